@@ -1,0 +1,1 @@
+"""Task, ledger, formats, engines, the loop, the runner and the store."""

@@ -1,0 +1,112 @@
+"""The engine protocol: token ids and sampling parameters in, sampled tokens out.
+
+Stateless at heart. A request brings its whole context; that an engine keeps a context warm while a
+tool runs is an optimisation behind the protocol, which may be lost at any time.
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..ledger import Ids
+from ..tokenizer import Tokenizer
+from ..trajectory import Finish
+
+__all__ = ["Chunk", "Engine", "EngineError", "Request", "Sampling"]
+
+
+class EngineError(RuntimeError):
+    """The engine failed, or can't do what was asked; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 leave all tokens in.
+
+    With a `seed`, the tokens of a request depend on its ids and the seed alone, not on what else is
+    in the batch (up to the rounding of batched arithmetic).
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine could sample from."""
+        if not 0 <= self.temperature <= 100:
+            raise ValueError(f"temperature must be in [0, 100], got {self.temperature!r}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p!r}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must not be negative, got {self.top_k!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One continuation to sample.
+
+    `ids` is the whole context, int32 (n,). Sampling ends after the token that completes one of the
+    `stop` strings in the text of the tokens it sampled, at an
+    end-of-sequence token, or after `max_tokens`. `context` names the trajectory, so that an engine
+    may keep its cache between requests.
+    """
+
+    ids: Ids
+    max_tokens: int
+    sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens just sampled, in order; the last chunk of a request has a `finish`.
+
+    `logprobs` are under the distribution the tokens were drawn from (greedy: 0), `raw_logprobs` at
+    temperature 1 without truncation. `version` counts the weights since the engine started.
+    `prefilled` and `cached` are given once, in the first chunk: context tokens computed for this
+    request, and context tokens whose cache was still held.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    raw_logprobs: tuple[float, ...] | None = None
+    finish: Finish | None = None
+    version: int = 0
+    prefilled: int = 0
+    cached: int = 0
+
+
+class Engine(Protocol):
+    """Where tokens come from."""
+
+    @property
+    def name(self) -> str:
+        """The model, as a record should name it."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens (context and sampled) that one request may have."""
+        ...
+
+    def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """Sample one continuation. Closing the generator cancels the request.
+
+        Raises `EngineError` where the request can't be served.
+        """
+        ...
+
+    async def release(self, context: str) -> None:
+        """The trajectory of that name is over: what was kept for it may go."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free all; requests in flight are cancelled."""
+        ...

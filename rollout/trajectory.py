@@ -1,0 +1,153 @@
+"""Records of what happened: calls, turns, trajectories, episodes and how they ended."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ..tools import Artifact, ErrorKind
+from .ledger import Ledger
+from .task import Task
+
+__all__ = ["SCHEMA_VERSION", "CallRecord", "Episode", "Finish", "StopReason", "Trajectory", "Turn"]
+
+SCHEMA_VERSION = 1
+
+
+class Finish(StrEnum):
+    """Why an engine stopped sampling."""
+
+    STOP = "stop"
+    """A stop string is complete."""
+    EOS = "eos"
+    """An end-of-sequence token was sampled."""
+    LENGTH = "length"
+    """The token limit of the request, or the model's context, is full."""
+    CANCELLED = "cancelled"
+    """The request was cancelled; what was sampled until then is kept."""
+
+
+class StopReason(StrEnum):
+    """Why a trajectory ended."""
+
+    ANSWERED = "answered"
+    """The policy gave a final answer in the format's way."""
+    ENDED = "ended"
+    """The policy ended its turn without a final answer."""
+    TURNS = "turns"
+    """The limit of turns is reached."""
+    LENGTH = "length"
+    """The limit of response tokens is reached, or the model's context is full."""
+    TIMEOUT = "timeout"
+    """The limit of seconds is reached."""
+    CANCELLED = "cancelled"
+    """Whoever started it stopped it."""
+    INFRASTRUCTURE = "infrastructure"
+    """Something of ours failed (engine, tool process, format): not the policy's fault."""
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """One tool call: what was asked and what the model was shown.
+
+    `arguments` is None where the call could not be read. `output` is the text the model read, cut
+    to its token budget; `full_output` the whole where it was cut.
+    """
+
+    tool: str
+    arguments: dict[str, Any] | None
+    output: str
+    error: ErrorKind | None = None
+    seconds: float = 0.0
+    state_lost: bool = False
+    full_output: str | None = None
+    artifacts: list[Artifact] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Turn:
+    """One time the policy spoke: tokens [start, stop) of its ledger, and the calls it made.
+
+    `prefilled` counts the context tokens that the engine computed for this turn, `cached` those it
+    still held. `forged` says that the policy wrote tool output itself.
+    """
+
+    ledger: int
+    start: int
+    stop: int
+    finish: Finish
+    calls: list[CallRecord] = field(default_factory=list)
+    forged: bool = False
+    prefilled: int = 0
+    cached: int = 0
+    seconds: float = 0.0
+    tool_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """What one policy did on one task: a chain of ledgers, most often one."""
+
+    policy: str
+    format: str
+    ledgers: list[Ledger] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    stop: StopReason | None = None
+    answer: str | None = None
+    exact: bool = True
+    """Whether the ids are those the engine sampled: False (not trainable) for text-only servers."""
+    parent: str | None = None
+    """The id of the episode this one branched from."""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger that is being written."""
+        return self.ledgers[-1]
+
+    @property
+    def calls(self) -> list[CallRecord]:
+        """All calls, in order."""
+        return [call for turn in self.turns for call in turn.calls]
+
+    @property
+    def sampled_tokens(self) -> int:
+        """How many tokens the policy sampled."""
+        return sum(turn.stop - turn.start for turn in self.turns)
+
+
+@dataclass(slots=True)
+class Episode:
+    """One attempt at a task: its trajectories, how it ended, its rewards.
+
+    `group` is shared by the attempts at one task, `sample` counts them from 0.
+    """
+
+    id: str
+    task: Task
+    group: str
+    sample: int
+    trajectories: list[Trajectory] = field(default_factory=list)
+    rewards: dict[str, float] = field(default_factory=dict)
+    seed: int | None = None
+    started: float = 0.0
+    """Unix time, seconds."""
+    seconds: float = 0.0
+    error: str | None = None
+    """Where it ended in `INFRASTRUCTURE`: what failed, in one sentence."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The trajectory of a single agent (the last one of a team)."""
+        return self.trajectories[-1]
+
+    @property
+    def stop(self) -> StopReason | None:
+        """How the episode ended: as its last trajectory did."""
+        return self.trajectories[-1].stop if self.trajectories else None
+
+    @property
+    def answer(self) -> str | None:
+        """The final answer, read from policy text only."""
+        return self.trajectories[-1].answer if self.trajectories else None

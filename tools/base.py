@@ -1,0 +1,115 @@
+"""What a tool is: a name, typed arguments, and a session of its own for each trajectory.
+
+A tool knows nothing of models or tokens. It takes arguments and gives back text to read. What the
+model did wrong (a syntax error, a timeout, an unknown table) is a `ToolResult` with an error kind
+and never an exception; only what failed on our side may be `UNAVAILABLE`, so that a reward can
+tell the two apart.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from pydantic import BaseModel, JsonValue
+
+__all__ = ["Artifact", "ErrorKind", "Tool", "ToolResult", "ToolSession", "Unforkable"]
+
+
+class ErrorKind(StrEnum):
+    """Why a call did not do what was asked. All but `UNAVAILABLE` are the caller's doing."""
+
+    ARGUMENTS = "arguments"
+    """The arguments do not fit the tool's schema."""
+    SYNTAX = "syntax"
+    """The code or query does not parse."""
+    EXCEPTION = "exception"
+    """The code ran and raised."""
+    TIMEOUT = "timeout"
+    """The call passed its deadline and was stopped."""
+    MEMORY = "memory"
+    """The call asked for more memory than its limit."""
+    FORBIDDEN = "forbidden"
+    """The call asked for something the tool does not allow."""
+    NOT_FOUND = "not_found"
+    """A tool, table, document or other named thing does not exist."""
+    REFUSED = "refused"
+    """The host refused to run the call (a budget is spent, a person said no)."""
+    DIED = "died"
+    """The code ended the tool's own process; the session starts anew."""
+    UNAVAILABLE = "unavailable"
+    """The tool itself failed: our fault, not the caller's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A rich output kept beside the text: a plot, an HTML table, a file."""
+
+    mime: str
+    data: bytes
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave back.
+
+    `text` is what the model reads, whole: cutting it to a token budget is the loop's business.
+    `state_lost` says that the session was restarted and what earlier calls defined is gone; `text`
+    says so too. `seconds` is the wall time of the call.
+    """
+
+    text: str
+    error: ErrorKind | None = None
+    state_lost: bool = False
+    seconds: float = 0.0
+    artifacts: tuple[Artifact, ...] = ()
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call did what was asked."""
+        return self.error is None
+
+
+class Unforkable(RuntimeError):
+    """The session cannot be copied as it stands; the message says why."""
+
+
+class ToolSession(Protocol):
+    """One trajectory's state inside a tool. Calls come one at a time."""
+
+    async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
+        """Run one call, stopped after `seconds`. Never raises for what the caller did.
+
+        When this coroutine is cancelled, the call is stopped and the session stays usable.
+        """
+        ...
+
+    async def fork(self) -> "ToolSession":
+        """A session with a copy of this one's state; raises `Unforkable` where that cannot be."""
+        ...
+
+
+class Tool(Protocol):
+    """Something a model may call. Stateless itself: state lives in its sessions."""
+
+    @property
+    def name(self) -> str:
+        """What the model calls it: letters, digits and underscores."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One or two sentences for the model."""
+        ...
+
+    @property
+    def arguments(self) -> type[BaseModel]:
+        """The schema of a call's arguments."""
+        ...
+
+    def session(self) -> AbstractAsyncContextManager[ToolSession]:
+        """Open a session; leaving the context frees all it holds."""
+        ...
