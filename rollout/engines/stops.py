@@ -1,0 +1,49 @@
+"""Finding stop strings in tokens that come one by one."""
+
+from collections.abc import Sequence
+
+from ..tokenizer import Tokenizer
+
+__all__ = ["StopFinder"]
+
+
+class StopFinder:
+    """Says which token completes one of the stop strings, in the text of the pushed tokens.
+
+    The token is not cut: what follows the stop inside it stays in the context as sampled. A push
+    costs the same however many tokens came before.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        if "" in stops:
+            raise ValueError("a stop string must not be empty")
+        self._tokenizer = tokenizer
+        self._stops = tuple(stops)
+        self._keep = max(map(len, self._stops), default=1) - 1
+        self._stream = tokenizer.stream()
+        self._tail = ""
+        self._held = False
+
+    def push(self, token: int) -> bool:
+        """Whether this token completes a stop string."""
+        if not self._stops:
+            return False
+        text = self._stream.push(token)
+        if not text:
+            return self._completes_before_partial(token)
+        self._held = False
+        text = self._tail + text
+        self._tail = text[-self._keep :] if self._keep else ""
+        return any(stop in text for stop in self._stops)
+
+    def _completes_before_partial(self, token: int) -> bool:
+        """Look into a token that ends in the first bytes of a character (`>` and half an arrow).
+
+        The stream holds such a token back whole. After another held token, the bytes between are
+        part of no stop, so that one can only lie inside this token.
+        """
+        text = self._tokenizer.decode([token])
+        if not self._held:
+            text = self._tail + text
+        self._held = True
+        return any(stop in text for stop in self._stops)
