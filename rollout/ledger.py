@@ -112,6 +112,33 @@ class Span:
                 f"not {self.source.value!r} ones"
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """The span as plain data. A float32 is written as the double it equals: nothing is lost."""
+        data: dict[str, Any] = {"source": self.source.value, "ids": self.ids.tolist()}
+        for name, values in (("logprobs", self.logprobs), ("raw_logprobs", self.raw_logprobs)):
+            if values is not None:
+                data[name] = values.tolist()
+        if self.version is not None:
+            data["version"] = self.version
+        if self.source is Source.POLICY and self.weight != 1.0:
+            data["weight"] = self.weight
+        return data
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """A span from plain data. Raises ValueError where it breaks an invariant."""
+        if not isinstance(data, dict) or "ids" not in data:
+            raise ValueError("a span is an object with a source and ids")
+        if any(type(id) is not int or not 0 <= id < 2**31 for id in data["ids"]):
+            raise ValueError("token ids are whole numbers from 0 to 2**31 - 1")
+        source = Source(data.get("source"))
+        labels = {key: value for key, value in data.items() if key not in ("source", "ids")}
+        if source is Source.POLICY:
+            return cls.policy(data["ids"], **labels)
+        if labels:
+            raise ValueError(f"{source.value} tokens can't carry {sorted(labels)}")
+        return cls.given(source, data["ids"])
+
     def __len__(self) -> int:
         """The number of tokens."""
         return len(self.ids)
@@ -174,6 +201,17 @@ class Ledger:
         child._length = self._length
         return child
 
+    def to_json(self) -> list[dict[str, Any]]:
+        """The spans as plain data; absent parts are left out."""
+        return [span.to_json() for span in self._spans]
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Ledger":
+        """A ledger from plain data, with every check of `Span`. Raises ValueError."""
+        if not isinstance(data, list):
+            raise ValueError(f"a ledger is a list of spans, not {type(data).__name__}")
+        return cls([Span.from_json(item) for item in data])
+
     def __len__(self) -> int:
         """The number of tokens."""
         return self._length
@@ -192,6 +230,11 @@ class Ledger:
     def spans(self) -> tuple[Span, ...]:
         """The spans, in order."""
         return tuple(self._spans)
+
+    @property
+    def last(self) -> Span:
+        """The span added last; raises IndexError where there is none."""
+        return self._spans[-1]
 
     @property
     def ids(self) -> Ids:

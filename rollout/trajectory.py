@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator
 
 from ..tools import Artifact, ErrorKind
 from .ledger import Ledger
@@ -11,6 +13,9 @@ from .task import Task
 __all__ = ["SCHEMA_VERSION", "CallRecord", "Episode", "Finish", "StopReason", "Trajectory", "Turn"]
 
 SCHEMA_VERSION = 1
+
+StoredLedger = Annotated[Ledger, PlainSerializer(Ledger.to_json), PlainValidator(Ledger.from_json)]
+"""A ledger that pydantic can write and read: the records below cross files as they are."""
 
 
 class Finish(StrEnum):
@@ -90,7 +95,7 @@ class Trajectory:
 
     policy: str
     format: str
-    ledgers: list[Ledger] = field(default_factory=list)
+    ledgers: list[StoredLedger] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     stop: StopReason | None = None
     answer: str | None = None

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 __all__ = ["Artifact", "ErrorKind", "Tool", "ToolResult", "ToolSession", "Unforkable"]
 
@@ -45,6 +45,10 @@ class ErrorKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A rich output kept beside the text: a plot, an HTML table, a file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
     mime: str
     data: bytes

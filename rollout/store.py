@@ -1,0 +1,197 @@
+"""Episodes on disk: an append-only JSONL log, readable after a crash; Parquet as an export."""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..tools.errors import DataError, MissingExtra
+from .ledger import Ledger
+from .trajectory import SCHEMA_VERSION, Episode
+
+__all__ = ["EpisodeLog", "export_parquet", "read_episodes"]
+
+_ADAPTER: TypeAdapter[Episode] = TypeAdapter(Episode)
+
+
+class EpisodeLog:
+    """An open log: each `append` is one line in one write, so a killed writer tears at most its
+    last line, and opening the log again removes what was torn.
+
+    Raises DataError where the file can't be written or another process writes to it.
+
+    Example:
+        with EpisodeLog("t.jsonl") as log:
+            async for episode in runner.run(tasks, n=8):
+                log.append(episode)
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise DataError(f"can't write {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise DataError(f"{self.path} is being written by another process") from error
+        self._repair()
+
+    def append(self, episode: Episode) -> None:
+        """Add one episode. Raises DataError (a full disk, say) and leaves no half line behind."""
+        line = _ADAPTER.dump_json(episode) + b"\n"
+        end = os.fstat(self._file).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            os.ftruncate(self._file, end)
+            raise DataError(f"can't write {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file; its lock goes with it."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _repair(self) -> None:
+        """Cut off a last line without an end: a writer was killed in it."""
+        size = os.fstat(self._file).st_size
+        step = 1 << 16
+        end = size
+        while end > 0:
+            start = max(0, end - step)
+            found = os.pread(self._file, end - start, start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            os.ftruncate(self._file, end)
+
+
+def read_episodes(path: str | Path) -> Iterator[Episode]:
+    """Yield a log's episodes in the order written; of one id that stands twice, both.
+
+    A last line that a killed writer tore is left out. Raises DataError, naming the line, for
+    anything else that is not an episode of this version.
+    """
+    path = Path(path)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror}") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            yield _parse(line, f"{path}, line {number}")
+
+
+def _parse(line: bytes, where: str) -> Episode:
+    try:
+        episode = _ADAPTER.validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the line"
+        raise DataError(f"{where} is not an episode: {place}: {first['msg']}") from error
+    if episode.schema_version > SCHEMA_VERSION:
+        raise DataError(
+            f"{where} was written by a newer version (schema {episode.schema_version}; "
+            f"this one reads up to {SCHEMA_VERSION}): upgrade interlace"
+        )
+    return episode
+
+
+def export_parquet(episodes: Iterable[Episode], path: str | Path) -> int:
+    """Write one row per ledger and return how many; the file appears whole or not at all.
+
+    Columns: episode, group, sample, trajectory, ledger, task, question, gold, answer, stop,
+    prompt_ids, response_ids, and aligned with response_ids: response_mask, loss_weights, logprobs
+    (NaN where there is none); rewards as a map. Raises MissingExtra without pyarrow.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra("Parquet", "parquet") from error
+    path = Path(path)
+    rows = [row for episode in episodes for row in _rows(episode)]
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, _schema()), partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(rows)
+
+
+def _rows(episode: Episode) -> Iterator[dict[str, Any]]:
+    for i, trajectory in enumerate(episode.trajectories):
+        for j, ledger in enumerate(trajectory.ledgers):
+            yield {
+                "episode": episode.id,
+                "group": episode.group,
+                "sample": episode.sample,
+                "trajectory": i,
+                "ledger": j,
+                "task": episode.task.id,
+                "question": episode.task.question,
+                "gold": episode.task.answer,
+                "answer": trajectory.answer,
+                "stop": trajectory.stop.value if trajectory.stop else None,
+                "rewards": [(name, value) for name, value in episode.rewards.items()],
+                **_token_columns(ledger),
+            }
+
+
+def _token_columns(ledger: Ledger) -> dict[str, Any]:
+    border = ledger.prompt_length
+    return {
+        "prompt_ids": ledger.ids[:border],
+        "response_ids": ledger.ids[border:],
+        "response_mask": ledger.response_mask[border:],
+        "loss_weights": ledger.loss_weights[border:],
+        "logprobs": ledger.logprobs[border:],
+    }
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text, whole, ids, floats = pa.string(), pa.int64(), pa.list_(pa.int32()), pa.list_(pa.float32())
+    kinds = {
+        "sample": whole,
+        "trajectory": whole,
+        "ledger": whole,
+        "prompt_ids": ids,
+        "response_ids": ids,
+        "response_mask": pa.list_(pa.bool_()),
+        "loss_weights": floats,
+        "logprobs": floats,
+        "rewards": pa.map_(text, pa.float64()),
+    }
+    names = "episode group sample trajectory ledger task question gold answer stop rewards"
+    names += " prompt_ids response_ids response_mask loss_weights logprobs"
+    return pa.schema([(name, kinds.get(name, text)) for name in names.split()])
