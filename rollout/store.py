@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
 from .ledger import Ledger
@@ -46,7 +47,7 @@ class EpisodeLog:
 
     def append(self, episode: Episode) -> None:
         """Add one episode. Raises DataError (a full disk, say) and leaves no half line behind."""
-        line = _ADAPTER.dump_json(episode) + b"\n"
+        line = _dump(episode)
         end = os.fstat(self._file).st_size
         try:
             written = 0
@@ -105,6 +106,25 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
             if not line.endswith(b"\n"):
                 return
             yield _parse(line, f"{path}, line {number}")
+
+
+def _dump(episode: Episode) -> bytes:
+    try:
+        return _ADAPTER.dump_json(episode) + b"\n"
+    except PydanticSerializationError:  # a lone surrogate, say: no UTF-8 can hold it
+        data = _encodable(_ADAPTER.dump_python(episode))
+        return _ADAPTER.dump_json(_ADAPTER.validate_python(data)) + b"\n"
+
+
+def _encodable(value: Any) -> Any:
+    """The value with what is no text in its strings replaced by `?`."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def _parse(line: bytes, where: str) -> Episode:

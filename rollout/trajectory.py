@@ -14,7 +14,7 @@ __all__ = ["SCHEMA_VERSION", "CallRecord", "Episode", "Finish", "StopReason", "T
 
 SCHEMA_VERSION = 1
 
-StoredLedger = Annotated[Ledger, PlainSerializer(Ledger.to_json), PlainValidator(Ledger.from_json)]
+StoredLedger = Annotated[Ledger, PlainValidator(Ledger.from_json), PlainSerializer(Ledger.to_json)]
 """A ledger that pydantic can write and read: the records below cross files as they are."""
 
 

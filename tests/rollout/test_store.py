@@ -1,0 +1,175 @@
+"""The episode log: what was appended is there, whatever became of the writer."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from interlace.rollout.ledger import Ledger, Source, Span
+from interlace.rollout.store import EpisodeLog, export_parquet, read_episodes
+from interlace.rollout.task import Task
+from interlace.rollout.trajectory import (
+    CallRecord,
+    Episode,
+    Finish,
+    StopReason,
+    Trajectory,
+    Turn,
+)
+from interlace.tools import Artifact, ErrorKind
+from interlace.tools.errors import DataError
+
+
+def episode(id: str = "t/0", text: str = "42", seconds: float = 0.5) -> Episode:
+    ledger = Ledger(
+        [
+            Span.given(Source.PROMPT, [1, 2, 3]),
+            Span.policy([4, 5], logprobs=[-0.1, -2.3], raw_logprobs=[-0.2, -2.5], version=7),
+            Span.given(Source.TOOL, [6]),
+            Span.policy([8], logprobs=[-0.4], version=7, weight=0.0),
+        ]
+    )
+    plot = Artifact("image/png", bytes(range(256)), "plot-1.png")
+    call = CallRecord(
+        "python", {"code": text}, text, ErrorKind.EXCEPTION, seconds, artifacts=[plot]
+    )
+    turn = Turn(0, 3, 5, Finish.STOP, [call], prefilled=3, seconds=seconds)
+    trajectory = Trajectory(
+        "nano", "retool", [ledger], [turn], StopReason.ANSWERED, text, details={"tier": "none"}
+    )
+    task = Task("t", f"What is {text}?", text, {"level": 2})
+    return Episode(id, task, "t", 0, [trajectory], {"answer": 1.0}, seed=3, seconds=seconds)
+
+
+@settings(max_examples=50)
+@given(text=st.text(), seconds=st.floats(0, 1e6))
+def test_what_is_read_is_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, text: str, seconds: float
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "t.jsonl"
+    written = [episode("a", text, seconds), episode("b")]
+    with EpisodeLog(path) as log:
+        for one in written:
+            log.append(one)
+    assert list(read_episodes(path)) == written
+
+
+def test_text_that_is_no_text_can_not_stop_the_log(tmp_path: Path) -> None:
+    with EpisodeLog(tmp_path / "t.jsonl") as log:
+        log.append(episode(text="a\ud800b"))
+    (read,) = read_episodes(tmp_path / "t.jsonl")
+    assert read.answer == "a?b"
+
+
+def test_a_torn_last_line_is_left_out_and_removed_on_the_next_append(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with EpisodeLog(path) as log:
+        log.append(episode("a"))
+        log.append(episode("b"))
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for torn in (first + 1, (first + len(whole)) // 2, len(whole) - 1):
+        path.write_bytes(whole[:torn])
+        assert [e.id for e in read_episodes(path)] == ["a"]
+    with EpisodeLog(path) as log:
+        log.append(episode("c"))
+    assert [e.id for e in read_episodes(path)] == ["a", "c"]
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_readable_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_store import episode
+from interlace.rollout.store import EpisodeLog
+with EpisodeLog({str(path)!r}) as log:
+    for i in range(10**9):
+        log.append(episode(str(i), "x" * 50_000))
+        print(i, flush=True)
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    for _ in range(30):
+        told = int(writer.stdout.readline())
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    ids = [int(e.id) for e in read_episodes(path)]
+    assert ids == list(range(len(ids)))
+    assert len(ids) > told  # whatever was reported as written is there
+
+
+def test_two_writers_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with EpisodeLog(path), pytest.raises(DataError, match="another process"):
+        EpisodeLog(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"not json\n", "line 2 is not an episode"),
+        (b'{"id": "x"}\n', "line 2 is not an episode: task"),
+        (b"\xff\xfe\n", "line 2 is not an episode"),
+    ],
+)
+def test_a_corrupt_file_is_one_clear_sentence(tmp_path: Path, line: bytes, says: str) -> None:
+    path = tmp_path / "t.jsonl"
+    with EpisodeLog(path) as log:
+        log.append(episode())
+    path.write_bytes(path.read_bytes() + line)
+    with pytest.raises(DataError, match=says) as caught:
+        list(read_episodes(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_of_a_later_version_says_upgrade(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    later = episode()
+    later.schema_version += 1
+    with EpisodeLog(path) as log:
+        log.append(later)
+    with pytest.raises(DataError, match="upgrade"):
+        list(read_episodes(path))
+
+
+def test_a_full_disk_is_reported_and_leaves_no_half_line(tmp_path: Path) -> None:
+    """A limit on the file's size stands for the disk: it tears a write in the middle."""
+    path = tmp_path / "t.jsonl"
+    code = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_store import episode
+from interlace.rollout.store import EpisodeLog
+from interlace.tools.errors import DataError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with EpisodeLog({str(path)!r}) as log:
+    log.append(episode("a"))
+    size = log.path.stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
+    try:
+        log.append(episode("b"))
+    except DataError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "can't write" in done.stdout
+    assert path.read_bytes().endswith(b"}\n")
+    assert [e.id for e in read_episodes(path)] == ["a"]
+
+
+def test_parquet_holds_the_columns_a_trainer_reads(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    assert export_parquet([episode("a"), episode("b")], path) == 2
+    row = pyarrow.parquet.read_table(path).to_pylist()[0]
+    assert row["prompt_ids"] == [1, 2, 3]
+    assert row["response_ids"] == [4, 5, 6, 8]
+    assert row["response_mask"] == [True, True, False, True]
+    assert row["loss_weights"] == [1.0, 1.0, 0.0, 0.0]
+    assert dict(row["rewards"]) == {"answer": 1.0}
+    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
