@@ -1,1 +1,38 @@
-"""interlace: tool-integrated reasoning, from a chat to reinforcement learning, on one engine."""
+"""interlace: tool-integrated reasoning, from a chat to reinforcement learning, on one engine.
+
+The names below are loaded when they are first used, so that importing this costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .rollout.engines.base import Sampling
+    from .rollout.limits import Limits
+    from .rollout.task import Task
+    from .tools import Tool, ToolResult
+    from .tools.errors import InterlaceError
+
+__all__ = ["InterlaceError", "Limits", "Sampling", "Task", "Tool", "ToolResult"]
+
+_HOMES = {
+    "InterlaceError": "tools.errors",
+    "Limits": "rollout.limits",
+    "Sampling": "rollout.engines.base",
+    "Task": "rollout.task",
+    "Tool": "tools",
+    "ToolResult": "tools",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module it lives in."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'interlace' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

