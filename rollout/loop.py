@@ -19,10 +19,11 @@ import numpy as np
 
 from ..tools import ErrorKind, ToolResult, ToolSession
 from ..tools.errors import InterlaceError
+from .conversation import Conversation
 from .engines.base import EngineError, Request
 from .events import CallFinished, CallStarted, Event, Finished, Listener, Notice, PolicyText
-from .formats import Call, Message, Parsed
-from .ledger import Ledger, Source, Span
+from .formats import Call, Parsed
+from .ledger import Span
 from .policy import Policy
 from .tokenizer import TextStream, Tokenizer
 from .trajectory import CallRecord, Finish, StopReason, Trajectory, Turn
@@ -66,7 +67,7 @@ class Rollout:
         self._listener = listener
         self._sessions: dict[str, ToolSession] = {}
         self._stack = AsyncExitStack()
-        self._history: list[Message] = []
+        self._conversation = Conversation(policy)
         # Of the question that is being answered:
         self._first_turn = 0  # its first turn, among the trajectory's
         self._first_token = 0  # where its response begins in the ledger
@@ -108,9 +109,18 @@ class Rollout:
                 str(error) if named else f"{type(error).__name__}: {error}"
             )
         finally:
-            self._remember(question)
+            self._conversation.remember(question, trajectory, self._first_turn)
             self._emit(Finished(trajectory.stop or StopReason.INFRASTRUCTURE, trajectory.answer))
         return trajectory
+
+    def _open(self, question: str) -> None:
+        trajectory = self.trajectory
+        left_out = self._conversation.open(question, trajectory)
+        if left_out:
+            self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
+        self._first_turn = len(trajectory.turns)
+        self._first_token = len(trajectory.ledger)
+        self._calls_left = self.policy.limits.calls
 
     # -- one question ---------------------------------------------------------------------------
 
@@ -142,13 +152,14 @@ class Rollout:
         self.trajectory.turns.append(turn)
         stream = policy.engine.tokenizer.stream()
         tools = tuple(policy.tools.values())
-        text = ""
         while True:
             before = len(ledger)
-            text += await self._sample(turn, stream)
+            await self._sample(turn, stream)
             if turn.finish is Finish.STOP and len(ledger) == before:
                 raise EngineError(f"{policy.engine.name} stopped without sampling a token")
-            parsed = policy.format.parse(text, turn.finish, tools)
+            parsed = policy.format.parse(
+                self.trajectory.text(turn, policy.engine.tokenizer), turn.finish, tools
+            )
             turn.forged = parsed.forged
             # A stop string that closes nothing (it stands in a string of the code, say) is a false
             # alarm: the policy has not finished its turn.
@@ -156,13 +167,13 @@ class Rollout:
             if said or turn.finish is not Finish.STOP:
                 return turn, parsed
 
-    async def _sample(self, turn: Turn, stream: TextStream) -> str:
+    async def _sample(self, turn: Turn, stream: TextStream) -> None:
         """One request to the engine: its tokens into the ledger, its text to the listener."""
         policy, ledger = self.policy, self.trajectory.ledger
         budget = self._tokens_left()
         if budget <= 0:
             turn.finish = Finish.LENGTH
-            return ""
+            return
         request = Request(
             ids=ledger.ids,
             max_tokens=budget,
@@ -171,7 +182,6 @@ class Rollout:
             context=self.name,
         )
         sampled = _Sampled()
-        text = ""
         started = time.perf_counter()
         try:
             async with aclosing(policy.engine.generate(request)) as chunks:
@@ -182,11 +192,10 @@ class Rollout:
                     sampled.version = chunk.version
                     turn.prefilled += chunk.prefilled
                     turn.cached += chunk.cached
-                    eos = policy.engine.tokenizer.eos_ids
-                    piece = "".join(stream.push(id) for id in chunk.ids if id not in eos)
-                    text += piece
-                    if chunk.ids:
-                        self._emit(PolicyText(piece, len(chunk.ids)))
+                    if self._listener is not None and chunk.ids:
+                        eos = policy.engine.tokenizer.eos_ids
+                        text = "".join(stream.push(id) for id in chunk.ids if id not in eos)
+                        self._listener(PolicyText(text, len(chunk.ids)))
                     if chunk.finish is not None:
                         turn.finish = chunk.finish
         finally:  # a cancel or a failure keeps what was sampled
@@ -196,7 +205,6 @@ class Rollout:
                 self.trajectory.exact &= exact
                 ledger.append(sampled.span(exact))
                 turn.stop = len(ledger)
-        return text
 
     # -- tools ----------------------------------------------------------------------------------
 
@@ -256,7 +264,8 @@ class Rollout:
         self._emit(CallFinished(record))
 
     def _answer_calls(self, turn: Turn, notice: str) -> None:
-        for span in self.policy.encoder.results(turn.calls, ended=self._ended(), notice=notice):
+        ended = self.trajectory.ended(self.policy.engine.tokenizer)
+        for span in self.policy.encoder.results(turn.calls, ended=ended, notice=notice):
             self.trajectory.ledger.append(span)
         if notice:
             self._emit(Notice(notice))
@@ -288,61 +297,6 @@ class Rollout:
         if self._tokens_left() < limits.response_tokens // 8:
             parts.append(f"{max(0, self._tokens_left())} tokens left")
         return "; ".join(parts)
-
-    # -- the context ----------------------------------------------------------------------------
-
-    def _open(self, question: str) -> None:
-        """Write the question: into the ledger that is open, or into a new one with the history."""
-        trajectory, encoder = self.trajectory, self.policy.encoder
-        room = self.policy.engine.context_length
-        room -= min(self.policy.limits.response_tokens, room // 4)
-        spans: list[Span] | None = None
-        if trajectory.ledgers:
-            spans = encoder.follow_up(question, ended=self._ended())
-            if spans is not None and len(trajectory.ledger) + sum(map(len, spans)) > room:
-                spans = None
-        if spans is not None:
-            for span in spans:
-                trajectory.ledger.append(span)
-        else:
-            history, left_out = self._history, 0
-            spans = encoder.prompt(question, history)
-            while history and sum(map(len, spans)) > room:
-                history, left_out = history[1:], left_out + 1
-                spans = encoder.prompt(question, history)
-            if left_out:
-                self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
-            trajectory.ledgers.append(Ledger(spans))
-        self._first_turn = len(trajectory.turns)
-        self._first_token = len(trajectory.ledger)
-        self._calls_left = self.policy.limits.calls
-
-    def _remember(self, question: str) -> None:
-        """Keep the exchange as messages, for a later ledger of this trajectory."""
-        if not self.trajectory.ledgers:
-            return
-        self._history.append(Message("user", question))
-        tokenizer, ledger = self.policy.engine.tokenizer, self.trajectory.ledger
-        for turn in self.trajectory.turns[self._first_turn :]:
-            ids = [id for id in ledger.ids[turn.start : turn.stop] if id not in tokenizer.eos_ids]
-            self._add(Message("assistant", tokenizer.decode(ids)))
-            if turn.calls:
-                role = "assistant" if self.policy.format.inline else "tool"
-                self._add(Message(role, self.policy.format.render(turn.calls)))
-
-    def _add(self, message: Message) -> None:
-        """Append a message; what is one message for the template becomes one."""
-        last = self._history[-1]
-        if last.role == message.role == "assistant":
-            self._history[-1] = Message("assistant", last.content + message.content)
-        else:
-            self._history.append(message)
-
-    def _ended(self) -> bool:
-        """Whether the last token is the policy's own end of turn."""
-        last = self.trajectory.ledger.last
-        eos = self.policy.engine.tokenizer.eos_ids
-        return last.source is Source.POLICY and int(last.ids[-1]) in eos
 
     def _turn_seed(self, position: int) -> int | None:
         if self._seed is None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator
 
 from ..tools import Artifact, ErrorKind
-from .ledger import Ledger
+from .ledger import Ledger, Source
 from .task import Task
+from .tokenizer import Tokenizer
 
 __all__ = ["SCHEMA_VERSION", "CallRecord", "Episode", "Finish", "StopReason", "Trajectory", "Turn"]
 
@@ -119,6 +120,16 @@ class Trajectory:
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled."""
         return sum(turn.stop - turn.start for turn in self.turns)
+
+    def text(self, turn: Turn, tokenizer: Tokenizer) -> str:
+        """What the policy said in a turn, without the token that ended it. A view, as all text."""
+        said = self.ledgers[turn.ledger].ids[turn.start : turn.stop].tolist()
+        return tokenizer.decode([id for id in said if id not in tokenizer.eos_ids])
+
+    def ended(self, tokenizer: Tokenizer) -> bool:
+        """Whether the last token is the policy's own end of turn."""
+        last = self.ledger.last
+        return last.source is Source.POLICY and int(last.ids[-1]) in tokenizer.eos_ids
 
 
 @dataclass(slots=True)

@@ -1,0 +1,69 @@
+"""What is remembered from question to question, for when a later question opens a new ledger."""
+
+from .formats import Message
+from .ledger import Ledger, Span
+from .policy import Policy
+from .trajectory import Trajectory
+
+__all__ = ["Conversation"]
+
+
+class Conversation:
+    """The questions and replies of one trajectory as messages, beside its ledgers.
+
+    As long as it goes, a later question is appended to the ledger that is open, and these messages
+    are not needed. A template that strips earlier thinking, or a context that is full, starts the
+    trajectory's next ledger from them.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._messages: list[Message] = []
+
+    def open(self, question: str, trajectory: Trajectory) -> int:
+        """Write a question into the open ledger, or into a new one with the messages that fit.
+
+        Returns how many of the oldest messages had to be left out.
+        """
+        spans = self._follow_up(question, trajectory) if trajectory.ledgers else None
+        if spans is not None:
+            for span in spans:
+                trajectory.ledger.append(span)
+            return 0
+        messages, encoder = self._messages, self._policy.encoder
+        spans = encoder.prompt(question, messages)
+        while messages and sum(map(len, spans)) > self._room():
+            messages = messages[1:]
+            spans = encoder.prompt(question, messages)
+        trajectory.ledgers.append(Ledger(spans))
+        return len(self._messages) - len(messages)
+
+    def remember(self, question: str, trajectory: Trajectory, first_turn: int) -> None:
+        """Keep a question and the turns that answered it, from `first_turn` on."""
+        self._messages.append(Message("user", question))
+        for turn in trajectory.turns[first_turn:]:
+            said = trajectory.text(turn, self._policy.engine.tokenizer)
+            self._add(Message("assistant", said))
+            if turn.calls:
+                role = "assistant" if self._policy.format.inline else "tool"
+                self._add(Message(role, self._policy.format.render(turn.calls)))
+
+    def _follow_up(self, question: str, trajectory: Trajectory) -> list[Span] | None:
+        ended = trajectory.ended(self._policy.engine.tokenizer)
+        spans = self._policy.encoder.follow_up(question, ended=ended)
+        if spans is None or len(trajectory.ledger) + sum(map(len, spans)) > self._room():
+            return None
+        return spans
+
+    def _room(self) -> int:
+        """Tokens of context that a prompt may fill, so that there is room for a reply."""
+        length = self._policy.engine.context_length
+        return length - min(self._policy.limits.response_tokens, length // 4)
+
+    def _add(self, message: Message) -> None:
+        """Append a message; pieces of one assistant message become one."""
+        last = self._messages[-1]
+        if last.role == message.role == "assistant":
+            self._messages[-1] = Message("assistant", last.content + message.content)
+        else:
+            self._messages.append(message)
