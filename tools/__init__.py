@@ -1,5 +1,17 @@
 """Python, SQL, search and user functions behind one small protocol. Knows nothing of models."""
 
 from .base import Artifact, ErrorKind, Tool, ToolResult, ToolSession, Unforkable
+from .function import FunctionTool, tool
+from .python import PythonTool
 
-__all__ = ["Artifact", "ErrorKind", "Tool", "ToolResult", "ToolSession", "Unforkable"]
+__all__ = [
+    "Artifact",
+    "ErrorKind",
+    "FunctionTool",
+    "PythonTool",
+    "Tool",
+    "ToolResult",
+    "ToolSession",
+    "Unforkable",
+    "tool",
+]

@@ -1,0 +1,223 @@
+"""One ipykernel in a process of its own, driven through jupyter-client."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ToolUnavailable
+from .launch import end_process, start_process
+from .output import CellOutput
+
+if TYPE_CHECKING:
+    import zmq.asyncio
+    from jupyter_client.asynchronous import AsyncKernelClient
+
+__all__ = ["CellError", "Kernel"]
+
+START_SECONDS = 60.0
+IDLE_SECONDS = 2.0
+"""How long the output of a cell may come in after the cell's reply."""
+MESSAGE_BYTES = 64_000_000
+"""The largest message that is taken from a kernel; it cuts and splits what it sends itself."""
+FLOOD_CHARACTERS = 50_000_000
+"""Output of one cell at which the kernel is taken to have lost its own bounds, and is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """What a cell raised: the exception's class, and the text of its traceback."""
+
+    name: str
+    text: str
+
+
+class KernelDied(Exception):
+    """The kernel's process ended; the message says how."""
+
+
+class Kernel:
+    """A running kernel. Made by `start`; freed by `close`, or when collected, or at exit."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], client: "AsyncKernelClient", sockets: Path
+    ) -> None:
+        self._client = client
+        self._sockets = sockets
+        self._running: asyncio.Task[CellError | None] | None = None
+        self._process = process
+        self._end = weakref.finalize(self, end_process, process, os.getpid())
+        self._pidfd = os.pidfd_open(process.pid)
+        self._died = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pidfd, self._died.set)
+
+    @classmethod
+    async def start(
+        cls,
+        context: "zmq.asyncio.Context",
+        place: Path,
+        characters: int,
+        extra: Mapping[str, str],
+    ) -> "Kernel":
+        """Start a kernel in `place` and wait until it answers.
+
+        Raises `ToolUnavailable` if it does not come up within a minute.
+        """
+        from jupyter_client.asynchronous import AsyncKernelClient
+
+        number = 1 + sum(1 for _ in place.glob("k*"))
+        sockets = place / f"k{number}"
+        try:
+            process, connection = start_process(place, sockets, characters, extra)
+        except OSError as error:
+            raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
+        client = AsyncKernelClient(context=context)
+        client.load_connection_info(connection)
+        kernel = cls(process, client, sockets)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await kernel._unless_dead(kernel._connect())
+        except (KernelDied, TimeoutError) as error:
+            reason = kernel._failure() or str(error) or f"no answer in {START_SECONDS:g} s"
+            kernel.close()
+            raise ToolUnavailable(f"a Python kernel can't be started: {reason}") from error
+        except BaseException:
+            kernel.close()
+            raise
+        return kernel
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs; once false, the kernel is of no more use."""
+        return not self._died.is_set()
+
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if status is None:
+            return "ended"
+        if status.si_code == os.CLD_EXITED:
+            return f"ended with exit code {status.si_status}"
+        return f"was ended by {signal.Signals(status.si_status).name}"
+
+    async def execute(self, code: str, output: CellOutput) -> CellError | None:
+        """Run a cell to its end, its output collected in `output`; the error it raised, if any.
+
+        Raises `KernelDied`. A cancelled caller leaves the cell running: `interrupt` or `close`.
+        """
+        task = asyncio.create_task(self._execute(code, output))
+        self._running = task
+        return await self._unless_dead(asyncio.shield(task))
+
+    async def interrupt(self, seconds: float) -> bool:
+        """Interrupt the cell that runs; whether the kernel was idle within `seconds`."""
+        if self._running is None or self._running.done():
+            return self.alive
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGINT)  # with what it started, as a terminal does
+        died = asyncio.create_task(self._died.wait())
+        await asyncio.wait(
+            {self._running, died}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        died.cancel()
+        return self._running.done() and self.alive
+
+    def close(self) -> None:
+        """Kill the process and free sockets and files. May be called again."""
+        if self._running is not None:
+            self._running.cancel()
+            self._running = None
+        if self._end.alive:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._died.set()
+            self._client.stop_channels()
+            self._end()
+
+    async def _connect(self) -> None:
+        """Wait until requests are answered and output arrives."""
+        while not all((self._sockets / f"k-{port}").exists() for port in range(1, 6)):
+            await asyncio.sleep(0.005)
+        self._client.start_channels(stdin=False, hb=False, control=False)
+        shell, iopub = self._client.shell_channel, self._client.iopub_channel
+        while True:
+            # Output that is published before our subscription arrived is lost; so ask until
+            # both the answer and its output came.
+            request = self._client.kernel_info()
+            await _until(shell, request, "kernel_info_reply")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await _until(iopub, request, "status")
+                    return
+
+    async def _execute(self, code: str, output: CellOutput) -> CellError | None:
+        # stop_on_error=False: or the first request after an interrupt comes back "aborted".
+        request = self._client.execute(
+            code, store_history=True, allow_stdin=False, stop_on_error=False
+        )
+        shown = asyncio.create_task(self._collect(request, output))
+        try:
+            reply = await _until(self._client.shell_channel, request, "execute_reply")
+            await asyncio.wait({shown}, timeout=IDLE_SECONDS)
+            error = shown.result() if shown.done() else None
+        finally:
+            shown.cancel()
+        content = reply["content"]
+        for payload in content.get("payload", ()):
+            if payload.get("source") == "page":
+                output.page(str(payload.get("data", {}).get("text/plain", "")))
+        if content.get("status") == "ok":
+            return None
+        return error or CellError(str(content.get("ename", "")), str(content.get("evalue", "")))
+
+    async def _collect(self, request: str, output: CellOutput) -> CellError | None:
+        """Take in a cell's output until the kernel is idle again; the error it showed, if any."""
+        channel = self._client.iopub_channel
+        error: CellError | None = None
+        while True:
+            message = await channel.get_msg()
+            if message["parent_header"].get("msg_id") != request:
+                continue  # what a thread of an earlier cell printed
+            kind, content = message["header"]["msg_type"], message["content"]
+            if kind == "status" and content.get("execution_state") == "idle":
+                return error
+            if kind == "error":
+                text = "\n".join(str(line) for line in content.get("traceback", ()))
+                error = CellError(str(content.get("ename", "")), text)
+            else:
+                output.add(kind, content)
+
+    async def _unless_dead(self, work: Any) -> Any:
+        """The result of `work`; raises `KernelDied` if the process ends first."""
+        task = asyncio.ensure_future(work)
+        died = asyncio.create_task(self._died.wait())
+        try:
+            await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise KernelDied(self.ending())
+        finally:
+            task.cancel()
+            died.cancel()
+
+    def _failure(self) -> str:
+        """The last line of what went wrong while the kernel started, where it could say so."""
+        with suppress(OSError):
+            return (self._sockets / "failure").read_text().strip().splitlines()[-1]
+        return ""
+
+
+async def _until(channel: Any, request: str, kind: str) -> dict[str, Any]:
+    """The first message of that kind which answers the request."""
+    while True:
+        message: dict[str, Any] = await channel.get_msg()
+        answers = message["parent_header"].get("msg_id") == request
+        if answers and message["header"]["msg_type"] == kind:
+            return message

@@ -1,0 +1,170 @@
+"""What a cell showed, as text and artifacts, bounded while it is collected."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..base import Artifact
+
+__all__ = ["CellOutput"]
+
+MAX_ARTIFACTS = 16
+"""Artifacts kept of one cell."""
+MAX_ARTIFACT_BYTES = 8_000_000
+"""Bytes of all artifacts kept of one cell."""
+
+_IMAGES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg"}
+_DOCUMENTS = {"text/html": ("table", "html"), "application/pdf": ("document", "pdf")}
+_PLAIN = ("text/plain", "text/markdown", "text/latex", "application/json")
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
+)
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ud800-\udfff]")
+_OBJECT_REPR = re.compile(r"<[\w.]+( object| at 0x|>).*", re.DOTALL)
+
+
+class CellOutput:
+    """Collects one cell's output messages, as a notebook would show them as text.
+
+    stdout, stderr and displays come in the order in which they arrived, then the value of the
+    last expression, then the error. Of a text longer than `characters` the head and the tail are
+    kept. A picture is a line such as `[image/png: plot-1.png]` and an artifact of that name; an
+    object that has both a text and an HTML form is read as its text, and the HTML is kept.
+    """
+
+    def __init__(self, characters: int, numbers: dict[str, int]) -> None:
+        """`numbers` counts the names given so far in the session, and goes on being used."""
+        self._shown = _HeadAndTail(characters)
+        self._value = ""
+        self._error = ""
+        self._numbers = numbers
+        self._clear_first = False
+        self.artifacts: list[Artifact] = []
+        self._artifact_bytes = self._artifacts_left_out = 0
+
+    def text(self, error: str = "") -> str:
+        """All that was shown so far, with `error` as its end."""
+        parts = [_as_on_screen(self._shown.text()), _as_on_screen(self._value)]
+        if self._artifacts_left_out:
+            parts.append(f"[{self._artifacts_left_out} more outputs are too large or too many]")
+        parts.append(_as_on_screen(error))
+        return "\n".join(part.rstrip("\n") for part in parts if part.strip("\n"))
+
+    def add(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Take in one message of the kernel's output channel."""
+        if kind == "stream":
+            self._write(str(content.get("text", "")))
+        elif kind in ("display_data", "update_display_data"):
+            self._write_line(self._display(content.get("data")))
+        elif kind == "execute_result":
+            self._value = self._display(content.get("data"))
+        elif kind == "clear_output":
+            self._clear_first = bool(content.get("wait"))
+            if not self._clear_first:
+                self._shown.clear()
+
+    def page(self, text: str) -> None:
+        """Take in what a notebook would show in its pager, such as the answer to `name?`."""
+        self._write_line(text)
+
+    def _write(self, text: str) -> None:
+        if self._clear_first:
+            self._shown.clear()
+            self._clear_first = False
+        self._shown.add(text)
+
+    def _write_line(self, text: str) -> None:
+        if text:
+            start = "" if self._shown.at_line_start else "\n"
+            self._write(start + text + "\n")
+
+    def _display(self, data: object) -> str:
+        if not isinstance(data, Mapping):
+            return ""
+        plain = next((str(data[mime]) for mime in _PLAIN if mime in data), "")
+        for mime, ending in _IMAGES.items():
+            if mime in data:
+                return self._keep(mime, data[mime], "plot", ending)
+        for mime, (name, ending) in _DOCUMENTS.items():
+            if mime in data:
+                line = self._keep(mime, data[mime], name, ending)
+                return line if not plain or _OBJECT_REPR.fullmatch(plain) else plain
+        return plain
+
+    def _keep(self, mime: str, value: object, name: str, ending: str) -> str:
+        """Keep an artifact; the line that stands for it in the text."""
+        data = _bytes(mime, value)
+        size = self._artifact_bytes + len(data)
+        if len(self.artifacts) == MAX_ARTIFACTS or size > MAX_ARTIFACT_BYTES:
+            self._artifacts_left_out += 1
+            return ""
+        self._artifact_bytes = size
+        self._numbers[name] = self._numbers.get(name, 0) + 1
+        self.artifacts.append(Artifact(mime, data, f"{name}-{self._numbers[name]}.{ending}"))
+        return f"[{mime}: {self.artifacts[-1].name}]"
+
+
+class _HeadAndTail:
+    """A text of which at most `characters` are held, half at either end."""
+
+    def __init__(self, characters: int) -> None:
+        self._half = characters // 2
+        self.clear()
+
+    def clear(self) -> None:
+        self._head = self._tail = ""
+        self._left_out = 0
+        self.at_line_start = True
+
+    def add(self, text: str) -> None:
+        if not text:
+            return
+        self.at_line_start = text.endswith("\n")
+        room = self._half - len(self._head)
+        self._head += text[:room]
+        tail = self._tail + text[room:]
+        self._left_out += max(0, len(tail) - self._half)
+        self._tail = tail[-self._half :]
+
+    def text(self) -> str:
+        if not self._left_out:
+            return self._head + self._tail
+        return f"{self._head}\n[... {self._left_out:,} characters left out ...]\n{self._tail}"
+
+
+def _bytes(mime: str, value: object) -> bytes:
+    text = value if isinstance(value, str) else str(value)
+    if mime.startswith("text/") or mime.endswith("+xml"):
+        return text.encode(errors="replace")
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        return text.encode(errors="replace")
+
+
+def _as_on_screen(text: str) -> str:
+    r"""The text as a terminal would leave it: no colours, carriage returns and backspaces done.
+
+    What no terminal shows (NUL, lone surrogates) is written as an escape such as `\x00`.
+    """
+    text = _ESCAPE_SEQUENCE.sub("", text).replace("\r\n", "\n")
+    if "\r" in text or "\b" in text:
+        text = "\n".join(_overwritten(line) for line in text.split("\n"))
+    return _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def _overwritten(line: str) -> str:
+    if "\b" in line:
+        kept: list[str] = []
+        for character in line:
+            if character != "\b":
+                kept.append(character)
+            elif kept and kept[-1] != "\r":
+                kept.pop()
+        line = "".join(kept)
+    screen = ""
+    for part in line.split("\r"):
+        screen = part + screen[len(part) :]
+    return screen

@@ -1,0 +1,229 @@
+"""The `python` tool: code goes in, what a notebook would show comes out as text."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ..arguments import read_arguments
+from ..base import ErrorKind, ToolResult, ToolSession, Unforkable
+from ..errors import ToolUnavailable, UsageError
+from .jupyter import CellError, Kernel, KernelDied
+from .output import CellOutput
+from .pool import Pool, Seat
+
+__all__ = ["PythonArguments", "PythonTool"]
+
+NO_OUTPUT = "(no output)"
+GRACE_SECONDS = 1.0
+"""How long an interrupted cell has to come to its end before its process is killed."""
+
+_SYNTAX = {"SyntaxError", "IndentationError", "TabError"}
+
+
+class PythonArguments(BaseModel):
+    """The arguments of the `python` tool."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: str = Field(description="Python source code, run as one notebook cell.")
+
+
+class PythonTool:
+    """A stateful Python interpreter for each session: what one call defines, the next one sees.
+
+    A session's kernel is started at its first call, or, if `eager`, when the session is opened.
+    At most `kernels` of them live at once; further sessions wait up to `patience` seconds for one
+    (then the result is `UNAVAILABLE`). `warm` started kernels are kept ready for sessions to come
+    while the tool is in use: while one of its sessions is open, or within `async with tool:`.
+
+    The deadline of a call counts from when its kernel is ready. At the deadline the cell is
+    interrupted; if that does not end it within a second, the process is killed and the next call
+    gets a new one. The text always says what became of the variables. A call that shows nothing
+    gives `(no output)`.
+
+    The code runs as the user who runs this program: nothing keeps it from the user's files or the
+    network. It sees only a few harmless environment variables, and those in `variables`.
+    """
+
+    name = "python"
+    description = (
+        "Runs Python code and returns what it prints and the value of its last expression. "
+        "Variables, functions and imports are kept from call to call."
+    )
+    arguments = PythonArguments
+
+    def __init__(
+        self,
+        backend: Literal["jupyter"] = "jupyter",
+        *,
+        eager: bool = False,
+        warm: int = 0,
+        kernels: int = 64,
+        patience: float = 120.0,
+        characters: int = 100_000,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`characters`: of a longer output the head and the tail are kept. Raises `UsageError`."""
+        if backend != "jupyter":
+            raise UsageError(f"the python tool has no backend {backend!r}; there is: jupyter")
+        if kernels < 1 or warm < 0 or warm > kernels or characters < 100:
+            raise UsageError("kernels must be 1 or more, warm 0 to kernels, characters 100 or more")
+        self.eager = eager
+        self.patience = patience
+        self.characters = characters
+        self._settings = (kernels, warm, characters, dict(variables or {}))
+        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[ToolSession]:
+        """A session of its own state; leaving it ends its process and removes its files."""
+        async with self._pool() as pool:
+            session = _PythonSession(self, pool)
+            try:
+                yield session
+            finally:
+                await session.close()
+
+    async def __aenter__(self) -> "PythonTool":
+        self._held = self._pool()
+        await self._held.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._held.__aexit__(None, None, None)
+
+    @asynccontextmanager
+    async def _pool(self) -> AsyncIterator[Pool]:
+        """The kernels of this event loop, which live as long as somebody uses them."""
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            pool = self._pools[loop] = Pool(*self._settings)
+        pool.users += 1
+        try:
+            yield pool
+        finally:
+            pool.users -= 1
+            if not pool.users:
+                del self._pools[loop]
+                await pool.close()
+
+
+class _PythonSession:
+    """One trajectory's interpreter."""
+
+    def __init__(self, tool: PythonTool, pool: Pool) -> None:
+        self._tool = tool
+        self._pool = pool
+        self._one_at_a_time = asyncio.Lock()
+        self._seat: Seat | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._lost = ""
+        self._numbers: dict[str, int] = {}
+        self._starting = asyncio.create_task(self._take_seat()) if tool.eager else None
+
+    async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
+        start = time.perf_counter()
+        read = read_arguments(PythonArguments, arguments)
+        if isinstance(read, ToolResult):
+            return read
+        async with self._one_at_a_time:
+            try:
+                kernel = await self._ready()
+            except ToolUnavailable as error:
+                result = ToolResult(str(error), ErrorKind.UNAVAILABLE)
+            else:
+                result = await self._run(kernel, read.code, seconds)
+        return dataclasses.replace(result, seconds=time.perf_counter() - start)
+
+    async def fork(self) -> ToolSession:
+        raise Unforkable("a Jupyter kernel can't be copied")
+
+    async def close(self) -> None:
+        """End the process, whatever it does, and remove the session's files."""
+        for task in (self._starting, self._stopping):
+            if task is not None:
+                task.cancel()
+        if self._seat is not None:
+            seat, self._seat = self._seat, None
+            await self._pool.free(seat)
+
+    async def _take_seat(self) -> None:
+        self._seat = await self._pool.take(self._tool.patience)
+
+    async def _ready(self) -> Kernel:
+        """The session's kernel, idle: a new one where there is none or the last one died."""
+        if self._stopping is not None:
+            await self._stopping
+            self._stopping = None
+        if self._starting is not None:
+            starting, self._starting = self._starting, None
+            await starting
+        if self._seat is None:
+            await self._take_seat()
+        assert self._seat is not None
+        kernel = self._seat.kernel
+        if kernel is not None and not kernel.alive:
+            self._drop(f"The Python process {kernel.ending()} since the last call; a new one runs")
+        if self._seat.kernel is None:
+            await self._pool.renew(self._seat)
+        assert self._seat.kernel is not None
+        return self._seat.kernel
+
+    async def _run(self, kernel: Kernel, code: str, seconds: float) -> ToolResult:
+        output = CellOutput(self._tool.characters, self._numbers)
+        note, error = "", None
+        kind: ErrorKind | None = None
+        lost = bool(self._lost)
+        before, self._lost = self._lost, ""
+        try:
+            async with asyncio.timeout(seconds):
+                error = await kernel.execute(code, output)
+        except TimeoutError:
+            kind = ErrorKind.TIMEOUT
+            note = f"The time limit of {seconds:g} s was reached"
+            if await kernel.interrupt(GRACE_SECONDS):
+                note = f"[{note}; the cell was interrupted. Variables are kept.]"
+            else:
+                note, lost = f"[{note}; the process was ended. Variables are lost.]", True
+                self._drop("")
+        except KernelDied as died:
+            kind, lost = ErrorKind.DIED, True
+            note = f"[The Python process {died} while it ran this cell. Variables are lost.]"
+            self._drop("")
+        except asyncio.CancelledError:
+            self._lost = before
+            self._stopping = asyncio.create_task(self._stop(kernel))
+            raise
+        if error is not None:
+            kind, note = _kind(error), error.text
+        text = "\n".join(part for part in (before, output.text(note)) if part)
+        return ToolResult(
+            text or NO_OUTPUT, kind, state_lost=lost, artifacts=tuple(output.artifacts)
+        )
+
+    async def _stop(self, kernel: Kernel) -> None:
+        """Stop the cell of a cancelled call."""
+        if not await kernel.interrupt(GRACE_SECONDS):
+            self._drop("The last call was cancelled and its process ended")
+
+    def _drop(self, why: str) -> None:
+        """Let the kernel go; `why`, if given, is told with the next result."""
+        assert self._seat is not None and self._seat.kernel is not None
+        self._seat.kernel.close()
+        self._seat.kernel = None
+        if why:
+            self._lost = f"[{why}. Variables of earlier calls are lost.]"
+
+
+def _kind(error: CellError) -> ErrorKind:
+    if error.name == "MemoryError":
+        return ErrorKind.MEMORY
+    if error.name in _SYNTAX and not error.text.startswith("Traceback"):
+        return ErrorKind.SYNTAX
+    return ErrorKind.EXCEPTION
