@@ -6,6 +6,7 @@ transformers.
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import Any
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
-from ..tools.errors import ModelError
+from ..tools.errors import MissingExtra, ModelError
 from .ledger import Ids
 
 __all__ = ["TextStream", "Tokenizer", "TokenizerError"]
+
+# Files of tokenizers that transformers can convert.
+SLOW_FILES = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
 
 
 class TokenizerError(ModelError):
@@ -48,22 +52,32 @@ class Tokenizer:
     def load(cls, path: str | Path) -> "Tokenizer":
         """Read `tokenizer.json` and its companions from a model's folder.
 
-        Raises TokenizerError where there is none or it is broken.
+        A tokenizer without that file is converted by transformers. Raises TokenizerError where
+        there is no tokenizer or it is broken, MissingExtra where transformers is needed and not
+        installed.
         """
         folder = Path(path)
         file = folder / "tokenizer.json"
-        if not file.is_file():
+        if not folder.is_dir():
+            raise TokenizerError(f"no tokenizer: {folder} is not a folder")
+        if file.is_file():
+            try:
+                fast = tokenizers.Tokenizer.from_file(str(file))
+            except Exception as error:  # the library raises a bare Exception
+                raise TokenizerError(f"{file} is not a readable tokenizer: {error}") from error
+        elif any((folder / name).is_file() for name in SLOW_FILES):
+            fast = _convert(folder)
+        else:
             raise TokenizerError(f"no tokenizer.json in {folder}")
-        try:
-            fast = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises a bare Exception
-            raise TokenizerError(f"{file} is not a readable tokenizer: {error}") from error
         fast.no_truncation()
         fast.no_padding()
-        config = _read_json(folder / "tokenizer_config.json")
+        config = {
+            **_read_json(folder / "special_tokens_map.json"),
+            **_read_json(folder / "tokenizer_config.json"),
+        }
         template = folder / "chat_template.jinja"
         if template.is_file():
-            config["chat_template"] = template.read_text(encoding="utf-8")
+            config["chat_template"] = _read_text(template)
         generation = _read_json(folder / "generation_config.json")
         if "eos_token_id" in generation:
             config["eos_token_id"] = generation["eos_token_id"]
@@ -75,11 +89,14 @@ class Tokenizer:
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
-        """The ids that end the model's turn."""
+        """The ids that end the model's turn. Raises TokenizerError where they are no ids."""
         ids: set[int] = set()
         listed = self.config.get("eos_token_id")
         if listed is not None:
             ids.update(listed if isinstance(listed, list) else [listed])
+        for id in ids:
+            if type(id) is not int or id < 0:
+                raise TokenizerError(f"{self.path}: eos_token_id {id!r} is no token id")
         token = self._fast.token_to_id(self.special_text("eos_token") or "")
         if token is not None:
             ids.add(token)
@@ -93,37 +110,85 @@ class Tokenizer:
         return token if isinstance(token, str) else None
 
     @cached_property
+    def adds_bos(self) -> bool:
+        """Whether this tokenizer begins every text with its `bos_token`."""
+        first = self._fast.encode("").ids[:1]
+        return bool(first) and self.token(first[0]) == self.special_text("bos_token")
+
+    @cached_property
+    def _controls(self) -> dict[int, tuple[str, bool]]:
+        """The text of each control token by its id, and whether it is marked as special."""
+        return {
+            id: (token.content, token.special)
+            for id, token in self._fast.get_added_tokens_decoder().items()
+            if token.content and (token.special or re.search(r"[<\[{|]", token.content))
+        }
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """The ids of the control tokens."""
+        return frozenset(self._controls)
+
+    @cached_property
     def control_texts(self) -> tuple[str, ...]:
         """The texts that this tokenizer turns into one added token: control tokens and the like.
 
         White space and plain words among the added tokens are no control tokens.
         """
-        texts = {
-            token.content
-            for token in self._fast.get_added_tokens_decoder().values()
-            if token.special or re.search(r"[<\[{|]", token.content)
-        }
-        return tuple(sorted(texts - {""}, key=lambda text: (-len(text), text)))
+        texts = {text for text, _ in self._controls.values()}
+        return tuple(sorted(texts, key=lambda text: (-len(text), text)))
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that we wrote ourselves (a template): control tokens in it are live."""
         return self._fast.encode(text, add_special_tokens=False).ids
 
-    def harmless(self, text: str, tags: Sequence[str] = ()) -> str:
+    def encode_continuation(self, text: str, *, after: str | None = None) -> list[int]:
+        """Ids of text that goes on behind other tokens: no blank is put before its first word.
+
+        `after` is the control token that stands before it, where there is one: the ids are then
+        those it has within the whole text.
+        """
+        if not text:
+            return []
+        if not self._joins or after:
+            for anchor in (after, "a", ".", "\n", "1"):
+                if anchor:
+                    head, ids = self.encode(anchor), self.encode(anchor + text)
+                    if head and ids[: len(head)] == head:
+                        return ids[len(head) :]
+        return self.encode(text)
+
+    @cached_property
+    def _joins(self) -> bool:
+        """Whether texts can be encoded apart (SentencePiece would put a blank before each)."""
+        return all(
+            self.decode(self.encode("a") + self.encode(text)) == "a" + text
+            for text in ("b", "\n<b", "[b")
+        )
+
+    def harmless(self, text: str, tags: Sequence[str] = (), *, special_only: bool = False) -> str:
         r"""Text in which no control token and none of `tags` is left whole, changed visibly.
 
-        A backslash goes in after the first character: `</answer>` becomes `<\/answer>`.
+        A backslash goes in after the first character: `</answer>` becomes `<\/answer>`. With
+        `special_only`, control tokens that are not marked as special (`<think>`) are left as they
+        are.
         """
-        marks = sorted({*self.control_texts, *tags}, key=len, reverse=True)
+        controls = {
+            id: text
+            for id, (text, special) in self._controls.items()
+            if special or not special_only
+        }
+        marks = sorted({*controls.values(), *tags}, key=lambda mark: (-len(mark), mark))
         if not marks:
             return text
-        pattern = re.compile("|".join(map(re.escape, marks)), re.IGNORECASE)
-        # A replacement can't complete another mark unless a mark holds a backslash: loop for that.
-        for _ in range(8):
-            changed = pattern.sub(lambda match: f"{match[0][0]}\\{match[0][1:]}", text)
-            if changed == text:
+        text = _broken_up(text, marks)
+        if self._fast.normalizer is None or text.isascii():
+            return text
+        # A normalizer may turn other characters into those of a mark (fullwidth ones, say).
+        for change in (_compatible, _ascii):
+            if controls.keys().isdisjoint(self.encode(text)):
                 break
-            text = changed
+            text = _broken_up(change(text), marks)
         return text
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
@@ -140,19 +205,76 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja source of the chat template, if the model has one."""
+        """The Jinja source of the chat template, if the model has one.
+
+        Of several named ones, the one for tools if there is one, else the default. Raises
+        TokenizerError where it is no text.
+        """
         template = self.config.get("chat_template")
-        if isinstance(template, list):  # several named ones: the default
-            template = next((t["template"] for t in template if t["name"] == "default"), None)
+        if isinstance(template, list):
+            named = {entry.get("name"): entry.get("template") for entry in template}
+            template = named.get("tool_use") or named.get("default")
+        if template is not None and not isinstance(template, str):
+            raise TokenizerError(f"{self.path}: the chat template is no text")
         return template
+
+
+def _broken_up(text: str, marks: Sequence[str]) -> str:
+    """Text with a character inside each mark, so that it is none any more."""
+    pattern = re.compile("|".join(map(re.escape, marks)), re.IGNORECASE)
+
+    def change(match: re.Match[str]) -> str:
+        mark = match[0]
+        if len(mark) == 1:
+            return "?"
+        return mark[0] + (" " if mark[1] == "\\" else "\\") + mark[1:]
+
+    # Marks that overlap (a run of backticks) take a second look. The bound is never reached by
+    # marks without backslashes and blanks.
+    for _ in range(8):
+        changed = pattern.sub(change, text)
+        if changed == text:
+            break
+        text = changed
+    return text
+
+
+def _compatible(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def _convert(folder: Path) -> tokenizers.Tokenizer:
+    """The fast form of a tokenizer that has only the files of a slow one."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra(
+            f"the tokenizer in {folder} (it has no tokenizer.json)", "local"
+        ) from error
+    try:
+        return AutoTokenizer.from_pretrained(folder).backend_tokenizer  # type: ignore[no-any-return]
+    except Exception as error:  # whatever a converter raises on a broken file
+        reason = str(error).strip().partition("\n")[0]
+        raise TokenizerError(f"the tokenizer in {folder} can't be converted: {reason}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise TokenizerError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise TokenizerError(f"{path} does not hold a JSON object")

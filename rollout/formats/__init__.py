@@ -1,1 +1,15 @@
-"""."""
+"""How models ask for tools: the formats by name, and the encoder that turns them into ids."""
+
+from .base import Call, Format, Message, Parsed
+from .encoder import Encoder
+from .hermes import Hermes
+from .tags import ReexSql, Retool, SearchR1
+
+__all__ = ["FORMATS", "Call", "Encoder", "Format", "Message", "Parsed"]
+
+FORMATS: dict[str, Format] = {
+    "retool": Retool(),
+    "reex_sql": ReexSql(),
+    "search_r1": SearchR1(),
+    "hermes": Hermes(),
+}

@@ -68,7 +68,7 @@ class Format(Protocol):
         ...
 
     def check(self, tools: Sequence[Tool]) -> None:
-        """Raise ValueError where this format can't express a call of one of these tools."""
+        """Raise UsageError where this format can't express a call of one of these tools."""
         ...
 
     def system(self, tools: Sequence[Tool]) -> str:
@@ -82,7 +82,9 @@ class Format(Protocol):
         ...
 
     def render(self, calls: Sequence[CallRecord]) -> str:
-        """The results of one turn's calls, as text (an inline format) or as the content of the
-        tool message (one string for all calls). Their `output` is harmless already.
+        """The results of one turn's calls as text. Their `output` is harmless already.
+
+        An inline format gives the whole block; else this is the content of a tool message, and
+        the encoder asks for each call's alone.
         """
         ...

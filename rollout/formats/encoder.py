@@ -5,36 +5,150 @@ nothing the policy sampled is ever rendered again.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from ...tools import Tool
-from ..ledger import Span
+from ...tools.errors import UsageError
+from ..ledger import Source, Span
 from ..tokenizer import Tokenizer
 from ..trajectory import CallRecord
 from .base import Format, Message
+from .hermes import tool_schema
+from .layout import Probe, Turn, keeps_thinking, takes_system, takes_tools
+from .template import ChatTemplate, Refused
 
 __all__ = ["Encoder"]
 
 
 class Encoder:
-    """Makes the spans that the policy does not write."""
+    """Makes the spans that the policy does not write.
 
-    def __init__(self, format: Format, tokenizer: Tokenizer, tools: Sequence[Tool]) -> None: ...
+    What people and tools wrote is made harmless first: a control token or a tag of the format in
+    it becomes plain text, visibly. Raises TokenizerError where the chat template is broken, and
+    UsageError where it can't carry tool results and the format needs it to.
+    """
+
+    def __init__(self, format: Format, tokenizer: Tokenizer, tools: Sequence[Tool]) -> None:
+        self.format = format
+        self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer)
+        self.takes_system = takes_system(self.template)
+        schemas = [] if format.inline else [tool_schema(tool) for tool in tools]
+        self.takes_tools = bool(schemas) and takes_tools(self.template, schemas)
+        """Whether the template tells the model of the tools (else the system prompt does)."""
+        self._schemas = schemas if self.takes_tools else []
+        self._system = format.system(() if self.takes_tools else tools)
+        opening = self._messages("?")
+        self.strips_thinking = not keeps_thinking(self.template, opening)
+        """Whether the template leaves earlier thoughts out once a later question has come."""
+        ends = [tokenizer.token(id) for id in sorted(tokenizer.eos_ids)]
+        probe = Probe(self.template, opening, ends, self._schemas)
+        self._question = None if self.strips_thinking else probe.question_turn()
+        self._answer: Turn | None = None
+        if not format.inline:
+            self._answer = probe.answer_turn()
+            if self._answer is None and tools:
+                raise UsageError(
+                    f"the chat template in {tokenizer.path} can't take tool results in the format "
+                    f"{format.name}; use one with tags, such as retool"
+                )
 
     def prompt(self, question: str, history: Sequence[Message] = ()) -> list[Span]:
         """The spans (source PROMPT) that open a ledger: system, history, question, and whatever
         comes before the first token of the policy.
+
+        A system message at the head of the history is added to the format's own. Raises UsageError
+        where the template does not take these messages.
         """
-        ...
+        try:
+            text = self.template.render(self._messages(question, history), tools=self._schemas)
+        except Refused as error:
+            raise UsageError(f"the chat template refuses these messages: {error}") from error
+        return _spans((Source.PROMPT, self.tokenizer.encode(text)))
 
     def results(self, calls: Sequence[CallRecord], *, ended: bool, notice: str = "") -> list[Span]:
         """The spans (TOOL, and HOST for the notice) that answer one turn's calls.
 
         `ended`: the policy's turn closed with an end-of-sequence token of its own.
         """
-        ...
+        if not calls:
+            return []
+        harmless = [_replace(call, self.harmless(call.output)) for call in calls]
+        if self.format.inline:
+            text = self.format.render(harmless)
+            notice = f"[{self.harmless(notice)}]\n" if notice else ""
+            encode = self.tokenizer.encode_continuation
+            return _spans((Source.TOOL, encode(text)), (Source.HOST, encode(notice)))
+        turn = self._answer
+        assert turn is not None, "checked when the encoder was made"
+        text = "" if ended else turn.end
+        for number, call in enumerate(harmless):
+            name = self.tokenizer.harmless(call.tool)
+            text += turn.joint(name) if number else turn.opening(name)
+            text += turn.prepare(self.format.render([call]))
+        return self._turn_spans(text, turn, ended, notice)
 
     def follow_up(self, question: str, *, ended: bool) -> list[Span] | None:
         """The spans (PROMPT) of a later question in the same ledger; None where the template
-        strips earlier thinking, so that a new ledger has to be opened with the history.
+        strips earlier thinking (or otherwise writes earlier messages anew), so that a new ledger
+        has to be opened with the history.
         """
-        ...
+        turn = self._question
+        if turn is None:
+            return None
+        asked = turn.prepare(self.tokenizer.harmless(question))
+        text = ("" if ended else turn.end) + turn.open + asked + turn.close
+        return _spans((Source.PROMPT, self._behind(text, ended)))
+
+    def harmless(self, text: str) -> str:
+        """Text as a tool's output may stand in a ledger of this format."""
+        return self.tokenizer.harmless(text, self.format.control_tags)
+
+    def _turn_spans(self, text: str, turn: Turn, ended: bool, notice: str) -> list[Span]:
+        """The notice goes inside the last message, on a line of its own."""
+        if not notice:
+            return _spans((Source.TOOL, self._behind(text + turn.close, ended)))
+        told = turn.prepare(f"x\n[{self.harmless(notice)}]")[1:]
+        encode = self.tokenizer.encode_continuation
+        return _spans(
+            (Source.TOOL, self._behind(text, ended)),
+            (Source.HOST, encode(told)),
+            (Source.TOOL, encode(turn.close)),
+        )
+
+    def _behind(self, text: str, ended: bool) -> list[int]:
+        """Ids of text behind the policy's own tokens: encoded as the whole would have been."""
+        end = self.tokenizer.special_text("eos_token") if ended else None
+        return self.tokenizer.encode_continuation(text, after=end)
+
+    def _messages(self, question: str, history: Sequence[Message] = ()) -> list[dict[str, Any]]:
+        system = self._system
+        if history and history[0].role == "system":
+            system = "\n\n".join(filter(None, (system, history[0].content)))
+            history = history[1:]
+        messages = [
+            {"role": message.role, "content": self._given(message)}
+            for message in (*history, Message("user", question))
+        ]
+        if not system:
+            return messages
+        if self.takes_system:
+            return [{"role": "system", "content": system}, *messages]
+        first = next(message for message in messages if message["role"] == "user")
+        first["content"] = f"{system}\n\n{first['content']}"
+        return messages
+
+    def _given(self, message: Message) -> str:
+        """A message's text; in what a model said, tags such as <think> stay what they are."""
+        if message.role == "assistant":
+            return self.tokenizer.harmless(message.content, special_only=True)
+        tags = self.format.control_tags if message.role == "tool" else ()
+        return self.tokenizer.harmless(message.content, tags)
+
+
+def _spans(*parts: tuple[Source, list[int]]) -> list[Span]:
+    return [Span.given(source, ids) for source, ids in parts if ids]
+
+
+def _replace(call: CallRecord, output: str) -> CallRecord:
+    return CallRecord(tool=call.tool, arguments=call.arguments, output=output, error=call.error)

@@ -1,0 +1,191 @@
+"""What a chat template writes between an assistant's message and the next one.
+
+Found once per template, by rendering dummy conversations and looking at what stands around the
+dummy texts in them; a conversation that was sampled is never rendered again.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from .template import ChatTemplate, Refused
+
+__all__ = ["Probe", "Turn", "keeps_thinking", "takes_system", "takes_tools"]
+
+Dict: TypeAlias = dict[str, Any]
+Prepare: TypeAlias = Callable[[str], str]
+Way: TypeAlias = Callable[[Sequence[str]], list[Dict]]
+
+# Dummy texts: words that no template holds, changes or escapes.
+SAID, ASKED, NAME, CALL_ID = "Qzsaid", "Qzasked", "qzname", "qzcallid0"
+GIVEN = ("Qzgiven", "Qzother", "Qzthird")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The text around one or several given messages that answer an assistant's.
+
+    `end` closes the assistant's message ("" where the template writes nothing), then comes `open`,
+    a content, any number of (`between`, a content), and `close`, with what opens the assistant's
+    next message. `prepare` is what the template does to a content (trim it, escape it as JSON).
+    """
+
+    end: str
+    open: str
+    between: str
+    close: str
+    prepare: Prepare
+
+    def opening(self, name: str) -> str:
+        """`open`, naming the tool where the template does."""
+        return self.open.replace(NAME, name)
+
+    def joint(self, name: str) -> str:
+        """`between`, naming the tool of the next content where the template does."""
+        return self.between.replace(NAME, name)
+
+
+def _as_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+_PREPARE: tuple[Prepare, ...] = (
+    str,
+    str.strip,
+    _as_json,
+    lambda text: json.dumps(text)[1:-1],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the layouts of one template are looked for with.
+
+    `opening` are the messages up to the first question, `ends` the texts of the end-of-sequence
+    tokens, `tools` the schemas the template is given.
+    """
+
+    template: ChatTemplate
+    opening: Sequence[Dict]
+    ends: Sequence[str]
+    tools: Sequence[Dict]
+
+    def answer_turn(self) -> Turn | None:
+        """How tool results are laid out behind an assistant's message; None where nothing is sound.
+
+        Tried in turn: messages of role tool behind the assistant's text; the same behind calls as
+        the template's own data; one user message with the tags of Hermes.
+        """
+        call: Dict = {"id": CALL_ID, "type": "function"}
+        call["function"] = {"name": NAME, "arguments": {"a": SAID}}
+
+        def as_tools(texts: Sequence[str]) -> list[Dict]:
+            return [
+                {"role": "tool", "name": NAME, "tool_call_id": CALL_ID, "content": text}
+                for text in texts
+            ]
+
+        def behind_text(texts: Sequence[str]) -> list[Dict]:
+            return [_said(), *as_tools(texts)]
+
+        def behind_calls(texts: Sequence[str]) -> list[Dict]:
+            return [{**_said(), "tool_calls": [call] * len(texts)}, *as_tools(texts)]
+
+        def as_user(texts: Sequence[str]) -> list[Dict]:
+            tagged = [f"<tool_response>\n{text}\n</tool_response>" for text in texts]
+            return [_said(), {"role": "user", "content": "\n".join(tagged)}]
+
+        return self._first([behind_text, behind_calls, as_user], (1, 2, 3))
+
+    def question_turn(self) -> Turn | None:
+        """How a later question is laid out; None where earlier messages are then written anew."""
+
+        def as_user(texts: Sequence[str]) -> list[Dict]:
+            return [_said(), {"role": "user", "content": texts[0]}]
+
+        return self._first([as_user], (1,))
+
+    def _first(self, ways: Sequence[Way], counts: Sequence[int]) -> Turn | None:
+        turns = (self._turn(way, prepare, counts) for way in ways for prepare in _PREPARE)
+        return next((turn for turn in turns if turn is not None), None)
+
+    def _turn(self, way: Way, prepare: Prepare, counts: Sequence[int]) -> Turn | None:
+        """The layout for one way of writing the messages, if it holds for each of `counts`."""
+        found: list[list[str]] = []
+        for count in counts:
+            # White space and a quotation mark show what the template does to a content.
+            texts = [f' "{given}"\n' for given in GIVEN[:count]]
+            try:
+                before = self.template.render(self.opening, tools=self.tools, open_turn=False)
+                whole = self.template.render([*self.opening, *way(texts)], tools=self.tools)
+            except Refused:
+                return None
+            pieces = _around(whole, [prepare(text) for text in texts])
+            if pieces is None or not whole.startswith(before) or SAID not in pieces[0]:
+                return None
+            found.append([pieces[0].rpartition(SAID)[2], *pieces[1:]])
+        joints = {joint for pieces in found for joint in pieces[1:-1]}
+        if len(joints) > 1 or len({(pieces[0], pieces[-1]) for pieces in found}) > 1:
+            return None
+        end, opened = _split(found[0][0], self.ends)
+        between, close = "".join(joints), found[0][-1]
+        if CALL_ID in opened + between + close:
+            return None  # results that name a call, which the format does not number
+        if end is None and "tool_calls" in way([""])[0]:
+            return None  # no telling where the calls end
+        return Turn(end or "", opened, between, close, prepare)
+
+
+def _said() -> Dict:
+    return {"role": "assistant", "content": SAID}
+
+
+def _around(text: str, contents: Sequence[str]) -> list[str] | None:
+    """The pieces around contents that each stand in the text once, in order."""
+    pieces: list[str] = []
+    for content in contents:
+        if text.count(content) != 1:
+            return None
+        piece, _, text = text.partition(content)
+        pieces.append(piece)
+    return [*pieces, text]
+
+
+def _split(text: str, ends: Sequence[str]) -> tuple[str | None, str]:
+    """What closes the assistant's message, up to its end-of-turn token, and what follows."""
+    places = [(text.find(end), end) for end in ends if end and end in text]
+    if not places:
+        return None, text
+    at, end = min(places)
+    return text[: at + len(end)], text[at + len(end) :]
+
+
+def keeps_thinking(template: ChatTemplate, opening: Sequence[Dict]) -> bool:
+    """Whether an earlier reply's thoughts still stand in the text once a new question has come."""
+    reply = {"role": "assistant", "content": f"<think>\n{SAID}\n</think>\n\nYes."}
+    try:
+        text = template.render([*opening, reply, {"role": "user", "content": ASKED}])
+    except Refused:
+        return True
+    return SAID in text
+
+
+def takes_system(template: ChatTemplate) -> bool:
+    """Whether the template shows a system message."""
+    messages = [{"role": "system", "content": SAID}, {"role": "user", "content": ASKED}]
+    try:
+        return SAID in template.render(messages)
+    except Refused:
+        return False
+
+
+def takes_tools(template: ChatTemplate, tools: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the template describes tools, and asks for calls as the format hermes reads them."""
+    messages = [{"role": "user", "content": ASKED}]
+    try:
+        bare, text = template.render(messages), template.render(messages, tools=tools)
+    except Refused:
+        return False
+    named = all(tool["function"]["name"] in text for tool in tools)
+    return named and text != bare and "<tool_call>" in text and "<function=" not in text

@@ -1,0 +1,212 @@
+"""Formats with tags inside the model's own text: ReTool, ReEx-SQL, Search-R1.
+
+A call stands between two tags, its result is written behind it between two others, and the model
+goes on in the same message. What differs is the names and what an answer is.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ...tools import Tool
+from ...tools.errors import UsageError
+from ..trajectory import CallRecord, Finish
+from .base import Call, Parsed
+from .scan import boxed, in_python_string, in_sql_string, last_block, scan, unfenced
+
+__all__ = ["ReexSql", "Retool", "SearchR1", "Tagged"]
+
+
+class Tagged:
+    """What formats with tags share. A subclass names its tags and writes its system prompt."""
+
+    inline: ClassVar[bool] = True
+    name: ClassVar[str]
+    stop: ClassVar[tuple[str, ...]]
+    tool: ClassVar[str]
+    """The one tool that can be called."""
+    argument: ClassVar[str]
+    """The argument that takes what stands between the tags."""
+    call_tag: ClassVar[str]
+    result_tag: ClassVar[str]
+    answer_tag: ClassVar[str]
+    more_tags: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def control_tags(self) -> tuple[str, ...]:
+        """The opening and closing tags of calls, results, answers and thoughts."""
+        tags = (self.call_tag, self.result_tag, self.answer_tag, *self.more_tags)
+        return tuple(form for tag in tags for form in (f"<{tag}>", f"</{tag}>"))
+
+    def check(self, tools: Sequence[Tool]) -> None:
+        """Raise UsageError for any tool but the one that the tags stand for."""
+        for tool in tools:
+            if tool.name != self.tool or self.argument not in tool.arguments.model_fields:
+                raise UsageError(
+                    f"the format {self.name} can only call a tool {self.tool!r} with an argument "
+                    f"{self.argument!r}, not {tool.name!r}; use the format hermes for any tool"
+                )
+
+    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+        """Read one turn: its calls in order, or, where it has none, its answer."""
+        final = finish is not Finish.STOP
+        found = scan(text, self.call_tag, self.result_tag, final=final, in_string=self.in_string)
+        if found.pending:
+            return Parsed(forged=found.forged, complete=False)
+        calls = tuple(self._call(body) for body in found.calls)
+        answer = None if calls else self.answer(found.plain, finish)
+        if not calls and answer is None and found.unclosed and finish is Finish.EOS:
+            problem = f"The <{self.call_tag}> was not closed with </{self.call_tag}>."
+            calls = (Call(self.tool, None, problem),)
+        # A stop that closes nothing: the policy has not finished speaking.
+        complete = final or bool(calls) or answer is not None
+        return Parsed(calls, answer, found.forged, complete)
+
+    def render(self, calls: Sequence[CallRecord]) -> str:
+        """A block for each result, on lines of its own behind the calls."""
+        tag = self.result_tag
+        return "\n" + "".join(f"<{tag}>\n{call.output}\n</{tag}>\n" for call in calls)
+
+    def in_string(self, body: str) -> bool:
+        """Whether a closing tag behind `body` would stand inside a string of the call."""
+        return False
+
+    def read(self, body: str) -> str:
+        """The argument, from what stands between the tags."""
+        return body.strip()
+
+    def answer(self, plain: str, finish: Finish) -> str | None:
+        """The final answer in text without calls and results."""
+        return last_block(plain, self.answer_tag, final=finish is Finish.EOS) or None
+
+    def _call(self, body: str) -> Call:
+        argument = self.read(body)
+        if not argument:
+            return Call(self.tool, None, f"There is nothing between the <{self.call_tag}> tags.")
+        return Call(self.tool, {self.argument: argument})
+
+
+class Retool(Tagged):
+    r"""ReTool (arXiv 2504.11536, section 2.3): Python in the middle of the reasoning.
+
+    Example:
+        >>> parsed = Retool().parse("<code>\n```python\nprint(6)\n```\n</code>", Finish.STOP, ())
+        >>> parsed.calls[0].arguments
+        {'code': 'print(6)'}
+        >>> Retool().parse(r"So <answer>\boxed{6}</answer>", Finish.EOS, ()).answer
+        '6'
+    """
+
+    name = "retool"
+    stop = ("</code>",)
+    tool, argument = "python", "code"
+    call_tag, result_tag, answer_tag = "code", "interpreter", "answer"
+
+    def system(self, tools: Sequence[Tool]) -> str:
+        """How to run code (where it can be run) and how to answer."""
+        answer = (
+            "The last part of your response is the final answer: <answer>\\boxed{answer}</answer>"
+        )
+        if not tools:
+            return f"Solve the problem step by step. {answer}"
+        return (
+            "Solve the problem step by step. Where it helps, write Python code between tags:\n"
+            "<code>\n```python\nprint(1 + 1)\n```\n</code>\n"
+            "It is run for you, and what it prints or its error comes back between <interpreter> "
+            f"and </interpreter>. Then think on. {answer}"
+        )
+
+    def in_string(self, body: str) -> bool:
+        """Inside a Python string."""
+        return in_python_string(body)
+
+    def read(self, body: str) -> str:
+        """The code, without its fence."""
+        return unfenced(body)
+
+    def answer(self, plain: str, finish: Finish) -> str | None:
+        r"""What is boxed in the answer block, or the block itself where nothing is.
+
+        A turn that ends without the block but with a `\boxed{}` has answered too.
+        """
+        block = last_block(plain, self.answer_tag, final=finish is Finish.EOS)
+        if block is None:
+            return (boxed(plain) or None) if finish is Finish.EOS else None
+        return boxed(block) or block or None
+
+
+class ReexSql(Tagged):
+    """ReEx-SQL (arXiv 2505.12768): queries that look around before the final one.
+
+    Example:
+        >>> ReexSql().parse("<final_sql>SELECT 1</final_sql>", Finish.STOP, ()).answer
+        'SELECT 1'
+    """
+
+    name = "reex_sql"
+    stop = ("</intermediate_sql>", "</final_sql>")
+    tool, argument = "sql", "query"
+    call_tag, result_tag, answer_tag = "intermediate_sql", "result", "final_sql"
+    more_tags = ("think",)
+
+    def system(self, tools: Sequence[Tool]) -> str:
+        """How to look around in the database and how to answer."""
+        answer = "End with one query that answers the question: <final_sql>SELECT ...</final_sql>"
+        if not tools:
+            return (
+                "Write an SQL query for the question. First reason between <think> and </think>. "
+                f"{answer}"
+            )
+        return (
+            "Write an SQL query for the question. Reason between <think> and </think>. To look at "
+            "the data or try a part of the query, write <intermediate_sql>SELECT "
+            "...</intermediate_sql>: it is run, and its columns and first rows, or its error, come "
+            f"back between <result> and </result>. Then think on. {answer}"
+        )
+
+    def in_string(self, body: str) -> bool:
+        """Inside an SQL string."""
+        return in_sql_string(body)
+
+    def read(self, body: str) -> str:
+        """The query, without a fence."""
+        return _query(body)
+
+    def answer(self, plain: str, finish: Finish) -> str | None:
+        """The final query."""
+        block = last_block(plain, self.answer_tag, final=finish is Finish.EOS)
+        return (_query(block) or None) if block else None
+
+
+def _query(body: str) -> str:
+    body = body.strip()
+    if body.startswith("```") and body.endswith("```") and len(body) > 5:
+        body = body[3:-3].removeprefix("sqlite").removeprefix("sql").strip()
+    return body
+
+
+class SearchR1(Tagged):
+    """Search-R1 (arXiv 2503.09516): searches between thoughts.
+
+    Example:
+        >>> SearchR1().parse("<search>tallest tower</search>", Finish.STOP, ()).calls[0].arguments
+        {'query': 'tallest tower'}
+    """
+
+    name = "search_r1"
+    stop = ("</search>", "</answer>")
+    tool, argument = "search", "query"
+    call_tag, result_tag, answer_tag = "search", "information", "answer"
+    more_tags = ("think",)
+
+    def system(self, tools: Sequence[Tool]) -> str:
+        """How to search and how to answer."""
+        answer = "Give the answer without explanation: <answer>Paris</answer>"
+        if not tools:
+            return f"Answer the question. First reason between <think> and </think>. {answer}"
+        return (
+            "Answer the question. Reason between <think> and </think> first, and again whenever "
+            "you have got new information. If you find that you lack knowledge, search for it: "
+            "<search>query</search>. The best results come back between <information> and "
+            "</information>. Search as often as you want. Once nothing is missing: "
+            f"{answer[0].lower()}{answer[1:]}"
+        )
