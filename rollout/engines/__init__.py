@@ -1,16 +1,20 @@
 """Where tokens come from: a model in this process, a script, a recording."""
 
 from .base import Chunk, Engine, EngineError, Request, Sampling
+from .replay import ReplayEngine
 from .scripted import Reply, ScriptedEngine
 from .stops import StopFinder
+from .transformers import TransformersEngine
 
 __all__ = [
     "Chunk",
     "Engine",
     "EngineError",
+    "ReplayEngine",
     "Reply",
     "Request",
     "Sampling",
     "ScriptedEngine",
     "StopFinder",
+    "TransformersEngine",
 ]

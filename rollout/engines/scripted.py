@@ -90,9 +90,7 @@ class ScriptedEngine:
             raise EngineError("a script needs a tokenizer with an end-of-sequence token")
         return [*self.tokenizer.encode(reply), min(self.tokenizer.eos_ids)]
 
-    def _until_stop(
-        self, ids: list[int], request: Request, room: int
-    ) -> tuple[list[int], Finish]:
+    def _until_stop(self, ids: list[int], request: Request, room: int) -> tuple[list[int], Finish]:
         finder = StopFinder(self.tokenizer, request.stop)
         for count, token in enumerate(ids[: max(room, 0)], start=1):
             if token in self.tokenizer.eos_ids:

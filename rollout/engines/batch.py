@@ -1,0 +1,300 @@
+"""The requests that run together, and one step of the model for all of them.
+
+Plain synchronous code, called by one thread. Rows [0, `decoding`) have their whole context in the
+cache but for the last token; the rows after them are still being filled. The order of rows has no
+meaning: where one leaves, the last one takes its place.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..ledger import Ids
+from ..trajectory import Finish
+from .attention import KeyValues, plan
+from .base import Chunk, Request
+from .memory import free_bytes
+from .sampler import Sampler
+from .stops import StopFinder
+
+__all__ = ["Batch", "BrokenModel", "Row"]
+
+# New context tokens computed in one step, at most: a long prompt does not hold up the others.
+_FILL = 2048
+# Uniform numbers drawn from a row's generator at a time.
+_DRAWS = 64
+
+
+class BrokenModel(RuntimeError):
+    """The model gives no probabilities (NaN): its weights are broken."""
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One request and what was sampled for it so far."""
+
+    request: Request
+    finder: StopFinder | None
+    """None where there is no stop string."""
+    limit: int
+    """Tokens to sample at most."""
+    version: int = 0
+    held: int = 0
+    """Tokens of the context whose keys and values are in the cache."""
+    cached: int = 0
+    """Of these, the ones that were held when the request came."""
+    sampled: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    raw: list[float] = field(default_factory=list)
+    finish: Finish | None = None
+    told: int = 0
+    """Sampled tokens that were given out."""
+    keep: bool = True
+    """Whether the cache is kept when the request is over."""
+    generator: np.random.Generator = field(init=False)
+    draws: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """A stream of uniform numbers of its own: another one for each turn of a trajectory."""
+        seed = self.request.sampling.seed
+        entropy = None if seed is None else (seed % 2**64, len(self.request.ids))
+        self.generator = np.random.default_rng(entropy)
+
+    def uniform(self) -> float:
+        """The next uniform number in [0, 1)."""
+        if not self.draws:
+            self.draws = self.generator.random(_DRAWS).tolist()[::-1]
+        return self.draws.pop()
+
+    def take(self, token: int, logprob: float, raw: float, eos: frozenset[int]) -> None:
+        """Note a sampled token, and whether it is the last."""
+        self.sampled.append(token)
+        self.logprobs.append(logprob)
+        self.raw.append(raw)
+        if token in eos:
+            self.finish = Finish.EOS
+        elif self.finder is not None and self.finder.push(token):
+            self.finish = Finish.STOP
+        elif len(self.sampled) >= self.limit:
+            self.finish = Finish.LENGTH
+
+    def chunk(self) -> Chunk:
+        """What was sampled since the last chunk."""
+        new = slice(self.told, None)
+        sampling = self.request.sampling
+        plain = sampling.temperature == 1 and sampling.top_k == 0 and sampling.top_p == 1
+        first = self.told == 0
+        self.told = len(self.sampled)
+        return Chunk(
+            ids=tuple(self.sampled[new]),
+            logprobs=tuple(self.logprobs[new]),
+            raw_logprobs=None if plain else tuple(self.raw[new]),
+            finish=self.finish,
+            version=self.version,
+            prefilled=len(self.request.ids) - self.cached if first else 0,
+            cached=self.cached if first else 0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    ids: Ids
+    values: Tensor
+
+
+class Batch:
+    """The model, the rows that run, and the caches kept for trajectories that wait for a tool."""
+
+    def __init__(
+        self, model: nn.Module, cache: KeyValues, eos: frozenset[int], kept_bytes: int
+    ) -> None:
+        self.model = model
+        self.rows: list[Row] = []
+        self.decoding = 0
+        self.version = 0
+        self._eos = eos
+        self._cache = cache
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept_bytes = 0
+        self._kept_limit = kept_bytes
+        weight = next(model.parameters())
+        self._dtype, self._device = weight.dtype, weight.device
+        # Attention masks are ours: a mask of four dimensions keeps the model from making its own.
+        self._no_mask = torch.zeros(1, 1, 1, 1, dtype=weight.dtype, device=weight.device)
+        self._sampler: tuple[list[Row], Sampler] | None = None
+
+    def admit(self, row: Row) -> None:
+        """Add a request, with what is still held of its context."""
+        ids = row.request.ids
+        row.version = self.version
+        kept = self._pop(row.request.context)
+        if kept is not None:
+            # The last token is computed in any case: its logits are what is sampled from.
+            row.held = row.cached = _common(kept.ids, ids[:-1])
+        self._reserve(len(self.rows) + 1, max(row.held, 1))
+        if kept is not None:
+            self._cache.put(len(self.rows), kept.values[:, :, :, : row.held])
+        self.rows.append(row)
+
+    def remove(self, row: Row) -> None:
+        """Take a request out; what its context holds is kept for the next one."""
+        at = self.rows.index(row)
+        self._keep(row, at)
+        if at < self.decoding:
+            self.decoding -= 1
+            self._put(self.decoding, at)
+            at = self.decoding
+        self._put(len(self.rows) - 1, at)
+        self.rows.pop()
+
+    def step(self) -> list[Row]:
+        """Run the model once for all rows; returns the rows that are now at their end.
+
+        Raises BrokenModel where the model gives NaN.
+        """
+        counts = self._counts()
+        logits = self.forward(self.rows, counts, self.decoding)
+        done = self.decoding
+        for row, count in zip(self.rows, counts.tolist(), strict=False):
+            row.held += count
+        while done < len(self.rows) and self.rows[done].held == len(self.rows[done].request.ids):
+            done += 1
+        self.decoding = done
+        drawn = self.rows[:done]
+        if not drawn:
+            return []
+        draw = self._sampler_of(drawn).draw(logits[:done], [row.uniform() for row in drawn])
+        together = torch.stack([draw.logprobs, draw.raw]).cpu().numpy()
+        if not np.isfinite(together).all():
+            raise BrokenModel("the model gives no probabilities (NaN): its weights are broken")
+        columns = (draw.tokens.tolist(), *together.tolist())
+        for row, token, logprob, raw in zip(drawn, *columns, strict=True):
+            row.take(token, logprob, raw, self._eos)
+        return [row for row in drawn if row.finish is not None]
+
+    def forward(self, rows: Sequence[Row], counts: NDArray[np.int64], decoding: int) -> Tensor:
+        """Compute the next `counts[i]` tokens of each row; the logits after the last of each."""
+        held = np.array([row.held for row in rows], np.int64)
+        self._reserve(len(rows), int((held[: len(counts)] + counts).max()))
+        step = plan(self._cache, held, counts, decoding, (self._dtype, self._device))
+        ids = [np.array([row.sampled[-1] for row in rows[:decoding]], np.int64)]
+        positions = [held[:decoding]]
+        for row, count in zip(rows[decoding : len(counts)], counts[decoding:], strict=True):
+            ids.append(row.request.ids[row.held : row.held + count].astype(np.int64))
+            positions.append(np.arange(row.held, row.held + count))
+        output = self.model(
+            input_ids=self._tensor(np.concatenate(ids)[None]),
+            position_ids=self._tensor(np.concatenate(positions)[None]),
+            attention_mask=self._no_mask,
+            use_cache=False,
+            logits_to_keep=self._tensor(np.cumsum(counts) - 1),
+            interlace_step=step,
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def drop(self, context: str) -> None:
+        """A trajectory is over: nothing is kept for it, now or when its request ends."""
+        self._pop(context)
+        for row in self.rows:
+            if row.request.context == context:
+                row.keep = False
+
+    def drop_kept(self) -> None:
+        """Keep nothing of any trajectory that waits."""
+        self._kept.clear()
+        self._kept_bytes = 0
+
+    def clear(self) -> list[Row]:
+        """Give all memory back; returns the rows that ran."""
+        rows, self.rows, self.decoding = self.rows, [], 0
+        self._sampler = None
+        self.drop_kept()
+        self._cache.clear()
+        return rows
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Replace the weights, between requests. Raises ValueError, and changes nothing, where
+        names or shapes do not fit; of weights that are tied, one is enough.
+        """
+        assert not self.rows, "weights are replaced between requests"
+        own = self.model.state_dict()
+        given = {own[name].data_ptr() for name in state.keys() & own.keys()}
+        wrong = [name for name, tensor in own.items() if tensor.data_ptr() not in given]
+        wrong += [name for name in state if name not in own or state[name].shape != own[name].shape]
+        if wrong:
+            raise ValueError(
+                f"{len(wrong)} weights do not fit the model, the first is {wrong[0]!r}"
+            )
+        self.drop_kept()
+        self.model.load_state_dict(state, strict=False)
+        self.version += 1
+
+    def _counts(self) -> NDArray[np.int64]:
+        """How many tokens of each row this step computes; rows that get none are left out."""
+        counts = [1] * self.decoding
+        left = _FILL
+        for row in self.rows[self.decoding :]:
+            count = min(len(row.request.ids) - row.held, left)
+            if count == 0:
+                break
+            counts.append(count)
+            left -= count
+        return np.array(counts, np.int64)
+
+    def _sampler_of(self, rows: list[Row]) -> Sampler:
+        if self._sampler is None or self._sampler[0] != rows:
+            samplings = [row.request.sampling for row in rows]
+            self._sampler = (rows, Sampler(samplings, self._device))
+        return self._sampler[1]
+
+    def _tensor(self, values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+    def _put(self, source: int, target: int) -> None:
+        if source != target:
+            self._cache.move(source, target, self.rows[source].held)
+            self.rows[target] = self.rows[source]
+
+    def _reserve(self, rows: int, length: int) -> None:
+        grown = self._cache.missing(rows, length)
+        if grown is None:
+            return
+        need = grown[0] * self._cache.bytes_for(grown[1])
+        free = free_bytes(self._device)
+        if free is not None and need > free:
+            self.drop_kept()
+            raise MemoryError(f"{need >> 20} MiB are needed for the cache, {free >> 20} are free")
+        self._cache.grow(*grown)
+
+    def _keep(self, row: Row, at: int) -> None:
+        context = row.request.context
+        if context is None or not row.keep or not row.held:
+            return
+        self._pop(context)
+        size = self._cache.bytes_for(row.held)
+        if size > self._kept_limit:
+            return
+        while self._kept_bytes + size > self._kept_limit:
+            self._pop(next(iter(self._kept)))
+        ids = np.concatenate([row.request.ids, np.array(row.sampled, np.int32)])[: row.held]
+        self._kept[context] = _Kept(ids, self._cache.take(at, row.held))
+        self._kept_bytes += size
+
+    def _pop(self, context: str | None) -> _Kept | None:
+        kept = None if context is None else self._kept.pop(context, None)
+        if kept is not None:
+            self._kept_bytes -= self._cache.bytes_for(len(kept.ids))
+        return kept
+
+
+def _common(held: Ids, ids: Ids) -> int:
+    """How many tokens two contexts begin with in common."""
+    length = min(len(held), len(ids))
+    differ = np.flatnonzero(held[:length] != ids[:length])
+    return int(differ[0]) if len(differ) else length

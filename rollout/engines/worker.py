@@ -1,0 +1,212 @@
+"""The thread that runs the model, and the way between it and the event loops that ask."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+import torch
+
+from ..trajectory import Finish
+from .base import Chunk, EngineError
+from .batch import Batch, BrokenModel, Row
+
+__all__ = ["Ticket", "Worker"]
+
+_log = logging.getLogger(__name__)
+
+# Tokens are handed over this often, in seconds: fine enough for eyes, and at a thousand steps a
+# second the event loop is woken once for many tokens.
+_HAND_OVER = 0.04
+
+Item: TypeAlias = Chunk | EngineError
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request as the event loop sees it: chunks come out of `items`."""
+
+    row: Row
+    loop: asyncio.AbstractEventLoop
+    items: asyncio.Queue[Item] = field(default_factory=asyncio.Queue)
+
+
+class Worker:
+    """Runs the batch in a thread of its own; all other methods may be called from any thread."""
+
+    def __init__(self, batch: Batch, max_batch: int) -> None:
+        self._batch = batch
+        self._max_batch = max_batch
+        self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._waiting: deque[Ticket] = deque()
+        self._running: dict[Row, Ticket] = {}
+        self._update: tuple[dict[str, torch.Tensor], Future[int]] | None = None
+        self._handed_over = 0.0
+        self._closing = False
+        self._lock = threading.Lock()
+        self._dead: str | None = None
+        self._thread = threading.Thread(target=self._run, name="interlace-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, ticket: Ticket) -> None:
+        """Queue a request; raises EngineError where the engine has ended."""
+        self._send(lambda: self._waiting.append(ticket))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Stop a request, if it still runs."""
+        self._send(lambda: self._cancel(ticket), quiet=True)
+
+    def release(self, context: str) -> None:
+        """Keep nothing more for this trajectory."""
+        self._send(lambda: self._batch.drop(context), quiet=True)
+
+    def update(self, state: dict[str, torch.Tensor]) -> "Future[int]":
+        """Replace the weights once no request runs; gives the new version."""
+        future: Future[int] = Future()
+        self._send(lambda: self._ask_update(state, future))
+        return future
+
+    def close(self) -> None:
+        """End the thread; requests in flight end as cancelled."""
+
+        def closing() -> None:
+            self._closing = True
+
+        self._send(closing, quiet=True)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _send(self, command: Callable[[], None], *, quiet: bool = False) -> None:
+        with self._lock:  # after the last look at the queue, nothing may be put in it
+            if self._dead is None:
+                self._commands.put(command)
+            elif not quiet:
+                raise EngineError(self._dead)
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._obey():
+                    self._step()
+            dead = "the engine is closed"
+        # Whatever it is, those who wait must hear of it.
+        except BaseException as error:
+            dead = f"the engine stopped after {type(error).__name__}: {error}"
+            _log.exception("the engine stopped")
+        with self._lock:
+            self._dead = dead
+        self._end(dead)
+
+    def _end(self, dead: str) -> None:
+        tickets = list(self._running.values())
+        self._running.clear()
+        self._batch.clear()
+        while not self._commands.empty():
+            self._commands.get()()
+        tickets += self._waiting
+        if self._closing:
+            for ticket in tickets:
+                ticket.row.finish = Finish.CANCELLED
+            self._tell((ticket, ticket.row.chunk()) for ticket in tickets)
+        else:
+            self._tell((ticket, EngineError(dead)) for ticket in tickets)
+        if self._update is not None:
+            self._update[1].set_exception(EngineError(dead))
+
+    def _obey(self) -> bool:
+        """Carry out what was asked, waiting where there is nothing to run; False at the end."""
+        while not self._closing:
+            idle = not (self._running or self._waiting or self._update)
+            try:
+                self._commands.get(block=idle)()
+            except Empty:
+                return True
+        return False
+
+    def _step(self) -> None:
+        try:
+            if self._update is not None and not self._running:
+                self._load(*self._update)
+                self._update = None
+            while self._waiting and self._update is None and len(self._running) < self._max_batch:
+                ticket = self._waiting.popleft()
+                self._running[ticket.row] = ticket
+                self._batch.admit(ticket.row)
+            if self._running:
+                self._hand_over(self._batch.step())
+        except BrokenModel as error:
+            self._fail_running(str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._fail_running(
+                f"out of memory while sampling ({error}): lower max_batch or context_length"
+            )
+
+    def _hand_over(self, finished: list[Row]) -> None:
+        now = time.monotonic()
+        rows = finished
+        if now - self._handed_over >= _HAND_OVER:
+            self._handed_over = now
+            rows = [row for row in self._running if len(row.sampled) > row.told]
+        tickets = [self._running[row] for row in rows]
+        for row in finished:
+            self._batch.remove(row)
+            del self._running[row]
+        self._tell((ticket, ticket.row.chunk()) for ticket in tickets)
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        elif ticket.row in self._running:
+            del self._running[ticket.row]
+            self._batch.remove(ticket.row)
+
+    def _ask_update(self, state: dict[str, torch.Tensor], future: "Future[int]") -> None:
+        if self._update is not None:
+            future.set_exception(EngineError("another update of the weights is under way"))
+        else:
+            self._update = (state, future)
+
+    def _load(self, state: dict[str, torch.Tensor], future: "Future[int]") -> None:
+        try:
+            self._batch.load(state)
+        except ValueError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(self._batch.version)
+
+    def _fail_running(self, message: str) -> None:
+        tickets = list(self._running.values())
+        self._running.clear()
+        self._batch.clear()
+        self._tell((ticket, EngineError(message)) for ticket in tickets)
+
+    def _tell(self, items: Iterable[tuple[Ticket, Item]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Item]]] = defaultdict(list)
+        for ticket, item in items:
+            by_loop[ticket.loop].append((ticket, item))
+        for loop, told in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_put, told)
+            except RuntimeError:  # that loop is closed: nobody waits any more
+                for ticket, _ in told:
+                    self._cancel(ticket)
+
+
+def _put(told: list[tuple[Ticket, Item]]) -> None:
+    for ticket, item in told:
+        ticket.items.put_nowait(item)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        phrase in text for phrase in ("out of memory", "can't allocate memory", "not enough memory")
+    )
