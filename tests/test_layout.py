@@ -70,6 +70,23 @@ def syntax(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
+def third_party(tree: ast.Module) -> Iterator[str]:
+    """The top-level names of what a module imports from elsewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = [node.module]
+        else:
+            continue
+        yield from {name.split(".")[0] for name in names} - sys.stdlib_module_names
+
+
+def distribution(requirement: str) -> str:
+    """The normalised name that a requirement begins with."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement)[0]).lower()
+
+
 def loaded(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after `code`."""
     code += "\nimport sys; print('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
@@ -102,27 +119,20 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_every_third_party_import_is_declared() -> None:
+def test_every_third_party_import_is_declared_and_every_base_requirement_imported() -> None:
     project = PROJECT["project"]
-    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
-    lists = [project["dependencies"], *extras.values(), ["pydantic-core"]]  # pydantic pins it
-    names = (re.split(r"[^\w.-]", requirement)[0] for each in lists for requirement in each)
-    declared = {re.sub(r"[-_.]+", "-", name).lower() for name in names}
-    distributions = packages_distributions()
+    base = set(map(distribution, project["dependencies"]))
+    extras = [v for extra, v in project["optional-dependencies"].items() if extra != "dev"]
+    declared = base | {distribution(requirement) for each in extras for requirement in each}
+    declared.add("pydantic-core")  # pydantic pins it
+    owners = packages_distributions()
+    imported = set()
     for module in MODULES:
-        for node in ast.walk(syntax(module)):
-            if isinstance(node, ast.Import):
-                found = [alias.name.split(".")[0] for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                found = [node.module.split(".")[0]]
-            else:
-                continue
-            for name in set(found) - sys.stdlib_module_names:
-                owners = {
-                    re.sub(r"[-_.]+", "-", owner).lower()
-                    for owner in distributions.get(name, [name])
-                }
-                assert owners & declared, f"{module} imports {name}, which nothing requires"
+        for name in third_party(syntax(module)):
+            found = set(map(distribution, owners.get(name, [name])))
+            assert found & declared, f"{module} imports {name}, which nothing requires"
+            imported |= found
+    assert base <= imported
 
 
 def test_files_stay_short() -> None:
