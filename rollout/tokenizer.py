@@ -256,7 +256,7 @@ def _convert(folder: Path) -> tokenizers.Tokenizer:
             f"the tokenizer in {folder} (it has no tokenizer.json)", "local"
         ) from error
     try:
-        return AutoTokenizer.from_pretrained(folder).backend_tokenizer  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(folder).backend_tokenizer
     except Exception as error:  # whatever a converter raises on a broken file
         reason = str(error).strip().partition("\n")[0]
         raise TokenizerError(f"the tokenizer in {folder} can't be converted: {reason}") from error

@@ -3,6 +3,8 @@
 from .base import Call, Format, Message, Parsed
 from .encoder import Encoder
 from .hermes import Hermes
+from .markdown import Markdown
+from .notebook import Notebook
 from .tags import ReexSql, Retool, SearchR1
 
 __all__ = ["FORMATS", "Call", "Encoder", "Format", "Message", "Parsed"]
@@ -12,4 +14,6 @@ FORMATS: dict[str, Format] = {
     "reex_sql": ReexSql(),
     "search_r1": SearchR1(),
     "hermes": Hermes(),
+    "notebook": Notebook(),
+    "markdown": Markdown(),
 }

@@ -1,25 +1,54 @@
 """Finding tagged blocks in what a policy wrote, with all the ways it can be written wrongly."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
-__all__ = ["Scan", "boxed", "in_python_string", "in_sql_string", "last_block", "scan", "unfenced"]
+__all__ = [
+    "Marks",
+    "Scan",
+    "boxed",
+    "in_python_string",
+    "in_sql_string",
+    "last_block",
+    "scan",
+    "unfenced",
+]
 
 # So many closing tags may stand in strings of one block before the next one counts. Each is looked
 # at from the start of the block, so this also bounds the work.
 FALSE_CLOSES = 32
 
 
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What opens and closes a call, and what opens and closes a result."""
+
+    call: re.Pattern[str]
+    call_end: re.Pattern[str]
+    result: re.Pattern[str]
+    result_end: re.Pattern[str]
+
+    @classmethod
+    def tags(cls, call: str, result: str) -> Self:
+        """The marks `<call>`, `</call>`, `<result>` and `</result>`."""
+        marks = (f"<{call}>", f"</{call}>", f"<{result}>", f"</{result}>")
+        return cls(*(re.compile(re.escape(mark)) for mark in marks))
+
+
 @dataclass(slots=True)
 class Scan:
-    """A text cut into blocks. `plain` is what is neither a call nor a forged result.
+    """A text cut into blocks.
 
-    `pending`: a closing tag stands inside a string, so the block goes on. `unclosed`: a call was
-    opened and not closed.
+    `calls` are what stands between the marks of each call, `leads` what stands before it, from the
+    end of the block before. `plain` is all that is neither a call nor a forged result. `pending`:
+    a closing mark stands inside a string, so the block goes on. `unclosed`: a call was opened and
+    not closed.
     """
 
     calls: list[str] = field(default_factory=list)
+    leads: list[str] = field(default_factory=list)
     plain: str = ""
     forged: bool = False
     pending: bool = False
@@ -28,61 +57,71 @@ class Scan:
 
 def scan(
     text: str,
-    call: str,
-    result: str,
+    marks: Marks,
     *,
     final: bool,
     in_string: Callable[[str], bool] = lambda body: False,
 ) -> Scan:
-    """Cut text at the tags `<call>` and `<result>`, read from left to right.
+    """Cut text into calls, forged results and the rest, read from left to right.
 
-    `final` says that nothing follows: then a closing tag in a string closes after all. A forged
-    result ends at its closing tag, at the next call or at the end. Each block leaves a line break
+    `final` says that nothing follows: then a closing mark in a string closes after all. A forged
+    result ends at its closing mark, at the next call or at the end. Each block leaves a line break
     in `plain`, so that what stood around it can't become a tag.
     """
     found = Scan()
-    opening = re.compile(f"<{call}>|<{result}>")
-    forged_end = re.compile(f"</{result}>|(?=<{call}>)")
     position = 0
-    while match := opening.search(text, position):
-        found.plain += text[position : match.start()] + "\n"
+    while match := _first((marks.call, marks.result), text, position):
+        lead = text[position : match.start()]
+        found.plain += lead + "\n"
         position = match.end()
-        if match[0] == f"<{result}>":
+        if match.re is marks.result:
             found.forged = True
-            end = forged_end.search(text, position)
-            position = end.end() if end else len(text)
+            end = _first((marks.result_end, marks.call), text, position)
+            position = len(text) if end is None else end.start()
+            if end is not None and end.re is marks.result_end:
+                position = end.end()
             continue
-        close, first = _close(text, position, f"</{call}>", in_string)
-        if close < 0 and first >= 0:
+        close, first = _close(text, position, marks.call_end, in_string)
+        if close is None and first is not None:
             if not final:
                 found.pending = True
                 return found
             close = first
-        if close < 0:  # read on behind the tag: what follows may still hold an answer
+        if close is None:  # read on behind the mark: what follows may still hold an answer
             found.unclosed = True
             continue
-        found.calls.append(_innermost(text[position:close], f"<{call}>", in_string))
-        position = close + len(f"</{call}>")
+        found.calls.append(_innermost(text[position : close.start()], marks.call, in_string))
+        found.leads.append(lead)
+        position = close.end()
     found.plain += text[position:]
     return found
 
 
-def _close(text: str, start: int, tag: str, in_string: Callable[[str], bool]) -> tuple[int, int]:
-    """Where a block that begins at `start` is closed, and where its first closing tag stands."""
-    first = close = text.find(tag, start)
+def _first(patterns: Sequence[re.Pattern[str]], text: str, position: int) -> re.Match[str] | None:
+    matches = [match for pattern in patterns if (match := pattern.search(text, position))]
+    return min(matches, key=lambda match: match.start(), default=None)
+
+
+def _close(
+    text: str, start: int, mark: re.Pattern[str], in_string: Callable[[str], bool]
+) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+    """Where a block that begins at `start` is closed, and where its first closing mark stands."""
+    first = close = mark.search(text, start)
     for _ in range(FALSE_CLOSES):
-        if close < 0 or not in_string(text[start:close]):
-            return close, first
-        close = text.find(tag, close + 1)
+        if close is None or not in_string(text[start : close.start()]):
+            break
+        close = mark.search(text, close.end())
     return close, first
 
 
-def _innermost(body: str, tag: str, in_string: Callable[[str], bool]) -> str:
-    """The block behind the last opening tag in it: an earlier one was only talked about."""
-    if body.lstrip().startswith("```"):  # the first tag was meant
+def _innermost(body: str, mark: re.Pattern[str], in_string: Callable[[str], bool]) -> str:
+    """The block behind the last opening mark in it: an earlier one was only talked about."""
+    if body.lstrip().startswith("```"):  # the first mark was meant
         return body
-    at = body.rfind(tag)
-    return body if at < 0 or in_string(body[:at]) else body[at + len(tag) :]
+    for match in [*mark.finditer(body)][: -FALSE_CLOSES - 1 : -1]:
+        if not in_string(body[: match.start()]):
+            return body[match.end() :]
+    return body
 
 
 _PYTHON = re.compile(
@@ -135,7 +174,7 @@ def unfenced(body: str) -> str:
     """Code without the Markdown fence around it, if there is one."""
     body = body.strip("\n").rstrip()
     if opening := _OPENING_FENCE.search(body):
-        body = re.sub(r"\n?[ \t]*```\Z", "", body[opening.end() :])
+        body = body[opening.end() :].removesuffix("```")
     return body.strip("\n").rstrip()
 
 

@@ -5,13 +5,14 @@ goes on in the same message. What differs is the names and what an answer is.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import ClassVar
 
 from ...tools import Tool
 from ...tools.errors import UsageError
 from ..trajectory import CallRecord, Finish
 from .base import Call, Parsed
-from .scan import boxed, in_python_string, in_sql_string, last_block, scan, unfenced
+from .scan import Marks, boxed, in_python_string, in_sql_string, last_block, scan, unfenced
 
 __all__ = ["ReexSql", "Retool", "SearchR1", "Tagged"]
 
@@ -31,6 +32,11 @@ class Tagged:
     answer_tag: ClassVar[str]
     more_tags: ClassVar[tuple[str, ...]] = ()
 
+    @cached_property
+    def marks(self) -> Marks:
+        """What opens and closes a call and a result."""
+        return Marks.tags(self.call_tag, self.result_tag)
+
     @property
     def control_tags(self) -> tuple[str, ...]:
         """The opening and closing tags of calls, results, answers and thoughts."""
@@ -49,14 +55,14 @@ class Tagged:
     def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
         """Read one turn: its calls in order, or, where it has none, its answer."""
         final = finish is not Finish.STOP
-        found = scan(text, self.call_tag, self.result_tag, final=final, in_string=self.in_string)
+        found = scan(text, self.marks, final=final, in_string=self.in_string)
         if found.pending:
             return Parsed(forged=found.forged, complete=False)
-        calls = tuple(self._call(body) for body in found.calls)
+        blocks = zip(found.calls, found.leads, strict=True)
+        calls = tuple(self.call(body, lead) for body, lead in blocks)
         answer = None if calls else self.answer(found.plain, finish)
         if not calls and answer is None and found.unclosed and finish is Finish.EOS:
-            problem = f"The <{self.call_tag}> was not closed with </{self.call_tag}>."
-            calls = (Call(self.tool, None, problem),)
+            calls = (Call(self.tool, None, f"The {self.what} was not closed."),)
         # A stop that closes nothing: the policy has not finished speaking.
         complete = final or bool(calls) or answer is not None
         return Parsed(calls, answer, found.forged, complete)
@@ -78,11 +84,17 @@ class Tagged:
         """The final answer in text without calls and results."""
         return last_block(plain, self.answer_tag, final=finish is Finish.EOS) or None
 
-    def _call(self, body: str) -> Call:
+    def call(self, body: str, lead: str) -> Call:
+        """The call that a block stands for; `lead` is the text before it."""
         argument = self.read(body)
         if not argument:
-            return Call(self.tool, None, f"There is nothing between the <{self.call_tag}> tags.")
+            return Call(self.tool, None, f"The {self.what} is empty.")
         return Call(self.tool, {self.argument: argument})
+
+    @property
+    def what(self) -> str:
+        """What the model is told a call is, where it wrote one wrongly."""
+        return f"<{self.call_tag}> block"
 
 
 class Retool(Tagged):

@@ -1,0 +1,74 @@
+"""Datarus (arXiv 2508.13382): steps of a notebook, or one compact reflection."""
+
+from collections.abc import Sequence
+
+from ...tools import Tool
+from ..trajectory import Finish
+from .base import Call
+from .scan import boxed, in_python_string, last_block, unfenced
+from .tags import Tagged
+
+__all__ = ["Notebook"]
+
+
+class Notebook(Tagged):
+    r"""Two modes, told apart by whether there are tools.
+
+    With a Python tool, the agentic mode: steps of a thought, an action and its input, with what
+    came back as an observation, until an analysis ends. Without tools, the reflection mode:
+    reasoning in <think>, then the answer.
+
+    Example:
+        >>> step = "<step><action>python</action><action_input>1 + 1</action_input>"
+        >>> Notebook().parse(step, Finish.STOP, ()).calls[0].arguments
+        {'code': '1 + 1'}
+    """
+
+    name = "notebook"
+    stop = ("</action_input>", "</stop_analysis>")
+    tool, argument = "python", "code"
+    call_tag, result_tag, answer_tag = "action_input", "observation", "answer"
+    more_tags = ("step", "thought", "action", "stop_analysis", "think")
+
+    def system(self, tools: Sequence[Tool]) -> str:
+        """How to write steps and how to end, or, without tools, how to reflect."""
+        if not tools:
+            return (
+                "Solve the problem. Reason briefly between <think> and </think>, then give the "
+                "answer: <answer>\\boxed{answer}</answer>"
+            )
+        return (
+            "Solve the problem in steps, as in a notebook. A step is a thought and code to run:\n"
+            "<step>\n<thought>...</thought>\n<action>python</action>\n"
+            "<action_input>\nprint(1 + 1)\n</action_input>\n"
+            "Its output comes back between <observation> and </observation>; then write </step>. "
+            "Variables stay. Once you know the answer:\n<stop_analysis>\n<thought>...</thought>\n"
+            "<answer>\\boxed{answer}</answer>\n</stop_analysis>"
+        )
+
+    def in_string(self, body: str) -> bool:
+        """Inside a Python string."""
+        return in_python_string(body)
+
+    def read(self, body: str) -> str:
+        """The code, without a fence."""
+        return unfenced(body)
+
+    def call(self, body: str, lead: str) -> Call:
+        """Python, or whatever else the action names (which then is no tool)."""
+        action = last_block(lead, "action", final=False)
+        if action and "python" not in action.casefold():
+            return Call(action, {self.argument: self.read(body)})
+        return super().call(body, lead)
+
+    def answer(self, plain: str, finish: Finish) -> str | None:
+        """The answer of the block that ends the analysis; of a reflection, once it has ended."""
+        final = finish is Finish.EOS
+        block = last_block(plain, "stop_analysis", final=final)
+        if block is None and finish is Finish.STOP:
+            return None
+        block = plain if block is None else block
+        answer = last_block(block, self.answer_tag, final=final)
+        if answer is None:
+            return boxed(block) or None
+        return boxed(answer) or answer or None
