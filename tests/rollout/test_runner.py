@@ -1,9 +1,12 @@
 """Many at once: groups, faults that stay where they are, and cancelling."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import pytest
+from doubles import NANO, Echo, answer, code
+
 from interlace.rollout.engines.base import Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS
@@ -12,7 +15,6 @@ from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
-from test_loop import NANO, Echo, answer, code
 
 
 def runner(concurrency: int = 16, delay: float = 0.0) -> tuple[Runner, Echo]:
@@ -23,7 +25,7 @@ def runner(concurrency: int = 16, delay: float = 0.0) -> tuple[Runner, Echo]:
         context = tokenizer.decode(request.ids)
         if "</interpreter>" in context.split("do:")[-1]:
             return answer("1")
-        word = context.split("do:")[-1].split()[0]
+        word = re.findall(r"do: (\w+)", context)[-1]
         return RuntimeError("engine fault") if word == "crash" else code(word)
 
     tool = Echo()
