@@ -34,10 +34,10 @@ class Encoder:
         self.template = ChatTemplate(tokenizer)
         self.takes_system = takes_system(self.template)
         schemas = [] if format.inline else [tool_schema(tool) for tool in tools]
-        self.takes_tools = bool(schemas) and takes_tools(self.template, schemas)
+        self.tells_tools = bool(schemas) and takes_tools(self.template, schemas)
         """Whether the template tells the model of the tools (else the system prompt does)."""
-        self._schemas = schemas if self.takes_tools else []
-        self._system = format.system(() if self.takes_tools else tools)
+        self._schemas = schemas if self.tells_tools else []
+        self._system = format.system(() if self.tells_tools else tools)
         opening = self._messages("?")
         self.strips_thinking = not keeps_thinking(self.template, opening)
         """Whether the template leaves earlier thoughts out once a later question has come."""
@@ -52,6 +52,11 @@ class Encoder:
                     f"the chat template in {tokenizer.path} can't take tool results in the format "
                     f"{format.name}; use one with tags, such as retool"
                 )
+
+    @property
+    def continues(self) -> bool:
+        """Whether a later question goes into the same ledger."""
+        return self._question is not None
 
     def prompt(self, question: str, history: Sequence[Message] = ()) -> list[Span]:
         """The spans (source PROMPT) that open a ledger: system, history, question, and whatever
