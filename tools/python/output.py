@@ -42,6 +42,8 @@ class CellOutput:
         self._numbers = numbers
         self._clear_first = False
         self.artifacts: list[Artifact] = []
+        self.received = 0
+        """Characters that came in so far, kept or not."""
         self._artifact_bytes = self._artifacts_left_out = 0
 
     def text(self, error: str = "") -> str:
@@ -70,6 +72,7 @@ class CellOutput:
         self._write_line(text)
 
     def _write(self, text: str) -> None:
+        self.received += len(text)
         if self._clear_first:
             self._shown.clear()
             self._clear_first = False
@@ -96,6 +99,7 @@ class CellOutput:
     def _keep(self, mime: str, value: object, name: str, ending: str) -> str:
         """Keep an artifact; the line that stands for it in the text."""
         data = _bytes(mime, value)
+        self.received += len(data)
         size = self._artifact_bytes + len(data)
         if len(self.artifacts) == MAX_ARTIFACTS or size > MAX_ARTIFACT_BYTES:
             self._artifacts_left_out += 1
