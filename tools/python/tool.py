@@ -71,8 +71,10 @@ class PythonTool:
         """`characters`: of a longer output the head and the tail are kept. Raises `UsageError`."""
         if backend != "jupyter":
             raise UsageError(f"the python tool has no backend {backend!r}; there is: jupyter")
-        if kernels < 1 or warm < 0 or warm > kernels or characters < 100:
-            raise UsageError("kernels must be 1 or more, warm 0 to kernels, characters 100 or more")
+        if kernels < 1 or warm < 0 or warm > kernels or characters < 1_000:
+            raise UsageError(
+                "kernels must be 1 or more, warm 0 to kernels, characters 1000 or more"
+            )
         self.eager = eager
         self.patience = patience
         self.characters = characters
