@@ -266,6 +266,27 @@ def test_a_context_is_computed_once_and_reused_as_far_as_it_is_the_same(
     assert ask(engine, changed, 1, context="a")[0].cached == 0
 
 
+def test_the_samples_of_one_prompt_compute_it_once(qwen3: Path) -> None:
+    engine = TransformersEngine.load(qwen3, device="cpu")
+    system, question = [7] * 50, [8] * 40
+
+    async def run(prompts: list[list[int]]) -> list[list[Chunk]]:
+        asked = [
+            sample(engine, prompt, 30, sampling=Sampling(seed=seed))
+            for seed, prompt in enumerate(prompts)
+        ]
+        return list(await asyncio.gather(*asked))
+
+    group = asyncio.run(run([system + question] * 6))
+    assert sorted(chunks[0].prefilled for chunks in group) == [1] * 5 + [90]
+    others = asyncio.run(run([system + [token] * 40 for token in range(6)]))
+    assert sorted(chunks[0].prefilled for chunks in others) == [40] * 5 + [90]
+    for seed, chunks in enumerate(group):
+        alone = ask(engine, system + question, 30, sampling=Sampling(seed=seed))
+        assert (alone[0].cached, ids_of(alone)) == (0, ids_of(chunks))
+    asyncio.run(engine.aclose())
+
+
 def test_the_contexts_that_were_unused_longest_go_first_and_can_be_reopened(qwen3: Path) -> None:
     bytes_per_token = 2 * 2 * 2 * 32 * 4  # layers, keys and values, heads, head_dim, float32
     engine = TransformersEngine.load(qwen3, device="cpu", kept_bytes=60 * bytes_per_token)
