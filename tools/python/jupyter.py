@@ -101,6 +101,8 @@ class Kernel:
 
     def ending(self) -> str:
         """How the process ended, in words."""
+        if not self._end.alive:
+            return "was closed"
         if self._flooded:
             return f"was ended for showing more than {FLOOD_CHARACTERS:,} characters"
         status = self._status()
@@ -211,10 +213,9 @@ class Kernel:
         died = asyncio.create_task(self._died.wait())
         try:
             await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-                return
-            raise KernelDied(self.ending())
+            if not task.done() or (task.cancelled() and self._died.is_set()):
+                raise KernelDied(self.ending())
+            task.result()
         finally:
             task.cancel()
             died.cancel()
