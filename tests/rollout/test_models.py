@@ -22,7 +22,7 @@ def test_names_folders_and_what_is_neither(tmp_path: Path, monkeypatch: pytest.M
     folder = tmp_path / "model"
     folder.mkdir()
     assert find_model(str(folder)) == folder == local_model(str(folder))
-    assert (find_model("nano") / "__init__.py").is_file()
+    assert (find_model("nano") / "model.safetensors").is_file()
     assert local_model("smollm2") is None and local_model("nobody/nothing") is None
     file = tmp_path / "model.gguf"
     file.touch()
