@@ -15,7 +15,7 @@ setup:  ## make or update the environment in .venv (the other targets do this by
 	@scripts/setup $(VENV)
 
 demo: setup  ## a question solved by the bundled nano model with real Python calls
-	@echo 'The bundled nano model (2 to 3 million parameters, on this CPU) is asked:' >&2
+	@echo 'The bundled nano model (under 3 million parameters) is asked:' >&2
 	@echo '    $(QUESTION)' >&2
 	@echo 'It writes code, a real Python runs it, the output goes into its context, and it answers.' >&2
 	@echo >&2
