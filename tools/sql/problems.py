@@ -10,13 +10,14 @@ from .database import Schema, Table
 from .lexer import Word, names, words
 from .worker import FUNCTIONS
 
-__all__ = ["Problem", "described_table", "explain", "unknown_table"]
+__all__ = ["STOPPED", "Problem", "described_table", "explain", "unknown_table"]
 
 _LISTED = 20
 """Names that are listed at most."""
 _AROUND = 40
 """Characters of the query shown on either side of an error."""
 
+STOPPED = "The query was stopped after {seconds:g} s. Make it do less."
 _READING = "Only reading is allowed: SELECT, WITH, VALUES, EXPLAIN, PRAGMA table_info(...)."
 _READERS = ("SELECT", "WITH", "VALUES", "EXPLAIN", "PRAGMA")
 _OURS = re.compile(
@@ -60,7 +61,7 @@ def explain(problem: Problem, schema: Schema | None = None) -> tuple[ErrorKind, 
     if problem.name == "SQLITE_INTERRUPT":
         return (
             ErrorKind.TIMEOUT,
-            f"The query was stopped after {problem.seconds:g} s. Make it do less.",
+            STOPPED.format(seconds=problem.seconds),
         )
     if problem.name in ("MemoryError", "SQLITE_NOMEM", "SQLITE_TOOBIG"):
         return ErrorKind.MEMORY, "The query needs more memory than is allowed. Make it do less."
@@ -93,7 +94,8 @@ def explain(problem: Problem, schema: Schema | None = None) -> tuple[ErrorKind, 
 
 def described_table(query: str) -> str | None:
     """The table that a query asks `table_info` about, if it does."""
-    found = re.search(r"\btable_x?info\s*(?:\(|=)\s*([\"'`\[]?)([^\"'`\])]+)", query, re.IGNORECASE)
+    asked = r"(?:\b|pragma_)table_x?info\s*(?:\(|=)\s*([\"'`\[]?)([^\"'`\])]+)"
+    found = re.search(asked, query, re.IGNORECASE)
     return found[2].strip() if found is not None else None
 
 
@@ -180,7 +182,7 @@ def _column(name: str, query: str, schema: Schema) -> str:
 
 
 def _function(name: str) -> str:
-    close = _close(name, FUNCTIONS - {"->", "->>"})
+    close = difflib.get_close_matches(name.lower(), sorted(FUNCTIONS), 2, 0.75)
     guess = f" Did you mean {_list(close)}?" if close else ""
     return f"no such function: {name}.{guess}"
 

@@ -13,7 +13,7 @@ from ..base import ErrorKind
 from ..errors import DataError, ToolUnavailable, UsageError
 from .database import COMPARED, Bounds, Column, Cut, QueryFailed, Rows, Schema, Table, Value
 from .lexer import is_empty
-from .problems import Problem, explain
+from .problems import STOPPED, Problem, explain
 from .workers import Overrun, Source, WorkerDied, Workers
 
 __all__ = ["SqliteDatabase", "find_database"]
@@ -77,7 +77,8 @@ class SqliteDatabase:
                 db.commit()
             except sqlite3.Error as error:
                 raise UsageError(f"this makes no database: {error}") from error
-            image = db.serialize()
+            (pages,) = db.execute("pragma page_count").fetchone()
+            image = db.serialize() if pages else b""
         database = cls.__new__(cls)
         database._start(Source(hashlib.sha256(image).hexdigest(), None, image), workers)
         if len(image) > database.workers.memory // 8:
@@ -99,6 +100,17 @@ class SqliteDatabase:
     async def query(self, sql: str, bounds: Bounds = COMPARED, seconds: float = 10.0) -> Rows:
         """Run one reading query. Raises `QueryFailed`, of every kind."""
         self._check(sql)
+        reply = await self._run(sql, bounds, seconds)
+        if "columns" in reply:
+            return _rows(reply)
+        problem = _problem(reply, sql, seconds)
+        schema = None
+        if problem.names_something:
+            with contextlib.suppress(QueryFailed):
+                schema = await self.schema()
+        raise QueryFailed(*explain(problem, schema))
+
+    async def _run(self, sql: str, bounds: Bounds, seconds: float) -> Mapping[str, Any]:
         request = {
             "sql": sql,
             "rows": bounds.rows,
@@ -108,22 +120,15 @@ class SqliteDatabase:
             "counted": bounds.counted,
         }
         try:
-            reply = await self.workers.query(self._source, request, seconds)
+            reply: Mapping[str, Any] = await self.workers.query(self._source, request, seconds)
         except Overrun:
-            text = f"the query was stopped after {seconds:g} s: make it do less"
+            text = STOPPED.format(seconds=seconds)
             raise QueryFailed(ErrorKind.TIMEOUT, text) from None
         except WorkerDied as error:
             raise QueryFailed(ErrorKind.DIED, f"the query ended the database: {error}") from None
         except ToolUnavailable as error:
             raise QueryFailed(ErrorKind.UNAVAILABLE, str(error)) from None
-        if "columns" in reply:
-            return _rows(reply)
-        problem = _problem(reply, sql, seconds)
-        schema = None
-        if problem.names_something:
-            with contextlib.suppress(QueryFailed):
-                schema = await self.schema()
-        raise QueryFailed(*explain(problem, schema))
+        return reply
 
     async def schema(self) -> Schema:
         """The tables; read once. Raises `QueryFailed`."""
@@ -135,7 +140,10 @@ class SqliteDatabase:
     # -- reading the schema ---------------------------------------------------------------------
 
     async def _ask(self, sql: str, bounds: Bounds = COMPARED) -> Sequence[Sequence[Any]]:
-        return (await self.query(sql, bounds, _SCHEMA_SECONDS)).rows
+        reply = await self._run(sql, bounds, _SCHEMA_SECONDS)
+        if "columns" not in reply:
+            raise QueryFailed(*explain(_problem(reply, sql, _SCHEMA_SECONDS)))
+        return _rows(reply).rows
 
     async def _list(self) -> Sequence[Sequence[Any]]:
         """Name and type of each table and view, without those that SQLite or an index owns."""

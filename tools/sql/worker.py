@@ -164,16 +164,15 @@ class Connection:
         SQLite knows, but Python's module does not pass it on. EXPLAIN compiles and runs nothing.
         """
         explain = "" if re.match(r"\s*explain\b", sql, re.IGNORECASE) else "explain "
-        at = sql.find(token)
-        for _ in range(50):
-            if at < 0:
-                break
+        edges = [r"\b" if re.match(r"\w", end) else "" for end in (token[0], token[-1])]
+        for _, found in zip(
+            range(50), re.finditer(re.escape(token).join(edges), sql), strict=False
+        ):
             try:
-                self._db.execute(explain + sql[: at + len(token)]).close()
+                self._db.execute(explain + sql[: found.end()]).close()
             except (sqlite3.Error, sqlite3.Warning) as error:
                 if str(error) == message:
-                    return at
-            at = sql.find(token, at + 1)
+                    return found.start()
         return None
 
     # -- opening --------------------------------------------------------------------------------
@@ -192,8 +191,9 @@ class Connection:
     def _open(self, identity: Identity | None) -> sqlite3.Connection:
         if self.path is None or identity is None:
             db = sqlite3.connect(":memory:", isolation_level=None)
-            db.deserialize(self._image)
-            self._image = b""
+            if self._image:
+                db.deserialize(self._image)
+                self._image = b""
         else:
             # A database in WAL mode that nobody writes to: without `immutable`, reading it would
             # leave a log and its index beside it, and fail in a folder that can't be written to.
