@@ -199,6 +199,11 @@ class Tokenizer:
         """A decoder for tokens that come one by one."""
         return TextStream(self._fast)
 
+    def pieces(self, ids: Sequence[int] | Ids) -> list[str]:
+        """The text that each token adds; "" for one that does not complete a character."""
+        stream = self.stream()
+        return [stream.push(int(id)) for id in ids]
+
     def token(self, id: int) -> str:
         """The vocabulary's own spelling of one id, for reports."""
         return self._fast.id_to_token(id) or f"<{id}>"

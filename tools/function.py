@@ -71,8 +71,7 @@ class FunctionTool:
     @property
     def stray(self) -> int:
         """Calls that passed their deadline, could not be stopped and still run."""
-        self._left_behind = {call for call in self._left_behind if _runs(call)}
-        return len(self._left_behind)
+        return sum(_runs(call) for call in self._left_behind)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[ToolSession]:
@@ -109,7 +108,7 @@ class FunctionTool:
         finally:
             if not task.done():
                 task.cancel()
-                self._left_behind.add(task)
+                self._leave_behind(task)
 
     async def _run_thread(
         self, given: list[Any], named: dict[str, Any], seconds: float
@@ -140,7 +139,10 @@ class FunctionTool:
         finally:
             if not answer.done():
                 answer.cancel()
-                self._left_behind.add(thread)
+                self._leave_behind(thread)
+
+    def _leave_behind(self, call: threading.Thread | asyncio.Task[ToolResult]) -> None:
+        self._left_behind = {call, *filter(_runs, self._left_behind)}
 
 
 class _FunctionSession:
@@ -223,7 +225,9 @@ def _schema(function: Callable[..., Any], name: str) -> type[BaseModel]:
             else default,
         )
     try:
-        schema = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        schema: type[BaseModel] = create_model(
+            name, __config__=ConfigDict(extra="forbid"), **fields
+        )
         schema.model_json_schema()
     except (PydanticUserError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

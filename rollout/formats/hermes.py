@@ -59,7 +59,7 @@ class Hermes:
             f"<tools>\n{listed}\n</tools>\n"
             "To call one, write its name and arguments as JSON between tags:\n"
             f'{_OPEN}\n{{"name": "...", "arguments": {{...}}}}\n{_CLOSE}\n'
-            f"Its result comes back between <tool_response> and </tool_response>. {answer}"
+            f"Its result comes in the next message. {answer}"
         )
 
     def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:

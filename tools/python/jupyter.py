@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import weakref
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from .output import CellOutput
 
 if TYPE_CHECKING:
     import zmq.asyncio
-    from jupyter_client.asynchronous import AsyncKernelClient
+    from jupyter_client.asynchronous.client import AsyncKernelClient
 
-__all__ = ["CellError", "Kernel"]
+__all__ = ["MESSAGE_BYTES", "CellError", "Kernel", "KernelDied"]
 
 START_SECONDS = 60.0
 IDLE_SECONDS = 2.0
@@ -51,6 +51,7 @@ class Kernel:
         self._client = client
         self._sockets = sockets
         self._running: asyncio.Task[CellError | None] | None = None
+        self._flooded = False
         self._process = process
         self._end = weakref.finalize(self, end_process, process, os.getpid())
         self._pidfd = os.pidfd_open(process.pid)
@@ -70,7 +71,7 @@ class Kernel:
 
         Raises `ToolUnavailable` if it does not come up within a minute.
         """
-        from jupyter_client.asynchronous import AsyncKernelClient
+        from jupyter_client.asynchronous.client import AsyncKernelClient
 
         number = 1 + sum(1 for _ in place.glob("k*"))
         sockets = place / f"k{number}"
@@ -96,16 +97,24 @@ class Kernel:
     @property
     def alive(self) -> bool:
         """Whether the process runs; once false, the kernel is of no more use."""
-        return not self._died.is_set()
+        return not self._died.is_set() and self._status() is None
 
     def ending(self) -> str:
         """How the process ended, in words."""
-        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if not self._end.alive:
+            return "was closed"
+        if self._flooded:
+            return f"was ended for showing more than {FLOOD_CHARACTERS:,} characters"
+        status = self._status()
         if status is None:
             return "ended"
         if status.si_code == os.CLD_EXITED:
             return f"ended with exit code {status.si_status}"
         return f"was ended by {signal.Signals(status.si_status).name}"
+
+    def _status(self) -> os.waitid_result | None:
+        """How the process ended, if it did; it is not reaped yet, so that its number stays ours."""
+        return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
     async def execute(self, code: str, output: CellOutput) -> CellError | None:
         """Run a cell to its end, its output collected in `output`; the error it raised, if any.
@@ -114,7 +123,8 @@ class Kernel:
         """
         task = asyncio.create_task(self._execute(code, output))
         self._running = task
-        return await self._unless_dead(asyncio.shield(task))
+        await self._unless_dead(asyncio.shield(task))
+        return task.result()
 
     async def interrupt(self, seconds: float) -> bool:
         """Interrupt the cell that runs; whether the kernel was idle within `seconds`."""
@@ -136,10 +146,10 @@ class Kernel:
             self._running = None
         if self._end.alive:
             self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
             self._died.set()
             self._client.stop_channels()
             self._end()
+            os.close(self._pidfd)
 
     async def _connect(self) -> None:
         """Wait until requests are answered and output arrives."""
@@ -164,16 +174,17 @@ class Kernel:
         )
         shown = asyncio.create_task(self._collect(request, output))
         try:
-            reply = await _until(self._client.shell_channel, request, "execute_reply")
+            content = await _until(self._client.shell_channel, request, "execute_reply")
             await asyncio.wait({shown}, timeout=IDLE_SECONDS)
             error = shown.result() if shown.done() else None
         finally:
             shown.cancel()
-        content = reply["content"]
-        for payload in content.get("payload", ()):
-            if payload.get("source") == "page":
-                output.page(str(payload.get("data", {}).get("text/plain", "")))
+        for payload in content.get("payload") or ():
+            if isinstance(payload, dict) and payload.get("source") == "page":
+                output.page(str(dict(payload.get("data") or {}).get("text/plain", "")))
         if content.get("status") == "ok":
+            if error is not None:  # shown by the cell itself, which then went on
+                output.page(error.text)
             return None
         return error or CellError(str(content.get("ename", "")), str(content.get("evalue", "")))
 
@@ -182,27 +193,29 @@ class Kernel:
         channel = self._client.iopub_channel
         error: CellError | None = None
         while True:
-            message = await channel.get_msg()
-            if message["parent_header"].get("msg_id") != request:
-                continue  # what a thread of an earlier cell printed
-            kind, content = message["header"]["msg_type"], message["content"]
+            kind, content = await _next_answer(channel, request)
             if kind == "status" and content.get("execution_state") == "idle":
                 return error
             if kind == "error":
+                if error is not None:
+                    output.page(error.text)
                 text = "\n".join(str(line) for line in content.get("traceback", ()))
                 error = CellError(str(content.get("ename", "")), text)
             else:
                 output.add(kind, content)
+            if output.received > FLOOD_CHARACTERS:
+                self._flooded = True
+                self._process.kill()
 
-    async def _unless_dead(self, work: Any) -> Any:
-        """The result of `work`; raises `KernelDied` if the process ends first."""
+    async def _unless_dead(self, work: Awaitable[object]) -> None:
+        """Wait for `work`; raises `KernelDied` if the process ends first."""
         task = asyncio.ensure_future(work)
         died = asyncio.create_task(self._died.wait())
         try:
             await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise KernelDied(self.ending())
+            if not task.done() or (task.cancelled() and self._died.is_set()):
+                raise KernelDied(self.ending())
+            task.result()
         finally:
             task.cancel()
             died.cancel()
@@ -215,9 +228,19 @@ class Kernel:
 
 
 async def _until(channel: Any, request: str, kind: str) -> dict[str, Any]:
-    """The first message of that kind which answers the request."""
+    """The content of the first message of that kind which answers the request."""
     while True:
-        message: dict[str, Any] = await channel.get_msg()
-        answers = message["parent_header"].get("msg_id") == request
-        if answers and message["header"]["msg_type"] == kind:
-            return message
+        got, content = await _next_answer(channel, request)
+        if got == kind:
+            return content
+
+
+async def _next_answer(channel: Any, request: str) -> tuple[str, dict[str, Any]]:
+    """The kind and content of the next message on a channel that answers the request."""
+    while True:
+        # A message that can't be read is passed over, as is one that belongs to an earlier cell
+        # (a thread of which still prints).
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            message = await channel.get_msg()
+            if message["parent_header"].get("msg_id") == request:
+                return str(message["header"]["msg_type"]), dict(message["content"])

@@ -12,7 +12,11 @@ it starts quickly in any environment that has ipykernel. What it changes of ipyk
 Nothing here is a wall: the code that runs in this process can undo all of it.
 """
 
+# How far ipykernel is typed differs from version to version, and its classes are changed here.
+# mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined"
+
 import codecs
+import codeop
 import ctypes
 import fcntl
 import os
@@ -33,6 +37,8 @@ from typing import Any
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 MESSAGE_CHARACTERS = 2_000
 DISPLAY_BYTES = 8_000_000
+NOTE_CHARACTERS = 60
+"""Room for the line that says how much was left out."""
 FRAMES = 6
 """Frames shown at either end of a long traceback."""
 
@@ -43,7 +49,8 @@ def main() -> None:
     die_with_parent()
     try:
         # The debugger costs a fifth of the start-up time and nobody attaches it here.
-        sys.modules["debugpy"] = None  # type: ignore[assignment]
+        sys.modules["debugpy"] = None
+        sys.path.insert(0, "")  # the session's files can be imported
         app = make_app(connection_file, characters)
         del sys.modules["debugpy"]
     except BaseException:
@@ -70,14 +77,19 @@ def make_app(connection_file: Path, characters: int) -> Any:
     from ipykernel.kernelapp import IPKernelApp
     from ipykernel.zmqshell import ZMQInteractiveShell
 
-    class Stream(BoundedStream, iostream.OutStream):  # type: ignore[misc]
-        head_characters = tail_characters = characters // 2
+    class Stream(BoundedStream, iostream.OutStream):
+        head_characters = tail_characters = (characters - NOTE_CHARACTERS) // 2
 
-    class Compiler(XCachingCompiler):  # type: ignore[misc]
+    class Compiler(XCachingCompiler):
+        def __init__(self) -> None:
+            super().__init__()
+            # Say what is wrong with an unfinished cell, not that there could be more of it.
+            self.flags &= ~codeop.PyCF_ALLOW_INCOMPLETE_INPUT
+
         def get_code_name(self, raw_code: str, code: str, number: int) -> str:
             return f"<cell {number}>"
 
-    class Shell(ZMQInteractiveShell):  # type: ignore[misc]
+    class Shell(ZMQInteractiveShell):
         def showtraceback(self, exc_tuple: Any = None, *args: object, **options: object) -> None:
             kind, error, trace = self._get_exc_info(exc_tuple)
             self._showtraceback(kind, shown(error), [describe(kind, error, trace)])
@@ -88,10 +100,13 @@ def make_app(connection_file: Path, characters: int) -> Any:
         def showindentationerror(self) -> None:
             self.showtraceback()
 
+        def _format_exception_for_storage(self, *_: object, **__: object) -> dict[str, Any]:
+            return {}  # a history of tracebacks that nobody reads, and that is slow to make
+
         def ask_exit(self) -> None:  # exit() ends the cell, as sys.exit() does, not the kernel
             raise SystemExit
 
-    class Kernel(IPythonKernel):  # type: ignore[misc]
+    class Kernel(IPythonKernel):
         def raw_input(self, prompt: str = "") -> str:
             raise RuntimeError("input() is not available: there is nobody to type an answer")
 
@@ -133,6 +148,8 @@ def bound_displays(shell: Any, characters: int) -> None:
                 data[mime] = cut(text, characters)
             elif isinstance(text, str | bytes) and len(text) > DISPLAY_BYTES:
                 del data[mime]
+            elif isinstance(text, str):
+                data[mime] = sendable(text)
         return data, metadata
 
     shell.display_formatter.format = bounded
@@ -145,11 +162,13 @@ class BoundedStream:
     """Mixed into ipykernel's `OutStream`: of a long output, the head and the tail are sent."""
 
     head_characters = tail_characters = 0
-    name: str
+    last: "BoundedStream | None" = None
+    """The stream that was written to last, of all of them."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._guard = threading.RLock()
         self._reading = threading.Lock()
+        self._drained = 0.0
         self._sent = self._left_out = self._kept = 0
         self._tail: deque[str] = deque()
         super().__init__(*args, **options)
@@ -162,29 +181,41 @@ class BoundedStream:
 
     def close_cell(self) -> None:
         """Send what was written last, with a line that says how much was left out before it."""
-        self._drain()
+        self._drain(0.5)
         with self._guard:
             tail = "".join(self._tail)
             self._left_out += max(0, len(tail) - self.tail_characters)
             note = f"\n[... {self._left_out:,} characters left out ...]\n" if self._left_out else ""
             if tail:
-                super().write(note + tail[-self.tail_characters :])  # type: ignore[misc]
+                super().write(note + sendable(tail[-self.tail_characters :]))
             self._sent = self._left_out = self._kept = 0
             self._tail.clear()
-        self.flush()  # type: ignore[attr-defined]
+        self.flush()
 
     def write(self, string: str) -> int:
         """Send the string, as far as it is within the head; remember the rest."""
         if not isinstance(string, str):
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
+        if threading.current_thread() is not getattr(self, "watch_fd_thread", None):
+            now = time.monotonic()
+            if now - self._drained > 0.0005:  # no program runs and ends in less
+                self._drain(0.05)  # what it wrote comes before this line
+            self._drained = now
         with self._guard:
             room = self.head_characters - self._sent
             if room > 0:
-                super().write(string[:room])  # type: ignore[misc]
+                self._keep_order()
+                super().write(sendable(string[:room]))
                 self._sent += min(room, len(string))
             if len(string) > room:
                 self._remember(string[max(room, 0) :])
         return len(string)
+
+    def _keep_order(self) -> None:
+        """Send what the other stream holds before this one's text is sent."""
+        other, BoundedStream.last = BoundedStream.last, self
+        if other is not None and other is not self:
+            other.flush()
 
     def _remember(self, string: str) -> None:
         if len(string) > self.tail_characters:
@@ -204,8 +235,8 @@ class BoundedStream:
         and writing, so that the end of a cell can wait for it.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        pipe: int = self._fid  # type: ignore[attr-defined]
-        while self._should_watch:  # type: ignore[attr-defined]
+        pipe: int = self._fid
+        while self._should_watch:
             select.select([pipe], [], [])
             with self._reading:
                 data = os.read(pipe, 65_536)
@@ -213,12 +244,12 @@ class BoundedStream:
                     return
                 self.write(decoder.decode(data))
 
-    def _drain(self) -> None:
+    def _drain(self, seconds: float) -> None:
         """Wait until what was written to the file descriptor is in the stream."""
         pipe = getattr(self, "_fid", None)
         if pipe is None:
             return
-        deadline = time.monotonic() + 0.5
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with self._reading:
                 waiting = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
@@ -227,13 +258,18 @@ class BoundedStream:
             time.sleep(0.001)
 
 
+def sendable(text: str) -> str:
+    """The text, with what UTF-8 can't hold (lone surrogates) written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def cut(text: str, characters: int) -> str:
     """The text, or its head and tail with a note of what was left out between them."""
     if len(text) <= characters:
-        return text
+        return sendable(text)
     half = characters // 2
     note = f"\n[... {len(text) - 2 * half:,} characters left out ...]\n"
-    return text[:half] + note + text[len(text) - half :]
+    return sendable(text[:half] + note + text[len(text) - half :])
 
 
 # -- errors --------------------------------------------------------------------------------------
@@ -242,7 +278,7 @@ def cut(text: str, characters: int) -> str:
 def describe(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> str:
     """A traceback of the user's own frames, with the line that failed, and `Type: message` last."""
     try:
-        report = traceback.TracebackException(kind, error, trace, compact=True)
+        report = traceback.TracebackException(kind, error, trace, lookup_lines=False, compact=True)
         keep_own_frames(report)
         lines = [cut(line, MESSAGE_CHARACTERS) for line in report.format()]
     except Exception:
@@ -271,7 +307,7 @@ def keep_own_frames(report: traceback.TracebackException) -> None:
         for frame in report.stack
         if is_own(frame.filename)
     ]
-    report.stack = Frames.from_list(own)
+    report.stack = Frames(own)
     for name in ("__cause__", "__context__"):
         chained = getattr(report, name)
         if chained is not None:

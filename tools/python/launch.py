@@ -11,9 +11,13 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jupyter_client.connect import KernelConnectionInfo
 
 __all__ = ["Folder", "end_process", "kernel_environment", "start_process"]
 
@@ -21,8 +25,9 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 """The variables of our own environment that a kernel gets, by exact name: none holds a secret."""
 
 _PREFIX = "interlace-"
+_STOP_ROUNDS = 20
 _LONGEST_FOLDER = 60
-"""Characters of a folder's path; the sockets in it must stay below the system's 107."""
+"""Characters of the temporary folder's path: those of the sockets in it may not pass 107."""
 
 
 class Folder:
@@ -38,8 +43,9 @@ class Folder:
             base = Path("/tmp")
         _sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        lock = os.open(self.path / "new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.rename(self.path / "new", self.path / "lock")  # never seen unlocked while we live
         self._close = weakref.finalize(self, _remove, self.path, lock, os.getpid())
 
     def close(self) -> None:
@@ -57,6 +63,8 @@ def _sweep(base: Path) -> None:
     """Remove the folders of owners that are gone."""
     for path in base.glob(f"{_PREFIX}*"):
         with suppress(OSError):
+            if path.lstat().st_uid != os.getuid():
+                continue
             lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,6 +100,7 @@ def kernel_environment(place: Path, extra: Mapping[str, str]) -> dict[str, str]:
 
 def make_place(place: Path) -> None:
     """Make the folders of a session: `work` (where its code runs), `home` and `tmp`."""
+    place.mkdir(mode=0o700, exist_ok=True)
     for name in ("work", "home/.matplotlib", "tmp"):
         (place / name).mkdir(parents=True, mode=0o700, exist_ok=True)
     # Without its list of fonts matplotlib spends seconds making one in each session.
@@ -103,7 +112,7 @@ def make_place(place: Path) -> None:
 
 def start_process(
     place: Path, sockets: Path, characters: int, extra: Mapping[str, str]
-) -> tuple[subprocess.Popen[bytes], dict[str, str | int]]:
+) -> tuple[subprocess.Popen[bytes], "KernelConnectionInfo"]:
     """Start a kernel in `place`; its process and the connection it will listen on.
 
     The kernel leads a session of its own: a Ctrl-C in our terminal does not reach it. It is
@@ -111,14 +120,17 @@ def start_process(
     """
     make_place(place)
     sockets.mkdir(mode=0o700)
-    names = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
-    connection: dict[str, str | int] = {
+    connection: KernelConnectionInfo = {
         "transport": "ipc",
         "ip": str(sockets / "k"),
         "key": secrets.token_hex(32),
         "signature_scheme": "hmac-sha256",
         "kernel_name": "",
-        **{name: number for number, name in enumerate(names, start=1)},
+        "shell_port": 1,
+        "iopub_port": 2,
+        "stdin_port": 3,
+        "control_port": 4,
+        "hb_port": 5,
     }
     file = sockets / "connection.json"
     with open(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:
@@ -137,18 +149,29 @@ def start_process(
 
 
 def end_process(process: subprocess.Popen[bytes], owner: int) -> None:
-    """Kill a kernel's process with all that it started, and reap it."""
+    """Kill a kernel's process with all that it started, and reap it.
+
+    Of a kernel that ended by itself, a program that left the kernel's process group lives on.
+    """
     if process.returncode is not None or os.getpid() != owner:
         return
-    with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGSTOP)  # so that it starts nothing more
-    started = list(_descendants(process.pid))
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
-    for pid in started:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    stopped: set[int] = set()
+    for _ in range(_STOP_ROUNDS):  # stop them all first, so that none starts another
+        running = {process.pid, *_descendants(process.pid)} - stopped
+        for pid in running:
+            _send(os.kill, pid, signal.SIGSTOP)
+        if not running:
+            break
+        stopped |= running
+    _send(os.killpg, process.pid, signal.SIGKILL)  # not reaped yet: the number is still its own
+    for pid in stopped:
+        _send(os.kill, pid, signal.SIGKILL)
     process.wait()
+
+
+def _send(send: Callable[[int, int], None], pid: int, signum: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        send(pid, signum)
 
 
 def _descendants(pid: int) -> Iterable[int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ToolUnavailable
-from .jupyter import Kernel
+from .jupyter import MESSAGE_BYTES, Kernel
 from .launch import Folder
 
 __all__ = ["Pool", "Seat"]
@@ -27,6 +27,7 @@ class Pool:
     """Starts kernels, at most `kernels` at once, and keeps `warm` of them ready."""
 
     def __init__(self, kernels: int, warm: int, characters: int, variables: dict[str, str]) -> None:
+        import zmq
         import zmq.asyncio
 
         self.users = 0
@@ -35,6 +36,7 @@ class Pool:
         self._warm = warm
         self._folder = Folder()
         self._context = zmq.asyncio.Context()
+        self._context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         self._free = asyncio.Semaphore(kernels)
         # More at once would only make each of them late.
         self._starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))

@@ -71,8 +71,10 @@ class PythonTool:
         """`characters`: of a longer output the head and the tail are kept. Raises `UsageError`."""
         if backend != "jupyter":
             raise UsageError(f"the python tool has no backend {backend!r}; there is: jupyter")
-        if kernels < 1 or warm < 0 or warm > kernels or characters < 100:
-            raise UsageError("kernels must be 1 or more, warm 0 to kernels, characters 100 or more")
+        if kernels < 1 or warm < 0 or warm > kernels or characters < 1_000:
+            raise UsageError(
+                "kernels must be 1 or more, warm 0 to kernels, characters 1000 or more"
+            )
         self.eager = eager
         self.patience = patience
         self.characters = characters
@@ -123,7 +125,9 @@ class _PythonSession:
         self._one_at_a_time = asyncio.Lock()
         self._seat: Seat | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._closed = False
         self._lost = ""
+        """What the next result must tell about variables that are gone."""
         self._numbers: dict[str, int] = {}
         self._starting = asyncio.create_task(self._take_seat()) if tool.eager else None
 
@@ -138,7 +142,11 @@ class _PythonSession:
             except ToolUnavailable as error:
                 result = ToolResult(str(error), ErrorKind.UNAVAILABLE)
             else:
-                result = await self._run(kernel, read.code, seconds)
+                try:
+                    result = await self._run(kernel, read.code, seconds)
+                except asyncio.CancelledError:
+                    self._stopping = asyncio.create_task(self._stop_cancelled(kernel))
+                    raise
         return dataclasses.replace(result, seconds=time.perf_counter() - start)
 
     async def fork(self) -> ToolSession:
@@ -146,24 +154,34 @@ class _PythonSession:
 
     async def close(self) -> None:
         """End the process, whatever it does, and remove the session's files."""
+        self._closed = True
         for task in (self._starting, self._stopping):
             if task is not None:
                 task.cancel()
+                await asyncio.wait({task})
+                _ = task.cancelled() or task.exception()  # seen, and of no more interest
         if self._seat is not None:
             seat, self._seat = self._seat, None
             await self._pool.free(seat)
 
     async def _take_seat(self) -> None:
-        self._seat = await self._pool.take(self._tool.patience)
+        seat = await self._pool.take(self._tool.patience)
+        if self._closed:
+            await self._pool.free(seat)
+            raise ToolUnavailable("the session is closed")
+        self._seat = seat
 
     async def _ready(self) -> Kernel:
         """The session's kernel, idle: a new one where there is none or the last one died."""
+        if self._closed:
+            raise ToolUnavailable("the session is closed")
         if self._stopping is not None:
-            await self._stopping
+            await asyncio.shield(self._stopping)
             self._stopping = None
         if self._starting is not None:
+            await asyncio.wait({self._starting})
             starting, self._starting = self._starting, None
-            await starting
+            starting.result()
         if self._seat is None:
             await self._take_seat()
         assert self._seat is not None
@@ -177,48 +195,58 @@ class _PythonSession:
 
     async def _run(self, kernel: Kernel, code: str, seconds: float) -> ToolResult:
         output = CellOutput(self._tool.characters, self._numbers)
-        note, error = "", None
         kind: ErrorKind | None = None
-        lost = bool(self._lost)
-        before, self._lost = self._lost, ""
+        note, lost = "", False
         try:
             async with asyncio.timeout(seconds):
                 error = await kernel.execute(code, output)
+            if error is not None:
+                kind, note = _kind(error), error.text
         except TimeoutError:
-            kind = ErrorKind.TIMEOUT
-            note = f"The time limit of {seconds:g} s was reached"
-            if await kernel.interrupt(GRACE_SECONDS):
-                note = f"[{note}; the cell was interrupted. Variables are kept.]"
-            else:
-                note, lost = f"[{note}; the process was ended. Variables are lost.]", True
-                self._drop("")
+            kind, lost = ErrorKind.TIMEOUT, not await self._stop(kernel)
+            end = (
+                "the process was ended. Variables are lost"
+                if lost
+                else ("the cell was interrupted. Variables are kept")
+            )
+            note = f"[The time limit of {seconds:g} s was reached; {end}.]"
         except KernelDied as died:
+            if self._closed:
+                return ToolResult("the session was closed", ErrorKind.UNAVAILABLE)
             kind, lost = ErrorKind.DIED, True
             note = f"[The Python process {died} while it ran this cell. Variables are lost.]"
-            self._drop("")
-        except asyncio.CancelledError:
-            self._lost = before
-            self._stopping = asyncio.create_task(self._stop(kernel))
-            raise
-        if error is not None:
-            kind, note = _kind(error), error.text
+            self._drop()
+        before, self._lost = self._lost, ""
         text = "\n".join(part for part in (before, output.text(note)) if part)
         return ToolResult(
-            text or NO_OUTPUT, kind, state_lost=lost, artifacts=tuple(output.artifacts)
+            text or NO_OUTPUT,
+            kind,
+            state_lost=lost or bool(before),
+            artifacts=tuple(output.artifacts),
         )
 
-    async def _stop(self, kernel: Kernel) -> None:
-        """Stop the cell of a cancelled call."""
-        if not await kernel.interrupt(GRACE_SECONDS):
-            self._drop("The last call was cancelled and its process ended")
+    async def _stop(self, kernel: Kernel) -> bool:
+        """Stop the cell that runs; whether its kernel, and the variables, outlived that."""
+        if await kernel.interrupt(GRACE_SECONDS):
+            return True
+        self._drop()
+        return False
 
-    def _drop(self, why: str) -> None:
+    async def _stop_cancelled(self, kernel: Kernel) -> None:
+        if not await self._stop(kernel):
+            self._lost = _lost("The last call was cancelled and its process ended")
+
+    def _drop(self, why: str = "") -> None:
         """Let the kernel go; `why`, if given, is told with the next result."""
-        assert self._seat is not None and self._seat.kernel is not None
-        self._seat.kernel.close()
-        self._seat.kernel = None
+        if self._seat is not None and self._seat.kernel is not None:
+            self._seat.kernel.close()
+            self._seat.kernel = None
         if why:
-            self._lost = f"[{why}. Variables of earlier calls are lost.]"
+            self._lost = _lost(why)
+
+
+def _lost(why: str) -> str:
+    return f"[{why}. Variables of earlier calls are lost.]"
 
 
 def _kind(error: CellError) -> ErrorKind:

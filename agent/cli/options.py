@@ -1,0 +1,141 @@
+"""The options that commands share, each group as one dataclass."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from ...rollout.engines import Sampling
+    from ...rollout.limits import Limits
+    from ..agent import Agent
+
+__all__ = ["LimitOptions", "ModelOptions", "OutputOptions", "command", "make_agent"]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model, which tools, how it samples."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="nano (bundled), smollm2 (fetched once), a folder or a Hugging Face id.",
+        ),
+    ] = "nano"
+    format: Annotated[
+        str | None,
+        typer.Option(help="How the model asks for tools; without it, what suits the model."),
+    ] = None
+    tool: Annotated[
+        list[str] | None,
+        typer.Option(help="A tool by name (python), or none; may be given several times."),
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    seed: Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")] = None
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="0 is greedy. Default: 0; for rollout: 1."),
+    ] = None
+    top_p: Annotated[
+        float, typer.Option(min=1e-6, max=1, help="Sample from the top tokens of this mass only.")
+    ] = 1.0
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Sample from this many top tokens only; 0: from all.")
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """How much one question may use. The model is told where a limit comes near."""
+
+    max_turns: Annotated[int, typer.Option(min=1, help="Times the model may speak.")] = 16
+    max_calls: Annotated[int, typer.Option(min=0, help="Tool calls that are run.")] = 16
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of the response, those of tools included.")
+    ] = 4096
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one question.")] = 300.0
+    call_timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one call.")] = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What is written where."""
+
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = (
+        False
+    )
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+
+
+def command(function: Callable[..., R]) -> Callable[..., R]:
+    """Spread the parameters that are option groups into the options they consist of."""
+    signature = inspect.signature(function)
+    groups: dict[str, Any] = {}
+    spread: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        group = parameter.annotation
+        if isinstance(group, type) and dataclasses.is_dataclass(group):
+            groups[name] = group
+            spread += inspect.signature(group).parameters.values()
+        else:
+            spread.append(parameter)
+    spread = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in spread]
+
+    @functools.wraps(function)
+    def run(**given: Any) -> R:
+        for name, kind in groups.items():
+            fields = [field.name for field in dataclasses.fields(kind)]
+            given[name] = kind(**{field: given.pop(field) for field in fields})
+        return function(**given)
+
+    run.__signature__ = signature.replace(parameters=spread)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
+    return run
+
+
+def make_agent(model: ModelOptions, limits: LimitOptions, *, temperature: float) -> "Agent":
+    """The agent that the options describe; `temperature` is the command's default."""
+    from ..agent import Agent
+
+    names = model.tool or ["python"]
+    return Agent(
+        model.model,
+        tools=[name for name in names if name != "none"],
+        format=model.format,
+        limits=_limits(limits),
+        sampling=_sampling(model, temperature),
+        device=model.device,
+    )
+
+
+def _limits(options: LimitOptions) -> "Limits":
+    from ...rollout.limits import Limits
+
+    return Limits(
+        turns=options.max_turns,
+        calls=options.max_calls,
+        response_tokens=options.max_tokens,
+        call_seconds=options.call_timeout,
+        seconds=options.timeout,
+    )
+
+
+def _sampling(options: ModelOptions, temperature: float) -> "Sampling":
+    from ...rollout.engines import Sampling
+
+    return Sampling(
+        temperature=temperature if options.temperature is None else options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        seed=options.seed,
+    )

@@ -1,0 +1,106 @@
+"""Colours for what a model writes, while it writes it: its words, its code, its answer."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = ["Painter", "Piece"]
+
+Piece: TypeAlias = tuple[str, str]
+"""Text and the kind of text it is: `words`, `code` or `answer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What stands between two tags. Kind None: not shown as it streams."""
+
+    open: str
+    close: str
+    kind: str | None
+    hidden: tuple[str, ...] = ()
+
+
+_FENCES = ("```python\n", "```py\n", "```sql\n", "```\n", "```")
+_BLOCKS = (
+    _Block("<code>", "</code>", "code", _FENCES),
+    _Block("<intermediate_sql>", "</intermediate_sql>", "code", _FENCES),
+    _Block("<search>", "</search>", "code"),
+    _Block("<final_sql>", "</final_sql>", "answer", _FENCES),
+    _Block("<answer>", "</answer>", "answer"),
+    # A call as JSON is shown when it starts: with its code as code.
+    _Block("<tool_call>", "</tool_call>", None),
+    _Block("<action_input>", "</action_input>", None),
+    _Block("```python\n", "```", "code"),
+    _Block("```py\n", "```", "code"),
+)
+_OPENINGS = {block.open: block for block in _BLOCKS}
+
+
+class Painter:
+    """Cuts a stream of text into pieces of one kind each; tags themselves are left out.
+
+    A tag may come in any number of parts: what could be the beginning of one is held back until it
+    is clear. `live` says whether the last call's code was shown while it was written.
+    """
+
+    def __init__(self) -> None:
+        self._block: _Block | None = None
+        self._held = ""
+        self.live = False
+
+    def feed(self, text: str) -> Iterator[Piece]:
+        """The pieces that are certain now."""
+        text = self._held + text
+        self._held = ""
+        while text:
+            marks = self._marks()
+            found = re.search("|".join(map(re.escape, marks)), text)
+            end = found.start() if found else len(text) - _beginning(text, marks)
+            if end:
+                yield from self._piece(text[:end])
+            text = text[end:]
+            if found is None or _may_go_on(text, marks):
+                self._held = text
+                return
+            self._pass(found[0])
+            text = text[len(found[0]) :]
+
+    def end(self) -> Iterator[Piece]:
+        """The turn is over: what was held back is text after all."""
+        held, self._held = self._held, ""
+        if held and held not in self._marks():
+            yield from self._piece(held)
+        self._block = None
+
+    def _piece(self, text: str) -> Iterator[Piece]:
+        kind = self._block.kind if self._block else "words"
+        if kind is not None:
+            yield text, kind
+
+    def _marks(self) -> tuple[str, ...]:
+        """What has a meaning here; longer ones first."""
+        if self._block is None:
+            return tuple(sorted(_OPENINGS, key=len, reverse=True))
+        return (self._block.close, *self._block.hidden)
+
+    def _pass(self, mark: str) -> None:
+        if self._block is None:
+            self._block = _OPENINGS[mark]
+            self.live = self._block.kind == "code"
+        elif mark == self._block.close:
+            self._block = None
+
+
+def _beginning(text: str, marks: tuple[str, ...]) -> int:
+    """How many characters at the end of `text` could be the beginning of a mark."""
+    longest = min(len(text), max(map(len, marks)) - 1)
+    for length in range(longest, 0, -1):
+        if any(mark.startswith(text[-length:]) for mark in marks):
+            return length
+    return 0
+
+
+def _may_go_on(text: str, marks: tuple[str, ...]) -> bool:
+    """Whether what is there is the beginning of a mark that is longer still."""
+    return any(mark != text and mark.startswith(text) for mark in marks)

@@ -1,0 +1,81 @@
+"""The line a person types at: editing, history, several lines."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output.defaults import create_output
+
+__all__ = ["Prompt", "history_file"]
+
+
+def history_file() -> Path:
+    """Where the questions are kept: below `$XDG_STATE_HOME`, else `~/.local/state`."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "interlace" / "history"
+
+
+class Prompt:
+    """Reads questions from a terminal. `loading` ends the reading if it fails."""
+
+    def __init__(self, loading: asyncio.Task[object]) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            history=_history(),
+            multiline=True,
+            key_bindings=_keys(),
+            prompt_continuation="… ",
+            output=create_output(stdout=sys.stderr),
+        )
+        loading.add_done_callback(self._loaded)
+        self._loading = loading
+
+    async def read(self) -> AsyncGenerator[str, None]:
+        """One question after the other, until Ctrl-D. Raises what `loading` raised."""
+        while True:
+            if self._loading.done():
+                self._loading.result()
+            try:
+                yield (await self._session.prompt_async("> ")).strip()
+            except KeyboardInterrupt:  # Ctrl-C clears the line
+                continue
+            except EOFError:
+                return
+
+    def _loaded(self, loading: asyncio.Task[object]) -> None:
+        error = None if loading.cancelled() else loading.exception()
+        if error is not None and self._session.app.is_running:
+            self._session.app.exit(exception=error)
+
+
+def _history() -> History:
+    file = history_file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        return FileHistory(str(file))
+    except OSError:  # a home that can't be written to: remember for this chat only
+        return InMemoryHistory()
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.text_before_cursor.endswith("\\"):
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys

@@ -1,0 +1,278 @@
+"""`interlace rollout`: many questions, several attempts at each, every token recorded."""
+
+import asyncio
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...tools.errors import UsageError
+from .ending import Exit, guarded, print_json, run_to_end
+from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
+from .run import load, warnings
+
+if TYPE_CHECKING:
+    from ...rollout.policy import Policy
+    from ...rollout.store import EpisodeLog
+    from ...rollout.task import Task
+    from ...rollout.trajectory import Episode
+    from ..agent import Agent
+    from .progress import Progress
+
+__all__ = ["rollout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is rolled out, and where to."""
+
+    out: Annotated[Path, typer.Option("--out", "-o", help="The log of episodes, JSONL.")]
+    n: Annotated[int, typer.Option(min=1, help="Attempts at each task.")] = 1
+    concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 16
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Complete a log: what is done is kept, what was cut off runs again."
+        ),
+    ] = False
+    parquet: Annotated[Path | None, typer.Option(help="Write the finished log as Parquet too.")] = (
+        None
+    )
+
+
+@command
+def rollout(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="One question a line, or JSONL with question, id, answer; - reads stdin.",
+        ),
+    ],
+    job: Job,
+    model: ModelOptions,
+    limits: LimitOptions,
+    output: OutputOptions,
+) -> None:
+    """Roll out many questions, --n attempts at each, and log every token.
+
+    Ids, sources, log-probabilities and the loss mask of all episodes go to --out, each as soon as
+    it is finished. A killed run is completed by the same command with --resume.
+    """
+    with guarded(json=output.json, debug=output.debug):
+        from .tasks import read_tasks
+
+        _check(job)
+        tasks = read_tasks(source)
+        agent = make_agent(model, limits, temperature=1.0)
+        # Drawn if not given: each episode records the seed it was sampled with.
+        seed = secrets.randbits(32) if model.seed is None else model.seed
+        raise typer.Exit(run_to_end(_Rollout(agent, job, output).run(tasks, seed)))
+
+
+def _check(job: Job) -> None:
+    """Find what would be in the way at the end before the work begins."""
+    if job.parquet is not None:
+        import importlib.util
+
+        from ...tools.errors import MissingExtra
+
+        if importlib.util.find_spec("pyarrow") is None:
+            raise MissingExtra("--parquet", "parquet")
+    if job.out.is_file() and job.out.stat().st_size and not job.resume:
+        raise UsageError(
+            f"{job.out} is not empty: --resume completes it, another --out leaves it alone"
+        )
+
+
+class _Rollout:
+    """One run of the command."""
+
+    def __init__(self, agent: "Agent", job: Job, output: OutputOptions) -> None:
+        from .screen import Screen
+        from .terminal import make_console
+
+        self._agent = agent
+        self._job = job
+        self._output = output
+        self._console = make_console(sys.stderr)
+        self._screen = Screen(self._console)
+        self._last: dict[str, _Line] = {}  # of each episode in the log, by its id
+        self._new = self._tokens = 0
+        self._seconds = 0.0
+        self._error: str | None = None
+
+    async def run(self, tasks: list["Task"], seed: int) -> Exit:
+        from ...rollout.store import EpisodeLog
+
+        quiet = self._output.quiet
+        self._refuse_early()
+        async with self._agent:
+            await load(self._agent, self._console, quiet=quiet)
+            if not quiet:
+                for warning in warnings(self._agent):
+                    self._screen.say(warning, "notice")
+            policy = await self._agent.policy()
+            with EpisodeLog(self._job.out) as log:
+                self._read_log(policy)
+                try:
+                    await self._run_all(policy, tasks, seed, log)
+                except asyncio.CancelledError:
+                    self._say_how_to_resume(len(tasks) * self._job.n)
+                    raise
+        self._finish(len(tasks) * self._job.n)
+        return Exit.UNAVAILABLE if self._error is not None else Exit.DONE
+
+    async def _run_all(
+        self, policy: "Policy", tasks: list["Task"], seed: int, log: "EpisodeLog"
+    ) -> None:
+        from ...rollout.runner import Runner
+        from .progress import Progress
+
+        done = {id for id, line in self._last.items() if line.done}
+        runner = Runner(policy, concurrency=self._job.concurrency)
+        total = len(tasks) * self._job.n
+        clock = time.perf_counter()
+        shown = Progress(self._console, total, hidden=self._output.quiet)
+        with shown:
+            for id in done:
+                shown.add(self._last[id].stop, 0)
+            try:
+                episodes = runner.run(tasks, n=self._job.n, seed=seed, skip=done)
+                async with aclosing(episodes):
+                    async for episode in episodes:
+                        self._record(episode, log, shown)
+            finally:  # stopped early: what was in flight is kept too
+                for episode in runner.interrupted:
+                    self._record(episode, log, shown)
+                self._seconds = time.perf_counter() - clock
+
+    def _record(self, episode: "Episode", log: "EpisodeLog", shown: "Progress") -> None:
+        from ...rollout.task import equal_answers
+
+        if episode.task.answer is not None:
+            right = episode.answer is not None and equal_answers(
+                episode.answer, episode.task.answer
+            )
+            episode.rewards["correct"] = float(right)
+        log.append(episode)
+        tokens = episode.trajectory.sampled_tokens
+        self._new += 1
+        self._tokens += tokens
+        self._last[episode.id] = line = _Line.of(episode)
+        if line.stop == "infrastructure" and self._error is None:
+            self._error = episode.error or "unknown"
+        shown.add(line.stop, tokens)
+
+    def _refuse_early(self) -> None:
+        """Look at the log's first record before the model is loaded for nothing."""
+        from ...rollout.store import read_episodes
+
+        first = next(read_episodes(self._job.out), None) if self._job.out.is_file() else None
+        if first is not None:
+            model, format = self._agent.model, self._agent.format
+            self._check(first, str(model), None if format is None else format.name)
+
+    def _read_log(self, policy: "Policy") -> None:
+        """Learn what the log holds already. Raises UsageError where another policy wrote it."""
+        from ...rollout.store import read_episodes
+
+        for episode in read_episodes(self._job.out):
+            self._check(episode, policy.engine.name, policy.format.name)
+            self._last[episode.id] = _Line.of(episode)
+
+    def _check(self, episode: "Episode", model: str, format: str | None) -> None:
+        for one in episode.trajectories:
+            if one.policy != model or format not in (None, one.format):
+                raise UsageError(
+                    f"{self._job.out} was written with --model {one.policy} --format {one.format}: "
+                    "resume it with the same, or name another --out"
+                )
+
+    def _finish(self, total: int) -> None:
+        if self._job.parquet is not None:
+            from ...rollout.store import export_parquet
+
+            export_parquet(self._last_episodes(), self._job.parquet)
+        if self._output.json:
+            print_json(self._summary(total))
+        if self._error is not None:
+            self._screen.say(
+                f"{sum(line.stop == 'infrastructure' for line in self._last.values())} episodes "
+                f"failed on our side ({self._error}); --resume runs them again",
+                "error",
+            )
+        if not self._output.quiet:
+            self._screen.say(self._summary_line(), "words")
+
+    def _last_episodes(self) -> "Iterator[Episode]":
+        """The log's episodes; of those that were run again, the last record."""
+        from ...rollout.store import read_episodes
+
+        last: dict[str, Episode] = {}
+        for episode in read_episodes(self._job.out):
+            last.pop(episode.id, None)
+            last[episode.id] = episode
+        return iter(last.values())
+
+    def _stops(self) -> dict[str, int]:
+        return dict(Counter(line.stop for line in self._last.values()).most_common())
+
+    def _summary(self, total: int) -> dict[str, Any]:
+        judged = [line.correct for line in self._last.values() if line.correct is not None]
+        return {
+            "out": str(self._job.out),
+            "episodes": len(self._last),
+            "expected": total,
+            "new": self._new,
+            "stops": self._stops(),
+            "correct": sum(judged) / len(judged) if judged else None,
+            "tokens": self._tokens,
+            "seconds": round(self._seconds, 3),
+            "error": self._error,
+        }
+
+    def _summary_line(self) -> str:
+        stops = ", ".join(f"{count} {stop}" for stop, count in self._stops().items())
+        parts = [f"{len(self._last)} episodes in {self._job.out} ({self._new} new): {stops}"]
+        judged = [line.correct for line in self._last.values() if line.correct is not None]
+        if judged:
+            parts.append(f"{100 * sum(judged) / len(judged):.1f} % correct")
+        if self._tokens:
+            parts.append(f"{self._tokens} tokens")
+            parts.append(f"{self._tokens / self._seconds:.0f} tokens/s")
+        parts.append(f"{self._seconds:.1f} s")
+        return " · ".join(parts)
+
+    def _say_how_to_resume(self, total: int) -> None:
+        done = sum(line.done for line in self._last.values())
+        self._screen.say(
+            f"stopped: {done} of {total} episodes are done, {self._job.out} has them; the same "
+            "command with --resume goes on",
+            "notice",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What is remembered of an episode in the log."""
+
+    stop: str
+    correct: float | None
+
+    @classmethod
+    def of(cls, episode: "Episode") -> "_Line":
+        stop = episode.stop.value if episode.stop else "cancelled"
+        return cls(stop, episode.rewards.get("correct"))
+
+    @property
+    def done(self) -> bool:
+        """Whether it need not be run again."""
+        return self.stop not in ("cancelled", "infrastructure")

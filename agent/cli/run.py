@@ -1,0 +1,157 @@
+"""`interlace run`: one question."""
+
+import sys
+from contextlib import aclosing, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...tools.errors import UsageError
+from .ending import Exit, guarded, print_json, run_to_end
+from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..agent import Agent
+    from ..result import Result
+    from .screen import Screen
+
+__all__ = ["as_json", "exit_code", "load", "run", "warnings"]
+
+
+@command
+def run(
+    question: Annotated[
+        str | None,
+        typer.Argument(help="The question; - or nothing reads all of stdin.", show_default=False),
+    ] = None,
+    *,
+    model: ModelOptions,
+    limits: LimitOptions,
+    output: OutputOptions,
+) -> None:
+    """Answer one question. The answer alone goes to stdout, all else to stderr."""
+    with guarded(json=output.json, debug=output.debug):
+        from .terminal import make_console
+
+        question = _question(question)
+        agent = make_agent(model, limits, temperature=0.0)
+        console = make_console(sys.stderr)
+        result = run_to_end(_answer(agent, question, console, output))
+        raise typer.Exit(exit_code(result))
+
+
+def _question(given: str | None) -> str:
+    if given is None and sys.stdin.isatty():
+        raise UsageError('there is no question: interlace run "What is 17 * 23?"')
+    text = given
+    if given is None or given == "-":
+        text = sys.stdin.buffer.read().decode("utf-8", "replace")
+    text = (text or "").strip()
+    if not text:
+        raise UsageError("the question is empty")
+    return text
+
+
+async def _answer(
+    agent: "Agent", question: str, console: "Console", output: OutputOptions
+) -> "Result":
+    from .screen import Screen
+
+    screen = Screen(console, answers=not sys.stdout.isatty())
+    async with agent:
+        await load(agent, console, quiet=output.quiet)
+        if not output.quiet:
+            for warning in warnings(agent):
+                screen.say(warning, "notice")
+        try:
+            async with aclosing(agent.stream(question)) as events:
+                async for event in events:
+                    if not output.quiet:
+                        screen.show(event)
+        finally:  # a stopped answer is told as well
+            if agent.last is not None:
+                await _report(agent, agent.last, screen, output)
+    assert agent.last is not None
+    return agent.last
+
+
+async def _report(
+    agent: "Agent", result: "Result", screen: "Screen", output: OutputOptions
+) -> None:
+    from ...rollout.trajectory import StopReason
+    from .screen import usage_line, why_no_answer
+    from .terminal import printable
+
+    screen.line()
+    if output.json:
+        print_json(as_json(result))
+    elif result.answer is not None:
+        print(printable(result.answer), flush=True)
+    if result.stop is StopReason.INFRASTRUCTURE or (
+        result.stop is not StopReason.ANSWERED and not output.quiet
+    ):
+        failed = result.stop is StopReason.INFRASTRUCTURE
+        screen.say(f"[{why_no_answer(result)}]", "error" if failed else "notice")
+    if not output.quiet:
+        screen.say(usage_line(result), "dim")
+
+
+async def load(agent: "Agent", console: "Console", *, quiet: bool) -> None:
+    """Load the model, and say so on a terminal."""
+    status = console.status(f"loading {agent.model}", spinner="dots")
+    # What fetches a model shows its own progress, which a spinner would garble.
+    with nullcontext() if quiet or not console.is_terminal or _fetches(agent) else status:
+        await agent.policy()
+
+
+def _fetches(agent: "Agent") -> bool:
+    from ...rollout.models import local_model
+
+    return isinstance(agent.model, str) and local_model(agent.model) is None
+
+
+def warnings(agent: "Agent") -> list[str]:
+    """What a person has to know before the first question."""
+    said = []
+    if agent.model == "nano":
+        said.append("nano is a tiny demonstration model: it knows its tasks and nothing else.")
+    if any(tool.name == "python" for tool in agent.tools):
+        said.append("The model's Python code runs as you, without isolation.")
+    return said
+
+
+def exit_code(result: "Result") -> Exit:
+    """The exit code that says how a question ended."""
+    from ...rollout.trajectory import StopReason
+
+    if result.stop is StopReason.ANSWERED:
+        return Exit.DONE
+    return Exit.UNAVAILABLE if result.stop is StopReason.INFRASTRUCTURE else Exit.NO_ANSWER
+
+
+def as_json(result: "Result") -> dict[str, Any]:
+    """A result as `--json` prints it."""
+    trajectory = result.trajectory
+    return {
+        "question": result.question,
+        "answer": result.answer,
+        "stop": result.stop.value,
+        "model": trajectory.policy,
+        "format": trajectory.format,
+        "usage": asdict(result.usage),
+        "calls": [
+            {
+                "tool": call.tool,
+                "arguments": call.arguments,
+                "output": call.output,
+                "error": call.error.value if call.error else None,
+                "seconds": round(call.seconds, 3),
+                "state_lost": call.state_lost,
+            }
+            for call in result.calls
+        ],
+        "error": result.error,
+    }

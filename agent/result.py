@@ -1,0 +1,63 @@
+"""What an agent gives back: a result, always, and events while it comes about."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..rollout.events import CallFinished, CallStarted, Notice, PolicyText
+from ..rollout.trajectory import CallRecord, Episode, StopReason, Trajectory
+
+__all__ = ["AgentEvent", "Done", "Result", "Usage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one question cost. All tokens are the model's own."""
+
+    tokens: int
+    """Tokens the model sampled."""
+    prompt_tokens: int
+    """Tokens of context before the first one it sampled, earlier questions included."""
+    tool_tokens: int
+    """Tokens that tools and notices put into the context."""
+    turns: int
+    """Times the model spoke."""
+    calls: int
+    """Tool calls, refused ones included."""
+    seconds: float
+    """Wall time, tools included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one question ended.
+
+    There is always one, whatever the model or a tool did: `stop` says why it ended, and `answer` is
+    None where there is none. `text` is all that the model wrote. `error` says what failed on our
+    side, where `stop` is `INFRASTRUCTURE`. `episode` is the record with every token, as a log and a
+    trainer take it; in a conversation it is shared and goes on growing.
+    """
+
+    question: str
+    stop: StopReason
+    answer: str | None
+    text: str
+    calls: tuple[CallRecord, ...]
+    usage: Usage
+    error: str | None
+    episode: Episode
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The trajectory with its ledgers."""
+        return self.episode.trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of a stream."""
+
+    result: Result
+
+
+AgentEvent: TypeAlias = PolicyText | CallStarted | CallFinished | Notice | Done
+"""What a stream yields. `Done` comes last and once."""

