@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,13 +40,13 @@ def _visible(match: "re.Match[str]") -> str:
     return "\u2421" if code == 0x7F else f"\\u{code:04x}"
 
 
-def is_plain(stream: TextIO) -> bool:
+def is_plain(stream: IO[str]) -> bool:
     """Whether no colours belong there: no terminal, a dumb one, or `NO_COLOR` is set."""
     dumb = os.environ.get("TERM", "") in ("", "dumb")
     return not stream.isatty() or dumb or bool(os.environ.get("NO_COLOR"))
 
 
-def make_console(stream: TextIO, **settings: Any) -> "Console":
+def make_console(stream: IO[str], **settings: Any) -> "Console":
     """A console for that stream, without any escape sequence where colours don't belong.
 
     `settings` are rich's, for a stream with colours.

@@ -23,16 +23,16 @@ COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; mai
 RAMBLING = ["--temperature", "1", "--tool", "none", "--max-tokens", "400"]
 
 
-def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
-    options = {"stdin": subprocess.DEVNULL, "env": os.environ | {"NO_COLOR": "1"}} | options
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **options)
+    plain = os.environ | {"NO_COLOR": "1"}
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=plain)
 
 
 def interlace(*arguments: str | Path, stdin: str = "") -> tuple[int, str, str]:
     """The exit code, stdout and stderr."""
-    process = start(*arguments, stdin=subprocess.PIPE)
+    process = start(*arguments)
     out, err = process.communicate(stdin, timeout=120)
     return process.returncode, out, err
 

@@ -48,6 +48,14 @@ class PythonTool:
 
     The code runs as the user who runs this program: nothing keeps it from the user's files or the
     network. It sees only a few harmless environment variables, and those in `variables`.
+
+    >>> async def main() -> None:
+    ...     async with PythonTool().session() as session:
+    ...         print((await session.call({"code": "x = 6"}, seconds=10)).text)
+    ...         print((await session.call({"code": "x * 7"}, seconds=10)).text)
+    >>> asyncio.run(main())
+    (no output)
+    42
     """
 
     name = "python"
