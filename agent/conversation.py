@@ -94,6 +94,7 @@ class Conversation:
 
     def _result(self, question: str, first_turn: int, seconds: float) -> Result:
         trajectory = self._rollout.trajectory
+        tokenizer = self._policy.engine.tokenizer
         turns = trajectory.turns[first_turn:]
         calls = tuple(call for turn in turns for call in turn.calls)
         error = trajectory.details.get("error")
@@ -103,7 +104,7 @@ class Conversation:
             question=question,
             stop=trajectory.stop or StopReason.INFRASTRUCTURE,
             answer=trajectory.answer,
-            text="".join(map(self._said, turns)),
+            text="".join(trajectory.text(turn, tokenizer) for turn in turns),
             calls=calls,
             usage=self._usage(turns, len(calls), seconds),
             error=error,
@@ -117,8 +118,3 @@ class Conversation:
             prompt = turns[0].start
             response = len(self._rollout.trajectory.ledgers[turns[0].ledger]) - prompt
         return Usage(tokens, prompt, response - tokens, len(turns), calls, round(seconds, 3))
-
-    def _said(self, turn: Turn) -> str:
-        tokenizer = self._policy.engine.tokenizer
-        ids = self._rollout.trajectory.ledgers[turn.ledger].ids[turn.start : turn.stop]
-        return tokenizer.decode([id for id in ids.tolist() if id not in tokenizer.eos_ids])

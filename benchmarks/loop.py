@@ -1,4 +1,4 @@
-"""Our own cost of a turn: does it grow with the number of turns?
+"""Our own cost of a turn, and whether it grows with the number of turns.
 
 A scripted engine that answers at once and a tool that returns at once leave only the loop's own
 work: the request, the parse, the record, the ledger. Prints microseconds per turn (median over
@@ -9,11 +9,14 @@ runs) for turns 1-20, 21-40, ... 181-200, and the ratio of the last block to the
 
 import argparse
 import asyncio
+import itertools
 import statistics
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+
+from pydantic import BaseModel
 
 from interlace.rollout.engines import nano
 from interlace.rollout.engines.scripted import ScriptedEngine
@@ -23,7 +26,6 @@ from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.tools import ToolResult, ToolSession
-from pydantic import BaseModel
 
 TURN = "Let me compute this part.\n<code>\n```python\nprint(4387 * 296)\n```\n</code>"
 
@@ -68,7 +70,7 @@ async def one_run(turns: int) -> list[float]:
     policy = Policy(engine, FORMATS["retool"], [Instant()], limits=limits)
     async with Rollout(policy, name="bench") as rollout:
         await rollout.ask("How much?")
-    return [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
+    return [b - a for a, b in itertools.pairwise(stamps)]
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ class Span:
             raise ValueError("a span is an object with a source and ids")
         if any(type(id) is not int or not 0 <= id < 2**31 for id in data["ids"]):
             raise ValueError("token ids are whole numbers from 0 to 2**31 - 1")
-        source = Source(data.get("source"))
+        source = Source(data.get("source", ""))
         labels = {key: value for key, value in data.items() if key not in ("source", "ids")}
         if source is Source.POLICY:
             return cls.policy(data["ids"], **labels)

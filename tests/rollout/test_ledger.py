@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from interlace.rollout.ledger import Ledger, Source, Span
 
 ids = st.lists(st.integers(0, 150_000), min_size=1, max_size=12)

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.store import EpisodeLog, export_parquet, read_episodes
 from interlace.rollout.task import Task
