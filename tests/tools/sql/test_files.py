@@ -36,6 +36,18 @@ def ask(tool: SqlTool, query: str = "select count(*) from t") -> ToolResult:
     return tool.ask(query, 5.0)
 
 
+def worker_of(tool: SqlTool) -> int:
+    """The process of an idle worker."""
+    (worker,) = tool.database.workers._idle  # type: ignore[attr-defined]
+    pid: int = worker._process.pid
+    return pid
+
+
+def ticks(pid: int) -> int:
+    """Hundredths of a second that a process has computed."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[11])
+
+
 def beside(path: Path) -> list[str]:
     return sorted(os.listdir(path.parent))
 
@@ -98,13 +110,16 @@ def test_a_database_that_disappears_or_is_replaced(tmp_path: Path) -> None:
 
 def test_a_database_deleted_during_a_query_is_read_to_its_end(tmp_path: Path) -> None:
     path = make(tmp_path / "a.db", rows=3000)
-    tool = SqlTool(path)
+    tool = SqlTool(SqliteDatabase(path, workers=Workers(1)))
 
     async def go() -> ToolResult:
         async with tool.session() as session:
             query = "select count(*) from t a, t b where a.n + b.n >= 0"
-            running = asyncio.create_task(session.call({"query": query}, 30.0))
-            await asyncio.sleep(0.15)
+            assert (await session.call({"query": "select 1"}, 5.0)).ok
+            before = ticks(pid := worker_of(tool))
+            running = asyncio.create_task(session.call({"query": query}, 60.0))
+            while ticks(pid) < before + 5:  # it is at work
+                await asyncio.sleep(0.01)
             path.unlink()
             return await running
 
@@ -206,12 +221,6 @@ def test_a_full_text_index_can_be_searched(tmp_path: Path) -> None:
 def tool() -> Iterator[SqlTool]:
     database = SqliteDatabase.memory("create table t (n)", workers=Workers(1))
     yield SqlTool(database)
-
-
-def worker_of(tool: SqlTool) -> int:
-    (worker,) = tool.database.workers._idle  # type: ignore[attr-defined]
-    pid: int = worker._process.pid
-    return pid
 
 
 def test_a_worker_that_is_killed_while_idle_is_replaced(tool: SqlTool) -> None:
