@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .sft import SFTReport
 
-__all__ = ["load_checkpoint", "replace_folder", "save_checkpoint"]
+__all__ = ["load_checkpoint", "replace_folder", "save_checkpoint", "save_weights"]
 
 
 def save_checkpoint(
@@ -36,7 +36,7 @@ def save_checkpoint(
 
     fresh = folder / "checkpoint.writing"
     shutil.rmtree(fresh, ignore_errors=True)
-    model.save_pretrained(fresh)
+    save_weights(model, fresh)
     tensors = {
         f"{index}.{name}": value.contiguous()
         for index, state in optimizer.state_dict()["state"].items()
@@ -46,6 +46,17 @@ def save_checkpoint(
     state = {"done": done, "report": asdict(report), "identity": identity}
     (fresh / "trainer.json").write_text(json.dumps(state), encoding="utf-8")
     replace_folder(fresh, folder / "checkpoint")
+
+
+def save_weights(model: "PreTrainedModel", folder: Path) -> None:
+    """Write a model as an ordinary Hugging Face checkpoint, in one file; tied weights once."""
+    from safetensors.torch import save_model
+
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 def load_checkpoint(

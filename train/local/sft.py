@@ -132,10 +132,10 @@ def weighted_loss(model: "PreTrainedModel", batch: Batch) -> "tuple[torch.Tensor
     ids = torch.from_numpy(batch.ids).to(device)
     weights = torch.from_numpy(batch.weights).to(device)[:, 1:]
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # (B, T-1, V)
-    counts = weights > 0
-    # Only the targets that count: the others' logits are not even turned to float32.
-    nll = functional.cross_entropy(logits[counts].float(), ids[:, 1:][counts], reduction="none")
-    return (nll * weights[counts]).sum(), weights.sum()
+    nll = functional.cross_entropy(
+        logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
+    ).view_as(weights)
+    return (nll * weights).sum(), weights.sum()
 
 
 def sft(
@@ -177,11 +177,12 @@ def sft(
             last = done == config.steps
             if held_out and (last or done % config.evaluate_every == 0):
                 report.held_out[done] = evaluate(model, held_out, config.batch_size)
-            if last or pressed or done % config.save_every == 0:
-                save_checkpoint(folder, model, optimizer, done, report, identity)
             if progress is not None:
                 progress(done, report)
-            if pressed:
+            stop = bool(pressed)
+            if last or stop or done % config.save_every == 0:
+                save_checkpoint(folder, model, optimizer, done, report, identity)
+            if stop:
                 raise KeyboardInterrupt
     return report
 

@@ -3,17 +3,18 @@
 import asyncio
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...rollout.ledger import Ledger
 from ...tools.python import PythonTool
 from ..coldstart import Demonstration
-from ..local.checkpoint import replace_folder
+from ..local.checkpoint import replace_folder, save_weights
 from ..local.sft import SFTConfig, SFTReport, sft
 from .card import CARD, write_section
-from .data import demonstrations, ledgers, texts
+from .data import DRILL, FULL, Lesson, demonstrations, ledgers, texts
 from .tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "new_model", "train"]
 
 
+DRILLING = SFTConfig(steps=800, batch_size=32, learning_rate=2e-3)
+TRAINING = SFTConfig(steps=1600, batch_size=8, learning_rate=1.5e-3)
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What the nano policy is made of. The defaults are the shipped one's."""
 
     seed: int = 0
-    conversations: int = 16_000
-    held_out: int = 200
-    """Further conversations, whose loss is measured and never trained on."""
     vocabulary: int = 1024
     width: int = 192
     layers: int = 4
@@ -38,22 +40,15 @@ class Recipe:
     head_size: int = 32
     hidden: int = 512
     context: int = 2048
-    steps: int = 1600
-    batch_size: int = 16
-    learning_rate: float = 2e-3
+    drills: int = 8_000
+    """Single problems without the system prompt, which come first."""
+    conversations: int = 8_000
+    held_out: int = 200
+    """Of each lesson: demonstrations whose loss is measured and never trained on."""
+    drilling: SFTConfig = DRILLING
+    training: SFTConfig = TRAINING
     threads: int = 2
     """Part of the recipe, since the order of sums depends on it."""
-
-    @property
-    def sft(self) -> SFTConfig:
-        """How it is trained."""
-        return SFTConfig(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            warmup=min(50, self.steps // 4),
-            seed=self.seed,
-        )
 
 
 Progress = Callable[[str, int, int, str], None]
@@ -90,21 +85,37 @@ def train(recipe: Recipe, work: Path, target: Path, progress: Progress) -> None:
     import torch
 
     torch.set_num_threads(recipe.threads)
-    made = asyncio.run(_demonstrations(recipe, progress))
     tool = PythonTool()
+    lessons = [
+        (DRILL, recipe.drills, recipe.drilling),
+        (FULL, recipe.conversations, recipe.training),
+    ]
+    made = [
+        asyncio.run(_demonstrations(lesson, count + recipe.held_out, recipe, progress))
+        for lesson, count, _ in lessons
+    ]
     fresh = work / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
-    build_tokenizer(texts(made, tool), recipe.vocabulary, fresh)
-    every = ledgers(made, fresh, tool)
-    held_out, trained = every[: recipe.held_out], every[recipe.held_out :]
+    build_tokenizer(texts([each for part in made for each in part], tool), recipe.vocabulary, fresh)
     model = new_model(recipe)
+    notes = []
+    for (lesson, _, config), part in zip(lessons, made, strict=True):
+        every = ledgers(lesson, part, fresh, tool)
+        config = replace(config, seed=recipe.seed)
+        report = sft(
+            model,
+            every[recipe.held_out :],
+            config,
+            work / lesson.name,
+            held_out=every[: recipe.held_out],
+            progress=partial(_stepped, progress, lesson.name, config.steps),
+        )
+        notes.append(_note(lesson, every[recipe.held_out :], config, report))
+    _finish(model, fresh, f"This checkpoint: seed {recipe.seed}.\n\n" + "\n".join(notes))
+    _install(fresh, target)
 
-    def stepped(step: int, report: SFTReport) -> None:
-        recent = report.losses[-20:]
-        progress("training", step, recipe.steps, f"loss {sum(recent) / len(recent):.3f}")
 
-    report = sft(model, trained, recipe.sft, work, held_out=held_out, progress=stepped)
-    _finish(model, fresh, _training_section(recipe, trained, report))
+def _install(fresh: Path, target: Path) -> None:
     for file in target.glob("*.py"):
         shutil.copy2(file, fresh)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,34 +125,37 @@ def train(recipe: Recipe, work: Path, target: Path, progress: Progress) -> None:
     replace_folder(ready, target)
 
 
-async def _demonstrations(recipe: Recipe, progress: Progress) -> list[Demonstration]:
-    total = recipe.conversations + recipe.held_out
+def _stepped(progress: Progress, lesson: str, total: int, step: int, report: SFTReport) -> None:
+    recent = report.losses[-20:]
+    progress(f"training, {lesson}s", step, total, f"loss {sum(recent) / len(recent):.3f}")
 
+
+async def _demonstrations(
+    lesson: Lesson, total: int, recipe: Recipe, progress: Progress
+) -> list[Demonstration]:
     def made(count: int) -> None:
         if count % 20 == 0 or count == total:
-            progress("demonstrations", count, total, "")
+            progress(f"writing {lesson.name}s", count, total, "")
 
-    return await demonstrations(total, recipe.seed, PythonTool(), made)
+    return await demonstrations(lesson, total, recipe.seed, PythonTool(), made)
 
 
 def _finish(model: "PreTrainedModel", folder: Path, training: str) -> None:
     """Write the weights, and a model card whose measured sections are still empty."""
-    model.generation_config.do_sample = False
-    model.save_pretrained(folder)
+    save_weights(model, folder)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     card = CARD.replace("__PARAMETERS__", f"{parameters / 1e6:.2f} million")
     (folder / "README.md").write_text(card, encoding="utf-8")
     write_section(folder / "README.md", "training", training)
 
 
-def _training_section(recipe: Recipe, trained: list[Ledger], report: SFTReport) -> str:
+def _note(lesson: Lesson, trained: list[Ledger], config: SFTConfig, report: SFTReport) -> str:
     learnt = sum(int((ledger.loss_weights > 0).sum()) for ledger in trained)
     tokens = sum(map(len, trained))
-    last = report.held_out[recipe.steps]
+    loss = report.held_out[config.steps]
     return (
-        f"This checkpoint: seed {recipe.seed}, {len(trained):,} conversations ({tokens:,} tokens, "
-        f"{learnt / tokens:.0%} of them learnt from), {recipe.steps:,} steps of "
-        f"{recipe.batch_size} conversations, AdamW at {recipe.learning_rate:g}, "
-        f"{report.seconds / 60:.0f} minutes on {recipe.threads} threads of a CPU; "
-        f"loss on unseen conversations {last:.3f}."
+        f"- {len(trained):,} {lesson.name}s ({tokens:,} tokens, {learnt / tokens:.0%} of them "
+        f"learnt from): {config.steps:,} steps of {config.batch_size}, AdamW at "
+        f"{config.learning_rate:g}, {report.seconds / 60:.0f} minutes; loss on unseen ones "
+        f"{loss:.3f}."
     )
