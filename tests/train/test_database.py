@@ -40,7 +40,7 @@ def test_every_gold_query_gives_the_answer(split: str) -> None:
     async def go() -> None:
         async with WORKERS.held():
             for task, database in databases(draw(150, split=split)):
-                rows = await database.query(task.data["gold"], COMPARED, 5.0)
+                rows = await database.query(task.data["gold"], COMPARED, 60.0)
                 assert rows.whole and rows.rows == ((int(str(task.answer)),),)
                 assert check(task, str(rows.rows[0][0]))
                 assert not check(task, str(int(str(task.answer)) + 1))
@@ -123,7 +123,7 @@ def test_the_steps_look_up_what_the_gold_query_needs() -> None:
                 assert gold == task.data["gold"] and len(lookups) == len(task.data["lookups"])
                 read = ""
                 for query in lookups:
-                    result = await tool.on(database).call(query, 5.0)
+                    result = await tool.on(database).call(query, 60.0)
                     assert result.ok and result.details["whole"]
                     read += result.text
                 for condition in gold.split(" where ")[1].split(" and "):

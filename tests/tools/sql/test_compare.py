@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interlace.tools.sql import (
@@ -195,6 +195,8 @@ def test_an_unknown_rule_is_refused() -> None:
 
 # -- what holds for all results -------------------------------------------------------------------
 
+relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 VALUES = st.one_of(
     st.none(),
     st.integers(-(2**63), 2**63 - 1),
@@ -225,17 +227,20 @@ def permuted(result: Rows, seed: int) -> Rows:
     return Rows.of([result.columns[i] for i in order], [[r[i] for i in order] for r in result.rows])
 
 
+@relaxed
 @given(results())
 def test_every_whole_result_equals_itself(a: Rows) -> None:
     assert verdicts(a, a) == ALL
 
 
+@relaxed
 @given(results(), results(), st.integers(0, 99))
 def test_equality_is_symmetric(a: Rows, b: Rows, seed: int) -> None:
     for one, other in ((a, b), (a, permuted(a, seed)), (a, shuffled(a, seed))):
         assert verdicts(one, other) == verdicts(other, one)
 
 
+@relaxed
 @given(results(), results(), results())
 def test_equality_is_transitive_where_no_noise_is_involved(a: Rows, b: Rows, c: Rows) -> None:
     for rule in COMPARISONS.values():
@@ -243,6 +248,7 @@ def test_equality_is_transitive_where_no_noise_is_involved(a: Rows, b: Rows, c: 
             assert rule(a, c)
 
 
+@relaxed
 @given(results(), st.integers(0, 99))
 def test_the_order_of_rows_counts_only_where_it_is_promised(a: Rows, seed: int) -> None:
     b = shuffled(a, seed)
@@ -251,6 +257,7 @@ def test_the_order_of_rows_counts_only_where_it_is_promised(a: Rows, seed: int) 
     assert equal_results(query, b, a, "ordered") and equal_results(query, b, a, "spider")
 
 
+@relaxed
 @given(results(), st.integers(0, 99))
 def test_duplicates_count_except_for_bird(a: Rows, seed: int) -> None:
     if a.rows:
@@ -258,6 +265,7 @@ def test_duplicates_count_except_for_bird(a: Rows, seed: int) -> None:
         assert verdicts(Rows.of(a.columns, [*a.rows, extra]), a) == "bird"
 
 
+@relaxed
 @given(results(least=1), st.integers(0, 99))
 def test_one_other_value_makes_them_unequal(a: Rows, seed: int) -> None:
     rng = random.Random(seed)
@@ -267,6 +275,7 @@ def test_one_other_value_makes_them_unequal(a: Rows, seed: int) -> None:
     assert verdicts(a, b) == "" == verdicts(b, a)
 
 
+@relaxed
 @given(results(), results())
 def test_what_is_equal_under_a_stricter_rule_is_equal_under_a_weaker_one(a: Rows, b: Rows) -> None:
     if ordered(a, b):

@@ -25,6 +25,7 @@ def make(path: Path, rows: int = 3, *, wal: bool = False) -> Path:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         if wal:
             db.execute("pragma journal_mode = wal")
+        db.execute("pragma synchronous = off")
         db.execute("begin")
         db.execute("create table t (n, s)")
         db.executemany("insert into t values (?, ?)", [(i, "x" * 500) for i in range(rows)])
@@ -33,7 +34,7 @@ def make(path: Path, rows: int = 3, *, wal: bool = False) -> Path:
 
 
 def ask(tool: SqlTool, query: str = "select count(*) from t") -> ToolResult:
-    return tool.ask(query, 5.0)
+    return tool.ask(query, 60.0)
 
 
 def worker_of(tool: SqlTool) -> int:
@@ -94,7 +95,7 @@ def test_a_database_that_disappears_or_is_replaced(tmp_path: Path) -> None:
         async with tool.session() as session:
 
             async def count() -> ToolResult:
-                return await session.call({"query": "select count(*) from t"}, 5.0)
+                return await session.call({"query": "select count(*) from t"}, 60.0)
 
             assert (await count()).text == "count(*)\n3\n(1 row)"
             path.unlink()
@@ -115,7 +116,7 @@ def test_a_database_deleted_during_a_query_is_read_to_its_end(tmp_path: Path) ->
     async def go() -> ToolResult:
         async with tool.session() as session:
             query = "select count(*) from t a, t b where a.n + b.n >= 0"
-            assert (await session.call({"query": "select 1"}, 5.0)).ok
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
             before = ticks(pid := worker_of(tool))
             running = asyncio.create_task(session.call({"query": query}, 60.0))
             while ticks(pid) < before + 5:  # it is at work
@@ -161,7 +162,7 @@ def test_a_wal_database_that_is_being_written_to_is_read_as_it_grows(tmp_path: P
         async with tool.session() as session:
 
             async def count() -> str:
-                result = await session.call({"query": "select count(*) from t"}, 5.0)
+                result = await session.call({"query": "select count(*) from t"}, 60.0)
                 return result.text.splitlines()[1]
 
             assert await count() == "3"
@@ -227,10 +228,10 @@ def test_a_worker_that_is_killed_while_idle_is_replaced(tool: SqlTool) -> None:
     async def go() -> None:
         async with tool.session() as session:
             for _ in range(3):
-                assert (await session.call({"query": "select 1"}, 5.0)).ok
+                assert (await session.call({"query": "select 1"}, 60.0)).ok
                 os.kill(worker_of(tool), signal.SIGKILL)
                 await asyncio.sleep(0.1)
-            assert (await session.call({"query": "select 1"}, 5.0)).ok
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
 
     asyncio.run(go())
 
@@ -238,14 +239,14 @@ def test_a_worker_that_is_killed_while_idle_is_replaced(tool: SqlTool) -> None:
 def test_a_worker_that_is_killed_at_work_is_reported_and_replaced(tool: SqlTool) -> None:
     async def go() -> None:
         async with tool.session() as session:
-            assert (await session.call({"query": "select 1"}, 5.0)).ok
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
             pid = worker_of(tool)
             running = asyncio.create_task(session.call({"query": ENDLESS}, 30.0))
             await asyncio.sleep(0.2)
             os.kill(pid, signal.SIGKILL)
             result = await running
             assert result.error is ErrorKind.DIED and "SIGKILL" in result.text
-            assert (await session.call({"query": "select 1"}, 5.0)).ok
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
 
     asyncio.run(go())
 
@@ -253,10 +254,10 @@ def test_a_worker_that_is_killed_at_work_is_reported_and_replaced(tool: SqlTool)
 def test_a_worker_that_is_stopped_at_work_is_killed_at_the_deadline(tool: SqlTool) -> None:
     async def go() -> None:
         async with tool.session() as session:
-            assert (await session.call({"query": "select 1"}, 5.0)).ok
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
             os.kill(worker_of(tool), signal.SIGSTOP)  # so its own alarm can't ring
             assert (await session.call({"query": "select 1"}, 0.2)).error is ErrorKind.TIMEOUT
-            assert (await session.call({"query": "select 1"}, 5.0)).ok
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
 
     asyncio.run(go())
 
@@ -269,7 +270,7 @@ from interlace.tools.sql import SqliteDatabase, SqlTool, Workers
 async def go():
     tool = SqlTool(SqliteDatabase.memory("create table t (n)", workers=Workers(2)))
     async with tool.session() as one:
-        await asyncio.gather(*(one.call({{"query": "select 1"}}, 5.0) for _ in range(2)))
+        await asyncio.gather(*(one.call({{"query": "select 1"}}, 60.0) for _ in range(2)))
         pids = [worker._process.pid for worker in tool.database.workers._idle]
         call = asyncio.create_task(one.call({{"query": {ENDLESS!r}}}, 1.0))
         await asyncio.sleep(0.1)

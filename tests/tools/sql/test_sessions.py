@@ -34,20 +34,20 @@ def test_sessions_share_the_workers_and_leave_nothing() -> None:
         async with tool.session() as session:
             fork = await session.fork()
             texts = {
-                (await each.call({"query": f"select {number}, count(*) from city"}, 5.0)).text
+                (await each.call({"query": f"select {number}, count(*) from city"}, 60.0)).text
                 for each in (session, fork)
-                for _ in range(5)
+                for _ in range(2)
             }
-        assert (await session.call({"query": "select 1"}, 5.0)).error is ErrorKind.UNAVAILABLE
+        assert (await session.call({"query": "select 1"}, 60.0)).error is ErrorKind.UNAVAILABLE
         return texts.pop()
 
     async def many() -> list[str]:
         async with tool:
-            return await asyncio.gather(*(one(i) for i in range(200)))
+            return await asyncio.gather(*(one(i) for i in range(100)))
 
-    assert asyncio.run(many()) == [f"{i} | count(*)\n{i} | 3\n(1 row)" for i in range(200)]
+    assert asyncio.run(many()) == [f"{i} | count(*)\n{i} | 3\n(1 row)" for i in range(100)]
     counters = tool.database.workers.counters  # type: ignore[attr-defined]
-    assert (counters["queries"], counters["starts"]) == (2000, 2)
+    assert (counters["queries"], counters["starts"]) == (400, 2)
     for _ in range(200):
         if not left_over(before):
             break
@@ -78,7 +78,7 @@ def test_a_cancelled_call_frees_its_worker() -> None:
         async with tool.session() as session:
             running = asyncio.create_task(session.call({"query": endless}, 60.0))
             waiting = asyncio.create_task(session.call({"query": endless}, 60.0))
-            next_one = asyncio.create_task(session.call({"query": "select 1"}, 5.0))
+            next_one = asyncio.create_task(session.call({"query": "select 1"}, 60.0))
             await asyncio.sleep(0.3)
             waiting.cancel()
             running.cancel()
@@ -98,10 +98,10 @@ def test_where_no_worker_becomes_free_it_is_our_fault() -> None:
         async with tool.session() as session:
             running = asyncio.create_task(session.call({"query": endless}, 1.0))
             await asyncio.sleep(0.1)
-            late = await session.call({"query": "select 1"}, 5.0)
+            late = await session.call({"query": "select 1"}, 60.0)
             assert late.error is ErrorKind.UNAVAILABLE and "no worker" in late.text
             assert (await running).error is ErrorKind.TIMEOUT
-            assert (await session.call({"query": "select 1"}, 5.0)).ok
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
 
     asyncio.run(go())
 
@@ -116,7 +116,7 @@ def test_one_tool_can_serve_many_databases() -> None:
             for _ in range(2):  # more than a worker keeps open, twice round
                 for i, other in enumerate(others):
                     async with other.session() as session:
-                        result = await session.call({"query": "select n from t"}, 5.0)
+                        result = await session.call({"query": "select n from t"}, 60.0)
                         assert result.text == f"n\n{i}\n(1 row)"
 
     asyncio.run(go())

@@ -1,6 +1,7 @@
 """What a model is shown: tables, errors that help, the schema; and sessions over shared workers."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,12 @@ create view broken as select * from gone;
 
 
 @pytest.fixture(scope="module")
-def world() -> SqlTool:
-    return SqlTool.memory(WORLD)
+def world() -> Iterator[SqlTool]:
+    tool = SqlTool.memory(WORLD)
+    with asyncio.Runner() as runner:  # one process for all tests
+        runner.run(tool.__aenter__())
+        yield tool
+        runner.run(tool.__aexit__())
 
 
 def test_it_is_a_tool(world: SqlTool) -> None:
