@@ -18,6 +18,12 @@ PRINTS = {
     "stream.py": ["Python says: 14946", "answered: 14946"],
     "function_tool.py": ["the function was called with ['", "the answer is 1298552"],
     "rollouts.py": ["bolts/0  ", "bolts/7  ", "P"],
+    "sql.py": [
+        "name TEXT: Moss, OSLO",
+        "Did you mean town.name?",
+        "(2 rows)",
+        "DROP is not allowed",
+    ],
     "chat.py": ["1298552\n7800\n"],
 }
 

@@ -1,0 +1,201 @@
+"""The `sql` tool: one reading query goes in, a small table comes out as text."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from os import PathLike
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ..arguments import read_arguments
+from ..base import ErrorKind, ToolResult, ToolSession
+from ..errors import DataError, UsageError
+from .database import SHOWN, Bounds, Database, QueryFailed, Rows, Schema
+from .problems import described_table, unknown_table
+from .render import render
+from .schema import describe
+from .sqlite import SqliteDatabase
+
+__all__ = ["SqlArguments", "SqlTool"]
+
+Result = TypeVar("Result")
+
+
+class SqlArguments(BaseModel):
+    """The arguments of the `sql` tool."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(description="One SQL query that reads.")
+
+
+class SqlTool:
+    """Queries on one database, which they can read and never change.
+
+    The result is a table of at most `rows` rows (ReEx-SQL shows 3) and `columns` columns, values
+    cut at `cell` characters, rows left out beyond `budget` as `count` measures it; the last line
+    always says what was cut. A query that fails gives the reason, and the closest names where it
+    named something that is not there. Sessions share the database and have no state of their own.
+
+    The description that a model reads holds the schema, cut to `schema_budget` (0: no schema;
+    None: all of it), measured by `count` too. For databases that change from task to task, `on`
+    gives the same tool for another one, which shares the processes.
+
+    Example:
+        >>> tool = SqlTool.memory("create table city (name text); insert into city values ('Oslo')")
+        >>> print(tool.ask("select upper(name) from city").text)
+        upper(name)
+        OSLO
+        (1 row)
+    """
+
+    name = "sql"
+    arguments = SqlArguments
+
+    def __init__(
+        self,
+        database: Database | str | PathLike[str],
+        *,
+        bounds: Bounds = SHOWN,
+        rows: int | None = None,
+        budget: int | None = 4000,
+        schema_budget: int | None = 4000,
+        count: Callable[[str], int] = len,
+    ) -> None:
+        """Raises `DataError` where `database` is a path and no SQLite database is there.
+
+        `rows` changes that one bound.
+        """
+        if isinstance(database, str | PathLike):
+            database = SqliteDatabase(database)
+        if budget is not None and budget < 1:
+            raise UsageError(f"the budget of a result must be at least 1, not {budget}")
+        self.database: Database = database
+        self.bounds = bounds if rows is None else replace(bounds, rows=rows)
+        self.budget = budget
+        self.schema_budget = schema_budget
+        self.count = count
+        self._description: str | None = None
+        self._held: AsyncExitStack | None = None
+
+    @classmethod
+    def memory(cls, content: str | Mapping[str, Any], **settings: Any) -> "SqlTool":
+        """The tool on a database in memory: an SQL script, or tables as lists of rows."""
+        return cls(SqliteDatabase.memory(content), **settings)
+
+    def on(self, database: Database) -> "SqlTool":
+        """The same tool for another database."""
+        return SqlTool(
+            database,
+            bounds=self.bounds,
+            budget=self.budget,
+            schema_budget=self.schema_budget,
+            count=self.count,
+        )
+
+    @property
+    def description(self) -> str:
+        """What the tool does, and the schema. Reads the database the first time.
+
+        Raises `DataError` where that can't be done.
+        """
+        if self._description is None:
+            dialect = self.database.dialect
+            text = f"Runs one {dialect} query on a database and returns its rows. It can only read."
+            if self.schema_budget != 0:
+                text += f"\nThe tables:\n{_now(self.describe(self.schema_budget))}"
+            self._description = text
+        return self._description
+
+    async def describe(self, budget: int | None = None) -> str:
+        """The schema as text, at most `budget` as `count` measures it. Raises `DataError`."""
+        return describe(await self.schema(), budget=budget, count=self.count)
+
+    async def schema(self) -> Schema:
+        """The tables. Raises `DataError` where they can't be read."""
+        try:
+            return await self.database.schema()
+        except QueryFailed as error:
+            raise DataError(error.text) from error
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[ToolSession]:
+        """A session; while one is open, the processes that answer are kept."""
+        async with self.database.held():
+            session = _SqlSession(self)
+            try:
+                yield session
+            finally:
+                session.closed = True
+
+    async def __aenter__(self) -> Self:
+        """Keep the processes that answer, whether or not a session is open."""
+        stack = AsyncExitStack()
+        await stack.enter_async_context(self.database.held())
+        self._held = stack
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._held is not None:
+            await self._held.aclose()
+
+    def ask(self, query: str, seconds: float = 10.0) -> ToolResult:
+        """What a model would be shown for a query, for code that can't await."""
+        return _now(self.call(query, seconds))
+
+    async def call(self, query: str, seconds: float) -> ToolResult:
+        """What a model is shown for a query."""
+        start = time.perf_counter()
+        try:
+            rows = await self.database.query(query, self.bounds, seconds)
+            result = await self._shown(query, rows)
+        except QueryFailed as error:
+            result = ToolResult(error.text, error.kind)
+        return replace(result, seconds=time.perf_counter() - start)
+
+    async def _shown(self, query: str, rows: Rows) -> ToolResult:
+        # SQLite describes a table that does not exist as one without columns.
+        name = None if rows.total else described_table(query)
+        if name and (text := unknown_table(name, await self.database.schema())):
+            return ToolResult(text, ErrorKind.NOT_FOUND)
+        text, shown = render(rows, budget=self.budget, count=self.count)
+        # SQLite takes a name in double quotes that is no column for a text.
+        taken = [name for name in rows.columns if name[:1] == '"' == name[-1:] and len(name) > 1]
+        if taken:
+            text += f"\n({', '.join(taken)}: no such column, read as text)"
+        details: dict[str, JsonValue] = {
+            "columns": list(rows.columns),
+            "rows": rows.total,
+            "shown": shown,
+            "whole": rows.whole and shown == rows.total,
+        }
+        return ToolResult(text, details=details)
+
+
+class _SqlSession:
+    """One trajectory's access. It holds nothing but the tool."""
+
+    def __init__(self, tool: SqlTool) -> None:
+        self._tool = tool
+        self.closed = False
+
+    async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
+        if self.closed:
+            return ToolResult("the session is closed", ErrorKind.UNAVAILABLE)
+        read = read_arguments(SqlArguments, arguments)
+        if isinstance(read, ToolResult):
+            return read
+        return await self._tool.call(read.query, seconds)
+
+    async def fork(self) -> ToolSession:
+        return _SqlSession(self._tool)
+
+
+def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """The result of a coroutine, awaited in a thread of its own, for code that can't await."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
