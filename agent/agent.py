@@ -10,7 +10,7 @@ from ..rollout.formats import FORMATS, Format
 from ..rollout.limits import Limits
 from ..rollout.models import default_format, load_engine
 from ..rollout.policy import Policy
-from ..tools import FunctionTool, PythonTool, Tool
+from ..tools import FunctionTool, PythonTool, SqlTool, Tool
 from ..tools.errors import UsageError
 from .background import BackgroundLoop, in_daemon
 from .conversation import Conversation
@@ -21,10 +21,14 @@ __all__ = ["TOOLS", "Agent", "AnyTool"]
 T = TypeVar("T")
 
 AnyTool: TypeAlias = str | Tool | Callable[..., Any]
-"""A tool by its name, a tool, or a plain typed function."""
+"""A tool by its name (`python`, `sql:some.db`), a tool, or a plain typed function."""
 
-TOOLS: dict[str, Callable[[], Tool]] = {"python": PythonTool}
-"""The tools that can be asked for by name."""
+TOOLS: dict[str, Callable[[str], Tool]] = {
+    "python": lambda source: PythonTool(),
+    "sql": SqlTool,
+}
+"""The tools that can be asked for by name; what stands behind a colon is what they work on."""
+_NEEDS_SOURCE = {"sql": "a database's file"}
 
 
 class Agent:
@@ -168,9 +172,13 @@ class Agent:
 
 def _tool(one: AnyTool) -> Tool:
     if isinstance(one, str):
-        if one not in TOOLS:
-            raise UsageError(f"there is no tool {one!r}; there is: {', '.join(TOOLS)}")
-        return TOOLS[one]()
+        name, _, source = one.partition(":")
+        if name not in TOOLS:
+            raise UsageError(f"there is no tool {name!r}; there are: {', '.join(TOOLS)}")
+        if bool(source) != (name in _NEEDS_SOURCE):
+            form = f"{name}:PATH, {_NEEDS_SOURCE[name]}" if not source else name
+            raise UsageError(f"the tool {one!r} is written {form}")
+        return TOOLS[name](source)
     return FunctionTool(one) if callable(one) else one
 
 

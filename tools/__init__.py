@@ -3,12 +3,14 @@
 from .base import Artifact, ErrorKind, Tool, ToolResult, ToolSession, Unforkable
 from .function import FunctionTool, tool
 from .python import PythonTool
+from .sql import SqlTool
 
 __all__ = [
     "Artifact",
     "ErrorKind",
     "FunctionTool",
     "PythonTool",
+    "SqlTool",
     "Tool",
     "ToolResult",
     "ToolSession",
