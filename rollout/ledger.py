@@ -92,6 +92,8 @@ class Span:
             raise ValueError(f"a span needs a flat, non-empty run of ids, not {self.ids.shape}")
         if self.ids.min() < 0:
             raise ValueError(f"token ids are not negative, got {int(self.ids.min())}")
+        if self.version is not None and type(self.version) is not int:
+            raise ValueError(f"a version is a whole number, got {self.version!r}")
         if not np.isfinite(self.weight) or self.weight < 0:
             raise ValueError(f"a loss weight is finite and not negative, got {self.weight!r}")
         for name, values in (("logprobs", self.logprobs), ("raw_logprobs", self.raw_logprobs)):
@@ -210,7 +212,10 @@ class Ledger:
         """A ledger from plain data, with every check of `Span`. Raises ValueError."""
         if not isinstance(data, list):
             raise ValueError(f"a ledger is a list of spans, not {type(data).__name__}")
-        return cls([Span.from_json(item) for item in data])
+        try:
+            return cls([Span.from_json(item) for item in data])
+        except TypeError as error:  # a number where a list belongs, a label that does not exist
+            raise ValueError(f"not a span: {error}") from error
 
     def __len__(self) -> int:
         """The number of tokens."""

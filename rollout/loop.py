@@ -11,6 +11,7 @@ go through this file.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Self
@@ -72,14 +73,17 @@ class Rollout:
         self._first_turn = 0  # its first turn, among the trajectory's
         self._first_token = 0  # where its response begins in the ledger
         self._calls_left = 0
+        self._unread = 0  # tokens of results that are not in the ledger yet
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close the tools' sessions and let the engine forget the context."""
-        await self._stack.aclose()
-        await self.policy.engine.release(self.name)
+        try:
+            await self._stack.aclose()
+        finally:
+            await self.policy.engine.release(self.name)
 
     async def ask(self, question: str) -> Trajectory:
         """Run one question to its end; never raises for what the policy, a tool or the engine did.
@@ -90,6 +94,7 @@ class Rollout:
         trajectory = self.trajectory
         trajectory.stop = trajectory.answer = None
         trajectory.details.pop("error", None)
+        self._first_turn = len(trajectory.turns)
         clock = asyncio.timeout(self.policy.limits.seconds)
         try:
             async with clock:
@@ -109,7 +114,8 @@ class Rollout:
                 str(error) if named else f"{type(error).__name__}: {error}"
             )
         finally:
-            self._history.remember(question, trajectory, self._first_turn)
+            if trajectory.stop is not StopReason.INFRASTRUCTURE:
+                self._history.remember(question, trajectory, self._first_turn)
             self._emit(Finished(trajectory.stop or StopReason.INFRASTRUCTURE, trajectory.answer))
         return trajectory
 
@@ -118,8 +124,8 @@ class Rollout:
         left_out = self._history.open(question, trajectory)
         if left_out:
             self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
-        self._first_turn = len(trajectory.turns)
         self._first_token = len(trajectory.ledger)
+        self._unread = 0
         self._calls_left = self.policy.limits.calls
 
     # -- one question ---------------------------------------------------------------------------
@@ -136,12 +142,9 @@ class Rollout:
             if not turns_left:
                 for call in parsed.calls:
                     self._refuse(turn, call, "Not run: no turns are left.")
+                self._answer_calls(turn, "")
                 return StopReason.TURNS
-            started = time.perf_counter()
-            for call in parsed.calls:
-                await self._call(turn, call)
-            turn.tool_seconds = time.perf_counter() - started
-            self._answer_calls(turn, self._notice(turns_left))
+            await self._run_calls(turn, parsed.calls, turns_left)
         raise AssertionError("unreachable: Limits.turns is at least 1")
 
     async def _take_turn(self) -> tuple[Turn, Parsed]:
@@ -155,6 +158,8 @@ class Rollout:
         while True:
             before = len(ledger)
             await self._sample(turn, stream)
+            if turn.finish is Finish.CANCELLED:
+                raise EngineError(f"{policy.engine.name} broke off in the middle of a turn")
             if turn.finish is Finish.STOP and len(ledger) == before:
                 raise EngineError(f"{policy.engine.name} stopped without sampling a token")
             parsed = policy.format.parse(
@@ -207,6 +212,20 @@ class Rollout:
                 turn.stop = len(ledger)
 
     # -- tools ----------------------------------------------------------------------------------
+
+    async def _run_calls(self, turn: Turn, calls: Sequence[Call], turns_left: int) -> None:
+        """Run a turn's calls in order. Whatever stops them, each gets a record, and the ledger the
+        results: a later question never follows a call that was left open.
+        """
+        started = time.perf_counter()
+        try:
+            for call in calls:
+                await self._call(turn, call)
+        finally:
+            for call in calls[len(turn.calls) :]:
+                self._refuse(turn, call, "Stopped before it was done.")
+            turn.tool_seconds = time.perf_counter() - started
+            self._answer_calls(turn, self._notice(turns_left))
 
     async def _call(self, turn: Turn, call: Call) -> None:
         if not self._calls_left:
@@ -261,12 +280,14 @@ class Rollout:
             details=dict(result.details),
         )
         turn.calls.append(record)
+        self._unread += len(tokenizer.encode(output))
         self._emit(CallFinished(record))
 
     def _answer_calls(self, turn: Turn, notice: str) -> None:
         ended = self.trajectory.ended(self.policy.engine.tokenizer)
         for span in self.policy.encoder.results(turn.calls, ended=ended, notice=notice):
             self.trajectory.ledger.append(span)
+        self._unread = 0
         if notice:
             self._emit(Notice(notice))
 
@@ -274,14 +295,15 @@ class Rollout:
 
     def _tokens_left(self) -> int:
         """Tokens that this question's response, and the model's context, still have room for."""
-        used = len(self.trajectory.ledger) - self._first_token
-        room = self.policy.engine.context_length - len(self.trajectory.ledger)
+        length = len(self.trajectory.ledger) + self._unread
+        used = length - self._first_token
+        room = self.policy.engine.context_length - length
         return min(self.policy.limits.response_tokens - used, room)
 
     def _output_budget(self) -> int:
         """Tokens for one call's output, such that the policy still has room to answer."""
         limits = self.policy.limits
-        reserve = min(256, limits.response_tokens // 4)
+        reserve = min(256, limits.response_tokens // 8)
         return max(0, min(limits.tool_output_tokens, self._tokens_left() - reserve))
 
     def _notice(self, turns_left: int) -> str:
@@ -330,10 +352,11 @@ def cut(text: str, limit: int, tokenizer: Tokenizer) -> str:
     The note between them says how much was left out.
     """
     ids = tokenizer.encode(text)
-    if len(ids) <= limit:
+    if len(ids) <= max(limit, 16):  # no note would be shorter
         return text
-    if limit < 16:
+    note = f"\n[... {len(ids) - max(limit, 0)} tokens left out ...]\n"
+    keep = limit - len(tokenizer.encode(note))
+    if keep < 16:
         return f"[output of {len(ids)} tokens left out: no room]"
-    head, tail = limit - limit // 3, limit // 3
-    note = f"\n[... {len(ids) - limit} tokens left out ...]\n"
-    return tokenizer.decode(ids[:head]) + note + tokenizer.decode(ids[-tail:])
+    tail = keep // 3
+    return tokenizer.decode(ids[: keep - tail]) + note + tokenizer.decode(ids[-tail:])

@@ -103,6 +103,9 @@ class Runner:
         try:
             async with rollout:
                 await rollout.ask(episode.task.question)
+        except Exception as error:  # boundary: a tool that can't be closed is no reason to stop
+            rollout.trajectory.stop = rollout.trajectory.stop or StopReason.INFRASTRUCTURE
+            episode.error = f"{type(error).__name__}: {error}"
         finally:
             episode.seconds = time.perf_counter() - clock
             if episode.stop is StopReason.INFRASTRUCTURE:

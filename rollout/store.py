@@ -1,6 +1,7 @@
 """Episodes on disk: an append-only JSONL log, readable after a crash; Parquet as an export."""
 
 import fcntl
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from .trajectory import SCHEMA_VERSION, Episode
 __all__ = ["EpisodeLog", "export_parquet", "read_episodes"]
 
 _ADAPTER: TypeAdapter[Episode] = TypeAdapter(Episode)
+_RECORD = b'{"id":'
+"""How every record begins."""
 
 
 class EpisodeLog:
@@ -40,10 +43,17 @@ class EpisodeLog:
             raise DataError(f"can't write {self.path}: {error.strerror}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(self._file)
             raise DataError(f"{self.path} is being written by another process") from error
-        self._repair()
+        except OSError as error:
+            os.close(self._file)
+            raise DataError(f"can't lock {self.path}: {error.strerror}") from error
+        try:
+            self._repair()
+        except DataError:
+            self.close()
+            raise
 
     def append(self, episode: Episode) -> None:
         """Add one episode. Raises DataError (a full disk, say) and leaves no half line behind."""
@@ -75,19 +85,27 @@ class EpisodeLog:
         self.close()
 
     def _repair(self) -> None:
-        """Cut off a last line without an end: a writer was killed in it."""
+        """Cut off a last line without an end: a writer was killed in it.
+
+        Raises DataError for a file that is not a log: nothing of it is touched.
+        """
         size = os.fstat(self._file).st_size
+        if size and not _RECORD.startswith(os.pread(self._file, len(_RECORD), 0)[:size]):
+            raise DataError(f"{self.path} is not a log of episodes: name another file")
+        end = self._last_line_end(size)
+        if end < size:
+            os.ftruncate(self._file, end)
+
+    def _last_line_end(self, size: int) -> int:
         step = 1 << 16
         end = size
         while end > 0:
             start = max(0, end - step)
             found = os.pread(self._file, end - start, start).rfind(b"\n")
             if found >= 0:
-                end = start + found + 1
-                break
+                return start + found + 1
             end = start
-        if end < size:
-            os.ftruncate(self._file, end)
+        return 0
 
 
 def read_episodes(path: str | Path) -> Iterator[Episode]:
@@ -131,15 +149,26 @@ def _parse(line: bytes, where: str) -> Episode:
     try:
         episode = _ADAPTER.validate_json(line)
     except ValidationError as error:
+        _refuse_newer(line, where)
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the line"
-        raise DataError(f"{where} is not an episode: {place}: {first['msg']}") from error
-    if episode.schema_version > SCHEMA_VERSION:
-        raise DataError(
-            f"{where} was written by a newer version (schema {episode.schema_version}; "
-            f"this one reads up to {SCHEMA_VERSION}): upgrade interlace"
-        )
+        message = first["msg"].splitlines()[0]
+        raise DataError(f"{where} is not an episode: {place}: {message}") from error
+    _refuse_newer(line, where, episode.schema_version)
     return episode
+
+
+def _refuse_newer(line: bytes, where: str, version: object = None) -> None:
+    if version is None:
+        try:
+            version = json.loads(line)["schema_version"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise DataError(
+            f"{where} was written by a newer version (schema {version}; this one reads up to "
+            f"{SCHEMA_VERSION}): upgrade interlace"
+        )
 
 
 def export_parquet(episodes: Iterable[Episode], path: str | Path) -> int:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import PlainSerializer, PlainValidator
+from pydantic import ConfigDict, PlainSerializer, PlainValidator
 
 from ..tools import Artifact, ErrorKind
 from .ledger import Ledger, Source
@@ -138,6 +138,8 @@ class Episode:
 
     `group` is shared by the attempts at one task, `sample` counts them from 0.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="constants")
 
     id: str
     task: Task

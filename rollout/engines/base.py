@@ -40,6 +40,8 @@ class Sampling:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p!r}")
         if self.top_k < 0:
             raise ValueError(f"top_k must not be negative, got {self.top_k!r}")
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"a seed must not be negative, got {self.seed!r}")
 
 
 @dataclass(frozen=True, slots=True)

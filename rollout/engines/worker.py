@@ -116,7 +116,7 @@ class Worker:
             self._tell((ticket, ticket.row.chunk()) for ticket in tickets)
         else:
             self._tell((ticket, EngineError(dead)) for ticket in tickets)
-        if self._update is not None:
+        if self._update is not None and self._update[1].set_running_or_notify_cancel():
             self._update[1].set_exception(EngineError(dead))
 
     def _obey(self) -> bool:
@@ -132,8 +132,9 @@ class Worker:
     def _step(self) -> None:
         try:
             if self._update is not None and not self._running:
-                self._load(*self._update)
-                self._update = None
+                update, self._update = self._update, None
+                if update[1].set_running_or_notify_cancel():  # who asked may have gone
+                    self._load(*update)
             if self._update is None:
                 self._admit()
             if self._running:
@@ -181,7 +182,8 @@ class Worker:
 
     def _ask_update(self, state: dict[str, torch.Tensor], future: "Future[int]") -> None:
         if self._update is not None:
-            future.set_exception(EngineError("another update of the weights is under way"))
+            if future.set_running_or_notify_cancel():
+                future.set_exception(EngineError("another update of the weights is under way"))
         else:
             self._update = (state, future)
 

@@ -113,6 +113,10 @@ def test_what_was_handed_out_can_not_be_written_to() -> None:
         {"source": "policy", "ids": [1], "logprobs": [-1.0, -1.0]},
         {"source": "policy", "ids": [2**40]},
         {"source": "policy"},
+        {"source": "policy", "ids": 5},
+        {"source": "policy", "ids": [1], "weight": "x"},
+        {"source": "policy", "ids": [1], "version": "abc"},
+        {"source": "policy", "ids": [1], "mask": 1},
     ],
 )
 def test_a_file_can_not_smuggle_a_broken_span_in(data: object) -> None:

@@ -1,11 +1,12 @@
 """The loop, driven by a script and real tools: what ends a trajectory, and what stands in it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from doubles import NANO, Echo, answer, code
 
+from interlace.rollout.engines.base import Chunk, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.events import CallFinished, Event, Finished, PolicyText
 from interlace.rollout.formats import FORMATS
@@ -210,3 +211,52 @@ def test_events_tell_of_a_refused_call_too() -> None:
     roll(policy([code("say 1")], limits=Limits(turns=1)), events=events)
     (finished,) = [event for event in events if isinstance(event, CallFinished)]
     assert finished.call.error is ErrorKind.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("script", "limits"),
+    [
+        ([code("say 1"), answer("2")], Limits(turns=1)),
+        ([code("bug"), answer("2")], Limits()),
+        ([code("hang"), answer("2")], Limits(seconds=0.3)),
+    ],
+)
+def test_a_later_question_never_follows_a_call_that_was_left_open(
+    script: list[Reply], limits: Limits
+) -> None:
+    p = policy(script, limits=limits)
+
+    async def go() -> Trajectory:
+        async with Rollout(p, name="t") as rollout:
+            await rollout.ask("first?")
+            await rollout.ask("second?")
+            return rollout.trajectory
+
+    t = asyncio.run(go())
+    assert t.answer == "2"
+    assert len(t.turns[0].calls) == 1
+    said = p.engine.tokenizer.decode(t.ledger.ids)
+    assert "</interpreter>" in said[said.index("first?") : said.index("second?")]
+
+
+def test_an_engine_that_breaks_off_is_our_failure_and_not_an_end() -> None:
+    class Closing(ScriptedEngine):
+        async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+            yield Chunk((5, 6), (-0.1, -0.1), finish=Finish.CANCELLED)
+
+    p = Policy(Closing(Tokenizer.load(NANO), []), FORMATS["retool"], [Echo()])
+    t = roll(p)
+    assert t.stop is StopReason.INFRASTRUCTURE
+    assert t.sampled_tokens == 2
+
+
+def test_several_long_results_of_one_turn_leave_room_for_the_answer() -> None:
+    call = '<tool_call>\n{"name": "python", "arguments": {"code": "count 900"}}\n</tool_call>'
+    engine = ScriptedEngine(Tokenizer.load(NANO), [f"{call}\n" * 6, "It is \\boxed{1}."])
+    limits = Limits(response_tokens=2000)
+    p = Policy(engine, FORMATS["hermes"], [Echo()], limits=limits)
+    t = roll(p)
+    assert t.answer == "1"
+    assert len(t.calls) == 6
+    assert len(t.ledger) - t.ledger.prompt_length <= limits.response_tokens
+    assert "tokens left" in text(p, t, Source.HOST)

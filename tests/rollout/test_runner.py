@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from doubles import NANO, Echo, answer, code
@@ -15,6 +16,7 @@ from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
+from interlace.tools import ToolSession
 
 
 def runner(concurrency: int = 16, delay: float = 0.0) -> tuple[Runner, Echo]:
@@ -54,6 +56,20 @@ def test_faults_of_an_engine_or_a_tool_stay_in_their_own_episode() -> None:
     assert "a bug in the tool" in str(episodes["bug"].error)
     assert {stops[word] for word in ("fine", "fail", "ok")} == {StopReason.ANSWERED}
     assert tool.opened == tool.closed
+
+
+def test_a_tool_that_can_not_be_closed_stays_in_its_own_episode() -> None:
+    class Sticky(Echo):
+        @asynccontextmanager
+        async def session(self) -> AsyncIterator[ToolSession]:
+            yield self
+            raise RuntimeError("can't close")
+
+    run, _ = runner()
+    run.policy = Policy(run.policy.engine, FORMATS["retool"], [Sticky()])
+    episodes = collect(run, [task("fine"), task("ok")])
+    assert {e.stop for e in episodes} == {StopReason.ANSWERED}
+    assert all("can't close" in str(e.error) for e in episodes)
 
 
 def test_groups_come_whole_and_in_order() -> None:

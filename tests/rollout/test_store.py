@@ -1,5 +1,6 @@
 """The episode log: what was appended is there, whatever became of the writer."""
 
+import math
 import os
 import signal
 import subprocess
@@ -127,6 +128,24 @@ def test_a_corrupt_file_is_one_clear_sentence(tmp_path: Path, line: bytes, says:
     with pytest.raises(DataError, match=says) as caught:
         list(read_episodes(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"notes without an end", b"one\ntwo", b'{"a": 1}\n'])
+def test_a_file_that_is_no_log_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="not a log"):
+        EpisodeLog(path)
+    assert path.read_bytes() == content
+
+
+def test_a_reward_that_is_no_number_can_be_read_again(tmp_path: Path) -> None:
+    one = episode()
+    one.rewards["loss"] = float("nan")
+    with EpisodeLog(tmp_path / "t.jsonl") as log:
+        log.append(one)
+    (read,) = read_episodes(tmp_path / "t.jsonl")
+    assert math.isnan(read.rewards["loss"])
 
 
 def test_a_record_of_a_later_version_says_upgrade(tmp_path: Path) -> None:
