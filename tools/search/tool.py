@@ -52,7 +52,7 @@ class SearchTool:
     ...         print((await session.call({"query": "how to steep"}, seconds=10)).text)
     >>> with TemporaryDirectory() as folder:
     ...     asyncio.run(main(folder))
-    Doc 1 (Title: Tea; id: a; score: 0.29)
+    Doc 1 (Title: Tea; id: a; score: 0.49)
     Steep it.
     """
 
