@@ -199,8 +199,9 @@ def _parts(paragraph: str, characters: int) -> Iterator[str]:
         if part := paragraph[start:cut].strip():
             yield part
         start = cut
-    if part := paragraph[start:].strip("\r\n"):
-        yield part
+    rest = paragraph[start:]
+    if rest := rest.strip() if start else rest.strip("\r\n"):
+        yield rest
 
 
 def _as_text(value: Any) -> str:

@@ -129,7 +129,7 @@ class HttpRetriever:
             wait = self._pause * 2**attempt * random.uniform(0.75, 1.25)
             try:
                 async with asyncio.timeout(self._patience):
-                    return await self._try(connections, request)
+                    return await self._try(connections, request, attempt)
             except TimeoutError:
                 raise ToolUnavailable(
                     f"the search server did not answer within {self._patience:g} s"
@@ -140,10 +140,11 @@ class HttpRetriever:
                 await asyncio.sleep(max(wait, error.wait))
         raise AssertionError("the last try returns or raises")
 
-    async def _try(self, connections: "httpx2.AsyncClient", request: bytes) -> bytes:
+    async def _try(self, connections: "httpx2.AsyncClient", request: bytes, attempt: int) -> bytes:
         httpx = _import()
         host = self._url.host
-        address = await self._resolve(host)
+        addresses = await self._resolve(host)
+        address = addresses[attempt % len(addresses)]
         headers = {
             "Host": self._url.netloc.decode("ascii"),
             "Content-Type": "application/json",
@@ -160,7 +161,7 @@ class HttpRetriever:
                 self._check(answer)
                 return await self._body(answer)
         except httpx.TransportError as error:
-            if _is_tls(error):
+            if _is_untrusted(error):
                 raise ToolUnavailable("the search server's certificate is not valid") from error
             raise _TryAgain("the connection to the search server failed") from error
         except httpx.DecodingError as error:
@@ -189,23 +190,23 @@ class HttpRetriever:
                 )
         return bytes(body)
 
-    async def _resolve(self, host: str) -> _Address:
-        """The address to connect to. All that a name stands for must be allowed."""
-        addresses = [_literal(host)]
-        if addresses == [None]:
-            loop = asyncio.get_running_loop()
-            try:
-                found = await loop.getaddrinfo(host, self._url.port, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:
-                raise _TryAgain("the search server's name can't be resolved") from error
-            addresses = [_literal(str(entry[4][0])) for entry in found]
-        for address in addresses:
-            if address is None or not self._may_ask(address):
-                raise ToolUnavailable(
-                    "the search server's address is not public, and allow_private is not set"
-                )
-        assert addresses[0] is not None
-        return addresses[0]
+    async def _resolve(self, host: str) -> list[_Address]:
+        """The addresses to connect to. All that a name stands for must be allowed."""
+        literal = _literal(host)
+        if literal is not None:
+            return [literal]
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, self._url.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise _TryAgain("the search server's name can't be resolved") from error
+        names = dict.fromkeys(str(entry[4][0]) for entry in found)
+        addresses = [ipaddress.ip_address(name) for name in names]
+        if not all(map(self._may_ask, addresses)):
+            raise ToolUnavailable(
+                "the search server's address is not public, and allow_private is not set"
+            )
+        return addresses
 
     def _may_ask(self, address: _Address) -> bool:
         return self._allow_private or all(map(_public, _embedded(address)))
@@ -269,9 +270,9 @@ def _embedded(address: _Address) -> list[_Address]:
     return found
 
 
-def _is_tls(error: BaseException | None) -> bool:
+def _is_untrusted(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLCertVerificationError):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -288,11 +289,13 @@ def _read(body: bytes, *, flat: bool) -> list[Hit]:
     if not isinstance(answer, list):
         raise ToolUnavailable("the search server's answer holds no list of results")
     if not flat or (len(answer) == 1 and isinstance(answer[0], list)):
-        if len(answer) != 1 or not isinstance(answer[0], list):
+        if len(answer) != 1:
             raise ToolUnavailable(
                 f"the search server answered {len(answer)} queries where one was asked"
             )
         answer = answer[0]
+    if not isinstance(answer, list):
+        raise ToolUnavailable("the search server's answer holds no list of documents")
     return [_hit(item) for item in answer]
 
 

@@ -124,9 +124,8 @@ class SearchIndex:
             return []
         try:
             return _best(searcher, _any_of(schema, words), top)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # tantivy's panics are no Exceptions
+        except BaseException as error:
+            _raise_unless_tantivys(error)
             raise ToolUnavailable(
                 f"the search index in {self.folder} is damaged; delete that folder: {error}"
             ) from error
@@ -141,12 +140,13 @@ class SearchIndex:
         if self._searcher is None:
             if self._building is None or self._building.done():
                 self._building = self._build_aside()
-            await asyncio.shield(asyncio.wrap_future(self._building))
+            await asyncio.wrap_future(self._building)
         yield
 
     def _build_aside(self) -> "Future[None]":
         """Prepare in a thread that ends in good order when the program does."""
         done: Future[None] = Future()
+        done.set_running_or_notify_cancel()  # from here on, nobody can cancel it
 
         def build() -> None:
             try:
@@ -177,7 +177,8 @@ class SearchIndex:
         except OSError as error:
             reason = f"{error.strerror or error}: {error.filename}" if error.filename else error
             raise DataError(f"can't build the index of {self.source}: {reason}") from error
-        except ValueError as error:  # all that tantivy raises
+        except BaseException as error:
+            _raise_unless_tantivys(error)
             raise DataError(f"can't build the index in {self.folder}: {error}") from error
 
     @contextmanager
@@ -208,8 +209,9 @@ class SearchIndex:
         if name is not None:
             try:
                 index, known = _load(self.folder / name)
-            except Exception:  # damaged: what it was made from is still there
-                name = None
+            except BaseException as error:
+                _raise_unless_tantivys(error)
+                name = None  # damaged: what it was made from is still there
         if name is None:
             name, known = f"index-{uuid.uuid4().hex}", {}
             index = _create(self.folder / name)
@@ -304,6 +306,16 @@ def _import() -> Any:
     except ImportError:
         raise MissingExtra("Searching files", "search") from None
     return tantivy
+
+
+def _raise_unless_tantivys(error: BaseException) -> None:
+    """Raise an error again, unless it comes of a damaged index: tantivy's panics are no Exceptions.
+
+    What it raises otherwise are ValueErrors; LookupErrors and TypeErrors come of what is missing.
+    """
+    panic = type(error).__name__ == "PanicException"
+    if not panic and not isinstance(error, ValueError | LookupError | TypeError | OSError):
+        raise error
 
 
 def _in_cache(source: Path, characters: int) -> Path:

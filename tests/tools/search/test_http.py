@@ -172,7 +172,7 @@ def test_a_server_that_takes_one_query_may_answer_with_a_flat_list(body: object)
         (answer({"result": None}), "no list of results"),
         (answer({"result": []}), "0 queries where one"),
         (answer({"result": [[TEA], [TEA]]}), "2 queries where one"),
-        (answer({"result": [TEA]}), "1 queries where one"),
+        (answer({"result": [TEA]}), "no list of documents"),
         (answer({"result": [[{"score": 1.0}]]}), "without a text"),
         (answer({"result": [[None]]}), "without a text"),
         (answer({}, "500 Internal Server Error"), "answered 500"),

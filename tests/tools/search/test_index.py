@@ -17,8 +17,6 @@ import pytest
 from interlace.tools.errors import DataError, MissingExtra, ToolUnavailable, UsageError
 from interlace.tools.search import SearchIndex
 
-LAYOUT = {"interlace-search.lock", "interlace-search.json"}
-
 
 def corpus(path: Path, *texts: str, title: str = "") -> Path:
     """A JSONL file whose rows are numbered from 0."""
@@ -110,7 +108,7 @@ def test_only_files_that_changed_are_read_again(tmp_path: Path) -> None:
     os.utime(docs / "kept.md", (1, 1))  # touched, with the same content
     assert SearchIndex(docs, tmp_path / "index").prepare() == 3
     assert index.prepare(again=True) == 3
-    assert ids(index, "word") == ["new.txt#1", "kept.md#1"]
+    assert ids(index, "word") == ["kept.md#1", "new.txt#1"]
     assert ids(index, "fresh") == ["changed.md#1"]
     assert list((tmp_path / "index").glob("index-*")) == [generation]
 
@@ -195,7 +193,7 @@ def test_a_builder_that_is_killed_leaves_the_old_index_or_none(tmp_path: Path) -
         while set(folder.glob("index-*/*")) <= before and builder.poll() is None:
             time.sleep(0.01)
         builder.send_signal(signal.SIGKILL)
-        assert builder.wait() == -signal.SIGKILL
+        assert builder.wait() in (-signal.SIGKILL, 0)  # 0: it was just done
         index = SearchIndex(source, folder)
         assert index.prepare() == size
         assert len(list(folder.glob("index-*"))) == 1
@@ -216,9 +214,8 @@ def test_two_builders_wait_for_each_other(tmp_path: Path) -> None:
     for builder in builders:
         builder.join()
     assert counts == [2_000] * 4
-    assert {path.name for path in (tmp_path / "index").iterdir()} - LAYOUT == {
-        path.name for path in (tmp_path / "index").glob("index-*")
-    }
+    files = {path.name for path in (tmp_path / "index").iterdir()}
+    assert len(files - {"interlace-search.lock", "interlace-search.json"}) == 1
 
 
 def test_a_builder_that_never_ends_is_waited_for_only_so_long(tmp_path: Path) -> None:
