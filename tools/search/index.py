@@ -21,11 +21,12 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import DataError, InterlaceError, MissingExtra, ToolUnavailable, UsageError
-from .base import Hit, Passage
+from ..errors import DataError, InterlaceError, ToolUnavailable, UsageError
+from .base import Hit
 from .documents import find_files, lines, passages
+from .engine import LIST, Stamp, create, find, library, load, raise_unless_damage, spaced
 
 if TYPE_CHECKING:
     import tantivy
@@ -36,20 +37,9 @@ _FORMAT = 1
 """Raised when the layout, the analysis of words or the cutting of passages changes."""
 _LOCK = "interlace-search.lock"
 _CURRENT = "interlace-search.json"
-_LIST = "\0files"
-"""Stands in the field `file` of the one document that lists the files."""
-_MOST_WORDS = 100
-"""Of a query only so many different words are looked up."""
-_MOST_TIED = 1_000
-"""Passages that are read at most to put equal scores in order."""
 _WRITER_BYTES = 64_000_000
 _SETTLED_SECONDS = 2.0
 """A file that changed this shortly before it was read may change again within one clock tick."""
-_NO_SPACES = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff])")
-"""Characters of scripts in which words are not set apart: each is taken as a word."""
-
-_Stamp = list[Any]
-"""Of a file: size, mtime_ns, ctime_ns (None while it may still change) and the digest it had."""
 
 
 class SearchIndex:
@@ -83,7 +73,7 @@ class SearchIndex:
         Another process that builds the same index is waited for up to `patience` seconds. Raises
         `MissingExtra`, `UsageError`, or `DataError` where there is nothing to search.
         """
-        _import()
+        library()
         if characters < 100:
             raise UsageError("the passages of an index need 100 characters or more")
         self.source = Path(source).expanduser().resolve()
@@ -119,13 +109,10 @@ class SearchIndex:
             self.prepare()
         assert self._searcher is not None
         searcher, schema = self._searcher
-        words = list(dict.fromkeys(_analyzer().analyze(_spaced(query))))[:_MOST_WORDS]
-        if not words or searcher.num_docs < 2:
-            return []
         try:
-            return _best(searcher, _any_of(schema, words), top)
+            return find(searcher, schema, query, top)
         except BaseException as error:
-            _raise_unless_tantivys(error)
+            raise_unless_damage(error)
             raise ToolUnavailable(
                 f"the search index in {self.folder} is damaged; delete that folder: {error}"
             ) from error
@@ -178,7 +165,7 @@ class SearchIndex:
             reason = f"{error.strerror or error}: {error.filename}" if error.filename else error
             raise DataError(f"can't build the index of {self.source}: {reason}") from error
         except BaseException as error:
-            _raise_unless_tantivys(error)
+            raise_unless_damage(error)
             raise DataError(f"can't build the index in {self.folder}: {error}") from error
 
     @contextmanager
@@ -208,13 +195,13 @@ class SearchIndex:
         name = self._current()
         if name is not None:
             try:
-                index, known = _load(self.folder / name)
+                index, known = load(self.folder / name)
             except BaseException as error:
-                _raise_unless_tantivys(error)
+                raise_unless_damage(error)
                 name = None  # damaged: what it was made from is still there
         if name is None:
             name, known = f"index-{uuid.uuid4().hex}", {}
-            index = _create(self.folder / name)
+            index = create(self.folder / name)
         self._sweep(keep={name, self._current() or name})
         self._write(index, files, known)
         self._publish(name)
@@ -223,10 +210,10 @@ class SearchIndex:
         return index.searcher(), index.schema
 
     def _write(
-        self, index: "tantivy.Index", files: dict[str, Path], known: dict[str, _Stamp]
+        self, index: "tantivy.Index", files: dict[str, Path], known: dict[str, Stamp]
     ) -> None:
         """Commit all that changed at once, with the new list of files; nothing on failure."""
-        tantivy = _import()
+        tantivy = library()
         stamps = {name: _stamp(path, known.get(name)) for name, path in files.items()}
         gone = known.keys() - files.keys()
         changed = [name for name, stamp in stamps.items() if stamp is None]
@@ -234,12 +221,12 @@ class SearchIndex:
             return
         writer = index.writer(heap_size=_WRITER_BYTES, num_threads=1)
         try:
-            for name in [*gone, *changed, _LIST]:
+            for name in [*gone, *changed, LIST]:
                 writer.delete_documents_by_term("file", name)
             for name in changed:
                 stamps[name] = self._add(writer, name, files[name])
             kept = {name: stamp for name, stamp in stamps.items() if stamp}
-            document = tantivy.Document(file=_LIST, passage=json.dumps(kept).encode())
+            document = tantivy.Document(file=LIST, passage=json.dumps(kept).encode())
             writer.add_document(document)
             writer.commit()
         except BaseException:
@@ -248,9 +235,9 @@ class SearchIndex:
         finally:
             writer.wait_merging_threads()  # and gives tantivy's own lock back
 
-    def _add(self, writer: "tantivy.IndexWriter", name: str, path: Path) -> _Stamp:
+    def _add(self, writer: "tantivy.IndexWriter", name: str, path: Path) -> Stamp:
         """Add a file's passages; its stamp, as of the bytes that were read."""
-        tantivy = _import()
+        tantivy = library()
         digest = hashlib.sha256()
         status = path.stat()
         for passage in passages(name, lines(path, digest.update), self._characters):
@@ -258,7 +245,7 @@ class SearchIndex:
                 raise ToolUnavailable("the program ended before the search index was built")
             document = tantivy.Document(
                 file=name,
-                words=_spaced(f"{passage.title}\n{passage.text}"),
+                words=spaced(f"{passage.title}\n{passage.text}"),
                 passage=json.dumps([passage.id, passage.title, passage.text]).encode(),
             )
             writer.add_document(document)
@@ -268,7 +255,7 @@ class SearchIndex:
         """What an index must agree in to be used further."""
         return {
             "format": _FORMAT,
-            "tantivy": _import().__version__,
+            "tantivy": library().__version__,
             "source": str(self.source),
             "characters": self._characters,
         }
@@ -300,121 +287,13 @@ class SearchIndex:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _import() -> Any:
-    try:
-        import tantivy
-    except ImportError:
-        raise MissingExtra("Searching files", "search") from None
-    return tantivy
-
-
-def _raise_unless_tantivys(error: BaseException) -> None:
-    """Raise an error again, unless it comes of a damaged index: tantivy's panics are no Exceptions.
-
-    What it raises otherwise are ValueErrors; LookupErrors and TypeErrors come of what is missing.
-    """
-    panic = type(error).__name__ == "PanicException"
-    if not panic and not isinstance(error, ValueError | LookupError | TypeError | OSError):
-        raise error
-
-
 def _in_cache(source: Path, characters: int) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     key = hashlib.sha256(f"{source}\0{characters}".encode("utf-8", "surrogateescape")).hexdigest()
     return Path(base).expanduser() / "interlace" / "search" / key[:32]
 
 
-def _analyzer() -> "tantivy.TextAnalyzer":
-    """How text becomes words: the same for passages and for queries."""
-    tantivy = _import()
-    words = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-    for each in (
-        tantivy.Filter.remove_long(100),
-        tantivy.Filter.lowercase(),
-        tantivy.Filter.ascii_fold(),
-        tantivy.Filter.stemmer("english"),
-    ):
-        words = words.filter(each)
-    analyzer: tantivy.TextAnalyzer = words.build()
-    return analyzer
-
-
-def _spaced(text: str) -> str:
-    if text.isascii():
-        return text
-    return _NO_SPACES.sub(r" \1 ", text.encode("utf-8", "replace").decode("utf-8"))
-
-
-def _create(folder: Path) -> "tantivy.Index":
-    tantivy = _import()
-    folder.mkdir()
-    schema = tantivy.SchemaBuilder()
-    schema.add_text_field("file", tokenizer_name="raw", index_option="basic")
-    schema.add_text_field("words", tokenizer_name="words", index_option="freq")
-    schema.add_bytes_field("passage", stored=True)
-    index: tantivy.Index = tantivy.Index(schema.build(), path=str(folder))
-    return _configured(index)
-
-
-def _load(folder: Path) -> "tuple[tantivy.Index, dict[str, _Stamp]]":
-    """An index that is there, and the files it was made from."""
-    tantivy = _import()
-    index = _configured(tantivy.Index.open(str(folder)))
-    searcher = index.searcher()
-    query = tantivy.Query.term_query(index.schema, "file", _LIST, "basic")
-    [(_, address)] = searcher.search(query, limit=1, count=False).hits
-    known: dict[str, _Stamp] = json.loads(_stored(searcher, address))
-    return index, known
-
-
-def _configured(index: "tantivy.Index") -> "tantivy.Index":
-    index.register_tokenizer("words", _analyzer())
-    index.config_reader("manual")  # no thread that watches the folder
-    return index
-
-
-def _any_of(schema: "tantivy.Schema", words: list[str]) -> "tantivy.Query":
-    tantivy = _import()
-    query: tantivy.Query = tantivy.Query.boolean_query(
-        [
-            (tantivy.Occur.Should, tantivy.Query.term_query(schema, "words", word, "freq"))
-            for word in words
-        ]
-    )
-    return query
-
-
-def _best(searcher: "tantivy.Searcher", query: "tantivy.Query", top: int) -> list[Hit]:
-    """The best passages, once each. Reads on while those at the cut are equally good."""
-    top = min(top, searcher.num_docs)
-    limit = 2 * top + 8
-    while True:
-        limit = min(limit, searcher.num_docs)
-        found = searcher.search(query, limit=limit, count=False).hits
-        hits = [Hit(_passage(searcher, address), round(score, 4)) for score, address in found]
-        hits.sort(key=lambda hit: (-(hit.score or 0.0), hit.passage.id))
-        texts: dict[tuple[str, str], Hit] = {}
-        for hit in hits:
-            texts.setdefault((hit.passage.title, hit.passage.text), hit)
-        best = list(texts.values())
-        settled = len(best) > top and best[top - 1].score != hits[-1].score
-        if settled or len(found) < limit or limit >= max(searcher.num_docs, 2):
-            return best[:top]
-        if limit > max(_MOST_TIED, 4 * top):
-            return best[:top]
-        limit *= 4
-
-
-def _passage(searcher: "tantivy.Searcher", address: "tantivy.DocAddress") -> Passage:
-    id, title, text = json.loads(_stored(searcher, address))
-    return Passage(id, title, text)
-
-
-def _stored(searcher: "tantivy.Searcher", address: "tantivy.DocAddress") -> bytes:
-    return bytes(searcher.doc(address).get_first("passage") or b"")
-
-
-def _stamp(path: Path, known: _Stamp | None) -> _Stamp | None:
+def _stamp(path: Path, known: Stamp | None) -> Stamp | None:
     """The stamp of a file whose content is the known one, else None."""
     if known is None:
         return None
@@ -428,6 +307,6 @@ def _stamp(path: Path, known: _Stamp | None) -> _Stamp | None:
     return _stamped(status, digest) if digest == known[3] else None
 
 
-def _stamped(status: os.stat_result, digest: str) -> _Stamp:
+def _stamped(status: os.stat_result, digest: str) -> Stamp:
     settled = time.time() - status.st_ctime > _SETTLED_SECONDS
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns if settled else None, digest]
