@@ -1,0 +1,312 @@
+"""An index of passages on disk (tantivy: BM25), kept in step with the files it was made from.
+
+The folder of an index holds a lock, a small file that names the current generation, and that
+generation's files. A generation is built under another name and named when it is whole; changed
+files are put into it in one commit, together with the list of files it was made from. So whoever
+is killed while building leaves the old index or none, never half of one.
+"""
+
+import asyncio
+import atexit
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError, InterlaceError, ToolUnavailable, UsageError
+from .base import Hit
+from .documents import find_files, lines, passages
+from .engine import LIST, Stamp, create, find, library, load, raise_unless_damage, spaced
+
+if TYPE_CHECKING:
+    import tantivy
+
+__all__ = ["SearchIndex"]
+
+_FORMAT = 1
+"""Raised when the layout, the analysis of words or the cutting of passages changes."""
+_LOCK = "interlace-search.lock"
+_CURRENT = "interlace-search.json"
+_WRITER_BYTES = 64_000_000
+_SETTLED_SECONDS = 2.0
+"""A file that changed this shortly before it was read may change again within one clock tick."""
+
+
+class SearchIndex:
+    """The passages of a file or folder, found by their words; implements `Retriever`.
+
+    Words are compared without case, accents and English endings. Every word of a query counts and
+    none has to be there; operators and quotes mean nothing. Equal scores are ordered by id, and a
+    passage that stands in the corpus twice is found once.
+
+    The index lies in `folder`, or in the user's cache. It is built or brought up to date, reading
+    only the files that changed, when it is first used in this process.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     corpus = Path(folder, "tea.jsonl")
+    ...     _ = corpus.write_text('{"id": "a", "title": "Tea", "text": "Steep it."}')
+    ...     SearchIndex(corpus, Path(folder, "index")).find("STEEPING tea", top=1)[0].passage
+    Passage(id='a', title='Tea', text='Steep it.')
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        characters: int = 1_200,
+        patience: float = 600.0,
+    ) -> None:
+        """`characters`: the most a passage cut from text or Markdown has.
+
+        Another process that builds the same index is waited for up to `patience` seconds. Raises
+        `MissingExtra`, `UsageError`, or `DataError` where there is nothing to search.
+        """
+        library()
+        if characters < 100:
+            raise UsageError("the passages of an index need 100 characters or more")
+        self.source = Path(source).expanduser().resolve()
+        if not self.source.exists():
+            raise DataError(f"there is no file or folder {self.source} to search")
+        self.folder = _in_cache(self.source, characters)
+        if folder is not None:
+            self.folder = Path(folder).expanduser()
+        self.patience = patience
+        self._characters = characters
+        self._searcher: tuple[tantivy.Searcher, tantivy.Schema] | None = None
+        self._building: Future[None] | None = None
+        self._one_at_a_time = threading.Lock()
+        self._stop = threading.Event()
+
+    def prepare(self, *, again: bool = False) -> int:
+        """Build the index or bring it up to date, once, or `again`; how many passages it has.
+
+        Raises `DataError` for files that can't be read or an index that can't be written,
+        `UsageError` for a folder that holds something else, `ToolUnavailable` when another process
+        builds for too long.
+        """
+        with self._one_at_a_time:
+            if again or self._searcher is None:
+                self._searcher = self._open()
+            return max(self._searcher[0].num_docs - 1, 0)
+
+    def find(self, query: str, top: int) -> list[Hit]:
+        """The best `top` passages, best first. Raises as `prepare` does."""
+        if top < 1:
+            raise UsageError(f"at least one passage must be asked for, not {top}")
+        if self._searcher is None:
+            self.prepare()
+        assert self._searcher is not None
+        searcher, schema = self._searcher
+        try:
+            return find(searcher, schema, query, top)
+        except BaseException as error:
+            raise_unless_damage(error)
+            raise ToolUnavailable(
+                f"the search index in {self.folder} is damaged; delete that folder: {error}"
+            ) from error
+
+    async def search(self, query: str, top: int) -> list[Hit]:
+        """`find`, in a thread."""
+        return await asyncio.to_thread(self.find, query, top)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Waits until the index is there. The work goes on when whoever waits is cancelled."""
+        if self._searcher is None:
+            if self._building is None or self._building.done():
+                self._building = self._build_aside()
+            await asyncio.wrap_future(self._building)
+        yield
+
+    def _build_aside(self) -> "Future[None]":
+        """Prepare in a thread that ends in good order when the program does."""
+        done: Future[None] = Future()
+        done.set_running_or_notify_cancel()  # from here on, nobody can cancel it
+
+        def build() -> None:
+            try:
+                self.prepare()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+            finally:
+                atexit.unregister(stop)
+
+        thread = threading.Thread(target=build, name="search index", daemon=True)
+
+        def stop() -> None:
+            self._stop.set()
+            thread.join()
+
+        atexit.register(stop)
+        thread.start()
+        return done
+
+    def _open(self) -> "tuple[tantivy.Searcher, tantivy.Schema]":
+        try:
+            with self._alone():
+                return self._update()
+        except InterlaceError:
+            raise
+        except OSError as error:
+            reason = f"{error.strerror or error}: {error.filename}" if error.filename else error
+            raise DataError(f"can't build the index of {self.source}: {reason}") from error
+        except BaseException as error:
+            raise_unless_damage(error)
+            raise DataError(f"can't build the index in {self.folder}: {error}") from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other builder, of this process or another, works in the folder."""
+        lock = self.folder / _LOCK
+        if not lock.exists() and self.folder.exists() and any(self.folder.iterdir()):
+            raise UsageError(f"{self.folder} holds other files; give the index a folder of its own")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + self.patience
+        with lock.open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if self._stop.wait(0.05) or time.monotonic() > until:
+                        raise ToolUnavailable(
+                            f"another process has been building the index in {self.folder} for "
+                            f"more than {self.patience:g} s"
+                        ) from None
+            yield
+
+    def _update(self) -> "tuple[tantivy.Searcher, tantivy.Schema]":
+        """The current generation with what changed, or a new one. Holds the lock."""
+        files = find_files(self.source)
+        name = self._current()
+        if name is not None:
+            try:
+                index, known = load(self.folder / name)
+            except BaseException as error:
+                raise_unless_damage(error)
+                name = None  # damaged: what it was made from is still there
+        if name is None:
+            name, known = f"index-{uuid.uuid4().hex}", {}
+            index = create(self.folder / name)
+        self._sweep(keep={name, self._current() or name})
+        self._write(index, files, known)
+        self._publish(name)
+        self._sweep(keep={name})
+        index.reload()
+        return index.searcher(), index.schema
+
+    def _write(
+        self, index: "tantivy.Index", files: dict[str, Path], known: dict[str, Stamp]
+    ) -> None:
+        """Commit all that changed at once, with the new list of files; nothing on failure."""
+        tantivy = library()
+        stamps = {name: _stamp(path, known.get(name)) for name, path in files.items()}
+        gone = known.keys() - files.keys()
+        changed = [name for name, stamp in stamps.items() if stamp is None]
+        if not gone and not changed and stamps == known:
+            return
+        writer = index.writer(heap_size=_WRITER_BYTES, num_threads=1)
+        try:
+            for name in [*gone, *changed, LIST]:
+                writer.delete_documents_by_term("file", name)
+            for name in changed:
+                stamps[name] = self._add(writer, name, files[name])
+            kept = {name: stamp for name, stamp in stamps.items() if stamp}
+            document = tantivy.Document(file=LIST, passage=json.dumps(kept).encode())
+            writer.add_document(document)
+            writer.commit()
+        except BaseException:
+            writer.rollback()
+            raise
+        finally:
+            writer.wait_merging_threads()  # and gives tantivy's own lock back
+
+    def _add(self, writer: "tantivy.IndexWriter", name: str, path: Path) -> Stamp:
+        """Add a file's passages; its stamp, as of the bytes that were read."""
+        tantivy = library()
+        digest = hashlib.sha256()
+        status = path.stat()
+        for passage in passages(name, lines(path, digest.update), self._characters):
+            if self._stop.is_set():
+                raise ToolUnavailable("the program ended before the search index was built")
+            document = tantivy.Document(
+                file=name,
+                words=spaced(f"{passage.title}\n{passage.text}"),
+                passage=json.dumps([passage.id, passage.title, passage.text]).encode(),
+            )
+            writer.add_document(document)
+        return _stamped(status, digest.hexdigest())
+
+    def _settings(self) -> dict[str, object]:
+        """What an index must agree in to be used further."""
+        return {
+            "format": _FORMAT,
+            "tantivy": library().__version__,
+            "source": str(self.source),
+            "characters": self._characters,
+        }
+
+    def _current(self) -> str | None:
+        """The generation that is whole and was made as it would be made now."""
+        try:
+            written = json.loads((self.folder / _CURRENT).read_text(encoding="utf-8"))
+            name = str(written.pop("current"))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return None
+        fits = written == self._settings() and re.fullmatch(r"index-[0-9a-f]+", name)
+        return name if fits and (self.folder / name).is_dir() else None
+
+    def _publish(self, name: str) -> None:
+        if self._current() == name:
+            return
+        made = self.folder / f"{_CURRENT}.new"
+        with made.open("w", encoding="utf-8") as file:
+            json.dump({**self._settings(), "current": name}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(made, self.folder / _CURRENT)
+
+    def _sweep(self, keep: set[str]) -> None:
+        """Remove older generations, and what a killed builder left."""
+        for path in self.folder.glob("index-*"):
+            if path.name not in keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _in_cache(source: Path, characters: int) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    key = hashlib.sha256(f"{source}\0{characters}".encode("utf-8", "surrogateescape")).hexdigest()
+    return Path(base).expanduser() / "interlace" / "search" / key[:32]
+
+
+def _stamp(path: Path, known: Stamp | None) -> Stamp | None:
+    """The stamp of a file whose content is the known one, else None."""
+    if known is None:
+        return None
+    status = path.stat()
+    if known[:3] == [status.st_size, status.st_mtime_ns, status.st_ctime_ns]:
+        return known
+    if known[0] != status.st_size:
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return _stamped(status, digest) if digest == known[3] else None
+
+
+def _stamped(status: os.stat_result, digest: str) -> Stamp:
+    settled = time.time() - status.st_ctime > _SETTLED_SECONDS
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns if settled else None, digest]
