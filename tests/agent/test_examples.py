@@ -24,6 +24,7 @@ PRINTS = {
         "(2 rows)",
         "DROP is not allowed",
     ],
+    "search.py": ["id: cli.md#", "a data file is missing"],
     "chat.py": ["1298552\n7800\n"],
 }
 
@@ -40,6 +41,7 @@ def test_example(name: str) -> None:
         capture_output=True,
         text=True,
         timeout=240,
+        cwd=EXAMPLES.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
