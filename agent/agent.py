@@ -10,7 +10,7 @@ from ..rollout.formats import FORMATS, Format
 from ..rollout.limits import Limits
 from ..rollout.models import default_format, load_engine
 from ..rollout.policy import Policy
-from ..tools import FunctionTool, PythonTool, SqlTool, Tool
+from ..tools import FunctionTool, PythonTool, SearchTool, SqlTool, Tool
 from ..tools.errors import UsageError
 from .background import BackgroundLoop, in_daemon
 from .conversation import Conversation
@@ -21,14 +21,22 @@ __all__ = ["TOOLS", "Agent", "AnyTool"]
 T = TypeVar("T")
 
 AnyTool: TypeAlias = str | Tool | Callable[..., Any]
-"""A tool by its name (`python`, `sql:some.db`), a tool, or a plain typed function."""
+"""A tool, its name (`python`, `sql:some.db`, `search:docs/`), or a plain typed function."""
+
+
+def _prepared_search(source: str) -> Tool:
+    search = SearchTool(source)
+    search.prepare()  # an index that takes long is made now, not within a call's time limit
+    return search
+
 
 TOOLS: dict[str, Callable[[str], Tool]] = {
     "python": lambda source: PythonTool(),
     "sql": SqlTool,
+    "search": _prepared_search,
 }
 """The tools that can be asked for by name; what stands behind a colon is what they work on."""
-_NEEDS_SOURCE = {"sql": "a database's file"}
+_NEEDS_SOURCE = {"sql": "a database's file", "search": "a file or folder of texts"}
 
 
 class Agent:

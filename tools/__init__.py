@@ -3,6 +3,7 @@
 from .base import Artifact, ErrorKind, Tool, ToolResult, ToolSession, Unforkable
 from .function import FunctionTool, tool
 from .python import PythonTool
+from .search import SearchTool
 from .sql import SqlTool
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "ErrorKind",
     "FunctionTool",
     "PythonTool",
+    "SearchTool",
     "SqlTool",
     "Tool",
     "ToolResult",

@@ -37,7 +37,7 @@ class ModelOptions:
     ] = None
     tool: Annotated[
         list[str] | None,
-        typer.Option(help="python, sql:FILE, or none; may be given several times."),
+        typer.Option(help="python, sql:FILE, search:PATH or none; may be given several times."),
     ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     seed: Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")] = None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .rollout.engines.base import Sampling
     from .rollout.limits import Limits
     from .rollout.task import Task
-    from .tools import PythonTool, Tool, ToolResult, tool
+    from .tools import PythonTool, SearchTool, SqlTool, Tool, ToolResult, tool
     from .tools.errors import InterlaceError
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "Limits",
     "PythonTool",
     "Sampling",
+    "SearchTool",
+    "SqlTool",
     "Task",
     "Tool",
     "ToolResult",
@@ -32,6 +34,8 @@ _HOMES = {
     "Limits": "rollout.limits",
     "PythonTool": "tools",
     "Sampling": "rollout.engines.base",
+    "SearchTool": "tools",
+    "SqlTool": "tools",
     "Task": "rollout.task",
     "Tool": "tools",
     "ToolResult": "tools",

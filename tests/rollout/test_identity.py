@@ -28,7 +28,8 @@ QUESTIONS = [
 
 def plain_logprobs(path: Path, ledger: Ledger) -> np.ndarray:
     """Log-probabilities of the ledger's own tokens, from one forward pass, float32 (n,)."""
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    model.eval()  # type: ignore[no-untyped-call]
     ids = torch.from_numpy(ledger.ids.astype(np.int64))[None]
     with torch.inference_mode():
         logits = model(input_ids=ids).logits[0, :-1].float()

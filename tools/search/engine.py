@@ -46,13 +46,13 @@ def raise_unless_damage(error: BaseException) -> None:
 
 def _analyzer() -> "tantivy.TextAnalyzer":
     """How text becomes words: the same for passages and for queries."""
-    tantivy = library()
-    words = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+    lib = library()
+    words = lib.TextAnalyzerBuilder(lib.Tokenizer.simple())
     for each in (
-        tantivy.Filter.remove_long(100),
-        tantivy.Filter.lowercase(),
-        tantivy.Filter.ascii_fold(),
-        tantivy.Filter.stemmer("english"),
+        lib.Filter.remove_long(100),
+        lib.Filter.lowercase(),
+        lib.Filter.ascii_fold(),
+        lib.Filter.stemmer("english"),
     ):
         words = words.filter(each)
     analyzer: tantivy.TextAnalyzer = words.build()
@@ -76,22 +76,22 @@ def spaced(text: str) -> str:
 
 def create(folder: Path) -> "tantivy.Index":
     """An index with nothing in it, in a folder that is made for it."""
-    tantivy = library()
+    lib = library()
     folder.mkdir()
-    schema = tantivy.SchemaBuilder()
+    schema = lib.SchemaBuilder()
     schema.add_text_field("file", tokenizer_name="raw", index_option="basic")
     schema.add_text_field("words", tokenizer_name="words", index_option="freq")
     schema.add_bytes_field("passage", stored=True)
-    index: tantivy.Index = tantivy.Index(schema.build(), path=str(folder))
+    index: tantivy.Index = lib.Index(schema.build(), path=str(folder))
     return _configured(index)
 
 
 def load(folder: Path) -> "tuple[tantivy.Index, dict[str, Stamp]]":
     """An index that is there, and the files it was made from."""
-    tantivy = library()
-    index = _configured(tantivy.Index.open(str(folder)))
+    lib = library()
+    index = _configured(lib.Index.open(str(folder)))
     searcher = index.searcher()
-    query = tantivy.Query.term_query(index.schema, "file", LIST, "basic")
+    query = lib.Query.term_query(index.schema, "file", LIST, "basic")
     [(_, address)] = searcher.search(query, limit=1, count=False).hits
     known: dict[str, Stamp] = json.loads(_stored(searcher, address))
     return index, known
@@ -104,12 +104,9 @@ def _configured(index: "tantivy.Index") -> "tantivy.Index":
 
 
 def _any_of(schema: "tantivy.Schema", words: list[str]) -> "tantivy.Query":
-    tantivy = library()
-    query: tantivy.Query = tantivy.Query.boolean_query(
-        [
-            (tantivy.Occur.Should, tantivy.Query.term_query(schema, "words", word, "freq"))
-            for word in words
-        ]
+    lib = library()
+    query: tantivy.Query = lib.Query.boolean_query(
+        [(lib.Occur.Should, lib.Query.term_query(schema, "words", word, "freq")) for word in words]
     )
     return query
 

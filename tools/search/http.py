@@ -24,7 +24,7 @@ from .base import Hit
 from .documents import as_passage
 
 if TYPE_CHECKING:
-    import httpx2
+    import httpx
 
 __all__ = ["HttpRetriever"]
 
@@ -123,7 +123,7 @@ class HttpRetriever:
             body = await self._ask(connections, json.dumps(request).encode())
         return _read(body, flat=self._field == "query")[:top]
 
-    async def _ask(self, connections: "httpx2.AsyncClient", request: bytes) -> bytes:
+    async def _ask(self, connections: "httpx.AsyncClient", request: bytes) -> bytes:
         """The body of the answer, after as many tries as it takes and may take."""
         for attempt in range(self._tries):
             wait = self._pause * 2**attempt * random.uniform(0.75, 1.25)
@@ -140,7 +140,7 @@ class HttpRetriever:
                 await asyncio.sleep(max(wait, error.wait))
         raise AssertionError("the last try returns or raises")
 
-    async def _try(self, connections: "httpx2.AsyncClient", request: bytes, attempt: int) -> bytes:
+    async def _try(self, connections: "httpx.AsyncClient", request: bytes, attempt: int) -> bytes:
         httpx = _import()
         host = self._url.host
         addresses = await self._resolve(host)
@@ -167,7 +167,7 @@ class HttpRetriever:
         except httpx.DecodingError as error:
             raise ToolUnavailable("the search server's answer can't be unpacked") from error
 
-    def _check(self, answer: "httpx2.Response") -> None:
+    def _check(self, answer: "httpx.Response") -> None:
         status = answer.status_code
         if status in _AGAIN:
             after = answer.headers.get("Retry-After", "")
@@ -180,7 +180,7 @@ class HttpRetriever:
         if status != 200:
             raise ToolUnavailable(f"the search server answered {status}")
 
-    async def _body(self, answer: "httpx2.Response") -> bytes:
+    async def _body(self, answer: "httpx.Response") -> bytes:
         body = bytearray()
         async for chunk in answer.aiter_bytes(65_536):  # unpacked piece by piece
             body += chunk
@@ -211,21 +211,22 @@ class HttpRetriever:
     def _may_ask(self, address: _Address) -> bool:
         return self._allow_private or all(map(_public, _embedded(address)))
 
-    def _connections(self) -> "httpx2.AsyncClient":
-        httpx = _import()
-        return httpx.AsyncClient(
+    def _connections(self) -> "httpx.AsyncClient":
+        lib = _import()
+        client: httpx.AsyncClient = lib.AsyncClient(
             verify=self._tls or ssl.create_default_context(),
             trust_env=False,
             follow_redirects=False,
             timeout=None,  # each try has its own
-            limits=httpx.Limits(max_connections=_MOST_CONNECTIONS),
+            limits=lib.Limits(max_connections=_MOST_CONNECTIONS),
         )
+        return client
 
 
 class _Client:
     """The connections of one event loop and how many hold them."""
 
-    def __init__(self, connections: "httpx2.AsyncClient") -> None:
+    def __init__(self, connections: "httpx.AsyncClient") -> None:
         self.connections = connections
         self.users = 0
 
@@ -240,10 +241,10 @@ class _TryAgain(Exception):
 
 def _import() -> Any:
     try:
-        import httpx2
+        import httpx
     except ImportError:
         raise MissingExtra("Asking a search server", "search") from None
-    return httpx2
+    return httpx
 
 
 def _literal(host: str) -> _Address | None:

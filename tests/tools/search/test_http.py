@@ -353,6 +353,6 @@ def test_certificates_are_checked_against_the_name(certificate: Path) -> None:
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "httpx2", None)
+    monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(MissingExtra, match=r"interlace\[search\]"):
         HttpRetriever("http://example.org/")
