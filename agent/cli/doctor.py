@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...tools.errors import UsageError
 from .ending import guarded, print_json
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ def report(path: str | Path, format: str = "retool") -> Report:
     from ...rollout.formats import FORMATS, Encoder
     from ...rollout.formats.sample import sample_tools
     from ...rollout.tokenizer import Tokenizer
+    from ...tools.errors import UsageError
 
     if format not in FORMATS:
         raise UsageError(f"no format {format!r}; there are {', '.join(FORMATS)}")

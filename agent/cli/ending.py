@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 import typer
 
-from ...tools.errors import InterlaceError
-
 __all__ = [
     "EXIT_CODES",
     "JSON_VERSION",
@@ -128,13 +126,6 @@ def guarded(*, json: bool = False, debug: bool = False) -> Iterator[None]:
         sys.stdout.flush()
     except (typer.Exit, typer.Abort):
         raise
-    except InterlaceError as error:
-        if debug:
-            traceback.print_exc()
-        tell(str(error))
-        if json:
-            print_json({"answer": None, "stop": None, "error": str(error)})
-        raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         # Nobody reads on (`| head -1`). What is still buffered must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -146,11 +137,23 @@ def guarded(*, json: bool = False, debug: bool = False) -> Iterator[None]:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        tell(
-            f"a bug in interlace: {type(error).__name__}: {error}"
-            + ("" if debug else " (please report it with what --debug prints)")
-        )
-        raise typer.Exit(Exit.BUG) from None
+        raise typer.Exit(_told(error, json=json, debug=debug)) from None
+
+
+def _told(error: Exception, *, json: bool, debug: bool) -> int:
+    """Say what went wrong and return the exit code."""
+    from ...tools.errors import (
+        InterlaceError,
+    )  # here: it takes the tools along, a fifth of a second
+
+    if not isinstance(error, InterlaceError):
+        more = "" if debug else " (please report it with what --debug prints)"
+        tell(f"a bug in interlace: {type(error).__name__}: {error}{more}")
+        return Exit.BUG
+    tell(str(error))
+    if json:
+        print_json({"answer": None, "stop": None, "error": str(error)})
+    return error.exit_code
 
 
 def tell(sentence: str) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...tools.errors import UsageError
 from .ending import Exit, guarded, print_json, run_to_end
 from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
 from .run import load, warnings
@@ -79,10 +78,10 @@ def rollout(
 
 def _check(job: Job) -> None:
     """Find what would be in the way at the end before the work begins."""
+    from ...tools.errors import MissingExtra, UsageError
+
     if job.parquet is not None:
         import importlib.util
-
-        from ...tools.errors import MissingExtra
 
         if importlib.util.find_spec("pyarrow") is None:
             raise MissingExtra("--parquet", "parquet")
@@ -189,6 +188,8 @@ class _Rollout:
             self._last[episode.id] = _Line.of(episode)
 
     def _check(self, episode: "Episode", model: str, format: str | None) -> None:
+        from ...tools.errors import UsageError
+
         for one in episode.trajectories:
             if one.policy != model or format not in (None, one.format):
                 raise UsageError(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...tools.errors import UsageError
 from .ending import Exit, guarded, print_json, run_to_end
 from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
 
@@ -44,6 +43,8 @@ def run(
 
 
 def _question(given: str | None) -> str:
+    from ...tools.errors import UsageError
+
     if given is None and sys.stdin.isatty():
         raise UsageError('there is no question: interlace run "What is 17 * 23?"')
     text = given

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...tools.errors import DataError
 from .ending import guarded, print_json
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ def _chain(first: "Episode", rest: "Iterator[Episode]") -> "Iterator[Episode]":
 def _select(file: Path, selection: Selection) -> "Iterator[Episode]":
     """The episodes asked for; raises DataError where there is none."""
     from ...rollout.store import read_episodes
+    from ...tools.errors import DataError
 
     episodes = read_episodes(file)
     if selection.episode is not None:
