@@ -75,6 +75,8 @@ _SECOND = {
 }
 _LOOKS = {
     "small_sum": "{a} and {b} make {answer}.",
+    "larger": "I compare {a} and {b}.",
+    "smaller": "I compare {a} and {b}.",
     "first_of_two": "The text says so.",
     "second_of_two": "The text says so.",
     "parity": "I look at the last digit, {last}.",
@@ -99,16 +101,8 @@ def plan(task: Task, rng: random.Random, *, first: bool | None = None) -> str:
 def look(task: Task, rng: random.Random) -> str:
     """What one thinks where a look at the question is enough."""
     numbers = task.data["numbers"]
-    if task.data["kind"] in ("larger", "smaller"):
-        return _comparison(str(numbers["a"]), str(numbers["b"]))
     text = _LOOKS[task.data["kind"]].format(**numbers, answer=task.answer, last=numbers["a"] % 10)
     return f"No tool is needed. {text}" if rng.random() < 0.3 else text
-
-
-def _comparison(a: str, b: str) -> str:
-    if len(a) != len(b):
-        return f"{a} has {len(a)} digits and {b} has {len(b)}."
-    return f"{a} begins with {a[0]} and {b} with {b[0]}."
 
 
 def call_text(format: str, code: str) -> str:

@@ -56,9 +56,7 @@ def save_weights(model: "PreTrainedModel", folder: Path) -> None:
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    file = folder / "model.safetensors"
-    save_model(model, str(file), metadata={"format": "pt"})
-    file.chmod(0o644)  # the library lets nobody else read it
+    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
 def load_checkpoint(

@@ -15,8 +15,6 @@ from ..generators import Arithmetic
 __all__ = ["DRILL", "FORMAT_NAMES", "FULL", "Lesson", "demonstrations", "ledgers", "texts"]
 
 FORMAT_NAMES = ("retool", "hermes")
-WITHOUT_TOOL = 0.4
-"""The share of problems that need no tool: more than in tests, since they take longer to learn."""
 SESSION = 200
 """Conversations that share one session of the tool, whose start costs half a second."""
 
@@ -52,7 +50,7 @@ async def demonstrations(
     progress: Callable[[int], None] | None = None,
 ) -> list[Demonstration]:
     """`count` conversations on training problems, the formats in turn. Runs all their code."""
-    tasks = iter(Arithmetic(seed, "train", without_tool=WITHOUT_TOOL))
+    tasks = iter(Arithmetic(seed, "train"))
     made: list[Demonstration] = []
     while len(made) < count:
         async with tool.session() as session:
