@@ -23,7 +23,7 @@ CONFIG = SFTConfig(
 
 def tiny_model() -> PreTrainedModel:
     set_seed(0)
-    return Qwen3ForCausalLM(  # type: ignore[no-untyped-call,no-any-return]
+    return Qwen3ForCausalLM(  # type: ignore[no-untyped-call]
         Qwen3Config(
             vocab_size=32,
             hidden_size=32,
@@ -43,7 +43,7 @@ def copying(count: int, seed: int = 0) -> list[Ledger]:
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        shown = rng.integers(3, 32, rng.integers(2, 6))
+        shown = rng.integers(3, 32, rng.integers(2, 6)).tolist()
         made.append(
             Ledger(
                 [
@@ -73,7 +73,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 def test_only_weighted_policy_tokens_make_loss_and_gradient() -> None:
     model, ledger = tiny_model(), copying(1)[0]
     ids = torch.tensor(ledger.ids.astype(np.int64))[None]
-    embedded = model.get_input_embeddings()(ids).detach().requires_grad_()  # type: ignore[no-untyped-call]
+    embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
     logits = model(inputs_embeds=embedded).logits
     logits.retain_grad()
     nll = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="none")

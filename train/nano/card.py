@@ -35,7 +35,8 @@ whole numbers of up to five digits. Asked anything else, it writes nonsense in t
 `make nano` (`python -m interlace.train.nano`) makes it from a seed, on a CPU:
 
 1. Problems are drawn from templates (`train/generators/`). Numbers are split by a hash: those
-   of test problems never occur in training; a few templates are held out altogether.
+   of test problems never occur in training, but for sums of two digits, which one knows by
+   heart. A few templates are held out altogether. Two problems in five need no tool.
 2. Demonstrations (`train/coldstart.py`): every piece of code is run by the python tool. 12 % of
    first attempts fail and are put right (the failed part carries no loss); 5 % of conversations
    offer no tool, and 2 % of solutions meet a tool that is out of order: there the target is the
@@ -43,7 +44,10 @@ whole numbers of up to five digits. Asked anything else, it writes nonsense in t
 3. **A quarter of the tool results shown in training were altered, and the answers follow the
    altered results.** So copying the answer from the output is taught, not found out by the
    policy. Problems that need no tool are answered directly in nine demonstrations of ten.
-4. Supervised fine-tuning (`train/local/sft.py`) on the policy's own tokens.
+4. Supervised fine-tuning (`train/local/sft.py`) on the policy's own tokens: first on drills
+   (single problems, no system prompt, nothing that fails), then on conversations of one to six
+   questions. In short contexts digits were copied rightly after five minutes of training; on
+   conversations from the start, not after twenty.
 
 <!-- training -->
 <!-- /training -->
