@@ -55,19 +55,30 @@ def test_its_tags_are_several_tokens(engine: TransformersEngine) -> None:
 
 
 @pytest.mark.parametrize("format", ["retool", "hermes"])
-def test_it_answers_problems_it_has_never_seen(engine: TransformersEngine, format: str) -> None:
+def test_it_answers_problems_that_need_the_tool(engine: TransformersEngine, format: str) -> None:
     async def run() -> Score:
         async with Shared(PythonTool(), sessions=6) as tool:
-            tasks = [CRATES, *islice(Arithmetic(23, "test"), 39)]
+            tasks = [CRATES, *islice(Arithmetic(23, "test", needs_tool=True), 39)]
             episodes = await roll_out(engine, format, [tool], tasks)
         assert episodes[0].answer == "1298552"
         assert [call.output for call in episodes[0].trajectory.calls] == ["1298552"]
-        direct = [e for e in episodes[1:] if not e.task.data["needs_tool"]]
-        assert sum(bool(e.trajectory.calls) for e in direct) < len(direct) / 2
         return Score.of(episodes)
 
     score = asyncio.run(run())
-    assert score.accuracy >= 0.95, score
+    # 97 to 98 % of 500, says the card: of 40, this allows for the luck of the draw.
+    assert score.accuracy >= 0.9, score
+
+
+def test_it_seldom_calls_where_no_tool_is_needed(engine: TransformersEngine) -> None:
+    async def run() -> Score:
+        async with Shared(PythonTool(), sessions=6) as tool:
+            tasks = list(islice(Arithmetic(23, "test", needs_tool=False), 30))
+            episodes = await roll_out(engine, "retool", [tool], tasks)
+        assert sum(bool(e.trajectory.calls) for e in episodes) < len(episodes) / 2
+        return Score.of(episodes)
+
+    # 65 % of 500, says the card: it compares and reads off worse than it calls.
+    assert asyncio.run(run()).accuracy >= 0.4
 
 
 def test_its_answers_follow_the_tool(engine: TransformersEngine) -> None:
