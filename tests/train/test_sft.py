@@ -23,7 +23,7 @@ CONFIG = SFTConfig(
 
 def tiny_model() -> PreTrainedModel:
     set_seed(0)
-    return Qwen3ForCausalLM(  # type: ignore[no-untyped-call]
+    return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=32,
             hidden_size=32,
