@@ -19,10 +19,10 @@ import numpy as np
 
 from ..tools import ErrorKind, ToolResult, ToolSession
 from ..tools.errors import InterlaceError
-from .conversation import Conversation
 from .engines.base import EngineError, Request
 from .events import CallFinished, CallStarted, Event, Finished, Listener, Notice, PolicyText
 from .formats import Call, Parsed
+from .history import History
 from .ledger import Span
 from .policy import Policy
 from .tokenizer import TextStream, Tokenizer
@@ -67,7 +67,7 @@ class Rollout:
         self._listener = listener
         self._sessions: dict[str, ToolSession] = {}
         self._stack = AsyncExitStack()
-        self._conversation = Conversation(policy)
+        self._history = History(policy)
         # Of the question that is being answered:
         self._first_turn = 0  # its first turn, among the trajectory's
         self._first_token = 0  # where its response begins in the ledger
@@ -109,13 +109,13 @@ class Rollout:
                 str(error) if named else f"{type(error).__name__}: {error}"
             )
         finally:
-            self._conversation.remember(question, trajectory, self._first_turn)
+            self._history.remember(question, trajectory, self._first_turn)
             self._emit(Finished(trajectory.stop or StopReason.INFRASTRUCTURE, trajectory.answer))
         return trajectory
 
     def _open(self, question: str) -> None:
         trajectory = self.trajectory
-        left_out = self._conversation.open(question, trajectory)
+        left_out = self._history.open(question, trajectory)
         if left_out:
             self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
         self._first_turn = len(trajectory.turns)

@@ -7,21 +7,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .agent import Agent
     from .rollout.engines.base import Sampling
     from .rollout.limits import Limits
     from .rollout.task import Task
-    from .tools import Tool, ToolResult
+    from .tools import PythonTool, Tool, ToolResult, tool
     from .tools.errors import InterlaceError
 
-__all__ = ["InterlaceError", "Limits", "Sampling", "Task", "Tool", "ToolResult"]
+__all__ = [
+    "Agent",
+    "InterlaceError",
+    "Limits",
+    "PythonTool",
+    "Sampling",
+    "Task",
+    "Tool",
+    "ToolResult",
+    "tool",
+]
 
 _HOMES = {
+    "Agent": "agent",
     "InterlaceError": "tools.errors",
     "Limits": "rollout.limits",
+    "PythonTool": "tools",
     "Sampling": "rollout.engines.base",
     "Task": "rollout.task",
     "Tool": "tools",
     "ToolResult": "tools",
+    "tool": "tools",
 }
 
 

@@ -5,10 +5,10 @@ from .ledger import Ledger, Span
 from .policy import Policy
 from .trajectory import Trajectory
 
-__all__ = ["Conversation"]
+__all__ = ["History"]
 
 
-class Conversation:
+class History:
     """The questions and replies of one trajectory as messages, beside its ledgers.
 
     As long as it goes, a later question is appended to the ledger that is open, and these messages
