@@ -7,11 +7,13 @@ import subprocess
 import weakref
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base import Unforkable
 from ..errors import ToolUnavailable
+from .files import read_inside, write_inside
+from .interpreter import CellError, Died
 from .launch import end_process, start_process
 from .output import CellOutput
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import zmq.asyncio
     from jupyter_client.asynchronous.client import AsyncKernelClient
 
-__all__ = ["MESSAGE_BYTES", "CellError", "Kernel", "KernelDied"]
+__all__ = ["MESSAGE_BYTES", "Kernel"]
 
 START_SECONDS = 60.0
 IDLE_SECONDS = 2.0
@@ -30,18 +32,6 @@ FLOOD_CHARACTERS = 50_000_000
 """Output of one cell at which the kernel is taken to have lost its own bounds, and is killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class CellError:
-    """What a cell raised: the exception's class, and the text of its traceback."""
-
-    name: str
-    text: str
-
-
-class KernelDied(Exception):
-    """The kernel's process ended; the message says how."""
-
-
 class Kernel:
     """A running kernel. Made by `start`; freed by `close`, or when collected, or at exit."""
 
@@ -50,6 +40,7 @@ class Kernel:
     ) -> None:
         self._client = client
         self._sockets = sockets
+        self._work = sockets.parent / "work"
         self._running: asyncio.Task[CellError | None] | None = None
         self._flooded = False
         self._process = process
@@ -85,7 +76,7 @@ class Kernel:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await kernel._unless_dead(kernel._connect())
-        except (KernelDied, TimeoutError) as error:
+        except (Died, TimeoutError) as error:
             reason = kernel._failure() or str(error) or f"no answer in {START_SECONDS:g} s"
             kernel.close()
             raise ToolUnavailable(f"a Python kernel can't be started: {reason}") from error
@@ -117,7 +108,7 @@ class Kernel:
     async def execute(self, code: str, output: CellOutput) -> CellError | None:
         """Run a cell to its end, its output collected in `output`; the error it raised, if any.
 
-        Raises `KernelDied`. A cancelled caller leaves the cell running: `interrupt` or `close`.
+        Raises `Died`. A cancelled caller leaves the cell running: `interrupt` or `close`.
         """
         task = asyncio.create_task(self._execute(code, output))
         self._running = task
@@ -136,6 +127,18 @@ class Kernel:
         )
         died.cancel()
         return self._running.done() and self.alive
+
+    async def fork(self, place: Path) -> "Kernel":
+        """Raises `Unforkable`: its threads and sockets can't be copied."""
+        raise Unforkable("a Jupyter kernel can't be copied")
+
+    async def read_file(self, path: str) -> bytes:
+        """A file's content; see `Interpreter`."""
+        return await asyncio.to_thread(read_inside, self._work, path)
+
+    async def write_file(self, path: str, data: bytes) -> None:
+        """Make or replace a file; see `Interpreter`."""
+        await asyncio.to_thread(write_inside, self._work, path, data)
 
     def close(self) -> None:
         """Kill the process and free sockets and files. May be called again."""
@@ -206,7 +209,7 @@ class Kernel:
                 self._process.kill()
 
     async def _unless_dead(self, work: Awaitable[object]) -> None:
-        """Wait for `work`; raises `KernelDied` if the process ends first."""
+        """Wait for `work`; raises `Died` if the process ends first."""
         task = asyncio.ensure_future(work)
         died = asyncio.create_task(self._died.wait())
         try:
@@ -214,7 +217,7 @@ class Kernel:
             if task.done():
                 task.result()
                 return
-            raise KernelDied(self.ending())
+            raise Died(self.ending())
         finally:
             task.cancel()
             died.cancel()

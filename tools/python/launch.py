@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
 
-__all__ = ["Folder", "end_process", "kernel_environment", "start_process"]
+__all__ = [
+    "Folder",
+    "descendants",
+    "end_process",
+    "end_trees",
+    "kernel_environment",
+    "start_process",
+]
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 """The variables of our own environment that a kernel gets, by exact name: none holds a secret."""
@@ -154,18 +161,30 @@ def end_process(process: subprocess.Popen[bytes], owner: int) -> None:
     """
     if process.returncode is not None or os.getpid() != owner:
         return
+    stopped = stop_trees([process.pid])
+    _send(os.killpg, process.pid, signal.SIGKILL)  # not reaped yet: the number is still its own
+    for pid in stopped:
+        _send(os.kill, pid, signal.SIGKILL)
+    process.wait()
+
+
+def end_trees(roots: Iterable[int]) -> None:
+    """Kill these processes with all that they started."""
+    for pid in stop_trees(roots):
+        _send(os.kill, pid, signal.SIGKILL)
+
+
+def stop_trees(roots: Iterable[int]) -> set[int]:
+    """Stop these processes with all that they started, before any of them can start another."""
     stopped: set[int] = set()
-    for _ in range(_STOP_ROUNDS):  # stop them all first, so that none starts another
-        running = {process.pid, *_descendants(process.pid)} - stopped
+    for _ in range(_STOP_ROUNDS):
+        running = {pid for root in roots for pid in (root, *descendants(root))} - stopped
         for pid in running:
             _send(os.kill, pid, signal.SIGSTOP)
         if not running:
             break
         stopped |= running
-    _send(os.killpg, process.pid, signal.SIGKILL)  # not reaped yet: the number is still its own
-    for pid in stopped:
-        _send(os.kill, pid, signal.SIGKILL)
-    process.wait()
+    return stopped
 
 
 def _send(send: Callable[[int, int], None], pid: int, signum: int) -> None:
@@ -173,9 +192,10 @@ def _send(send: Callable[[int, int], None], pid: int, signum: int) -> None:
         send(pid, signum)
 
 
-def _descendants(pid: int) -> Iterable[int]:
+def descendants(pid: int) -> Iterable[int]:
+    """The children of a process, and theirs."""
     with suppress(OSError):
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in children.read_text().split():
                 yield int(child)
-                yield from _descendants(int(child))
+                yield from descendants(int(child))

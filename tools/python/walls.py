@@ -59,6 +59,11 @@ class Walls:
     own_user: bool
     """Whether each session has a user id of its own (ours is root's, and gives it one)."""
 
+    @property
+    def counts_processes(self) -> bool:
+        """Whether the kernel holds the limit on processes: it counts per user and namespace."""
+        return self.tier == "full" or self.own_user
+
 
 def drop(walls: Walls, user: int) -> None:
     """Give up all privilege for good, as user `user` where sessions have one of their own.
@@ -111,7 +116,7 @@ def confine(walls: Walls, folder: str) -> None:
         ("RLIMIT_MEMLOCK", 65_536),
         ("RLIMIT_MSGQUEUE", 0),
     ):
-        if name == "RLIMIT_NPROC" and walls.tier != "full" and not walls.own_user:
+        if name == "RLIMIT_NPROC" and not walls.counts_processes:
             continue  # it would count all that the user does elsewhere
         resource.setrlimit(getattr(resource, name), (limit, limit))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # "file too large" is an error, not the end

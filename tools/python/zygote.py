@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import cells, namespaces, walls, worker
+from . import cells, launch, namespaces, walls, worker
 
 __all__ = ["main"]
 
@@ -30,10 +30,12 @@ MESSAGE = 65_536
 FOLDERS = ("work", *walls.SHARED)
 
 
-def main() -> None:
-    """Read the settings (one JSON argument), get ready, say so, and serve until the end."""
-    settings = json.loads(sys.argv[1])
-    control = socket.socket(fileno=settings["control"])
+def main(fd: int) -> None:
+    """Hear the settings from the socket `fd`, get ready, say so, and serve until the end."""
+    control = socket.socket(fileno=fd)
+    settings, _ = _heard(control)
+    if settings is None:
+        return
     try:
         zygote = Zygote(control, settings)
     except BaseException as error:
@@ -170,22 +172,19 @@ class Keeper:
         walls.drop(around, user)
 
     def serve(self) -> None:
-        """Do what the owner asks; when the owner is gone, go, and take everything along."""
+        """Start workers; when the owner is gone, go, and take everything along."""
         signal.signal(signal.SIGCHLD, self._report)
         _tell(self._link, {"ready": os.getpid()})
         while True:
             message, fds = _heard(self._link)
             if message is None:
-                self._clear()
+                self._end_all()
                 os._exit(0)
-            if message["do"] == "clear":
-                self._clear()
-            elif message["do"] == "worker":
-                self._fork_worker(*fds)
-                for fd in fds:
-                    os.close(fd)
+            self._fork_worker(*fds, message["folder"])
+            for fd in fds:
+                os.close(fd)
 
-    def _fork_worker(self, channel: int, output: int) -> None:
+    def _fork_worker(self, channel: int, output: int, folder: str) -> None:
         keeper = os.getpid()
         if os.fork():
             return
@@ -197,7 +196,7 @@ class Keeper:
                 walls.drop(self._walls, self._user)
             os.setsid()
             walls.quieten(keeper)
-            worker.run(self._shell, channel, output, self._walls, self._folder)
+            worker.run(self._shell, channel, output, self._walls, self._folder, folder)
         except BaseException:
             worker.fail(channel, traceback.format_exc())
         finally:
@@ -209,11 +208,10 @@ class Keeper:
             with suppress(OSError):
                 _tell(self._link, {"ended": pid, "status": status})
 
-    def _clear(self) -> None:
-        """Kill every other process of the session."""
-        if os.getpid() == 1:  # of a process namespace: nothing outside can be meant
-            with suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)
+    def _end_all(self) -> None:
+        """Kill every other process of the session; the kernel does, where it has a namespace."""
+        if self._walls.tier != "full":
+            launch.end_trees(launch.descendants(os.getpid()))
 
     def _make_folders(self, fonts: str) -> None:
         for name in FOLDERS:

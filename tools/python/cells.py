@@ -1,0 +1,245 @@
+"""Cells with a notebook's meaning, run in a worker: IPython's shell, without a kernel around it.
+
+What a cell shows goes to a `sink`: text to the file descriptor, displays as messages. Errors read
+as they do in kernel.py, whose functions write them.
+"""
+
+# IPython's classes are changed here, and typed differently from version to version.
+# mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined"
+
+import asyncio
+import base64
+import builtins
+import getpass
+import io
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.profiledir import ProfileDir
+from traitlets.config import Config
+
+from . import kernel
+
+__all__ = ["Shell", "Sink", "Stream", "make_shell"]
+
+
+class Sink(Protocol):
+    """Where displays go."""
+
+    def show(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Send one message of a notebook's output channel."""
+        ...
+
+
+class Displays(DisplayPublisher):
+    """Sends what is displayed."""
+
+    def publish(
+        self,
+        data: Mapping[str, Any],
+        metadata: object = None,
+        *_: object,
+        update: bool = False,
+        **__: object,
+    ) -> None:
+        self.shell.show("update_display_data" if update else "display_data", data)
+
+    def clear_output(self, wait: bool = False) -> None:
+        self.shell.sink.show("clear_output", {"wait": wait})
+
+
+class Values(DisplayHook):
+    """Sends the value of a cell's last expression."""
+
+    shown: dict[str, Any] | None = None
+
+    def start_displayhook(self) -> None:
+        self.shown = {}
+
+    def write_output_prompt(self) -> None:
+        pass
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: object = None) -> None:
+        self.shown = format_dict
+
+    def finish_displayhook(self) -> None:
+        data, self.shown = self.shown, None
+        if data:
+            self.shell.show("execute_result", data)
+
+
+class Compiler(CachingCompiler):
+    """Names cells as a reader would."""
+
+    def get_code_name(self, raw_code: str, code: str, number: int) -> str:
+        return f"<cell {number}>"
+
+
+class Shell(InteractiveShell):
+    """IPython's shell, with a sink for all it shows."""
+
+    sink: Sink
+    failure: tuple[str, str] | None = None
+    """The class and the traceback of the last error."""
+    failed_to_show = False
+
+    async def run(self, code: str) -> tuple[str, str] | None:
+        """Run one cell; the class of what it raised, and a traceback to read."""
+        self.failure, self.failed_to_show = None, False
+        failed_early = None
+        try:
+            cell = self.transform_cell(code)
+        except Exception:
+            cell, failed_early = code, sys.exc_info()
+        how = {"transformed_cell": cell, "preprocessing_exc_tuple": failed_early}
+        if self.should_run_async(code, **how):
+            work = asyncio.ensure_future(self.run_cell_async(code, store_history=True, **how))
+            with cancelled_by_interrupt(work):
+                result = None
+                try:
+                    result = await work
+                finally:
+                    self.events.trigger("post_execute")
+                    self.events.trigger("post_run_cell", result)
+        else:
+            result = self.run_cell(code, store_history=True)
+        if result.success and not self.failed_to_show:
+            return None
+        error = result.error_before_exec or result.error_in_exec
+        return self.failure or (type(error).__name__, kernel.shown(error))
+
+    def show(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Send a display."""
+        self.sink.show(kind, {"data": {mime: _sendable(value) for mime, value in data.items()}})
+
+    def showtraceback(self, exc_tuple: Any = None, *args: object, **options: object) -> None:
+        kind, error, trace = self._get_exc_info(exc_tuple)
+        self.failure = (kind.__name__, kernel.describe(kind, error, trace))
+        if self.displayhook.shown is not None:
+            self.failed_to_show = True
+
+    def showsyntaxerror(self, *args: object, **options: object) -> None:
+        self.showtraceback()
+
+    def showindentationerror(self) -> None:
+        self.showtraceback()
+
+    def _format_exception_for_storage(self, *_: object, **__: object) -> dict[str, Any]:
+        return {}  # a history of tracebacks that nobody reads, and that is slow to make
+
+    def ask_exit(self) -> None:  # exit() ends the cell, as sys.exit() does, not the worker
+        raise SystemExit
+
+    def system(self, cmd: str) -> None:
+        if cmd.rstrip().endswith("&"):
+            raise OSError("Background processes not supported.")
+        self.system_raw(cmd)
+
+
+class Stream(io.TextIOBase):
+    """sys.stdout and sys.stderr: written through at once, so that all output keeps its order.
+
+    What a thread writes after the cell that started it has ended is dropped.
+    """
+
+    encoding = "UTF-8"
+    errors = "backslashreplace"
+    cell = 0
+    """The number of the cell that runs."""
+
+    def __init__(self, name: str, fd: int, number: int) -> None:
+        super().__init__()
+        self.name = f"<{name}>"
+        self._fd = fd
+        self._number = number
+
+    def write(self, string: str) -> int:
+        if not isinstance(string, str):
+            raise TypeError(f"write() argument must be str, not {type(string).__name__}")
+        if cell_of_thread() == Stream.cell:
+            data = memoryview(string.encode("utf-8", "backslashreplace"))
+            while data:
+                data = data[os.write(self._fd, data) :]
+        return len(string)
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+
+def cell_of_thread() -> int:
+    """The cell that started the current thread; the current one, in the main thread."""
+    return getattr(threading.current_thread(), "_cell", Stream.cell)
+
+
+def make_shell(profile: str, characters: int) -> Shell:
+    """A shell that is ready to be forked: no thread, no file, nothing seen yet.
+
+    `profile`: an empty folder that may be gone when cells run.
+    """
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.displayhook_class = Values
+    config.InteractiveShell.display_pub_class = Displays
+    config.InteractiveShell.compiler_class = Compiler
+    config.InteractiveShell.colors = "nocolor"
+    shell = Shell.instance(config=config, profile_dir=ProfileDir(location=profile))
+    shell.set_hook("show_in_pager", _page, 0)
+    kernel.bound_displays(shell, characters)
+    warnings.filterwarnings("ignore", message="To exit: use 'exit'")
+    builtins.input = _no_input
+    getpass.getpass = _no_getpass
+    start = threading.Thread.start
+
+    def start_and_remember(thread: threading.Thread) -> None:
+        thread._cell = cell_of_thread()
+        start(thread)
+
+    threading.Thread.start = start_and_remember
+    sys.modules["__main__"] = shell.user_module
+    return shell
+
+
+@contextmanager
+def cancelled_by_interrupt(work: "asyncio.Future[Any]") -> Iterator[None]:
+    """While a cell awaits, SIGINT cancels it, where it would else end the event loop."""
+    loop = asyncio.get_running_loop()
+    before = signal.signal(
+        signal.SIGINT, lambda *_: loop.call_soon_threadsafe(work.cancel)
+    )
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _page(shell: Shell, data: object, *_: object, **__: object) -> None:
+    text = data.get("text/plain", "") if isinstance(data, Mapping) else data
+    shell.sink.show("page", {"text": str(text)})
+
+
+def _no_input(prompt: object = "") -> str:
+    raise RuntimeError("input() is not available: there is nobody to type an answer")
+
+
+def _no_getpass(prompt: str = "", stream: object = None) -> str:
+    raise RuntimeError("getpass() is not available: there is nobody to type an answer")
+
+
+def _sendable(value: object) -> object:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

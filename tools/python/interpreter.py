@@ -1,0 +1,92 @@
+"""What the session needs of a process that runs cells, whichever backend it comes from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from ..base import ErrorKind
+from .output import CellOutput
+
+__all__ = ["Backend", "CellError", "Died", "Interpreter"]
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """What a cell raised: the exception's class, and the text of its traceback."""
+
+    name: str
+    text: str
+
+
+class Died(Exception):
+    """The interpreter's process ended; the message says how, as in "it {message}"."""
+
+    def __init__(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
+        super().__init__(how)
+        self.kind = kind
+
+
+class Interpreter(Protocol):
+    """A running interpreter with the state of one session."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs; once false, it is of no more use."""
+        ...
+
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        ...
+
+    async def execute(self, code: str, output: CellOutput) -> CellError | None:
+        """Run a cell to its end, its output collected in `output`; the error it raised, if any.
+
+        Raises `Died`. A cancelled caller leaves the cell running: `interrupt` or `close`.
+        """
+        ...
+
+    async def interrupt(self, seconds: float) -> bool:
+        """Interrupt the cell that runs; whether the process was idle within `seconds`."""
+        ...
+
+    async def fork(self, place: Path) -> "Interpreter":
+        """A copy with all its state, for the new place. Raises `Unforkable`."""
+        ...
+
+    async def read_file(self, path: str) -> bytes:
+        """The content of a file in the working directory. Raises `OSError`."""
+        ...
+
+    async def write_file(self, path: str, data: bytes) -> None:
+        """Make or replace a file in the working directory. Raises `OSError`."""
+        ...
+
+    def close(self) -> None:
+        """End the process and all that it started; the session's files stay. Once or more."""
+        ...
+
+
+class Backend(Protocol):
+    """Starts interpreters of one kind; one for each pool."""
+
+    async def start(self, place: Path) -> Interpreter:
+        """An interpreter for the session at `place`: its first, or the next after one died.
+
+        Raises `ToolUnavailable`.
+        """
+        ...
+
+    def leave(self, place: Path) -> None:
+        """The session at `place` is over: free what it holds beside its interpreter."""
+        ...
+
+    def details(self) -> Mapping[str, JsonValue]:
+        """What is told with every result."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything."""
+        ...

@@ -1,0 +1,150 @@
+"""Putting together what a sandboxed cell shows: text from a pipe, messages from a channel.
+
+Both come from a process that runs a model's code, so nothing in them is trusted: lengths are
+checked before anything is kept, and what makes no sense is a `ProtocolError`, which ends the
+process. Whatever it says, it can change nothing but the text of its own observation.
+"""
+
+import codecs
+import json
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from .interpreter import CellError
+from .output import CellOutput
+
+__all__ = ["Frames", "ProtocolError", "Transcript"]
+
+LONGEST_MESSAGE = 16_000_000
+FLOOD_BYTES = 50_000_000
+"""Bytes of displays of one cell at which its process is taken to have lost its own bounds."""
+
+
+class ProtocolError(Exception):
+    """A process sent what no worker sends."""
+
+
+class Frames:
+    """Cuts a stream of bytes into messages: four bytes of length, then a JSON object."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
+        """The messages that are complete now, and their sizes. Raises `ProtocolError`."""
+        self._bytes += data
+        while len(self._bytes) >= 4:
+            (size,) = struct.unpack_from(">I", self._bytes)
+            if size > LONGEST_MESSAGE:
+                raise ProtocolError(f"a message of {size:,} bytes")
+            if len(self._bytes) < 4 + size:
+                return
+            body = bytes(self._bytes[4 : 4 + size])
+            del self._bytes[: 4 + size]
+            yield _parsed(body), size
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("a message that is no JSON") from error
+    if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
+        raise ProtocolError("a message without a kind")
+    return message
+
+
+class Transcript:
+    """One request and what comes back for it.
+
+    In the text stands a mark where the cell begins, and one for each message. The text before the
+    first mark was printed after the last cell's end and belongs to nobody.
+    """
+
+    def __init__(self, number: str, output: CellOutput | None) -> None:
+        """`number` names the request in marks and messages; `output` is None if it is no cell."""
+        self._number = number
+        self._mark = f"\0{number}\0".encode()
+        self._output = output
+        self._text = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._messages: deque[dict[str, Any]] = deque()
+        self._begun = output is None
+        self._at_mark = False
+        self._displayed = 0
+        self.answer: dict[str, Any] | None = None
+        """The content of the message that ended it."""
+
+    def add_text(self, data: bytes) -> None:
+        """Take in what came through the pipe. Raises `ProtocolError`."""
+        if self._output is not None and self.answer is None:
+            self._text += data
+            self._advance()
+            if self._at_mark and len(self._text) > LONGEST_MESSAGE:
+                raise ProtocolError("a mark without its message")
+
+    def add_message(self, message: dict[str, Any], size: int) -> None:
+        """Take in a message of `size` bytes. Raises `ProtocolError`."""
+        if message.get("id") != self._number or not isinstance(message.get("content"), dict):
+            raise ProtocolError("a message that answers no request")
+        self._displayed += size
+        if self._displayed > FLOOD_BYTES:
+            raise ProtocolError(f"more than {FLOOD_BYTES:,} bytes of displays")
+        self._messages.append(message)
+        self._advance()
+
+    def end_text(self) -> None:
+        """The process is gone: what is left of its text is all there will be."""
+        if self._output is not None and self._begun and self.answer is None:
+            self._write(self._text, final=True)
+            self._text = b""
+
+    def error(self) -> CellError | None:
+        """The error that the answer tells of, if it does."""
+        failure = (self.answer or {}).get("error")
+        if failure is None:
+            return None
+        if not isinstance(failure, list) or len(failure) != 2:
+            raise ProtocolError("an answer of the wrong form")
+        return CellError(str(failure[0]), str(failure[1]))
+
+    def _advance(self) -> None:
+        if self._output is None:
+            while self._messages and self.answer is None:
+                self._take(self._messages.popleft())
+            return
+        while self.answer is None:
+            if self._at_mark:
+                if not self._messages:
+                    return
+                self._at_mark = False
+                self._take(self._messages.popleft())
+                continue
+            before, mark, after = self._text.partition(self._mark)
+            if not mark:
+                keep = len(self._mark) - 1
+                done, self._text = self._text[:-keep], self._text[-keep:]
+                self._write(done)
+                return
+            self._write(before, final=True)
+            self._text = after
+            self._at_mark, self._begun = self._begun, True
+
+    def _write(self, data: bytes, final: bool = False) -> None:
+        if self._begun and self._output is not None:
+            text = self._decoder.decode(data, final)
+            if text:
+                self._output.add("stream", {"text": text})
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind, content = message["kind"], message["content"]
+        if kind == "done":
+            self.answer = content
+        elif self._output is None:
+            raise ProtocolError("a display without a cell")
+        elif kind == "page":
+            self._output.page(str(content.get("text", "")))
+        else:
+            self._output.add(kind, content)
