@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class Tokens:
     again: int = 0
 
 
-def nano() -> Qwen3ForCausalLM:
+def nano() -> Any:
     """A model of the nano policy's size with random weights."""
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -66,7 +67,8 @@ def nano() -> Qwen3ForCausalLM:
         eos_token_id=None,
         bos_token_id=None,
     )
-    return Qwen3ForCausalLM(config).eval()
+    model: Any = Qwen3ForCausalLM
+    return model(config).eval()
 
 
 def words(folder: Path) -> Tokenizer:
@@ -109,7 +111,7 @@ async def interleaved(engine: TransformersEngine, load: Load, run: int) -> Token
     return tokens
 
 
-def static(model: Qwen3ForCausalLM, load: Load) -> None:
+def static(model: Any, load: Load) -> None:
     """The same prompts and the same number of sampled tokens in one call of `generate`."""
     ids = torch.randint(0, VOCABULARY, (load.sequences, load.prompt))
     with torch.inference_mode():

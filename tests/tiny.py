@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Fast
@@ -49,6 +50,7 @@ def checkpoint(folder: Path, kind: str = "qwen3", seed: int = 0, **config: objec
         "pad_token_id": None,
     }
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(settings | config)))
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(AutoConfig.for_model(kind, **(settings | config)))
     model.save_pretrained(folder)
     return folder

@@ -133,7 +133,7 @@ def _print_span(
         mark = "" if weight == 1 else f"*{weight:g}"
     text = str(span.ids.tolist()) if tokenizer is None else tokenizer.decode(span.ids)
     label = f"{span.source.value:<6} {len(span):>5} {mark:<4}│ "
-    for number, line in enumerate(printable(text).split("\n")):
+    for number, line in enumerate(printable(text).removesuffix("\n").split("\n")):
         row = Text(label if not number else " " * (len(label) - 2) + "│ ", "dim")
         console.print(row.append(line, style), soft_wrap=True)
 

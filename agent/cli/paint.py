@@ -60,7 +60,7 @@ class Painter:
             if end:
                 yield from self._piece(text[:end])
             text = text[end:]
-            if found is None or (text == found[0] and _may_go_on(text, marks)):
+            if found is None or _may_go_on(text, marks):
                 self._held = text
                 return
             self._pass(found[0])
@@ -101,6 +101,6 @@ def _beginning(text: str, marks: tuple[str, ...]) -> int:
     return 0
 
 
-def _may_go_on(found: str, marks: tuple[str, ...]) -> bool:
-    """Whether a longer mark begins with the one that stands at the end."""
-    return any(mark != found and mark.startswith(found) for mark in marks)
+def _may_go_on(text: str, marks: tuple[str, ...]) -> bool:
+    """Whether what is there is the beginning of a mark that is longer still."""
+    return any(mark != text and mark.startswith(text) for mark in marks)

@@ -93,7 +93,8 @@ async def _report(
     if result.stop is StopReason.INFRASTRUCTURE or (
         result.stop is not StopReason.ANSWERED and not output.quiet
     ):
-        screen.say(why_no_answer(result), "error")
+        failed = result.stop is StopReason.INFRASTRUCTURE
+        screen.say(f"[{why_no_answer(result)}]", "error" if failed else "notice")
     if not output.quiet:
         screen.say(usage_line(result), "dim")
 

@@ -26,6 +26,8 @@ __all__ = ["Batch", "BrokenModel", "Row"]
 
 # New context tokens computed in one step, at most: a long prompt does not hold up the others.
 _FILL = 2048
+# Contexts that begin with this many tokens in common share what is held of them.
+_SHARE = 32
 # Uniform numbers drawn from a row's generator at a time.
 _DRAWS = 64
 
@@ -56,11 +58,14 @@ class Row:
     """Sampled tokens that were given out."""
     keep: bool = True
     """Whether the cache is kept when the request is over."""
+    head: bytes = field(init=False)
+    """The first ids, to find the rows that begin like it."""
     generator: np.random.Generator = field(init=False)
     draws: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """A stream of uniform numbers of its own: another one for each turn of a trajectory."""
+        self.head = self.request.ids[:_SHARE].tobytes()
         seed = self.request.sampling.seed
         entropy = None if seed is None else (seed % 2**64, len(self.request.ids))
         self.generator = np.random.default_rng(entropy)
@@ -130,16 +135,36 @@ class Batch:
 
     def admit(self, row: Row) -> None:
         """Add a request, with what is still held of its context."""
-        ids = row.request.ids
+        # The last token is computed in any case: its logits are what is sampled from.
+        ids = row.request.ids[:-1]
         row.version = self.version
         kept = self._pop(row.request.context)
-        if kept is not None:
-            # The last token is computed in any case: its logits are what is sampled from.
-            row.held = row.cached = _common(kept.ids, ids[:-1])
-        self._reserve(len(self.rows) + 1, max(row.held, 1))
-        if kept is not None:
-            self._cache.put(len(self.rows), kept.values[:, :, :, : row.held])
+        own = 0 if kept is None else _common(kept.ids, ids)
+        shared, source = max(
+            ((min(common, self.rows[at].held), at) for common, at in self._relatives(ids)),
+            default=(0, 0),
+        )
+        row.held = row.cached = max(own, shared)
+        at = len(self.rows)
+        self._reserve(at + 1, max(row.held, 1))
+        if shared > own:
+            self._cache.move(source, at, shared)
+        elif kept is not None:
+            self._cache.put(at, kept.values[:, :, :, :own])
         self.rows.append(row)
+
+    def better_later(self, row: Row) -> bool:
+        """Whether a row that is being filled will soon hold far more of this context than is held
+        now: the samples of one prompt come together, and it is computed once.
+        """
+        ids = row.request.ids[:-1]
+        kept = self._kept.get(row.request.context or "")
+        now = 0 if kept is None else _common(kept.ids, ids)
+        later = 0
+        for common, at in self._relatives(ids):
+            now = max(now, min(common, self.rows[at].held))
+            later = max(later, common)
+        return later - now >= _SHARE
 
     def remove(self, row: Row) -> None:
         """Take a request out; what its context holds is kept for the next one."""
@@ -246,6 +271,15 @@ class Batch:
             counts.append(count)
             left -= count
         return np.array(counts, np.int64)
+
+    def _relatives(self, ids: Ids) -> list[tuple[int, int]]:
+        """Running rows whose contexts begin like this one: (tokens in common, row)."""
+        head = ids[:_SHARE].tobytes()
+        return [
+            (_common(row.request.ids, ids), at)
+            for at, row in enumerate(self.rows)
+            if len(ids) >= _SHARE and row.head == head
+        ]
 
     def _sampler_of(self, rows: list[Row]) -> Sampler:
         if self._sampler is None or self._sampler[0] != rows:

@@ -101,7 +101,11 @@ def _compare(driven: Driven) -> None:
     for counts in ((5, 2), (2, 5)):
         try:
             logits = batch.forward(rows, np.array(counts), 0)
-        except (TypeError, AttributeError, ValueError) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, AttributeError, ValueError, RuntimeError) as error:
+            if isinstance(error, Undrivable):
+                raise
             raise Undrivable("it does not take packed contexts") from error
         for row, count in zip(rows, counts, strict=True):
             row.held += count

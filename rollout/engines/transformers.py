@@ -31,7 +31,8 @@ class TransformersEngine:
     its `context` ends, the keys and values of that context are kept, so that the next request of
     the trajectory computes only what is new; the longest beginning that both have in common is
     reused, so a wrong guess costs time, never truth. Kept contexts go, the longest unused first,
-    when they take more than `kept_bytes`.
+    when they take more than `kept_bytes`. What a running request's context has in common with a new
+    one is not computed again either: the samples of one prompt share it.
 
     One thread runs the model, and several event loops may ask. Tokens are handed over about 25
     times a second: a request that is cancelled loses what was sampled since.

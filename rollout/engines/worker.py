@@ -134,10 +134,8 @@ class Worker:
             if self._update is not None and not self._running:
                 self._load(*self._update)
                 self._update = None
-            while self._waiting and self._update is None and len(self._running) < self._max_batch:
-                ticket = self._waiting.popleft()
-                self._running[ticket.row] = ticket
-                self._batch.admit(ticket.row)
+            if self._update is None:
+                self._admit()
             if self._running:
                 self._hand_over(self._batch.step())
         except BrokenModel as error:
@@ -148,6 +146,19 @@ class Worker:
             self._fail_running(
                 f"out of memory while sampling ({error}): lower max_batch or context_length"
             )
+
+    def _admit(self) -> None:
+        later: list[Ticket] = []
+        try:
+            while self._waiting and len(self._running) < self._max_batch:
+                ticket = self._waiting.popleft()
+                if self._batch.better_later(ticket.row):
+                    later.append(ticket)
+                else:
+                    self._running[ticket.row] = ticket
+                    self._batch.admit(ticket.row)
+        finally:  # there may be no memory for one of them
+            self._waiting.extendleft(reversed(later))
 
     def _hand_over(self, finished: list[Row]) -> None:
         now = time.monotonic()

@@ -14,7 +14,7 @@ from ..tokenizer import Tokenizer
 from ..trajectory import CallRecord
 from .base import Format, Message
 from .hermes import tool_schema
-from .layout import Probe, Turn, keeps_thinking, takes_system, takes_tools
+from .layout import Probe, Turn, keeps_thinking, tagged_result, takes_system, takes_tools
 from .template import ChatTemplate, Refused
 
 __all__ = ["Encoder"]
@@ -38,13 +38,13 @@ class Encoder:
         """Whether the template tells the model of the tools (else the system prompt does)."""
         self._schemas = schemas if self.tells_tools else []
         self._system = format.system(() if self.tells_tools else tools)
+        self._answer: Turn | None = None
         opening = self._messages("?")
         self.strips_thinking = not keeps_thinking(self.template, opening)
         """Whether the template leaves earlier thoughts out once a later question has come."""
         ends = [tokenizer.token(id) for id in sorted(tokenizer.eos_ids)]
         probe = Probe(self.template, opening, ends, self._schemas)
         self._question = None if self.strips_thinking else probe.question_turn()
-        self._answer: Turn | None = None
         if not format.inline:
             self._answer = probe.answer_turn()
             if self._answer is None and tools:
@@ -65,10 +65,14 @@ class Encoder:
         A system message at the head of the history is added to the format's own. Raises UsageError
         where the template does not take these messages.
         """
+        messages = self._messages(question, history)
         try:
-            text = self.template.render(self._messages(question, history), tools=self._schemas)
-        except Refused as error:
-            raise UsageError(f"the chat template refuses these messages: {error}") from error
+            text = self.template.render(messages, tools=self._schemas)
+        except Refused:
+            try:
+                text = self.template.render(_in_turns(messages), tools=self._schemas)
+            except Refused as error:
+                raise UsageError(f"the chat template refuses these messages: {error}") from error
         return _spans((Source.PROMPT, self.tokenizer.encode(text)))
 
     def results(self, calls: Sequence[CallRecord], *, ended: bool, notice: str = "") -> list[Span]:
@@ -131,10 +135,7 @@ class Encoder:
         if history and history[0].role == "system":
             system = "\n\n".join(filter(None, (system, history[0].content)))
             history = history[1:]
-        messages = [
-            {"role": message.role, "content": self._given(message)}
-            for message in (*history, Message("user", question))
-        ]
+        messages = [self._given(message) for message in (*history, Message("user", question))]
         if not system:
             return messages
         if self.takes_system:
@@ -143,12 +144,33 @@ class Encoder:
         first["content"] = f"{system}\n\n{first['content']}"
         return messages
 
-    def _given(self, message: Message) -> str:
-        """A message's text; in what a model said, tags such as <think> stay what they are."""
-        if message.role == "assistant":
-            return self.tokenizer.harmless(message.content, special_only=True)
-        tags = self.format.control_tags if message.role == "tool" else ()
-        return self.tokenizer.harmless(message.content, tags)
+    def _given(self, message: Message) -> dict[str, Any]:
+        """A message for the template; in what a model said, tags such as <think> stay."""
+        role, content = message.role, message.content
+        if role == "assistant":
+            content = self.tokenizer.harmless(content, special_only=True)
+        elif role == "tool":
+            content = self.harmless(content)
+            if self._answer is not None and self._answer.role == "user":
+                role, content = "user", tagged_result(content)
+        else:
+            content = self.tokenizer.harmless(content)
+        return {"role": role, "content": content}
+
+
+def _in_turns(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same, as strict templates want it: a user begins, and no role speaks twice in a row."""
+    ordered: list[dict[str, Any]] = []
+    for message in messages:
+        last = ordered[-1]["role"] if ordered else None
+        if last in (None, "system") and message["role"] not in ("system", "user"):
+            continue
+        if last == message["role"]:
+            content = f"{ordered[-1]['content']}\n\n{message['content']}"
+            ordered[-1] = {"role": last, "content": content}
+        else:
+            ordered.append(message)
+    return ordered
 
 
 def _spans(*parts: tuple[Source, list[int]]) -> list[Span]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from .template import ChatTemplate, Refused
 
-__all__ = ["Probe", "Turn", "keeps_thinking", "takes_system", "takes_tools"]
+__all__ = ["Probe", "Turn", "keeps_thinking", "tagged_result", "takes_system", "takes_tools"]
 
 Dict: TypeAlias = dict[str, Any]
 Prepare: TypeAlias = Callable[[str], str]
@@ -28,7 +28,8 @@ class Turn:
 
     `end` closes the assistant's message ("" where the template writes nothing), then comes `open`,
     a content, any number of (`between`, a content), and `close`, with what opens the assistant's
-    next message. `prepare` is what the template does to a content (trim it, escape it as JSON).
+    next message. `prepare` is what the template does to a content (trim it, escape it as JSON);
+    `role` is the role that the messages have.
     """
 
     end: str
@@ -36,6 +37,7 @@ class Turn:
     between: str
     close: str
     prepare: Prepare
+    role: str
 
     def opening(self, name: str) -> str:
         """`open`, naming the tool where the template does."""
@@ -93,8 +95,7 @@ class Probe:
             return [{**_said(), "tool_calls": [call] * len(texts)}, *as_tools(texts)]
 
         def as_user(texts: Sequence[str]) -> list[Dict]:
-            tagged = [f"<tool_response>\n{text}\n</tool_response>" for text in texts]
-            return [_said(), {"role": "user", "content": "\n".join(tagged)}]
+            return [_said(), {"role": "user", "content": "\n".join(map(tagged_result, texts))}]
 
         return self._first([behind_text, behind_calls, as_user], (1, 2, 3))
 
@@ -134,7 +135,12 @@ class Probe:
             return None  # results that name a call, which the format does not number
         if end is None and "tool_calls" in way([""])[0]:
             return None  # no telling where the calls end
-        return Turn(end or "", opened, between, close, prepare)
+        return Turn(end or "", opened, between, close, prepare, way([""])[-1]["role"])
+
+
+def tagged_result(text: str) -> str:
+    """A tool's result as Hermes writes it into a message of the user's role."""
+    return f"<tool_response>\n{text}\n</tool_response>"
 
 
 def _said() -> Dict:

@@ -154,8 +154,8 @@ def episode(tokenizer: Tokenizer, id: str, *ledgers: list[str]) -> Episode:
             ledger.append(
                 Span.policy(
                     ids,
-                    logprobs=-random.random(len(ids)),
-                    raw_logprobs=-random.random(len(ids)),
+                    logprobs=-random.random(len(ids), np.float32),
+                    raw_logprobs=-random.random(len(ids), np.float32),
                     version=at,
                 )
             )

@@ -62,6 +62,9 @@ class JupyterBackend:
         self._context = zmq.asyncio.Context()
         self._context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
 
+    async def ready(self) -> None:
+        """Kernels can be started at any time."""
+
     async def start(self, place: Path) -> Interpreter:
         """A kernel in `place`. Raises `ToolUnavailable`."""
         from .jupyter import Kernel
@@ -106,6 +109,10 @@ class SandboxBackend:
         self._starting: asyncio.Task[Zygote] | None = asyncio.create_task(self._start_zygote())
         self._watching = asyncio.create_task(watch(self._live, limits.memory))
 
+    async def ready(self) -> None:
+        """Wait until the walls are proved. Raises `ToolUnavailable`."""
+        await self._zygote()
+
     async def start(self, place: Path) -> Interpreter:
         """A worker in the session at `place`, new or there already. Raises `ToolUnavailable`."""
         session, folder, user = self._sessions.get(place, (None, "work", 0))
@@ -118,8 +125,7 @@ class SandboxBackend:
             try:
                 if self._walls.tier != "full":
                     place.mkdir(exist_ok=True)
-                fonts = self._folder / "fonts"
-                session = await zygote.session(self._walls, user, place, fonts)
+                session = await zygote.session(self._walls, user, place)
             except BaseException:
                 self._users.free(user)
                 raise
@@ -192,13 +198,14 @@ class SandboxBackend:
 
     def _make_walls(self, tier: str) -> Walls:
         prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix, *_package_folders())
-        readable = readable_paths([str(self._folder / "fonts")], prefixes)
+        readable = readable_paths(prefixes)
         own_user = tier != "none" and os.geteuid() == 0 and self._users.exist
         if tier == "confined" and not all(_open_to_all(path) for path in prefixes):
             own_user = False  # or the session could not import anything
         return Walls(
             tier=tier,
             readable=readable,
+            fonts=str(self._folder / "fonts"),
             memory=self._limits.memory,
             processes=self._limits.processes,
             disk=self._limits.disk,

@@ -72,6 +72,10 @@ class Interpreter(Protocol):
 class Backend(Protocol):
     """Starts interpreters of one kind; one for each pool."""
 
+    async def ready(self) -> None:
+        """Wait until interpreters can be started. Raises `ToolUnavailable` if they never can."""
+        ...
+
     async def start(self, place: Path) -> Interpreter:
         """An interpreter for the session at `place`: its first, or the next after one died.
 

@@ -92,6 +92,8 @@ class Kernel:
 
     def ending(self) -> str:
         """How the process ended, in words."""
+        if not self._end.alive:
+            return "was closed"
         if self._flooded:
             return f"was ended for showing more than {FLOOD_CHARACTERS:,} characters"
         status = self._status()
@@ -214,10 +216,9 @@ class Kernel:
         died = asyncio.create_task(self._died.wait())
         try:
             await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-                return
-            raise Died(self.ending())
+            if not task.done() or (task.cancelled() and self._died.is_set()):
+                raise Died(self.ending())
+            task.result()
         finally:
             task.cancel()
             died.cancel()

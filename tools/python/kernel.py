@@ -16,6 +16,7 @@ Nothing here is a wall: the code that runs in this process can undo all of it.
 # mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined"
 
 import codecs
+import codeop
 import ctypes
 import fcntl
 import os
@@ -36,6 +37,8 @@ from typing import Any
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 MESSAGE_CHARACTERS = 2_000
 DISPLAY_BYTES = 8_000_000
+NOTE_CHARACTERS = 60
+"""Room for the line that says how much was left out."""
 FRAMES = 6
 """Frames shown at either end of a long traceback."""
 
@@ -47,6 +50,7 @@ def main() -> None:
     try:
         # The debugger costs a fifth of the start-up time and nobody attaches it here.
         sys.modules["debugpy"] = None
+        sys.path.insert(0, "")  # the session's files can be imported
         app = make_app(connection_file, characters)
         del sys.modules["debugpy"]
     except BaseException:
@@ -74,9 +78,14 @@ def make_app(connection_file: Path, characters: int) -> Any:
     from ipykernel.zmqshell import ZMQInteractiveShell
 
     class Stream(BoundedStream, iostream.OutStream):
-        head_characters = tail_characters = characters // 2
+        head_characters = tail_characters = (characters - NOTE_CHARACTERS) // 2
 
     class Compiler(XCachingCompiler):
+        def __init__(self) -> None:
+            super().__init__()
+            # Say what is wrong with an unfinished cell, not that there could be more of it.
+            self.flags &= ~codeop.PyCF_ALLOW_INCOMPLETE_INPUT
+
         def get_code_name(self, raw_code: str, code: str, number: int) -> str:
             return f"<cell {number}>"
 
@@ -139,6 +148,8 @@ def bound_displays(shell: Any, characters: int) -> None:
                 data[mime] = cut(text, characters)
             elif isinstance(text, str | bytes) and len(text) > DISPLAY_BYTES:
                 del data[mime]
+            elif isinstance(text, str):
+                data[mime] = sendable(text)
         return data, metadata
 
     shell.display_formatter.format = bounded
@@ -176,7 +187,7 @@ class BoundedStream:
             self._left_out += max(0, len(tail) - self.tail_characters)
             note = f"\n[... {self._left_out:,} characters left out ...]\n" if self._left_out else ""
             if tail:
-                super().write(note + tail[-self.tail_characters :])
+                super().write(note + sendable(tail[-self.tail_characters :]))
             self._sent = self._left_out = self._kept = 0
             self._tail.clear()
         self.flush()
@@ -194,7 +205,7 @@ class BoundedStream:
             room = self.head_characters - self._sent
             if room > 0:
                 self._keep_order()
-                super().write(string[:room])
+                super().write(sendable(string[:room]))
                 self._sent += min(room, len(string))
             if len(string) > room:
                 self._remember(string[max(room, 0) :])
@@ -247,13 +258,18 @@ class BoundedStream:
             time.sleep(0.001)
 
 
+def sendable(text: str) -> str:
+    """The text, with what UTF-8 can't hold (lone surrogates) written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def cut(text: str, characters: int) -> str:
     """The text, or its head and tail with a note of what was left out between them."""
     if len(text) <= characters:
-        return text
+        return sendable(text)
     half = characters // 2
     note = f"\n[... {len(text) - 2 * half:,} characters left out ...]\n"
-    return text[:half] + note + text[len(text) - half :]
+    return sendable(text[:half] + note + text[len(text) - half :])
 
 
 # -- errors --------------------------------------------------------------------------------------
@@ -291,7 +307,7 @@ def keep_own_frames(report: traceback.TracebackException) -> None:
         for frame in report.stack
         if is_own(frame.filename)
     ]
-    report.stack = Frames.from_list(own)
+    report.stack = Frames(own)
     for name in ("__cause__", "__context__"):
         chained = getattr(report, name)
         if chained is not None:

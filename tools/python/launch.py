@@ -107,6 +107,7 @@ def kernel_environment(place: Path, extra: Mapping[str, str]) -> dict[str, str]:
 
 def make_place(place: Path) -> None:
     """Make the folders of a session: `work` (where its code runs), `home` and `tmp`."""
+    place.mkdir(mode=0o700, exist_ok=True)
     for name in ("work", "home/.matplotlib", "tmp"):
         (place / name).mkdir(parents=True, mode=0o700, exist_ok=True)
     # Without its list of fonts matplotlib spends seconds making one in each session.

@@ -17,10 +17,12 @@ import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-__all__ = ["SESSION", "build_root", "enter", "in_new_pid_namespace", "new_user_namespace"]
+__all__ = ["FONTS", "SESSION", "build_root", "enter", "in_new_pid_namespace", "new_user_namespace"]
 
 SESSION = "/session"
 """Where a session's own files are, inside its view."""
+FONTS = "/.fonts"
+"""Where matplotlib's lists of fonts are, inside."""
 
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -51,8 +53,10 @@ def new_user_namespace(inside: int) -> None:
     _write("/proc/self/gid_map", f"{inside} {outside_group} 1")
 
 
-def build_root(read_only: Iterable[str]) -> None:
+def build_root(read_only: Iterable[str], fonts: str) -> None:
     """Give this process a root of its own that shows the folders and files of `read_only`.
+
+    The folder `fonts` is shown as `FONTS`.
 
     Raises `OSError`.
     """
@@ -67,13 +71,15 @@ def build_root(read_only: Iterable[str]) -> None:
     os.chdir("/")
     for path in sorted(read_only):
         _show(path)
+    _bind(f"{_OLD}{fonts}", FONTS)
     os.makedirs("/dev", exist_ok=True)
     for name in DEVICES:
         _bind(f"{_OLD}/dev/{name}", f"/dev/{name}", devices=True)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
     os.symlink(f"{SESSION}/shm", "/dev/shm")
-    os.symlink(f"{SESSION}/tmp", "/tmp")
+    if not os.path.lexists("/tmp"):  # it is there if the interpreter lives in it
+        os.symlink(f"{SESSION}/tmp", "/tmp")
     os.makedirs("/etc", exist_ok=True)
     _write("/etc/passwd", "sandbox:x:1000:1000::/session/home:/bin/sh\n", create=True)
     _write("/etc/group", "sandbox:x:1000:\n", create=True)

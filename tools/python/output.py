@@ -36,6 +36,7 @@ class CellOutput:
 
     def __init__(self, characters: int, numbers: dict[str, int]) -> None:
         """`numbers` counts the names given so far in the session, and goes on being used."""
+        self._characters = characters
         self._shown = _HeadAndTail(characters)
         self._value = ""
         self._error = ""
@@ -48,10 +49,10 @@ class CellOutput:
 
     def text(self, error: str = "") -> str:
         """All that was shown so far, with `error` as its end."""
-        parts = [_as_on_screen(self._shown.text()), _as_on_screen(self._value)]
+        parts = [_as_on_screen(self._shown.text()), _as_on_screen(self._bounded(self._value))]
         if self._artifacts_left_out:
             parts.append(f"[{self._artifacts_left_out} more outputs are too large or too many]")
-        parts.append(_as_on_screen(error))
+        parts.append(_as_on_screen(self._bounded(error)))
         return "\n".join(part.rstrip("\n") for part in parts if part.strip("\n"))
 
     def add(self, kind: str, content: Mapping[str, Any]) -> None:
@@ -70,6 +71,11 @@ class CellOutput:
     def page(self, text: str) -> None:
         """Take in what a notebook would show in its pager, such as the answer to `name?`."""
         self._write_line(text)
+
+    def _bounded(self, text: str) -> str:
+        kept = _HeadAndTail(self._characters)
+        kept.add(text)
+        return kept.text()
 
     def _write(self, text: str) -> None:
         self.received += len(text)

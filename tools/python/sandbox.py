@@ -104,11 +104,11 @@ class Zygote:
         """The process's number."""
         return self._process.pid
 
-    async def session(self, walls: Walls, user: int, folder: Path, fonts: Path) -> "Session":
+    async def session(self, walls: Walls, user: int, folder: Path) -> "Session":
         """Fork a keeper with its walls around it. Raises `ToolUnavailable`."""
         link, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link.setblocking(False)
-        request = {"user": user, "folder": str(folder), "fonts": str(fonts)}
+        request = {"user": user, "folder": str(folder)}
         try:
             async with self._asking, asyncio.timeout(ANSWER_SECONDS):
                 with its_end:

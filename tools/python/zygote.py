@@ -68,7 +68,7 @@ class Zygote:
         if self._walls.tier == "full":
             if os.geteuid():
                 namespaces.new_user_namespace(os.geteuid())
-            namespaces.build_root(self._walls.readable)
+            namespaces.build_root(self._walls.readable, self._walls.fonts)
         gc.collect()
         gc.freeze()
         if self._walls.tier != "none":
@@ -158,7 +158,7 @@ class Keeper:
         if around.tier == "full":
             namespaces.enter(self._user, around.disk, around.files)
             parent = 0  # which is outside of the process namespace
-        self._make_folders(session["fonts"])
+        self._make_folders(namespaces.FONTS if around.tier == "full" else around.fonts)
         if around.tier == "full":
             self.enclose(around, self._user, entered=True)
         walls.quieten(parent)

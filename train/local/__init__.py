@@ -1,1 +1,1 @@
-"""."""
+"""Training on one machine, in plain PyTorch."""

@@ -1,24 +1,27 @@
-"""Three tokenizers like those of real models, trained here on a page of text, and chat templates."""
+"""Three tokenizers like those of real models, trained here on a page of text; chat templates."""
 
+import atexit
 import json
-from collections.abc import Callable
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-from interlace.rollout.tokenizer import Tokenizer
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Fast
+
+from interlace.rollout.tokenizer import Tokenizer
 
 CORPUS = [
     "A crate holds 4387 bolts. How many bolts are in 296 crates? Let me compute 4387 * 296.",
     "<code>\n```python\nprint(4387 * 296)\n```\n</code>\n<interpreter>\n1298552\n</interpreter>\n",
     "So the answer is <answer>\\boxed{1298552}</answer>. Well done, that is what was asked for.",
     '<tool_call>\n{"name": "python", "arguments": {"code": "print(1 + 1)"}}\n</tool_call>\n',
-    "<think>\nI look at the table first.\n</think>\n<intermediate_sql>SELECT name FROM singer WHERE",
+    "<think>\nI look at the table first.\n</think>\n<intermediate_sql>SELECT name FROM singer",
     "<result>\nname | age\n</result>\n<final_sql>SELECT count(*) FROM singer</final_sql>",
     "<search>tallest tower</search>\n<information>\nThe tower of Dubai\n</information>\n",
-    "<step>\n<thought>Look.</thought>\n<action>python</action>\n<action_input>\nx = 3\n</action_input>",
+    "<step>\n<thought>Look.</thought>\n<action>python</action>\n<action_input>\nx\n</action_input>",
     "Solve the problem step by step. The last part of your response is the final answer.",
     "def f(x):\n    return x + 1\n\n\nfor i in range(10):\n    print(f(i), end=', ')\n",
 ] * 4
@@ -29,7 +32,7 @@ QWEN_LIKE = """\
 {%- if messages[0].role == "system" %}{{- messages[0].content + "\\n\\n" }}{%- endif %}
 {{- "# Functions\\nThese can be called:\\n<tools>" }}
 {%- for tool in tools %}{{- "\\n" }}{{- tool | tojson }}{%- endfor %}
-{{- "\\n</tools>\\nA call is JSON with name and arguments in <tool_call></tool_call>.<|im_end|>\\n" }}
+{{- "\\n</tools>\\nA call is JSON in <tool_call></tool_call>.<|im_end|>\\n" }}
 {%- elif messages[0].role == "system" %}
 {{- "<|im_start|>system\\n" + messages[0].content + "<|im_end|>\\n" }}
 {%- endif %}
@@ -179,26 +182,25 @@ def _llama3() -> tuple[Fast, dict[str, Any]]:
 
 VOCABULARIES = {"qwen": _qwen, "mistral": _mistral, "llama3": _llama3}
 
-Make = Callable[..., Tokenizer]
+_folders = Path(tempfile.mkdtemp(prefix="vocabularies-"))
+atexit.register(shutil.rmtree, _folders, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """`tokenizer("qwen")` is one with its own template, `tokenizer("qwen", "plain")` with another."""
-    made: dict[tuple[str, str], Tokenizer] = {}
+def tokenizer(vocabulary: str, template: str | None = None) -> Tokenizer:
+    """`tokenizer("qwen")` has its own chat template, `tokenizer("qwen", "plain")` none."""
+    return _tokenizer(vocabulary, template or vocabulary)
 
-    def make(vocabulary: str, template: str | None = None) -> Tokenizer:
-        template = template or vocabulary
-        if (vocabulary, template) not in made:
-            folder = tmp_path_factory.mktemp(f"{vocabulary}-{template}")
-            save(folder, vocabulary, TEMPLATES[template])
-            made[vocabulary, template] = Tokenizer.load(folder)
-        return made[vocabulary, template]
 
-    return make
+@cache
+def _tokenizer(vocabulary: str, template: str) -> Tokenizer:
+    folder = _folders / f"{vocabulary}-{template}"
+    folder.mkdir()
+    save(folder, vocabulary, TEMPLATES[template])
+    return Tokenizer.load(folder)
 
 
 def save(folder: Path, vocabulary: str, template: str | None) -> None:
+    """Write a tokenizer as Hugging Face does."""
     fast, config = VOCABULARIES[vocabulary]()
     fast.save(str(folder / "tokenizer.json"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"

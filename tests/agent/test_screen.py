@@ -1,0 +1,98 @@
+"""What a person sees: the same however the stream is cut, and nothing that acts on a terminal."""
+
+import io
+import json
+import re
+
+import pytest
+from doubles import answer, code
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interlace.agent.cli.paint import Painter
+from interlace.agent.cli.screen import Screen
+from interlace.agent.cli.terminal import escape_json, is_plain, make_console, printable
+from interlace.rollout.events import CallFinished, CallStarted, Notice, PolicyText
+from interlace.rollout.trajectory import CallRecord
+from interlace.tools import ErrorKind
+
+SAID = "I count < 3.\n" + code('x = "<b>"\nprint(f"{x}")') + "\nThen " + answer("7 < 8")
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2066\ud800-\udfff]")
+
+
+def painted(parts: list[str]) -> list[tuple[str, str]]:
+    """Each kind's text, joined where it goes on."""
+    painter, joined = Painter(), list[tuple[str, str]]()
+    for piece in [*(p for part in parts for p in painter.feed(part)), *painter.end()]:
+        if joined and joined[-1][1] == piece[1]:
+            joined[-1] = (joined[-1][0] + piece[0], piece[1])
+        else:
+            joined.append(piece)
+    return joined
+
+
+def test_code_and_answer_are_told_from_words_without_their_tags() -> None:
+    assert painted([SAID]) == [
+        ("I count < 3.\n", "words"),
+        ('\nx = "<b>"\nprint(f"{x}")\n', "code"),
+        ("\nThen So ", "words"),
+        ("\\boxed{7 < 8}", "answer"),
+    ]
+
+
+@given(cuts=st.sets(st.integers(1, len(SAID) - 1)))
+def test_what_is_shown_does_not_depend_on_how_the_stream_was_cut(cuts: set[int]) -> None:
+    ends = [0, *sorted(cuts), len(SAID)]
+    parts = [SAID[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    assert painted(parts) == painted([SAID])
+
+
+@given(text=st.text(st.characters(exclude_categories=[])))
+def test_nothing_that_acts_on_a_terminal_gets_through(text: str) -> None:
+    assert not CONTROLS.search(printable(text).replace("\n", "").replace("\t", ""))
+    line = escape_json(json.dumps({"answer": text}, ensure_ascii=False))
+    assert not CONTROLS.search(line)
+    assert json.loads(line) == {"answer": text}
+
+
+def test_a_screen_without_colours_reads_like_this() -> None:
+    stream = io.StringIO()
+    screen = Screen(make_console(stream))
+    screen.show(PolicyText("I count.\n" + code("print(1)\n1/0"), 9))
+    screen.show(CallStarted("python", {"code": "print(1)\n1/0"}))
+    failed = CallRecord("python", {}, "1\x1b[2J\nZeroDivisionError", ErrorKind.EXCEPTION)
+    screen.show(CallFinished(failed))
+    screen.show(Notice("1 tool call left"))
+    screen.show(PolicyText('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>', 9))
+    screen.show(CallStarted("add", {"a": 1}))
+    screen.show(CallFinished(CallRecord("add", {"a": 1}, "2")))
+    screen.show(PolicyText("\n\nIt is 2.", 3))
+    screen.say("12 tokens", "dim")
+    assert stream.getvalue() == (
+        "I count.\n│ print(1)\n│ 1/0\n→ 1␛[2J\n  ZeroDivisionError\n[1 tool call left]\n"
+        "│ add(a=1)\n→ 2\nIt is 2.\n12 tokens\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "plain"),
+    [
+        ({"TERM": "xterm"}, False),
+        ({"TERM": "dumb"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, True),
+    ],
+)
+def test_colours_only_where_they_belong(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], plain: bool
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal()
+    Screen(make_console(stream)).say("1 / 0", "error")
+    assert is_plain(stream) is plain
+    assert ("\x1b[" in stream.getvalue()) is not plain

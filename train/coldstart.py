@@ -1,0 +1,239 @@
+"""Cold-start demonstrations: how a problem is solved with a tool, written as ledgers.
+
+Every piece of code is run by the tool it is written for and every output is the tool's own. Three
+things are done on purpose, each to a share of the demonstrations (see `Shares`):
+
+- a first attempt fails and is put right: the failed part is shown with loss weight 0;
+- the tool's result is altered, and the answer follows the altered result: what is learnt is to copy
+  the answer from the output, not to agree with it;
+- the tool is out of order, or none is offered: the answer is then the best guess there is.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..rollout.formats import Encoder
+from ..rollout.ledger import Ledger, Span
+from ..rollout.task import Task
+from ..rollout.trajectory import CallRecord
+from ..tools import ErrorKind, ToolResult, ToolSession
+from ..tools.errors import DataError
+from .phrases import GIVE_UP, NO_TOOL, READ, RETRY, TRY_AGAIN, answer_text, call_text, choose, plan
+from .phrases import look as look_at
+
+__all__ = ["Demonstration", "Reply", "Shares", "Step", "alter", "demonstrate", "to_ledger"]
+
+CALL_SECONDS = 10.0
+OUTAGES = (
+    "RuntimeError: the interpreter is not available",
+    "OSError: [Errno 12] Cannot allocate memory",
+    "ConnectionError: no connection to the interpreter",
+    "TimeoutError: the call took too long",
+)
+NAMES = ("total", "part", "result")
+_FORGET = f"for name in {NAMES!r}: globals().pop(name, None)"
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The share of demonstrations that show each thing."""
+
+    no_tool_offered: float = 0.05
+    failed_attempt: float = 0.12
+    altered: float = 0.25
+    outage: float = 0.02
+    needless_call: float = 0.1
+    """Calls on problems that need none."""
+    two_calls: float = 0.5
+    """Problems of two steps that take a call for each, the second with what the first gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the policy says in one turn, and the call's record where it makes one."""
+
+    text: str
+    call: CallRecord | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One question and the turns that answer it. `altered`: a result was not the tool's own."""
+
+    task: Task
+    steps: list[Step] = field(default_factory=list)
+    altered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One conversation, in one format, with or without the tool."""
+
+    format: str
+    with_tool: bool
+    replies: list[Reply]
+
+
+async def demonstrate(
+    tasks: Sequence[Task],
+    format: str,
+    session: ToolSession,
+    rng: random.Random,
+    shares: Shares | None = None,
+) -> Demonstration:
+    """Solve `tasks`, one question after another, in one conversation.
+
+    Raises DataError where an unaltered solution does not give the task's answer: a wrong
+    demonstration is never returned.
+    """
+    shares = shares or Shares()
+    with_tool = rng.random() >= shares.no_tool_offered
+    replies = []
+    for task in tasks:
+        by_tool = task.data["needs_tool"] or rng.random() < shares.needless_call
+        if with_tool and by_tool:
+            replies.append(await _Solver(task, format, session, rng).solve(shares))
+        else:
+            replies.append(_from_the_head(task, format, rng))
+    await session.call({"code": _FORGET}, CALL_SECONDS)
+    return Demonstration(format, with_tool, replies)
+
+
+def to_ledger(demonstration: Demonstration, encoder: Encoder) -> Ledger:
+    """The demonstration as the policy would have written it, turn by turn, as token ids."""
+    tokenizer = encoder.tokenizer
+    end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
+    ledger = Ledger()
+    for number, reply in enumerate(demonstration.replies):
+        question = reply.task.question
+        spans = encoder.follow_up(question, ended=True) if number else encoder.prompt(question)
+        if spans is None:
+            raise DataError("this chat template can't hold two questions in one ledger")
+        for span in spans:
+            ledger.append(span)
+        for step in reply.steps:
+            ends = step.call is None or not encoder.format.inline
+            ids = tokenizer.encode(step.text) + (end if ends else [])
+            ledger.append(Span.policy(ids, weight=step.weight))
+            if step.call is not None:
+                for span in encoder.results([step.call], ended=ends):
+                    ledger.append(span)
+    return ledger
+
+
+def alter(text: str, rng: random.Random) -> str:
+    """The text with each number in it replaced by another one of about the same length."""
+
+    def other(match: re.Match[str]) -> str:
+        digits = max(1, len(match[0]) + rng.choice((-1, 0, 0, 0, 0, 1)))
+        while True:
+            number = str(rng.randint(10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1))
+            if number != match[0]:
+                return number
+
+    return re.sub(r"\d+", other, text)
+
+
+def _from_the_head(task: Task, format: str, rng: random.Random) -> Reply:
+    assert task.answer is not None
+    thought = choose(rng, NO_TOOL) if task.data["needs_tool"] else look_at(task, rng)
+    return Reply(task, [Step(f"{thought}\n{answer_text(format, task.answer)}")])
+
+
+class _Solver:
+    """Solves one task by calls."""
+
+    def __init__(self, task: Task, format: str, session: ToolSession, rng: random.Random) -> None:
+        self.task = task
+        self.format = format
+        self.session = session
+        self.rng = rng
+        self.steps: list[Step] = []
+        self.altering = False
+
+    async def solve(self, shares: Shares) -> Reply:
+        if self.rng.random() < shares.outage:
+            await self._outage()
+            return Reply(self.task, self.steps, altered=True)
+        self.altering = self.rng.random() < shares.altered
+        steps: list[str] = list(self.task.data["steps"])
+        if len(steps) > 1 and self.rng.random() < shares.two_calls:
+            thought = plan(self.task, self.rng, first=True)
+            first = await self._compute(thought, steps[0], shares.failed_attempt)
+            thought = f"{READ[0].format(first)} {plan(self.task, self.rng, first=False)}"
+            result = await self._compute(thought, steps[1].format(r=first), 0.0)
+        else:
+            thought = plan(self.task, self.rng)
+            result = await self._compute(thought, steps, shares.failed_attempt)
+        if not self.altering and result != self.task.answer:
+            raise DataError(f"{self.task.id}: the code gave {result!r}, not {self.task.answer!r}")
+        self._answer(choose(self.rng, READ).format(result), result)
+        return Reply(self.task, self.steps, altered=self.altering)
+
+    async def _compute(self, thought: str, steps: str | list[str], failing: float) -> str:
+        """Have expressions worked out, perhaps at the second attempt; what the tool showed."""
+        code = _code([steps] if isinstance(steps, str) else steps, self.rng)
+        if self.task.data["needs_tool"] and self.rng.random() < failing:
+            broken, remark, repaired = _break(code, self.rng)
+            await self._call(thought, broken, weight=0.0)
+            thought, code = remark, repaired
+        return await self._call(thought, code, change=self.altering)
+
+    async def _call(
+        self, thought: str, code: str, *, weight: float = 1.0, change: bool = False
+    ) -> str:
+        result = await self.session.call({"code": code}, CALL_SECONDS)
+        failed = not result.ok or result.text == "(no output)"
+        if result.error is ErrorKind.UNAVAILABLE or failed != (weight == 0):
+            raise DataError(f"{self.task.id}: {code!r} gave {result.text!r}")
+        text = alter(result.text, self.rng) if change else result.text
+        if change and text == result.text:  # "odd" or "even"
+            text = {"odd": "even", "even": "odd"}[text]
+        return self._record(thought, code, ToolResult(text, result.error), weight)
+
+    async def _outage(self) -> None:
+        """Two calls fail, whatever they say; then a guess."""
+        code = _code(list(self.task.data["steps"]), self.rng)
+        why = ToolResult(choose(self.rng, OUTAGES), ErrorKind.EXCEPTION)
+        self._record(plan(self.task, self.rng), code, why, 1.0)
+        self._record(choose(self.rng, TRY_AGAIN), code, why, 1.0)
+        assert self.task.answer is not None
+        self._answer(choose(self.rng, GIVE_UP), self.task.answer)
+
+    def _record(self, thought: str, code: str, result: ToolResult, weight: float) -> str:
+        call = CallRecord("python", {"code": code}, result.text, result.error)
+        self.steps.append(Step(f"{thought}\n{call_text(self.format, code)}", call, weight))
+        return result.text
+
+    def _answer(self, thought: str, answer: str) -> None:
+        self.steps.append(Step(f"{thought}\n{answer_text(self.format, answer)}"))
+
+
+def _code(steps: list[str], rng: random.Random) -> str:
+    *before, last = steps
+    if before:
+        return f"part = {before[0]}\nprint({last.format(r='part')})"
+    if rng.random() < 0.15:
+        return f"total = {last}\nprint(total)"
+    return f"print({last})"
+
+
+def _break(code: str, rng: random.Random) -> tuple[str, str, str]:
+    """Code that fails, what one says on seeing that, and the code that puts it right."""
+    inner = re.search(r"print\((.*)\)$", code)
+    assert inner is not None
+    lines = code.splitlines()
+    kind = rng.choice(("name", "bracket", "print", "string"))
+    if kind == "print" and inner[1] not in NAMES:
+        silent = "\n".join([*lines[:-1], f"result = {inner[1]}"])
+        return silent, RETRY[kind], "print(result)"
+    if kind == "string":
+        joined = f'print("Total: " + {inner[1]})'
+        return "\n".join([*lines[:-1], joined]), RETRY[kind], code
+    if kind == "name":
+        wrong = re.sub(r"\d+|total", "number", inner[1], count=1)
+        return "\n".join([*lines[:-1], f"print({wrong})"]), RETRY[kind], code
+    return code[:-1], RETRY["bracket"], code
