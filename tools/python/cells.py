@@ -194,11 +194,14 @@ def make_shell(profile: str, characters: int) -> Shell:
     """
     config = Config()
     config.HistoryManager.enabled = False
-    config.InteractiveShell.displayhook_class = Values
-    config.InteractiveShell.display_pub_class = Displays
-    config.InteractiveShell.compiler_class = Compiler
     config.InteractiveShell.colors = "nocolor"
-    shell = Shell.instance(config=config, profile_dir=ProfileDir(location=profile))
+    shell = Shell.instance(
+        config=config,
+        profile_dir=ProfileDir(location=profile),
+        displayhook_class=Values,
+        display_pub_class=Displays,
+        compiler_class=Compiler,
+    )
     shell.set_hook("show_in_pager", _page, 0)
     kernel.bound_displays(shell, characters)
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
