@@ -99,7 +99,8 @@ class SandboxBackend:
         if sys.platform != "linux":
             raise ToolUnavailable(_NO_LINUX)
         self._folder = folder
-        self._settings = {"characters": characters, "required": list(modules)}
+        self._characters = characters
+        self._modules = list(modules)
         self._variables = variables
         self._isolation = isolation
         self._limits = limits
@@ -211,6 +212,7 @@ class SandboxBackend:
             disk=self._limits.disk,
             files=self._limits.files,
             open_files=self._limits.open_files,
+            characters=self._characters,
             own_user=own_user,
         )
 
@@ -219,7 +221,7 @@ class SandboxBackend:
         self._prepare(walls, place)
         user = self._users.take() if walls.own_user else os.getuid()
         settings = {
-            **self._settings,
+            "required": self._modules,
             "modules": _PRELOADED,
             "profile": str(place / "profile"),
             "canary": str(self._folder / "canary"),

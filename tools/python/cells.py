@@ -202,6 +202,7 @@ def make_shell(profile: str, characters: int) -> Shell:
         display_pub_class=Displays,
         compiler_class=Compiler,
     )
+    shell.compile.reset_compiler_flags()  # or "incomplete input" is all that is wrong with "(1,"
     shell.set_hook("show_in_pager", _page, 0)
     kernel.bound_displays(shell, characters)
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")

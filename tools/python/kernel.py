@@ -15,6 +15,7 @@ Nothing here is a wall: the code that runs in this process can undo all of it.
 # How far ipykernel is typed differs from version to version, and its classes are changed here.
 # mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined"
 
+import asyncio
 import codecs
 import codeop
 import ctypes
@@ -39,6 +40,7 @@ MESSAGE_CHARACTERS = 2_000
 DISPLAY_BYTES = 8_000_000
 NOTE_CHARACTERS = 60
 """Room for the line that says how much was left out."""
+WAKE_SECONDS = 0.2
 FRAMES = 6
 """Frames shown at either end of a long traceback."""
 
@@ -76,6 +78,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
     from ipykernel.ipkernel import IPythonKernel
     from ipykernel.kernelapp import IPKernelApp
     from ipykernel.zmqshell import ZMQInteractiveShell
+    from tornado.ioloop import PeriodicCallback
 
     class Stream(BoundedStream, iostream.OutStream):
         head_characters = tail_characters = (characters - NOTE_CHARACTERS) // 2
@@ -113,13 +116,20 @@ def make_app(connection_file: Path, characters: int) -> Any:
         def getpass(self, prompt: str = "", stream: object = None) -> str:
             raise RuntimeError("getpass() is not available: there is nobody to type an answer")
 
+        def start(self) -> None:
+            super().start()
+            # An interrupt is only seen when the event loop wakes: while a cell awaits, that may
+            # be never.
+            PeriodicCallback(lambda: None, 1_000 * WAKE_SECONDS).start()
+
         async def do_execute(self, *args: Any, **options: Any) -> dict[str, Any]:
             streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, Stream)]
             for stream in streams:
                 stream.open_cell()
             try:
                 reply: dict[str, Any] = await super().do_execute(*args, **options)
-            except Exception as error:  # e.g. an exception whose own __str__ raises
+            except (Exception, asyncio.CancelledError) as error:
+                # An exception whose own __str__ raises; or an interrupt while the cell awaited.
                 name = type(error).__name__
                 reply = {"status": "error", "ename": name, "evalue": "", "traceback": []}
             finally:

@@ -284,7 +284,7 @@ class Worker:
         try:
             return transcript.error()
         except ProtocolError as error:
-            self.end(f"was ended: it sent {error}")
+            self.end(f"was ended for {error}")
             raise Died(self._how, self._kind) from None
 
     async def interrupt(self, seconds: float) -> bool:
@@ -391,7 +391,7 @@ class Worker:
         number = secrets.token_hex(8)
         data = json.dumps({**request, "id": number}).encode()
         data = struct.pack(">I", len(data)) + data
-        self._transcript = transcript = Transcript(number, output)
+        self._transcript = transcript = Transcript(number, output, self.session.walls.characters)
         self._answered = self._loop.create_future()
         try:
             sent = _send_with(self._channel, data, fds)
@@ -456,7 +456,7 @@ class Worker:
                     raise ProtocolError("a message that nobody asked for")
                 self._transcript.add_message(message, size)
         except ProtocolError as error:
-            self.end(f"was ended: it sent {error}")
+            self.end(f"was ended for {error}")
         else:
             self._settle_if_answered()
 
@@ -474,7 +474,7 @@ class Worker:
             try:
                 self._transcript.add_text(data)
             except ProtocolError as error:
-                self.end(f"was ended: it sent {error}")
+                self.end(f"was ended for {error}")
             else:
                 self._settle_if_answered()
 
@@ -492,7 +492,7 @@ class Worker:
 
     def _channel_closed(self) -> None:
         """The process ended, or closed its channel; a moment tells which."""
-        self._loop.call_later(REPORT_SECONDS, self.end, "was ended: it closed its channel")
+        self._loop.call_later(REPORT_SECONDS, self.end, "was ended for closing its channel")
 
     def _ended(self, how: str) -> None:
         if not self._how:

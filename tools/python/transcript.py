@@ -18,12 +18,14 @@ from .output import CellOutput
 __all__ = ["Frames", "ProtocolError", "Transcript"]
 
 LONGEST_MESSAGE = 16_000_000
+NOTE_CHARACTERS = 60
+"""Kept free for the line that says how much was left out."""
 FLOOD_BYTES = 50_000_000
 """Bytes of displays of one cell at which its process is taken to have lost its own bounds."""
 
 
 class ProtocolError(Exception):
-    """A process sent what no worker sends."""
+    """A process did what no worker does; the message goes on from "it was ended for"."""
 
 
 class Frames:
@@ -38,7 +40,7 @@ class Frames:
         while len(self._bytes) >= 4:
             (size,) = struct.unpack_from(">I", self._bytes)
             if size > LONGEST_MESSAGE:
-                raise ProtocolError(f"a message of {size:,} bytes")
+                raise ProtocolError(f"sending a message of {size:,} bytes")
             if len(self._bytes) < 4 + size:
                 return
             body = bytes(self._bytes[4 : 4 + size])
@@ -50,9 +52,9 @@ def _parsed(body: bytes) -> dict[str, Any]:
     try:
         message = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError("a message that is no JSON") from error
+        raise ProtocolError("sending a message that is no JSON") from error
     if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
-        raise ProtocolError("a message without a kind")
+        raise ProtocolError("sending a message without a kind")
     return message
 
 
@@ -63,13 +65,20 @@ class Transcript:
     first mark was printed after the last cell's end and belongs to nobody.
     """
 
-    def __init__(self, number: str, output: CellOutput | None) -> None:
-        """`number` names the request in marks and messages; `output` is None if it is no cell."""
+    def __init__(self, number: str, output: CellOutput | None = None, characters: int = 0) -> None:
+        """`number` names the request in marks and messages; `output` is None if it is no cell.
+
+        Of a text longer than `characters` the head goes on at once, and the tail at the end.
+        """
         self._number = number
         self._mark = f"\0{number}\0".encode()
         self._output = output
         self._text = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._half = max(0, characters - NOTE_CHARACTERS) // 2
+        self._room = self._half
+        self._tail = ""
+        self._left_out = 0
         self._messages: deque[dict[str, Any]] = deque()
         self._begun = output is None
         self._at_mark = False
@@ -83,15 +92,15 @@ class Transcript:
             self._text += data
             self._advance()
             if self._at_mark and len(self._text) > LONGEST_MESSAGE:
-                raise ProtocolError("a mark without its message")
+                raise ProtocolError("sending a mark without its message")
 
     def add_message(self, message: dict[str, Any], size: int) -> None:
         """Take in a message of `size` bytes. Raises `ProtocolError`."""
         if message.get("id") != self._number or not isinstance(message.get("content"), dict):
-            raise ProtocolError("a message that answers no request")
+            raise ProtocolError("sending a message that answers no request")
         self._displayed += size
         if self._displayed > FLOOD_BYTES:
-            raise ProtocolError(f"more than {FLOOD_BYTES:,} bytes of displays")
+            raise ProtocolError(f"showing more than {FLOOD_BYTES:,} characters")
         self._messages.append(message)
         self._advance()
 
@@ -100,6 +109,7 @@ class Transcript:
         if self._output is not None and self._begun and self.answer is None:
             self._write(self._text, final=True)
             self._text = b""
+            self._end_text()
 
     def error(self) -> CellError | None:
         """The error that the answer tells of, if it does."""
@@ -107,7 +117,7 @@ class Transcript:
         if failure is None:
             return None
         if not isinstance(failure, list) or len(failure) != 2:
-            raise ProtocolError("an answer of the wrong form")
+            raise ProtocolError("sending an answer of the wrong form")
         return CellError(str(failure[0]), str(failure[1]))
 
     def _advance(self) -> None:
@@ -135,15 +145,26 @@ class Transcript:
     def _write(self, data: bytes, final: bool = False) -> None:
         if self._begun and self._output is not None:
             text = self._decoder.decode(data, final)
-            if text:
-                self._output.add("stream", {"text": text})
+            if text and self._room:
+                self._output.add("stream", {"text": text[: self._room]})
+            self._tail += text[self._room :]
+            self._room = max(0, self._room - len(text))
+            self._left_out += max(0, len(self._tail) - self._half)
+            self._tail = self._tail[-self._half :]
+
+    def _end_text(self) -> None:
+        if self._tail and self._output is not None:
+            note = f"\n[... {self._left_out:,} characters left out ...]\n" if self._left_out else ""
+            self._output.add("stream", {"text": note + self._tail})
+            self._tail = ""
 
     def _take(self, message: dict[str, Any]) -> None:
         kind, content = message["kind"], message["content"]
         if kind == "done":
+            self._end_text()
             self.answer = content
         elif self._output is None:
-            raise ProtocolError("a display without a cell")
+            raise ProtocolError("sending a display without a cell")
         elif kind == "page":
             self._output.page(str(content.get("text", "")))
         else:

@@ -58,6 +58,8 @@ class Walls:
     disk: int
     files: int
     open_files: int
+    characters: int
+    """Of a cell's output; more than that is cut."""
     own_user: bool
     """Whether each session has a user id of its own (ours is root's, and gives it one)."""
 

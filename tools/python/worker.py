@@ -48,6 +48,7 @@ def run(
     os.makedirs(f"{session}/{folder}", exist_ok=True)
     os.chdir(f"{session}/{folder}")
     _set_up_environment(session)
+    sys.path.insert(0, "")
     walls.confine(around, session)
     if folder != "work":
         walls.own_branch(around, session, os.path.dirname(f"{session}/{folder}"))

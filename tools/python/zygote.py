@@ -52,14 +52,13 @@ class Zygote:
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         walls.quieten(settings["owner"])
         self._control = control
-        self._characters: int = settings["characters"]
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY)
         for name in settings["modules"]:
             with suppress(ImportError):
                 importlib.import_module(name)
         for name in settings["required"]:
             importlib.import_module(name)
-        self._shell = cells.make_shell(settings["profile"], self._characters)
+        self._shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
         raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         # What is mapped already comes on top of what a session may ask for.
