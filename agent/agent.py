@@ -12,7 +12,7 @@ from ..rollout.models import default_format, load_engine
 from ..rollout.policy import Policy
 from ..tools import FunctionTool, PythonTool, Tool
 from ..tools.errors import UsageError
-from .background import BackgroundLoop
+from .background import BackgroundLoop, in_daemon
 from .conversation import Conversation
 from .result import AgentEvent, Result
 
@@ -110,7 +110,7 @@ class Agent:
     async def _load(self) -> Policy:
         if isinstance(self.model, str):
             name = self.model
-            engine = await asyncio.to_thread(load_engine, name, device=self.device)
+            engine = await in_daemon(lambda: load_engine(name, device=self.device))
         else:
             name, engine = self.model.name, self.model
         format = self.format or _format(default_format(name, engine.tokenizer, self.tools))

@@ -1,12 +1,13 @@
-"""An event loop in a thread of its own, for those who don't write async code."""
+"""Threads: an event loop for those who don't write async code, and work that nobody waits for."""
 
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["BackgroundLoop"]
+__all__ = ["BackgroundLoop", "in_daemon"]
 
 T = TypeVar("T")
 
@@ -61,3 +62,32 @@ class BackgroundLoop:
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
             self._loop.close()
+
+
+async def in_daemon(function: Callable[[], T]) -> T:
+    """What `function` returns or raises, run in a thread that never keeps the program alive.
+
+    Who is cancelled while waiting leaves it behind.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)  # type: ignore[arg-type]
+
+    def body() -> None:
+        result, failure = None, None
+        try:
+            result = function()
+        except BaseException as error:  # a thread has nobody above it to raise to
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=body, name="interlace-load", daemon=True).start()
+    return await outcome

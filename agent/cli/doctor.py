@@ -106,7 +106,7 @@ def _traps(found: Report, format: "Format", encoder: "Encoder") -> list[str]:
     one = [tag for tag, tokens in found.tags.items() if len(tokens) == 1]
     if one:
         traps.append(
-            f"one token each: {' '.join(one)}; the model can write them only as that token, and "
+            f"one token each: {' '.join(one)}; the model writes them as that token, and "
             "in tool output they are broken up"
         )
     for stop, tokens in found.stops.items():

@@ -133,9 +133,13 @@ def _print_span(
         mark = "" if weight == 1 else f"*{weight:g}"
     text = str(span.ids.tolist()) if tokenizer is None else tokenizer.decode(span.ids)
     label = f"{span.source.value:<6} {len(span):>5} {mark:<4}│ "
-    for number, line in enumerate(printable(text).removesuffix("\n").split("\n")):
+    lines = [Text(line, style) for line in printable(text).removesuffix("\n").split("\n")]
+    if console.is_terminal:  # elsewhere a line stays a line
+        width = max(20, console.width - len(label))
+        lines = [row for line in lines for row in line.wrap(console, width) or [line]]
+    for number, line in enumerate(lines):
         row = Text(label if not number else " " * (len(label) - 2) + "│ ", "dim")
-        console.print(row.append(line, style), soft_wrap=True)
+        console.print(row.append_text(line), soft_wrap=True)
 
 
 def _print_tokens(console: "Console", ledger: Ledger, tokenizer: Tokenizer | None) -> None:

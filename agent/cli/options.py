@@ -104,11 +104,15 @@ def command(function: Callable[..., R]) -> Callable[..., R]:
 
 
 def make_agent(model: ModelOptions, limits: LimitOptions, *, temperature: float) -> "Agent":
-    """The agent that the options describe; `temperature` is the command's default."""
+    """The agent that the options describe; `temperature` is the command's default.
+
+    Its model is not loaded yet, but fetched, if need be. Raises UsageError and ModelError.
+    """
+    from ...rollout.models import find_model
     from ..agent import Agent
 
     names = model.tool or ["python"]
-    return Agent(
+    agent = Agent(
         model.model,
         tools=[name for name in names if name != "none"],
         format=model.format,
@@ -116,6 +120,9 @@ def make_agent(model: ModelOptions, limits: LimitOptions, *, temperature: float)
         sampling=_sampling(model, temperature),
         device=model.device,
     )
+    # Fetching may take long: here, before there is an event loop, Ctrl-C ends it at once.
+    find_model(model.model)
+    return agent
 
 
 def _limits(options: LimitOptions) -> "Limits":

@@ -26,15 +26,13 @@ def paged() -> "Iterator[Console]":
     if is_plain(sys.stdout) or less == ["cat"] or shutil.which(less[0]) is None:
         yield make_console(sys.stdout)
         return
-    from rich.console import Console
-
     width = shutil.get_terminal_size().columns
     pager = subprocess.Popen(less, stdin=subprocess.PIPE, text=True, errors="backslashreplace")
     assert pager.stdin is not None
     try:
         # Somebody who has seen enough closes the pipe.
         with suppress(BrokenPipeError), pager.stdin:
-            yield Console(file=pager.stdin, force_terminal=True, width=width, highlight=False)
+            yield make_console(pager.stdin, force_terminal=True, width=width)
     finally:
         while True:
             try:

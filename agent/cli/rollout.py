@@ -113,6 +113,7 @@ class _Rollout:
         from ...rollout.store import EpisodeLog
 
         quiet = self._output.quiet
+        self._refuse_early()
         async with self._agent:
             await load(self._agent, self._console, quiet=quiet)
             if not quiet:
@@ -170,20 +171,30 @@ class _Rollout:
             self._error = episode.error or "unknown"
         shown.add(line.stop, tokens)
 
+    def _refuse_early(self) -> None:
+        """Look at the log's first record before the model is loaded for nothing."""
+        from ...rollout.store import read_episodes
+
+        first = next(read_episodes(self._job.out), None) if self._job.out.is_file() else None
+        if first is not None:
+            model, format = self._agent.model, self._agent.format
+            self._check(first, str(model), None if format is None else format.name)
+
     def _read_log(self, policy: "Policy") -> None:
         """Learn what the log holds already. Raises UsageError where another policy wrote it."""
         from ...rollout.store import read_episodes
 
-        ours = (policy.engine.name, policy.format.name)
         for episode in read_episodes(self._job.out):
-            written = [(one.policy, one.format) for one in episode.trajectories]
-            theirs = next((one for one in written if one != ours), None)
-            if theirs is not None:
-                raise UsageError(
-                    f"{self._job.out} was written with --model {theirs[0]} --format {theirs[1]}, "
-                    f"not {ours[0]} and {ours[1]}: resume with the same, or name another --out"
-                )
+            self._check(episode, policy.engine.name, policy.format.name)
             self._last[episode.id] = _Line.of(episode)
+
+    def _check(self, episode: "Episode", model: str, format: str | None) -> None:
+        for one in episode.trajectories:
+            if one.policy != model or format not in (None, one.format):
+                raise UsageError(
+                    f"{self._job.out} was written with --model {one.policy} --format {one.format}: "
+                    "resume it with the same, or name another --out"
+                )
 
     def _finish(self, total: int) -> None:
         if self._job.parquet is not None:

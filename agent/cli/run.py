@@ -102,15 +102,8 @@ async def _report(
 async def load(agent: "Agent", console: "Console", *, quiet: bool) -> None:
     """Load the model, and say so on a terminal."""
     status = console.status(f"loading {agent.model}", spinner="dots")
-    # What fetches a model shows its own progress, which a spinner would garble.
-    with nullcontext() if quiet or not console.is_terminal or _fetches(agent) else status:
+    with nullcontext() if quiet or not console.is_terminal else status:
         await agent.policy()
-
-
-def _fetches(agent: "Agent") -> bool:
-    from ...rollout.models import local_model
-
-    return isinstance(agent.model, str) and local_model(agent.model) is None
 
 
 def warnings(agent: "Agent") -> list[str]:

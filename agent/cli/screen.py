@@ -71,6 +71,11 @@ class Screen:
             self._console.out("", highlight=False)
         self._kind, self._begun, self._inside, self._breaks = "", False, False, 0
 
+    def gap(self) -> None:
+        """An empty line."""
+        self.line()
+        self._console.out("", highlight=False)
+
     def _result(self, call: CallRecord) -> None:
         self._block(call.output, "error" if call.error else "output")
         if call.artifacts:

@@ -2,8 +2,7 @@
 
 import os
 import re
-import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,16 +40,24 @@ def _visible(match: "re.Match[str]") -> str:
     return "\u2421" if code == 0x7F else f"\\u{code:04x}"
 
 
-def is_plain(stream: TextIO) -> bool:
+def is_plain(stream: IO[str]) -> bool:
     """Whether no colours belong there: no terminal, a dumb one, or `NO_COLOR` is set."""
     dumb = os.environ.get("TERM", "") in ("", "dumb")
     return not stream.isatty() or dumb or bool(os.environ.get("NO_COLOR"))
 
 
-def make_console(stream: TextIO = sys.stderr) -> "Console":
-    """A console for that stream, without any escape sequence where colours don't belong."""
+def make_console(stream: IO[str], **settings: Any) -> "Console":
+    """A console for that stream, without any escape sequence where colours don't belong.
+
+    `settings` are rich's, for a stream with colours.
+    """
     from rich.console import Console
 
-    if is_plain(stream):
-        return Console(file=stream, color_system=None, force_terminal=False, highlight=False)
-    return Console(file=stream, highlight=False)
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            """Let it be raised: `guarded` ends the command, with an exit code of ours."""
+            raise BrokenPipeError
+
+    if is_plain(stream) and not settings.get("force_terminal"):
+        return Quiet(file=stream, color_system=None, force_terminal=False, highlight=False)
+    return Quiet(file=stream, highlight=False, **settings)

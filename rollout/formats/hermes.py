@@ -14,7 +14,7 @@ __all__ = ["Hermes", "tool_schema"]
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _FORGED = re.compile(r"<tool_response>.*?(?:</tool_response>|(?=<tool_call>)|\Z)", re.DOTALL)
-_THOUGHT = re.compile(r"<think>(?:.*?</think>|.*?(?=<tool_call>)|.*\Z)", re.DOTALL)
+_CLOSING = re.compile(r"\s*</tool_call>")
 # Models write line breaks into JSON strings as they are.
 _JSON = json.JSONDecoder(strict=False)
 
@@ -85,36 +85,45 @@ def without_thinking(text: str) -> str:
     A template may have opened the thought, so that only its end is in the text. A thought that is
     never closed ends at the first call.
     """
-    head, close, tail = text.partition("</think>")
-    if close and "<think>" not in head:
+    head, end, tail = text.partition("</think>")
+    if end and "<think>" not in head:
         text = tail
-    return _THOUGHT.sub("\n", text)
+    parts: list[str] = []
+    while True:
+        said, opened, text = text.partition("<think>")
+        parts.append(said)
+        if not opened:
+            return "\n".join(parts)
+        _, closed, tail = text.partition("</think>")
+        if not closed:
+            call = text.find(_OPEN)
+            tail = text[call:].replace("<think>", "") if call >= 0 else ""
+        text = tail
 
 
 def _calls(text: str, *, final: bool) -> tuple[list[Call], str]:
     """All calls in the text, and the text without them."""
     calls: list[Call] = []
-    rest = ""
+    rest: list[str] = []
     position = 0
     while (start := text.find(_OPEN, position)) >= 0:
-        rest += text[position:start] + "\n"
+        rest.append(text[position:start])
         start += len(_OPEN)
-        body = text[start:].lstrip()
+        start += len(text[start:]) - len(text[start:].lstrip())
         try:
-            value, length = _JSON.raw_decode(body)
-            position = len(text) - len(body) + length
-            if after := re.compile(r"\s*</tool_call>").match(text, position):
-                position = after.end()
+            value, position = _JSON.raw_decode(text, start)
             calls.append(_call(value))
+            if closing := _CLOSING.match(text, position):
+                position = closing.end()
         except (ValueError, RecursionError) as error:
             ends = [end for tag in (_CLOSE, _OPEN) if (end := text.find(tag, start)) >= 0]
             position = min(ends, default=len(text))
-            closed = text.startswith(_CLOSE, position)
-            position += len(_CLOSE) if closed else 0
-            # Broken off by a limit: nobody was asked for anything.
-            if ends or final:
-                calls.append(Call("", None, f"The tool call is not valid JSON: {error}"))
-    return calls, rest + text[position:]
+            if text.startswith(_CLOSE, position):
+                position += len(_CLOSE)
+            if ends or final:  # else a limit broke it off: nobody was asked for anything
+                why = getattr(error, "msg", "nested too deeply or a number too long")
+                calls.append(Call("", None, f"The tool call is not valid JSON: {why}."))
+    return calls, "\n".join([*rest, text[position:]])
 
 
 def _call(value: object) -> Call:

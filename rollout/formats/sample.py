@@ -1,12 +1,14 @@
 """A short made-up trajectory in each format: for reports, tests and documentation, not a result."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
 
 from pydantic import BaseModel, create_model
 
-from ...tools import Tool
+from ...tools import Tool, ToolSession
+from ...tools.errors import ToolUnavailable
 from ..ledger import Ledger, Span
 from ..tokenizer import Tokenizer
 from ..trajectory import CallRecord, Finish
@@ -94,8 +96,9 @@ class _Described:
     description: str
     arguments: type[BaseModel]
 
-    def session(self) -> "object":
-        raise NotImplementedError("a sample's tool is never run")
+    def session(self) -> AbstractAsyncContextManager[ToolSession]:
+        """Raise ToolUnavailable: the outputs of a sample are written down."""
+        raise ToolUnavailable(f"{self.name!r} stands in a sample and can't be run")
 
 
 @cache
@@ -106,7 +109,7 @@ def sample_tools(format: str) -> tuple[Tool, ...]:
         "search_r1": ("search", "query", "Searches the corpus."),
     }.get(format, ("python", "code", "Runs Python code; what it prints comes back."))
     arguments = create_model("Arguments", **{argument: (str, ...)})  # type: ignore[call-overload]
-    return (_Described(name, description, arguments),)  # type: ignore[arg-type]
+    return (_Described(name, description, arguments),)
 
 
 def sample_ledger(encoder: Encoder, tools: Sequence[Tool], notice: str = "") -> Ledger:

@@ -69,19 +69,21 @@ def scan(
     in `plain`, so that what stood around it can't become a tag.
     """
     found = Scan()
+    plain: list[str] = []
     position = 0
-    while match := _first((marks.call, marks.result), text, position):
+    search = _Search(text)
+    while match := search.first((marks.call, marks.result), position):
         lead = text[position : match.start()]
-        found.plain += lead + "\n"
+        plain.append(lead)
         position = match.end()
         if match.re is marks.result:
             found.forged = True
-            end = _first((marks.result_end, marks.call), text, position)
+            end = search.first((marks.result_end, marks.call), position)
             position = len(text) if end is None else end.start()
             if end is not None and end.re is marks.result_end:
                 position = end.end()
             continue
-        close, first = _close(text, position, marks.call_end, in_string)
+        close, first = search.close(marks.call_end, position, in_string)
         if close is None and first is not None:
             if not final:
                 found.pending = True
@@ -93,25 +95,41 @@ def scan(
         found.calls.append(_innermost(text[position : close.start()], marks.call, in_string))
         found.leads.append(lead)
         position = close.end()
-    found.plain += text[position:]
+    found.plain = "\n".join([*plain, text[position:]])
     return found
 
 
-def _first(patterns: Sequence[re.Pattern[str]], text: str, position: int) -> re.Match[str] | None:
-    matches = [match for pattern in patterns if (match := pattern.search(text, position))]
-    return min(matches, key=lambda match: match.start(), default=None)
+class _Search:
+    """Searches from ever later positions; looks at each part of the text once per pattern."""
 
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._next: dict[re.Pattern[str], re.Match[str] | None] = {}
 
-def _close(
-    text: str, start: int, mark: re.Pattern[str], in_string: Callable[[str], bool]
-) -> tuple[re.Match[str] | None, re.Match[str] | None]:
-    """Where a block that begins at `start` is closed, and where its first closing mark stands."""
-    first = close = mark.search(text, start)
-    for _ in range(FALSE_CLOSES):
-        if close is None or not in_string(text[start : close.start()]):
-            break
-        close = mark.search(text, close.end())
-    return close, first
+    def next(self, pattern: re.Pattern[str], position: int) -> re.Match[str] | None:
+        """The first match at `position` or behind it."""
+        if pattern in self._next:
+            match = self._next[pattern]
+            if match is None or match.start() >= position:
+                return match
+        self._next[pattern] = match = pattern.search(self._text, position)
+        return match
+
+    def first(self, patterns: Sequence[re.Pattern[str]], position: int) -> re.Match[str] | None:
+        """The earliest match of any of the patterns."""
+        matches = [match for pattern in patterns if (match := self.next(pattern, position))]
+        return min(matches, key=lambda match: match.start(), default=None)
+
+    def close(
+        self, mark: re.Pattern[str], start: int, in_string: Callable[[str], bool]
+    ) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+        """Where a block that begins at `start` is closed; where its first closing mark stands."""
+        first = close = self.next(mark, start)
+        for _ in range(FALSE_CLOSES):
+            if close is None or not in_string(self._text[start : close.start()]):
+                break
+            close = mark.search(self._text, close.end())
+        return close, first
 
 
 def _innermost(body: str, mark: re.Pattern[str], in_string: Callable[[str], bool]) -> str:

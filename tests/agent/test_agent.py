@@ -132,4 +132,4 @@ def test_tools_are_names_tools_or_plain_functions(tmp_path: Path) -> None:
     assert result.trajectory.format == "hermes"  # the one that can call any tool
     for wrong in ({"tools": ["abacus"]}, {"format": "morse"}):
         with pytest.raises(UsageError, match="there is no"):
-            Agent(engine(tmp_path), **wrong)  # type: ignore[arg-type]
+            Agent(engine(tmp_path), **wrong)

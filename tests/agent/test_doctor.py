@@ -1,4 +1,4 @@
-"""`interlace doctor`: what would be trained, for any tokenizer and format, and what the traps are."""
+"""`interlace doctor`: what would be trained with a tokenizer and a format, and the traps."""
 
 import json
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from doubles import answer, code
@@ -43,7 +44,7 @@ def test_code_and_answer_are_told_from_words_without_their_tags() -> None:
 @given(cuts=st.sets(st.integers(1, len(SAID) - 1)))
 def test_what_is_shown_does_not_depend_on_how_the_stream_was_cut(cuts: set[int]) -> None:
     ends = [0, *sorted(cuts), len(SAID)]
-    parts = [SAID[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    parts = [SAID[a:b] for a, b in pairwise(ends)]
     assert painted(parts) == painted([SAID])
 
 

@@ -29,7 +29,9 @@ IN_C = "sum(range(10**13))"
 DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
 
 
-def cells(*codes: str, seconds: float = 30.0, a_tool: PythonTool | None = None) -> list[ToolResult]:
+def cells(
+    *codes: str, seconds: float = 120.0, a_tool: PythonTool | None = None
+) -> list[ToolResult]:
     """The results of some cells, run in one session."""
 
     async def use(session: ToolSession) -> list[ToolResult]:
@@ -235,15 +237,15 @@ def test_a_cancelled_call_stops_its_cell_and_leaves_the_session() -> None:
 def test_a_long_output_keeps_its_head_and_tail() -> None:
     small = PythonTool("jupyter", characters=1_000)
     lines, line, many, values, raw = cells(
-        "for i in range(100_000): print(i)",
-        "print('a' * 50_000_000 + 'z')",
-        "import sys\nfor i in range(2000): print(i, file=[sys.stdout, sys.stderr][i % 2])",
-        "'b' * 50_000_000",
-        "import os\nfor i in range(2000): _ = os.write(1, b'c' * 10_000)",
+        "for i in range(20_000): print(i)",
+        "print('a' * 5_000_000 + 'z')",
+        "import sys\nfor i in range(500): print(i, file=[sys.stdout, sys.stderr][i % 2])",
+        "'b' * 5_000_000",
+        "import os\nfor i in range(500): _ = os.write(1, b'c' * 10_000)",
         a_tool=small,
     )
-    assert lines.text.startswith("0\n1\n2\n") and lines.text.endswith("99998\n99999")
-    assert "[... 587,950 characters left out ...]" in lines.text
+    assert lines.text.startswith("0\n1\n2\n") and lines.text.endswith("19998\n19999")
+    assert "[... 107,950 characters left out ...]" in lines.text
     assert line.text.startswith("aaa") and line.text.endswith("aaz")
     assert many.text.startswith("0\n1\n2\n3\n4\n")
     assert values.text.startswith("'bbb") and values.text.endswith("bbb'")

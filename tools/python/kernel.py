@@ -73,9 +73,8 @@ def die_with_parent() -> None:
 
 def make_app(connection_file: Path, characters: int) -> Any:
     """An initialised `IPKernelApp` with the changes that the module's docstring lists."""
-    from ipykernel import iostream
+    from ipykernel import iostream, ipkernel
     from ipykernel.compiler import XCachingCompiler
-    from ipykernel.ipkernel import IPythonKernel
     from ipykernel.kernelapp import IPKernelApp
     from ipykernel.zmqshell import ZMQInteractiveShell
     from tornado.ioloop import PeriodicCallback
@@ -109,7 +108,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
         def ask_exit(self) -> None:  # exit() ends the cell, as sys.exit() does, not the kernel
             raise SystemExit
 
-    class Kernel(IPythonKernel):
+    class Kernel(ipkernel.IPythonKernel):
         def raw_input(self, prompt: str = "") -> str:
             raise RuntimeError("input() is not available: there is nobody to type an answer")
 
@@ -138,12 +137,14 @@ def make_app(connection_file: Path, characters: int) -> Any:
             return reply
 
     Kernel.shell_class = Shell
-    Kernel.compiler_class = Compiler
+    Kernel.compiler_class = ipkernel.XCachingCompiler = Compiler  # ipykernel 7, ipykernel 6
     iostream.OutStream = Stream
     app = IPKernelApp.instance(kernel_class=Kernel)
     app.initialize(["-f", str(connection_file), "--HistoryManager.enabled=False"])
     bound_displays(app.shell, characters)
+    # Neither is the doing of the user's code: the threads are the kernel's.
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
+    warnings.filterwarnings("ignore", message="This process .* is multi-threaded")
     return app
 
 

@@ -57,6 +57,14 @@ class PythonTool:
     interrupted; if that does not end it within a second, the process is killed and the next call
     gets a new one. The text always says what became of the variables. A call that shows nothing
     gives `(no output)`. Code sees only a few harmless environment variables, and `variables`.
+
+    >>> async def main() -> None:
+    ...     async with PythonTool().session() as session:
+    ...         print((await session.call({"code": "x = 6"}, seconds=10)).text)
+    ...         print((await session.call({"code": "x * 7"}, seconds=10)).text)
+    >>> asyncio.run(main())
+    (no output)
+    42
     """
 
     name = "python"

@@ -1,0 +1,222 @@
+"""The command line as scripts meet it: streams, exit codes, signals, files. Real processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from tiny import checkpoint
+
+from interlace.rollout.ledger import Source
+from interlace.rollout.store import read_episodes
+
+QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
+COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()"]
+RAMBLING = ["--temperature", "1", "--tool", "none", "--max-tokens", "400"]
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    command = [*COMMAND, *map(str, arguments)]
+    plain = os.environ | {"NO_COLOR": "1"}
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=plain)
+
+
+def interlace(*arguments: str | Path, stdin: str = "") -> tuple[int, str, str]:
+    """The exit code, stdout and stderr."""
+    process = start(*arguments)
+    out, err = process.communicate(stdin, timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers of noise: it never answers, and speaks until it is stopped."""
+    return checkpoint(tmp_path_factory.mktemp("models") / "noise")
+
+
+def test_help_is_light_and_documents_the_exit_codes() -> None:
+    heavy = "{'torch', 'transformers', 'jupyter_client', 'numpy', 'rich', 'prompt_toolkit'}"
+    script = (
+        "import sys; from interlace.agent.cli.main import app\n"
+        "try: app(['--help'])\n"
+        f"except SystemExit: sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130, 143):
+        assert re.search(rf"^ +{code} +\w", done.stdout, re.MULTILINE)
+
+
+def test_one_question_from_the_command_line_or_stdin() -> None:
+    code, out, err = interlace("run", QUESTION)
+    assert (code, out) == (0, "1298552\n")
+    assert "without isolation" in err and "demonstration model" in err and "→ 1298552" in err
+    assert re.search(r"^\d+ tokens · \d+ calls? · [\d.]+ s$", err.splitlines()[-1])
+    assert "\x1b" not in err
+
+    code, out, err = interlace("run", "-", "--json", "--quiet", stdin=QUESTION + "\n")
+    assert (code, err) == (0, "")
+    said = json.loads(out)
+    assert (said["schema_version"], said["answer"], said["stop"]) == (1, "1298552", "answered")
+    assert (said["model"], said["format"], said["error"]) == ("nano", "retool", None)
+    assert said["calls"][0]["output"] == "1298552" and said["usage"]["calls"] >= 1
+
+
+def test_a_model_that_gives_no_answer_ends_with_3(random_model: Path) -> None:
+    code, out, err = interlace("run", "?", "--model", random_model, *RAMBLING, "--seed", "1")
+    assert (code, out) == (3, "")
+    assert "no answer" in err
+
+
+def test_chat_through_pipes_keeps_the_python_state() -> None:
+    again = "A box holds 25 nails. How many nails are in 312 boxes?"
+    code, out, _ = interlace("chat", "--quiet", stdin=f"{QUESTION}\n{again}\n/quit\nnever asked\n")
+    assert (code, out) == (0, "1298552\n7800\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("nope", r"unknown model 'nope': name a folder, .* nano, smollm2"),
+        ("./nowhere", r"there is no folder \./nowhere"),
+        ("http://localhost:8000/v1", r"servers come with a later version"),
+        ("pickle", r"pytorch_model\.bin.*safetensors"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_one_sentence(tmp_path: Path, kind: str, says: str) -> None:
+    if kind == "pickle":
+        (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+        (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    model = tmp_path if kind == "pickle" else kind
+    code, out, err = interlace("run", "?", "--model", model)
+    assert (code, out, err.count("\n")) == (6, "", 1)
+    assert re.search(says, err) and "Traceback" not in err
+
+
+def test_bad_input_has_its_exit_code_and_json_says_it_too(tmp_path: Path) -> None:
+    corrupt, empty = tmp_path / "corrupt.jsonl", tmp_path / "empty.txt"
+    corrupt.write_text('{"id": 1}\n')
+    empty.write_text("\n\n")
+    cases: Sequence[tuple[int, Sequence[str | Path], str]] = [
+        (9, ["show", corrupt], "line 1 is not an episode"),
+        (9, ["show", tmp_path / "nowhere.jsonl"], "can't read"),
+        (9, ["rollout", empty, "--out", tmp_path / "t.jsonl"], "no questions"),
+        (2, ["rollout", empty, "--out", corrupt], "--resume completes it"),
+        (2, ["run", "?", "--tool", "abacus"], "there is no tool 'abacus'"),
+        (2, ["run", "-"], "the question is empty"),
+    ]
+    for code, arguments, says in cases:
+        done, out, err = interlace(*arguments, "--json")
+        assert (done, err.count("\n")) == (code, 1), err
+        assert says in err and says in json.loads(out)["error"]
+    assert interlace("run", "?", "--max-turns", "0")[0] == 2
+    assert "Traceback" in interlace("show", corrupt, "--debug")[2]
+
+
+def rollout(model: Path, tasks: Path, out: Path, *more: str) -> list[str | Path]:
+    short = [*RAMBLING[:-1], "200", "--seed", "7", "--concurrency", "2"]
+    return ["rollout", tasks, "--n", "8", "--out", out, "--model", model, *short, *more]
+
+
+def wait_for_lines(file: Path, count: int) -> None:
+    for _ in range(600):
+        if file.is_file() and file.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{file} never had {count} lines")
+
+
+class Resumed(NamedTuple):
+    """A log whose writer was killed and that --resume completed."""
+
+    log: Path
+    before: list[str]
+    """The ids that were in it when the writer was killed."""
+    said: dict[str, Any]
+    """What the resumed command printed."""
+    again: list[str | Path]
+    """The command."""
+
+
+@pytest.fixture(scope="module")
+def resumed(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+    folder = tmp_path_factory.mktemp("resumed")
+    tasks, log = folder / "q.jsonl", folder / "t.jsonl"
+    tasks.write_text('{"id": "a", "question": "one", "answer": "1"}\n{"question": "two"}\n')
+    process = start(*rollout(random_model, tasks, log))
+    wait_for_lines(log, 3)
+    process.kill()
+    process.communicate()
+    before = [episode.id for episode in read_episodes(log)]
+    with log.open("ab") as file:
+        file.write(b'{"id": "torn')  # what a kill in the middle of a write leaves
+    again = rollout(random_model, tasks, log, "--resume")
+    code, out, err = interlace(*again, "--json", "--parquet", folder / "t.parquet")
+    assert code == 0, err
+    return Resumed(log, before, json.loads(out), again)
+
+
+def test_a_killed_rollout_is_completed_by_resume(resumed: Resumed) -> None:
+    assert 3 <= len(resumed.before) < 16
+    assert resumed.said["new"] == 16 - len(resumed.before)
+    assert resumed.said["correct"] == 0  # of the episodes whose answer is known
+    episodes = list(read_episodes(resumed.log))
+    assert [episode.id for episode in episodes[: len(resumed.before)]] == resumed.before
+    groups = Counter(episode.group for episode in episodes)
+    assert groups["a"] == 8 and sorted(groups.values()) == [8, 8]
+    assert len({episode.id for episode in episodes}) == 16
+    for episode in episodes:
+        ledger = episode.trajectory.ledger
+        assert {span.source for span in ledger} == {Source.PROMPT, Source.POLICY}
+        assert all(span.logprobs is not None for span in ledger if span.source is Source.POLICY)
+        assert episode.rewards == ({"correct": 0.0} if episode.group == "a" else {})
+    assert resumed.log.with_suffix(".parquet").stat().st_size > 1000
+    code, _, err = interlace(*resumed.again, "--format", "hermes")
+    assert code == 2 and "--format retool" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_rollout_keeps_what_there_is(
+    tmp_path: Path, random_model: Path, number: int, code: int
+) -> None:
+    tasks, out = tmp_path / "q.txt", tmp_path / "t.jsonl"
+    tasks.write_text("question one\nquestion two\n")
+    process = start(*rollout(random_model, tasks, out))
+    wait_for_lines(out, 2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "--resume goes on" in err and "Traceback" not in err
+    stops = Counter(str(episode.stop) for episode in read_episodes(out))
+    assert stops["cancelled"] == 2 and stops.total() >= 4
+
+
+def test_show_prints_who_wrote_what(resumed: Resumed) -> None:
+    log = resumed.log
+    episode = list(read_episodes(log))[-1]
+    code, text, _ = interlace("show", log, "--limit", "1")
+    assert code == 0
+    assert re.search(r"^prompt +\d+ +│ ", text, re.MULTILINE)
+    assert re.search(r"^policy +\d+ +│ ", text, re.MULTILINE)
+
+    code, table, _ = interlace("show", log, "--index", "-1", "--ids")
+    places = re.findall(r"^ *\d+ +\d+ ", table, re.MULTILINE)
+    assert code == 0 and len(places) == len(episode.trajectory.ledger)
+
+    said = json.loads(interlace("show", log, "--json", "--episode", episode.id)[1])
+    assert said["episodes"][0]["tokens"]["trained"] == episode.trajectory.sampled_tokens
+
+    with start("show", log) as quick:
+        assert quick.stdout is not None and quick.stdout.readline()
+        quick.stdout.close()  # as `| head -1` does
+        assert quick.stderr is not None and quick.stderr.read() == ""
+    assert quick.returncode == 0

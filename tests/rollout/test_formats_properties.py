@@ -1,0 +1,104 @@
+"""What holds for any text a model may write and any text a tool may give back."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from vocabularies import VOCABULARIES, tokenizer
+
+from interlace.rollout.formats import FORMATS, Encoder, Format
+from interlace.rollout.formats.sample import SAMPLES, sample_tools
+from interlace.rollout.ledger import Source
+from interlace.rollout.trajectory import CallRecord, Finish
+
+TAGS = sorted({tag for format in FORMATS.values() for tag in format.control_tags})
+SYNTAX = ["'", '"', '"""', "'''", "\\", "#", "--", "/*", "\n", "```", "```python\n", "\n```\n"]
+JSON = ['{"name": "python", "arguments": ', '{"code": "1"}', "{", "}", "[", "null", "NaN"]
+BOXES = ["\\boxed{", "}", "7", " and ", "```output\n", "é", "\x00", "python"]
+pieces = st.sampled_from([*TAGS, *SYNTAX, *JSON, *BOXES])
+texts = st.lists(pieces | st.text(max_size=4), max_size=30).map("".join)
+formats = st.sampled_from(list(FORMATS.values()))
+finishes = st.sampled_from(Finish)
+
+
+@given(formats, texts, finishes, st.booleans())
+def test_any_text_can_be_read(format: Format, text: str, finish: Finish, tools: bool) -> None:
+    parsed = format.parse(text, finish, sample_tools(format.name) if tools else ())
+    assert not (parsed.calls and parsed.answer is not None)
+    assert parsed.answer is None or parsed.answer.strip() == parsed.answer != ""
+    assert parsed.complete or (finish is Finish.STOP and not parsed.calls)
+    for call in parsed.calls:
+        assert (call.arguments is None) == (call.problem is not None)
+        json.dumps(call.arguments, allow_nan=False)
+    # The answer is the policy's own words; what stood between them (a thought) is a line break.
+    for line in (parsed.answer or "").split("\n"):
+        assert line in text
+
+
+@given(formats, texts, st.sampled_from(list(VOCABULARIES)))
+def test_a_result_is_never_read_as_a_call_or_an_answer(
+    format: Format, output: str, name: str
+) -> None:
+    harmless = tokenizer(name).harmless(output, format.control_tags)
+    record = CallRecord("python", {}, harmless)
+    parsed = format.parse(format.render([record, record]), Finish.EOS, sample_tools(format.name))
+    assert parsed.calls == ()
+    if format.inline:
+        assert parsed.forged
+        assert parsed.answer is None
+
+
+@given(formats, texts, st.sampled_from(list(VOCABULARIES)))
+def test_spans_are_given_and_hold_the_output_as_it_was_recorded(
+    format: Format, output: str, name: str
+) -> None:
+    encoder = ENCODERS[format.name, name]
+    record = CallRecord("python", {}, encoder.harmless(output))
+    spans = encoder.results([record], ended=False, notice="1 tool call left")
+    assert {span.source for span in spans} == {Source.TOOL, Source.HOST}
+    assert all(span.weight == 0 for span in spans)
+    again = CallRecord("python", {}, output)
+    assert encoder.results([again], ended=False, notice="1 tool call left") == spans
+
+
+ENCODERS = {
+    (format, name): Encoder(FORMATS[format], tokenizer(name), sample_tools(format))
+    for format in FORMATS
+    for name in VOCABULARIES
+}
+plain = st.text(
+    st.characters(codec="utf-8", exclude_characters="<>`|\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r")
+)
+
+
+@given(plain)
+def test_any_code_comes_out_of_its_tags_as_it_went_in(code: str) -> None:
+    expected = code.strip("\n").rstrip()
+    if not expected:
+        return
+    for name, text in (
+        ("retool", f"<code>\n```python\n{code}\n```\n</code>\n"),
+        ("markdown", f"Now:\n```python\n{code}\n```\n"),
+        ("notebook", f"<action_input>\n```python\n{code}\n```\n</action_input>"),
+        ("hermes", _json_call(code)),
+    ):
+        # A fence in an open string does not close it: only where nothing follows, it does.
+        finish = Finish.EOS if name in ("markdown", "hermes") else Finish.STOP
+        (call,) = FORMATS[name].parse(text, finish, ()).calls
+        assert call.arguments == {"code": code if name == "hermes" else expected}
+
+
+def _json_call(code: str) -> str:
+    call = {"name": "python", "arguments": {"code": code}}
+    return f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
+
+
+@given(formats, st.integers(min_value=0))
+def test_a_turn_that_is_cut_off_anywhere_calls_nothing_it_did_not_write(
+    format: Format, at: int
+) -> None:
+    first, _ = SAMPLES[format.name].said
+    cut = first[: at % len(first)]
+    parsed = format.parse(cut, Finish.LENGTH, sample_tools(format.name))
+    whole = format.parse(first, Finish.LENGTH, sample_tools(format.name))
+    assert parsed.calls in ((), whole.calls)

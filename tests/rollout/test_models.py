@@ -1,0 +1,82 @@
+"""A model's name: what it stands for here, and one sentence where it stands for nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import byte_tokenizer
+from vocabularies import QWEN_LIKE
+
+from interlace.rollout import smollm2
+from interlace.rollout.models import default_format, find_model, load_engine, local_model
+from interlace.rollout.tokenizer import Tokenizer
+from interlace.tools import PythonTool, tool
+from interlace.tools.errors import ModelError
+
+
+def test_names_folders_and_what_is_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert find_model(str(folder)) == folder == local_model(str(folder))
+    assert (find_model("nano") / "__init__.py").is_file()
+    assert local_model("smollm2") is None and local_model("nobody/nothing") is None
+    file = tmp_path / "model.gguf"
+    file.touch()
+    for name, says in {
+        "gpt-nano": "unknown model 'gpt-nano': name a folder, .* nano, smollm2",
+        f"{tmp_path}/nowhere": "there is no folder",
+        str(file): "is a file",
+        "https://server/v1": "servers come with a later version",
+        "nobody/nothing": "not on this machine and can't be fetched",
+    }.items():
+        with pytest.raises(ModelError, match=says):
+            find_model(name)
+
+
+def test_a_model_speaks_the_format_that_suits_it(tmp_path: Path) -> None:
+    @tool
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    plain = byte_tokenizer(tmp_path / "plain")
+    byte_tokenizer(tmp_path / "qwen")
+    (tmp_path / "qwen" / "chat_template.jinja").write_text(QWEN_LIKE)
+    knows_tools = Tokenizer.load(tmp_path / "qwen")
+    python = [PythonTool()]
+    assert default_format("a", plain, python) == "retool"
+    assert default_format("a", knows_tools, python) == "hermes"
+    assert default_format("nano", knows_tools, python) == "retool"
+    assert default_format("nano", knows_tools, [add]) == "hermes"
+
+
+def test_an_engine_carries_the_name_it_was_asked_for_by(tmp_path: Path) -> None:
+    from tiny import checkpoint
+
+    name = str(checkpoint(tmp_path / "noise"))
+    assert load_engine(name, device="cpu").name == name
+
+
+@pytest.mark.slow
+def test_smollm2_is_made_once_by_whoever_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    left = smollm2.cache_folder() / "convert-killed"
+    left.mkdir(parents=True)
+    command = [
+        sys.executable,
+        "-c",
+        "import interlace.rollout.models as m; m.find_model('smollm2')",
+    ]
+    both = [subprocess.Popen(command, env=os.environ) for _ in range(2)]
+    assert [process.wait(timeout=600) for process in both] == [0, 0]
+    assert {file.name for file in smollm2.cache_folder().iterdir()} == {
+        "smollm2-135m-instruct",
+        "smollm2.lock",
+    }
+    engine = load_engine("smollm2", device="cpu")
+    assert engine.tokenizer.eos_ids and engine.tokenizer.chat_template
