@@ -41,7 +41,7 @@ def plain(text: str) -> str:
     """The text without what differs from run to run: addresses, folders, durations, line numbers."""
     text = re.sub(r"0x[0-9a-f]+", "0x...", text)
     text = re.sub(r"/[^\s'\"]*/work\b", "/work", text)
-    return re.sub(r"\b[\d.]+ [mμµn]?s\b", "... s", text)
+    return re.sub(r"\b\d[\d.e+-]* [mμµn]?s\b", "... s", text)
 
 
 @pytest.mark.parametrize("number", range(len(CELLS)), ids=lambda n: CELLS[n][:40] or "empty")

@@ -15,7 +15,6 @@ import io
 import os
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -154,8 +153,6 @@ class Stream(io.TextIOBase):
 
     encoding = "UTF-8"
     errors = "backslashreplace"
-    cell = 0
-    """The number of the cell that runs."""
 
     def __init__(self, name: str, fd: int, number: int) -> None:
         super().__init__()
@@ -166,7 +163,7 @@ class Stream(io.TextIOBase):
     def write(self, string: str) -> int:
         if not isinstance(string, str):
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
-        if cell_of_thread() == Stream.cell:
+        if kernel.Cell.of_thread() == kernel.Cell.current:
             data = memoryview(string.encode("utf-8", "backslashreplace"))
             while data:
                 data = data[os.write(self._fd, data) :]
@@ -180,11 +177,6 @@ class Stream(io.TextIOBase):
 
     def writable(self) -> bool:
         return True
-
-
-def cell_of_thread() -> int:
-    """The cell that started the current thread; the current one, in the main thread."""
-    return getattr(threading.current_thread(), "_cell", Stream.cell)
 
 
 def make_shell(profile: str, characters: int) -> Shell:
@@ -208,13 +200,7 @@ def make_shell(profile: str, characters: int) -> Shell:
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     builtins.input = _no_input
     getpass.getpass = _no_getpass
-    start = threading.Thread.start
-
-    def start_and_remember(thread: threading.Thread) -> None:
-        thread._cell = cell_of_thread()
-        start(thread)
-
-    threading.Thread.start = start_and_remember
+    kernel.Cell.follow_threads()
     sys.modules["__main__"] = shell.user_module
     return shell
 

@@ -122,6 +122,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
             PeriodicCallback(lambda: None, 1_000 * WAKE_SECONDS).start()
 
         async def do_execute(self, *args: Any, **options: Any) -> dict[str, Any]:
+            Cell.current += 1
             streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, Stream)]
             for stream in streams:
                 stream.open_cell()
@@ -134,6 +135,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
             finally:
                 for stream in streams:
                     stream.close_cell()
+                Cell.current += 1  # what comes between two cells belongs to neither
             return reply
 
     Kernel.shell_class = Shell
@@ -142,6 +144,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
     app = IPKernelApp.instance(kernel_class=Kernel)
     app.initialize(["-f", str(connection_file), "--HistoryManager.enabled=False"])
     bound_displays(app.shell, characters)
+    Cell.follow_threads()
     # Neither is the doing of the user's code: the threads are the kernel's.
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     warnings.filterwarnings("ignore", message="This process .* is multi-threaded")
@@ -164,6 +167,28 @@ def bound_displays(shell: Any, characters: int) -> None:
         return data, metadata
 
     shell.display_formatter.format = bounded
+
+
+class Cell:
+    """The cell that runs, and the cells that threads belong to."""
+
+    current = 0
+
+    @staticmethod
+    def of_thread() -> int:
+        """The cell in which the current thread was started; the current one, in the main thread."""
+        return getattr(threading.current_thread(), "_cell", Cell.current)
+
+    @staticmethod
+    def follow_threads() -> None:
+        """Let every thread that is started from now on know its cell."""
+        start = threading.Thread.start
+
+        def start_and_remember(thread: threading.Thread) -> None:
+            thread._cell = Cell.of_thread()
+            start(thread)
+
+        threading.Thread.start = start_and_remember
 
 
 # -- output --------------------------------------------------------------------------------------
@@ -207,6 +232,8 @@ class BoundedStream:
         """Send the string, as far as it is within the head; remember the rest."""
         if not isinstance(string, str):
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
+        if Cell.of_thread() != Cell.current:
+            return len(string)  # a thread of an earlier cell
         if threading.current_thread() is not getattr(self, "watch_fd_thread", None):
             now = time.monotonic()
             if now - self._drained > 0.0005:  # no program runs and ends in less

@@ -107,13 +107,13 @@ class Worker:
 
     def show(self, kind: str, content: Mapping[str, Any]) -> None:
         """Send a message whose place is after all that was printed so far."""
-        if cells.cell_of_thread() == cells.Stream.cell:
+        if kernel.Cell.of_thread() == kernel.Cell.current:
             message = {"kind": kind, "id": self._id, "content": content}
             os.write(OUTPUT, self._mark)
             self._send(message)
 
     def _run(self, code: str) -> None:
-        cells.Stream.cell += 1
+        kernel.Cell.current += 1
         os.write(OUTPUT, self._mark)
         signal.signal(signal.SIGINT, self._on_interrupt)
         self._in_cell = True
