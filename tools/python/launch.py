@@ -177,7 +177,7 @@ def end_trees(roots: Iterable[int]) -> None:
 
 def stop_trees(roots: Iterable[int]) -> set[int]:
     """Stop these processes with all that they started, before any of them can start another."""
-    stopped: set[int] = set()
+    roots, stopped = set(roots), set[int]()
     for _ in range(_STOP_ROUNDS):
         running = {pid for root in roots for pid in (root, *descendants(root))} - stopped
         for pid in running:

@@ -144,9 +144,9 @@ def own_branch(walls: Walls, session: str, folder: str) -> None:
     landlock.restrict(rules, scoped=False)
 
 
-def quieten(parent: int) -> None:
-    """Die with the parent process, and keep orphaned children as one's own."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def quieten(parent: int, told_by: int = signal.SIGKILL) -> None:
+    """Get a signal when the parent process dies, and keep orphaned children as one's own."""
+    _prctl(PR_SET_PDEATHSIG, told_by)
     if os.getppid() != parent:
         os._exit(1)
     adopt(True)

@@ -143,10 +143,12 @@ class Worker:
                 self.show("done", {"refused": why})
                 return
             walls.adopt(False)  # the keeper adopts the branch
+            numbers = random.getstate()  # forking seeds them anew
             between = os.fork()
             if not between:
                 if os.fork():
                     os._exit(0)
+                random.setstate(numbers)
                 self._become_branch(channel, output, folder)
             os.waitpid(between, 0)
             walls.adopt(True)

@@ -20,7 +20,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import cells, launch, namespaces, walls, worker
 
@@ -160,7 +160,10 @@ class Keeper:
         self._make_folders(namespaces.FONTS if around.tier == "full" else around.fonts)
         if around.tier == "full":
             self.enclose(around, self._user, entered=True)
-        walls.quieten(parent)
+            walls.quieten(parent)  # the kernel ends a process namespace with its first process
+        else:
+            signal.signal(signal.SIGTERM, self._end_all)
+            walls.quieten(parent, signal.SIGTERM)
         walls.hide(True)
 
     @staticmethod
@@ -178,7 +181,6 @@ class Keeper:
             message, fds = _heard(self._link)
             if message is None:
                 self._end_all()
-                os._exit(0)
             self._fork_worker(*fds, message["folder"])
             for fd in fds:
                 os.close(fd)
@@ -189,6 +191,7 @@ class Keeper:
             return
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             self._link.close()
             walls.hide(False)
             if self._walls.tier != "full":
@@ -207,10 +210,11 @@ class Keeper:
             with suppress(OSError):
                 _tell(self._link, {"ended": pid, "status": status})
 
-    def _end_all(self) -> None:
-        """Kill every other process of the session; the kernel does, where it has a namespace."""
+    def _end_all(self, *_: object) -> NoReturn:
+        """Kill every other process of the session, and go."""
         if self._walls.tier != "full":
             launch.end_trees(launch.descendants(os.getpid()))
+        os._exit(0)
 
     def _make_folders(self, fonts: str) -> None:
         for name in FOLDERS:
