@@ -14,7 +14,9 @@ from interlace.tools import PythonTool, ToolResult
 
 CELLS = [
     cell.partition("\n")[2].rstrip("\n")
-    for cell in re.split(r"^# %%", (Path(__file__).parent / "conformance.txt").read_text(), flags=re.M)
+    for cell in re.split(
+        r"^# %%", (Path(__file__).parent / "conformance.txt").read_text(), flags=re.M
+    )
     if cell
 ]
 LIMITS = next(n for n, cell in enumerate(CELLS) if cell == 'kept = "kept"')
@@ -38,7 +40,7 @@ def results() -> dict[str, list[ToolResult]]:
 
 
 def plain(text: str) -> str:
-    """The text without what differs from run to run: addresses, folders, durations, line numbers."""
+    """The text without what differs from run to run: addresses, folders, durations."""
     text = re.sub(r"0x[0-9a-f]+", "0x...", text)
     text = re.sub(r"/[^\s'\"]*/work\b", "/work", text)
     return re.sub(r"\b\d[\d.e+-]* [mμµn]?s\b", "... s", text)
@@ -49,5 +51,7 @@ def test_both_backends_say_the_same(number: int, results: dict[str, list[ToolRes
     ours, theirs = results["sandbox"][number], results["jupyter"][number]
     assert plain(ours.text) == plain(theirs.text), CELLS[number]
     assert (ours.error, ours.state_lost) == (theirs.error, theirs.state_lost)
-    assert [(a.mime, a.name) for a in ours.artifacts] == [(a.mime, a.name) for a in theirs.artifacts]
+    assert [(a.mime, a.name) for a in ours.artifacts] == [
+        (a.mime, a.name) for a in theirs.artifacts
+    ]
     assert len(ours.text) < 110_000

@@ -103,7 +103,9 @@ def test_a_cancelled_user_leaves_nothing(own_temporary_folder: Path) -> None:
     async def main() -> None:
         for code in ("while True: pass", "sum(range(10**13))"):
             for delay in (0.0, 0.05, 1.0):
-                task = asyncio.create_task(say(PythonTool("jupyter", eager=True, warm=1), code, 3600))
+                task = asyncio.create_task(
+                    say(PythonTool("jupyter", eager=True, warm=1), code, 3600)
+                )
                 await asyncio.sleep(delay)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -139,7 +141,8 @@ def test_a_kernel_dies_with_an_owner_that_is_killed_and_the_next_one_cleans_up(
         import asyncio
         from interlace.tools import PythonTool
         async def main():
-            async with PythonTool("jupyter").session() as busy, PythonTool("jupyter").session() as idle:
+            tool = PythonTool("jupyter")
+            async with tool.session() as busy, tool.session() as idle:
                 print((await idle.call({"code": "1"}, 30)).text, flush=True)
                 call = asyncio.create_task(busy.call({"code": "sum(range(10**13))"}, 3600))
                 await asyncio.sleep(1)
@@ -180,7 +183,9 @@ def test_nothing_is_written_to_the_users_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    result = asyncio.run(say(PythonTool("jupyter"), "import matplotlib.pyplot as p; p.plot([1]); 1", 120))
+    result = asyncio.run(
+        say(PythonTool("jupyter"), "import matplotlib.pyplot as p; p.plot([1]); 1", 120)
+    )
     assert result.ok
     assert not list(tmp_path.iterdir())
 

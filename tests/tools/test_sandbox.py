@@ -215,7 +215,7 @@ _ = os.write(1, b'\xff\xc3 \n')
 
 
 def test_what_a_cell_breaks_is_its_own(box):  # type: ignore[no-untyped-def]
-    broken, traced, after = box.cells(
+    broken, _, after = box.cells(
         "import json, builtins, sys, atexit, threading, os\n"
         "json.dumps = None\nbuiltins.print = None\nsys.stdout = None\nos.write = None",
         "sys.settrace(lambda *a: 1 / 0)\n1",

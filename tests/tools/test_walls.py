@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlace.tools.python import seccomp
+from interlace.tools.python.probe import probe
 
 CALLS = """
 import ctypes, os
@@ -99,7 +100,7 @@ def test_two_sessions_can_not_reach_each_other(box):  # type: ignore[no-untyped-
         async with box.tool.session() as one, box.tool.session() as two:
             made = await one.call(
                 {
-                    "code": "import os, socket\nopen('mine', 'w').write('1'); os.chmod('mine', 0o666)\n"
+                    "code": "import os\nopen('mine', 'w').write('1'); os.chmod('mine', 0o666)\n"
                     "os.getpid(), os.path.abspath('mine')"
                 },
                 20,
@@ -120,7 +121,7 @@ def test_there_is_no_network(box):  # type: ignore[no-untyped-def]
         "socket.create_connection(('169.254.169.254', 80), 2)",
         "socket.getaddrinfo('example.org', 80)",
         "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b'x', ('192.0.2.1', 53))",
-        "s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.sendto(b'x', ('2001:db8::1', 53))",
+        "s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.sendto(b'x', ('2001:db8::', 5))",
         "socket.socket(socket.AF_INET, socket.SOCK_RAW)",
         "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
         "socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)",
@@ -197,10 +198,20 @@ def test_programs_that_cells_start_are_inside_as_well(box, tmp_path):  # type: i
         f"subprocess.run(['cat', {str(tmp_path / 'secret')!r}], capture_output=True).returncode"
     )
     assert result.ok and result.text != "0"
-    inside = box.cell("import subprocess, sys\n"
-                      "subprocess.run([sys.executable, '-c', 'import sympy; print(6 * 7)'],"
-                      " capture_output=True, text=True).stdout")
+    inside = box.cell(
+        "import subprocess, sys\n"
+        "subprocess.run([sys.executable, '-c', 'import sympy; print(6 * 7)'],"
+        " capture_output=True, text=True).stdout"
+    )
     assert inside.text == "'42\\n'"
+
+
+def test_every_wall_is_tried_and_the_answer_said() -> None:
+    answers = probe()
+    assert {"landlock", "system-call filter", "user namespace", "mount namespace"} <= set(answers)
+    assert all(answers.values())
+    if sys.platform == "linux" and os.geteuid() == 0:
+        assert answers["list of child processes"] == "ok"
 
 
 REFUSED = """

@@ -15,7 +15,8 @@ from pydantic import JsonValue
 
 from ..errors import ToolUnavailable, UsageError
 from .interpreter import Interpreter
-from .sandbox import Session, Worker, Zygote
+from .remote import Worker
+from .sandbox import Session, Zygote
 from .walls import Walls, readable_paths
 from .watch import watch
 

@@ -5,13 +5,15 @@ as they do in kernel.py, whose functions write them.
 """
 
 # IPython's classes are changed here, and typed differently from version to version.
-# mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined"
+# mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined,union-attr"
+# ruff: noqa: D102 (methods that IPython and io describe)
 
 import asyncio
 import base64
 import builtins
 import getpass
 import io
+import linecache
 import os
 import signal
 import sys
@@ -30,6 +32,9 @@ from traitlets.config import Config
 from . import kernel
 
 __all__ = ["Shell", "Sink", "Stream", "make_shell"]
+
+
+WARM_UPS = 20
 
 
 class Sink(Protocol):
@@ -115,7 +120,7 @@ class Shell(InteractiveShell):
         if result.success and not self.failed_to_show:
             return None
         error = result.error_before_exec or result.error_in_exec
-        return self.failure or (type(error).__name__, kernel.shown(error))
+        return self.failure or (type(error).__name__, kernel.shown(error) if error else "")
 
     def show(self, kind: str, data: Mapping[str, Any]) -> None:
         """Send a display."""
@@ -198,6 +203,7 @@ def make_shell(profile: str, characters: int) -> Shell:
     shell.set_hook("show_in_pager", _page, 0)
     kernel.bound_displays(shell, characters)
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
+    _warm_up(shell)
     builtins.input = _no_input
     getpass.getpass = _no_getpass
     kernel.Cell.follow_threads()
@@ -205,13 +211,37 @@ def make_shell(profile: str, characters: int) -> Shell:
     return shell
 
 
+class Nowhere:
+    """A sink for what nobody reads."""
+
+    def show(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
+def _warm_up(shell: Shell) -> None:
+    """Run what most cells run, so that forks need not do it first.
+
+    That costs time and memory: modules that are imported late, and bytecode that adapts itself to
+    its use in the first runs, each page of which would be copied.
+    """
+    shell.sink = Nowhere()
+    for _ in range(WARM_UPS):
+        loop = asyncio.new_event_loop()
+        for code in ("x = 1\nprint(x)", "[x]", "1 / 0", "1 +", "x?"):
+            loop.run_until_complete(shell.run(code))
+        loop.close()
+    shell.reset(new_session=True)
+    shell.failure = None
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        vars(sys).pop(name, None)
+    linecache.clearcache()
+
+
 @contextmanager
 def cancelled_by_interrupt(work: "asyncio.Future[Any]") -> Iterator[None]:
     """While a cell awaits, SIGINT cancels it, where it would else end the event loop."""
     loop = asyncio.get_running_loop()
-    before = signal.signal(
-        signal.SIGINT, lambda *_: loop.call_soon_threadsafe(work.cancel)
-    )
+    before = signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(work.cancel))
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 
 __all__ = ["FONTS", "SESSION", "build_root", "enter", "in_new_pid_namespace", "new_user_namespace"]
@@ -173,10 +173,8 @@ def _bind(old: str, new: str, devices: bool = False) -> None:
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str = "") -> None:
-    encode: Callable[[str | None], bytes | None] = lambda text: text and text.encode()  # noqa: E731
-    if _libc.mount(
-        encode(source), target.encode(), encode(kind), ctypes.c_ulong(flags), data.encode() or None
-    ):
+    wanted = [text.encode() if text else None for text in (source, target, kind, data)]
+    if _libc.mount(wanted[0], wanted[1], wanted[2], ctypes.c_ulong(flags), wanted[3]):
         _fail(f"mounting {target}")
 
 

@@ -13,7 +13,7 @@ from ..errors import ToolUnavailable
 from .backends import SandboxBackend
 from .interpreter import Backend, Interpreter
 from .launch import Folder
-from .sandbox import Worker
+from .remote import Worker
 
 __all__ = ["Counts", "Pool", "Seat"]
 

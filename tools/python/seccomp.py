@@ -105,7 +105,7 @@ _WITH_SAME_USER = {
 
 
 def numbers() -> dict[str, int]:
-    """This machine's numbers of the calls that the filter knows. Raises `OSError`."""
+    """The numbers on this machine of the calls that the filter knows. Raises `OSError`."""
     machine = MACHINES.get(platform.machine())
     if machine is None:
         raise OSError(f"no system-call filter for processors of type {platform.machine()}")

@@ -177,6 +177,7 @@ class PythonSession:
         )
 
     async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
+        """Run a cell; see `ToolSession`."""
         start = time.perf_counter()
         read = read_arguments(PythonArguments, arguments)
         if isinstance(read, ToolResult):

@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -169,7 +169,7 @@ def prove(walls: Walls, canary: str, outsider: int) -> list[str]:
     process that will not be used for anything else.
     """
     holes = []
-    for what, attempt in (
+    attempts: tuple[tuple[str, Callable[[], object]], ...] = (
         ("read a file outside", lambda: open(canary).close()),
         ("make a file outside", lambda: open(canary + ".new", "w").close()),
         ("list files outside", lambda: _listed(os.path.dirname(canary))),
@@ -177,10 +177,11 @@ def prove(walls: Walls, canary: str, outsider: int) -> list[str]:
         ("signal a process outside", lambda: _signalled(outsider)),
         ("reach the network", _networked),
         ("make namespaces", lambda: _unshared(0x10000000)),
-        ("trace processes", lambda: _traced()),
+        ("trace processes", _traced),
         ("become another user", lambda: os.setuid(0 if os.getuid() else 1)),
         ("keep capabilities", _capable),
-    ):
+    )
+    for what, attempt in attempts:
         try:
             attempt()
         except OSError:
@@ -237,7 +238,13 @@ def _prctl(option: int, value: int) -> None:
 def readable_paths(prefixes: Iterable[str]) -> tuple[str, ...]:
     """What an interpreter and the programs it runs need to read, in the order to show it."""
     system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]
-    system += ["/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types", "/etc/fonts"]
+    system += [
+        "/etc/ld.so.cache",
+        "/etc/alternatives",
+        "/etc/localtime",
+        "/etc/mime.types",
+        "/etc/fonts",
+    ]
     found = []
     for path in (*system, *prefixes):
         for each in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):

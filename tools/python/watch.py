@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..base import ErrorKind
 from .launch import descendants
-from .sandbox import Session, Worker
+from .remote import Worker
+from .sandbox import Session
 
 __all__ = ["watch"]
 

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -66,9 +66,7 @@ def fail(channel: int, text: str) -> None:
 class Worker:
     """Serves one channel."""
 
-    def __init__(
-        self, shell: cells.Shell, around: walls.Walls, session: str, folder: str
-    ) -> None:
+    def __init__(self, shell: cells.Shell, around: walls.Walls, session: str, folder: str) -> None:
         self._shell = shell
         self._walls = around
         self._session = session
@@ -99,11 +97,8 @@ class Worker:
                 self._run(request["code"])
             elif request["do"] == "fork":
                 self._fork(f"{self._session}/{request['folder']}")
-            elif request["do"] == "read":
-                self._answer(lambda: read_inside(self._folder, request["path"]))
-            elif request["do"] == "write":
-                data = request["data"].encode("latin-1")
-                self._answer(lambda: write_inside(self._folder, request["path"], data))
+            else:
+                self._answer(request)
 
     def show(self, kind: str, content: Mapping[str, Any]) -> None:
         """Send a message whose place is after all that was printed so far."""
@@ -199,9 +194,14 @@ class Worker:
 
     # -- files -----------------------------------------------------------------------------------
 
-    def _answer(self, work: Callable[[], bytes | None]) -> None:
+    def _answer(self, request: Mapping[str, str]) -> None:
+        data = b""
         try:
-            self.show("done", {"data": (work() or b"").decode("latin-1")})
+            if request["do"] == "read":
+                data = read_inside(self._folder, request["path"])
+            else:
+                write_inside(self._folder, request["path"], request["data"].encode("latin-1"))
+            self.show("done", {"data": data.decode("latin-1")})
         except Exception as error:
             self.show("done", {"failed": str(error) or type(error).__name__})
 

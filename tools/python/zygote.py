@@ -176,12 +176,11 @@ class Keeper:
     def serve(self) -> None:
         """Start workers; when the owner is gone, go, and take everything along."""
         signal.signal(signal.SIGCHLD, self._report)
-        _tell(self._link, {"ready": os.getpid()})
         while True:
             message, fds = _heard(self._link)
             if message is None:
                 self._end_all()
-            self._fork_worker(*fds, message["folder"])
+            self._fork_worker(fds[0], fds[1], message["folder"])
             for fd in fds:
                 os.close(fd)
 
@@ -266,5 +265,3 @@ def _heard(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
     return (json.loads(data) if data else None), list(fds)
-
-
