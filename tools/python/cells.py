@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -106,17 +106,19 @@ class Shell(InteractiveShell):
         except Exception:
             cell, failed_early = code, sys.exc_info()
         how = {"transformed_cell": cell, "preprocessing_exc_tuple": failed_early}
-        if self.should_run_async(code, **how):
-            work = asyncio.ensure_future(self.run_cell_async(code, store_history=True, **how))
-            with cancelled_by_interrupt(work):
-                result = None
-                try:
+        waits = self.should_run_async(code, **how)
+        cell_run = self.run_cell_async(code, store_history=True, **how)
+        result = None
+        try:
+            if waits:
+                work = asyncio.ensure_future(cell_run)
+                with cancelled_by_interrupt(work):
                     result = await work
-                finally:
-                    self.events.trigger("post_execute")
-                    self.events.trigger("post_run_cell", result)
-        else:
-            result = self.run_cell(code, store_history=True)
+            else:
+                result = _run_at_once(cell_run)
+        finally:
+            self.events.trigger("post_execute")
+            self.events.trigger("post_run_cell", result)
         if result.success and not self.failed_to_show:
             return None
         error = result.error_before_exec or result.error_in_exec
@@ -246,6 +248,15 @@ def cancelled_by_interrupt(work: "asyncio.Future[Any]") -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that never waits."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("a cell that awaits was taken for one that does not")
 
 
 def _page(shell: Shell, data: object, *_: object, **__: object) -> None:

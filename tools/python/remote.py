@@ -191,6 +191,7 @@ class Worker:
         number = secrets.token_hex(8)
         data = json.dumps({**request, "id": number}).encode()
         data = struct.pack(">I", len(data)) + data
+        self._discard_text()
         self._transcript = transcript = Transcript(number, output, self.session.walls.characters)
         self._answered = self._loop.create_future()
         try:
@@ -277,6 +278,13 @@ class Worker:
                 self.end(f"was ended for {error}")
             else:
                 self._settle_if_answered()
+
+    def _discard_text(self) -> None:
+        """What was written between two cells belongs to neither."""
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                if len(os.read(self._output, READ_BYTES)) < 4096:
+                    break
 
     def _hear_rest(self) -> None:
         """Take in what the process wrote before it ended."""

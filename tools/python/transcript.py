@@ -61,8 +61,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
 class Transcript:
     """One request and what comes back for it.
 
-    In the text stands a mark where the cell begins, and one for each message. The text before the
-    first mark was printed after the last cell's end and belongs to nobody.
+    In the text stands a mark for each message, where it belongs.
     """
 
     def __init__(self, number: str, output: CellOutput | None = None, characters: int = 0) -> None:
@@ -80,7 +79,6 @@ class Transcript:
         self._tail = ""
         self._left_out = 0
         self._messages: deque[dict[str, Any]] = deque()
-        self._begun = output is None
         self._at_mark = False
         self._displayed = 0
         self.answer: dict[str, Any] | None = None
@@ -106,7 +104,7 @@ class Transcript:
 
     def end_text(self) -> None:
         """The process is gone: what is left of its text is all there will be."""
-        if self._output is not None and self._begun and self.answer is None:
+        if self._output is not None and self.answer is None:
             self._write(self._text, final=True)
             self._text = b""
             self._end_text()
@@ -140,10 +138,10 @@ class Transcript:
                 return
             self._write(before, final=True)
             self._text = after
-            self._at_mark, self._begun = self._begun, True
+            self._at_mark = True
 
     def _write(self, data: bytes, final: bool = False) -> None:
-        if self._begun and self._output is not None:
+        if self._output is not None:
             text = self._decoder.decode(data, final)
             if text and self._room:
                 self._output.add("stream", {"text": text[: self._room]})

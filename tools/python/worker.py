@@ -74,6 +74,8 @@ class Worker:
         self._keeper = os.getppid()
         self._channel = socket.socket(fileno=CHANNEL)
         self._received = b""
+        self._held = b""
+        """Messages that are sent with the next one."""
         self._fds: list[int] = []
         self._mark = b""
         self._id = ""
@@ -88,7 +90,8 @@ class Worker:
     def serve(self) -> NoReturn:
         """Answer requests until there is nobody left to answer."""
         signal.signal(signal.SIGINT, self._on_interrupt)
-        self._send({"kind": "hello", "content": os.getpid()})
+        self._held = _frame({"kind": "hello", "content": os.getpid()})
+        self._send()
         while True:
             request = self._receive()
             self._id = request["id"]
@@ -102,22 +105,26 @@ class Worker:
 
     def show(self, kind: str, content: Mapping[str, Any]) -> None:
         """Send a message whose place is after all that was printed so far."""
-        if kernel.Cell.of_thread() == kernel.Cell.current:
-            message = {"kind": kind, "id": self._id, "content": content}
-            os.write(OUTPUT, self._mark)
-            self._send(message)
+        if kernel.Cell.of_thread() != kernel.Cell.current:
+            return
+        os.write(OUTPUT, self._mark)
+        message = _frame({"kind": kind, "id": self._id, "content": content})
+        if len(message) > LONGEST_MESSAGE:
+            note = {"text/plain": "[a display that is too large to be shown]"}
+            message = _frame({"kind": kind, "id": self._id, "content": {"data": note}})
+        self._held += message
+        if kind != "execute_result":  # after which the end of the cell follows at once
+            self._send()
 
     def _run(self, code: str) -> None:
         kernel.Cell.current += 1
-        os.write(OUTPUT, self._mark)
         signal.signal(signal.SIGINT, self._on_interrupt)
+        failure: tuple[str, str] | None
         self._in_cell = True
         try:
             failure = self._loop.run_until_complete(self._shell.run(code))
-        except (KeyboardInterrupt, asyncio.CancelledError) as error:
-            failure = (type(error).__name__, "")
-        except Exception as error:  # e.g. an exception whose own __str__ raises
-            failure = (type(error).__name__, "")
+        except (KeyboardInterrupt, asyncio.CancelledError, Exception) as error:
+            failure = (type(error).__name__, "")  # e.g. an exception whose own __str__ raises
         finally:
             self._in_cell = False
         self.show("done", {"error": failure})
@@ -207,12 +214,9 @@ class Worker:
 
     # -- the channel -----------------------------------------------------------------------------
 
-    def _send(self, message: Mapping[str, Any]) -> None:
-        data = _frame(message)
-        if len(data) > LONGEST_MESSAGE:
-            note = {"text/plain": "[a display that is too large to be shown]"}
-            data = _frame({**message, "content": {"data": note}})
-        view = memoryview(data)
+    def _send(self) -> None:
+        view = memoryview(self._held)
+        self._held = b""
         while view:
             view = view[os.write(CHANNEL, view) :]
 

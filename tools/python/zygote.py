@@ -104,6 +104,8 @@ class Zygote:
         """Fork; the child is the first process of a namespace of its own, where there are any."""
         if self._walls.tier != "full":
             return os.fork()
+        if os.geteuid():
+            return _fork_over_another()
         namespaces.in_new_pid_namespace(self._home)
         try:
             pid = os.fork()
@@ -228,6 +230,39 @@ class Keeper:
         if self._walls.own_user:
             for path in (self._folder, *(f"{self._folder}/{name}" for name in FOLDERS), place):
                 os.chown(path, self._user, self._user)
+
+
+def _fork_over_another() -> int:
+    """Fork into a new process namespace without having to come back: only root could.
+
+    A process in between goes there and forks the child, which this process then adopts.
+    """
+    answer, its_answer = os.pipe()
+    gate, its_gate = os.pipe()
+    between = os.fork()
+    if not between:
+        try:
+            namespaces.unshare(namespaces.NEWPID, "process namespace")
+            pid = os.fork()
+            if not pid:
+                os.close(its_gate)
+                os.read(gate, 1)  # until the process in between is gone
+                for fd in (answer, its_answer, gate):
+                    os.close(fd)
+                return 0
+            os.write(its_answer, str(pid).encode())
+        except OSError as error:
+            os.write(its_answer, str(error).encode())
+        os._exit(0)
+    for fd in (its_answer, gate, its_gate):
+        os.close(fd)
+    with open(answer, "rb") as pipe:
+        text = pipe.readline().decode()
+    with suppress(ChildProcessError):
+        os.waitpid(between, 0)
+    if not text.isdigit():
+        raise OSError(text or "a process died before it was one")
+    return int(text)
 
 
 def _session_folder(around: walls.Walls, folder: str) -> str:
