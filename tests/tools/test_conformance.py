@@ -40,9 +40,10 @@ def results() -> dict[str, list[ToolResult]]:
 
 
 def plain(text: str) -> str:
-    """The text without what differs from run to run: addresses, folders, durations."""
+    """The text without what differs from run to run: addresses, folders, durations, depth."""
     text = re.sub(r"0x[0-9a-f]+", "0x...", text)
     text = re.sub(r"/[^\s'\"]*/work\b", "/work", text)
+    text = re.sub(r"\d+ more times", "... more times", text)
     return re.sub(r"\b\d[\d.e+-]* [mμµn]?s\b", "... s", text)
 
 

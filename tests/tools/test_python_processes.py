@@ -141,8 +141,8 @@ def test_a_kernel_dies_with_an_owner_that_is_killed_and_the_next_one_cleans_up(
         import asyncio
         from interlace.tools import PythonTool
         async def main():
-            tool = PythonTool("jupyter")
-            async with tool.session() as busy, tool.session() as idle:
+            one, two = PythonTool("jupyter"), PythonTool("jupyter")
+            async with one.session() as busy, two.session() as idle:
                 print((await idle.call({"code": "1"}, 30)).text, flush=True)
                 call = asyncio.create_task(busy.call({"code": "sum(range(10**13))"}, 3600))
                 await asyncio.sleep(1)

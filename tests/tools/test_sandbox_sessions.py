@@ -75,14 +75,14 @@ def test_copies_outlive_their_parent_and_each_others_ends(box):  # type: ignore[
     async def main() -> None:
         async with box.tool.session() as session:
             assert isinstance(session, PythonSession)
-            await text(session, "x = 1")
+            await text(session, "x = 1; open('notes', 'w').write('kept')")
             one, two = await session.fork(), await session.fork()
         assert await text(one, "x") == "1"
         died = await one.call({"code": "import os; os._exit(1)"}, 10)
         assert died.error is ErrorKind.DIED
         stuck = await two.call({"code": "sum(range(10**13))"}, 0.3)
         assert stuck.error is ErrorKind.TIMEOUT and stuck.state_lost
-        assert await text(one, "'x' in dir()") == "False"
+        assert await text(one, "'x' in dir(), open('notes').read()") == "(False, 'kept')"
         assert await text(two, "1 + 1") == "2"
         await one.close()
         await two.close()

@@ -72,8 +72,9 @@ class JupyterBackend:
 
         return await Kernel.start(self._context, place, self._characters, self._variables)
 
-    def leave(self, place: Path) -> None:
+    def leave(self, place: Path) -> Path | None:
         """Nothing is held beside the kernel."""
+        return place
 
     def details(self) -> Mapping[str, JsonValue]:
         """What is told with every result."""
@@ -140,14 +141,17 @@ class SandboxBackend:
         user = next(u for s, _, u in self._sessions.values() if s is worker.session)
         self._sessions[place] = (worker.session, worker.folder, user)
 
-    def leave(self, place: Path) -> None:
+    def leave(self, place: Path) -> Path | None:
         """One copy of a session is over; the last one ends it."""
-        if place in self._sessions:
-            session, _, user = self._sessions.pop(place)
-            session.seats -= 1
-            if not session.seats or not session.alive:
-                session.close()
-                self._users.free(user)
+        if place not in self._sessions:
+            return None
+        session, _, user = self._sessions.pop(place)
+        session.seats -= 1
+        if session.seats:
+            return None
+        session.close()
+        self._users.free(user)
+        return session.place
 
     def details(self) -> Mapping[str, JsonValue]:
         """What is told with every result."""
@@ -202,7 +206,8 @@ class SandboxBackend:
         prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix, *_package_folders())
         readable = readable_paths(prefixes)
         own_user = tier != "none" and os.geteuid() == 0 and self._users.exist
-        if tier == "confined" and not all(_open_to_all(path) for path in prefixes):
+        needed = (*prefixes, str(self._folder.parent))
+        if tier == "confined" and not all(_open_to_all(path) for path in needed):
             own_user = False  # or the session could not import anything
         return Walls(
             tier=tier,

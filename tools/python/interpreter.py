@@ -83,8 +83,11 @@ class Backend(Protocol):
         """
         ...
 
-    def leave(self, place: Path) -> None:
-        """The session at `place` is over: free what it holds beside its interpreter."""
+    def leave(self, place: Path) -> Path | None:
+        """The session at `place` is over: free what it holds beside its interpreter.
+
+        The folder that can be removed now, if there is one.
+        """
         ...
 
     def details(self) -> Mapping[str, JsonValue]:

@@ -106,10 +106,10 @@ class Pool:
         if seat.kernel is not None:
             seat.kernel.close()
             seat.kernel = None
-        self.backend.leave(seat.place)
+        folder = self.backend.leave(seat.place)
         self._free.release()
-        if seat.place.exists():
-            await asyncio.to_thread(shutil.rmtree, seat.place, ignore_errors=True)
+        if folder is not None and folder.exists():
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def close(self) -> None:
         """End what is left and remove the folder."""

@@ -105,7 +105,7 @@ class Transcript:
     def end_text(self) -> None:
         """The process is gone: what is left of its text is all there will be."""
         if self._output is not None and self.answer is None:
-            self._write(self._text, final=True)
+            self._write(self._text.replace(self._mark, b""), final=True)
             self._text = b""
             self._end_text()
 

@@ -239,27 +239,28 @@ def _fork_over_another() -> int:
     """
     answer, its_answer = os.pipe()
     gate, its_gate = os.pipe()
+    fds = {answer, its_answer, gate, its_gate}
     between = os.fork()
     if not between:
         try:
             namespaces.unshare(namespaces.NEWPID, "process namespace")
             pid = os.fork()
             if not pid:
-                os.close(its_gate)
-                os.read(gate, 1)  # until the process in between is gone
-                for fd in (answer, its_answer, gate):
+                os.read(gate, 1)  # not before the process in between is gone for good
+                for fd in fds:
                     os.close(fd)
                 return 0
             os.write(its_answer, str(pid).encode())
         except OSError as error:
             os.write(its_answer, str(error).encode())
         os._exit(0)
-    for fd in (its_answer, gate, its_gate):
-        os.close(fd)
-    with open(answer, "rb") as pipe:
-        text = pipe.readline().decode()
+    os.close(its_answer)
+    text = os.read(answer, 1_000).decode()
     with suppress(ChildProcessError):
         os.waitpid(between, 0)
+    os.write(its_gate, b"x")
+    for fd in fds - {its_answer}:
+        os.close(fd)
     if not text.isdigit():
         raise OSError(text or "a process died before it was one")
     return int(text)
