@@ -109,9 +109,6 @@ STORIES: tuple[Story, ...] = (
         Multiply {a} by {b}.
         What is the product of {a} and {b}?
         {a} * {b}
-        {a}*{b}
-        What's {a} * {b}?
-        what is {a}*{b}?
         """,
     ),
     Story(
@@ -133,8 +130,6 @@ STORIES: tuple[Story, ...] = (
         Add {a} and {b}.
         What is the sum of {a} and {b}?
         {a} + {b}
-        {a}+{b}
-        What's {a} + {b}?
         """,
     ),
     Story(
@@ -166,8 +161,6 @@ STORIES: tuple[Story, ...] = (
         Subtract {b} from {a}.
         What is the difference between {a} and {b}?
         {a} - {b}
-        {a}-{b}
-        What's {a} - {b}?
         """,
     ),
     Story(
