@@ -6,9 +6,11 @@ All get the same passages (random words with Zipf's frequencies, titles of three
 same JSONL file and the same queries (words of a passage chosen at random), in this process, one
 after the other. Each keeps the passages on disk and gives back the text of those found. The index
 also reads its files, keeps ids and is committed to disk durably; the others are used as their
-documentation shows. bm25s is measured where it is installed. Random words say nothing of how good
-a ranking is: `same first` says how often the passage the query was made of came first. CPU seconds
-are all of this process, and hold also where other processes keep the machine busy.
+documentation shows. A peer that is not installed (`pip install bm25s`) is left out, with a line
+that says so. Every one is built and asked `--runs` times in turn; the figures are medians over the
+runs. Random words say nothing of how good a ranking is: `found` says how often the passage that
+the query was made of was among the three that came back. CPU seconds are all of this process, and
+hold also where other processes keep the machine busy.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +35,25 @@ Search = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True)
 class Measured:
-    """What one of them took."""
+    """What one of them took: seconds, bytes, and the share of queries that found their passage."""
 
-    name: str
     build: float
     build_cpu: float
-    median: float
+    p50: float
+    p50_cpu: float
     p95: float
     p95_cpu: float
-    bytes: int
-    first: float
+    bytes: float
+    found: float
+
+    @classmethod
+    def median(cls, runs: "list[Measured]") -> "Measured":
+        """Each figure's median over the runs."""
+        figures = {
+            field.name: statistics.median(getattr(run, field.name) for run in runs)
+            for field in fields(cls)
+        }
+        return cls(**figures)
 
 
 def corpus(path: Path, passages: int, words: int, seed: int) -> list[str]:
@@ -131,7 +142,7 @@ def bm25s(path: Path, folder: Path) -> Search:
 
 
 def measure(
-    name: str, make: Callable[[Path, Path], Search], path: Path, asked: list[tuple[str, str]]
+    make: Callable[[Path, Path], Search], path: Path, asked: list[tuple[str, str]]
 ) -> Measured:
     """Build once, ask everything once."""
     with tempfile.TemporaryDirectory() as work:
@@ -140,17 +151,31 @@ def measure(
         search = make(path, folder)
         build, build_cpu = time.perf_counter() - start, time.process_time() - cpu
         search(asked[0][0], 3)
-        times, cpus, first = [], [], 0
+        times, cpus, hits = [], [], 0
         for query, id in asked:
             start, cpu = time.perf_counter(), time.process_time()
             found = search(query, 3)
             times.append(time.perf_counter() - start)
             cpus.append(time.process_time() - cpu)
-            first += found[:1] == [id]
+            hits += id in found
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    p95, p95_cpu = float(np.quantile(times, 0.95)), float(np.quantile(cpus, 0.95))
-    median = statistics.median(times)
-    return Measured(name, build, build_cpu, median, p95, p95_cpu, size, first / len(asked))
+    p50, p95 = np.quantile(times, [0.5, 0.95])
+    p50_cpu, p95_cpu = np.quantile(cpus, [0.5, 0.95])
+    return Measured(build, build_cpu, p50, p50_cpu, p95, p95_cpu, size, hits / len(asked))
+
+
+def makers() -> dict[str, Callable[[Path, Path], Search]]:
+    """What is measured: all that is installed."""
+    found: dict[str, Callable[[Path, Path], Search]] = {
+        "interlace (tantivy)": interlace_index,
+        "FTS5, all words": fts5,
+        "FTS5, words in at most 5 %": lambda path, folder: fts5(path, folder, 0.05),
+    }
+    if importlib.util.find_spec("bm25s") is not None:
+        found["bm25s"] = bm25s
+    else:
+        print("bm25s is not installed, and left out")
+    return found
 
 
 def main() -> None:
@@ -160,36 +185,35 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=60)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--terms", type=int, default=6)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one line of JSON for each")
     options = parser.parse_args()
-    makers: dict[str, Callable[[Path, Path], Search]] = {
-        "interlace (tantivy)": interlace_index,
-        "FTS5, all words": fts5,
-        "FTS5, words in at most 5 %": lambda path, folder: fts5(path, folder, 0.05),
-    }
-    if importlib.util.find_spec("bm25s") is not None:
-        makers["bm25s"] = bm25s
+    made = makers()
+    runs: dict[str, list[Measured]] = {name: [] for name in made}
     with tempfile.TemporaryDirectory() as work:
         path = Path(work, "corpus.jsonl")
         texts = corpus(path, options.passages, options.words, options.seed)
         asked = questions(texts, options.queries, options.terms, options.seed)
-        if not options.json:
-            print(
-                f"{options.passages} passages, {options.queries} queries of {options.terms} words"
-            )
-            print(
-                f"{'':28}{'build s':>9}{'(CPU)':>8}{'p50 ms':>9}{'p95 ms':>9}{'(CPU)':>8}", end=""
-            )
-            print(f"{'MB':>6}{'same first':>12}")
-        for name, make in makers.items():
-            one = measure(name, make, path, asked)
-            if options.json:
-                print(json.dumps(vars(one)), flush=True)
-                continue
-            figures = f"{one.build:9.1f}{one.build_cpu:8.1f}"
-            figures += f"{one.median * 1e3:9.2f}{one.p95 * 1e3:9.2f}{one.p95_cpu * 1e3:8.2f}"
-            print(f"{name:28}{figures}{one.bytes / 1e6:6.0f}{one.first:12.0%}", flush=True)
+        for _ in range(options.runs):
+            for name, make in made.items():
+                runs[name].append(measure(make, path, asked))
+    if options.json:
+        for name in made:
+            print(json.dumps({"name": name, **asdict(Measured.median(runs[name]))}))
+        return
+    print(
+        f"{options.passages:,} passages, {options.queries} queries of {options.terms} words,",
+        end="",
+    )
+    print(f" medians of {options.runs} runs; in parentheses: CPU")
+    print(f"{'':28}{'build s':>16}{'p50 ms':>18}{'p95 ms':>18}{'MB':>6}{'found':>7}")
+    for name in made:
+        one = Measured.median(runs[name])
+        figures = f"{one.build:9.1f}{f'({one.build_cpu:.1f})':>7}"
+        figures += f"{one.p50 * 1e3:9.2f}{f'({one.p50_cpu * 1e3:.2f})':>9}"
+        figures += f"{one.p95 * 1e3:9.2f}{f'({one.p95_cpu * 1e3:.2f})':>9}"
+        print(f"{name:28}{figures}{one.bytes / 1e6:6.0f}{one.found:7.0%}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,15 @@
 """Python, SQL, search and user functions behind one small protocol. Knows nothing of models."""
 
-from .base import Artifact, ErrorKind, Tool, ToolResult, ToolSession, Unforkable
+from .base import (
+    Artifact,
+    Budgeted,
+    ErrorKind,
+    StartedSession,
+    Tool,
+    ToolResult,
+    ToolSession,
+    Unforkable,
+)
 from .function import FunctionTool, tool
 from .python import PythonTool
 from .search import SearchTool
@@ -8,11 +17,13 @@ from .sql import SqlTool
 
 __all__ = [
     "Artifact",
+    "Budgeted",
     "ErrorKind",
     "FunctionTool",
     "PythonTool",
     "SearchTool",
     "SqlTool",
+    "StartedSession",
     "Tool",
     "ToolResult",
     "ToolSession",

@@ -6,15 +6,24 @@ and never an exception; only what failed on our side may be `UNAVAILABLE`, so th
 tell the two apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-__all__ = ["Artifact", "ErrorKind", "Tool", "ToolResult", "ToolSession", "Unforkable"]
+__all__ = [
+    "Artifact",
+    "Budgeted",
+    "ErrorKind",
+    "StartedSession",
+    "Tool",
+    "ToolResult",
+    "ToolSession",
+    "Unforkable",
+]
 
 
 class ErrorKind(StrEnum):
@@ -59,7 +68,8 @@ class Artifact:
 class ToolResult:
     """What a call gave back.
 
-    `text` is what the model reads, whole: cutting it to a token budget is the loop's business.
+    `text` is what the model reads. That it keeps to a token budget is the loop's business; a tool
+    that knows best what can be spared may be `Budgeted`.
     `state_lost` says that the session was restarted and what earlier calls defined is gone; `text`
     says so too. `seconds` is the wall time of the call.
     """
@@ -93,6 +103,35 @@ class ToolSession(Protocol):
 
     async def fork(self) -> "ToolSession":
         """A session with a copy of this one's state; raises `Unforkable` where that cannot be."""
+        ...
+
+
+@runtime_checkable
+class StartedSession(ToolSession, Protocol):
+    """A session that takes time to start, or of which there is something to record."""
+
+    async def ready(self) -> None:
+        """Wait until a call can begin at once: what a call may take does not count this.
+
+        Called before each call, since a session may have to start anew. Raises `ToolUnavailable`.
+        """
+        ...
+
+    @property
+    def details(self) -> Mapping[str, JsonValue]:
+        """What is recorded with the trajectory, once the session is ready."""
+        ...
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """A tool that shortens its results itself: it knows what in them can best be spared."""
+
+    def within(self, budget: int, count: Callable[[str], int]) -> "Tool":
+        """The same tool, with results of at most `budget` as `count` measures a text.
+
+        One that was given a budget of its own keeps to that.
+        """
         ...
 
 

@@ -1,4 +1,7 @@
-"""Kernels come up, wait their turn and leave nothing behind, however their owner ends."""
+"""Kernels come up, wait their turn and leave nothing behind, however their owner ends.
+
+Here without walls, so that all can be seen from outside; test_jupyter_walls.py has those.
+"""
 
 import asyncio
 import os
@@ -82,7 +85,7 @@ async def say(a_tool: PythonTool, code: str, seconds: float = 30) -> ToolResult:
 
 def test_closing_a_session_leaves_no_process_file_or_descriptor(own_temporary_folder: Path) -> None:
     async def main() -> None:
-        a_tool = PythonTool()
+        a_tool = PythonTool("jupyter", isolation="none")
         async with a_tool.session() as session:
             result = await session.call({"code": DETACHED}, 30)
             pids = [int(pid) for pid in result.text.split()]
@@ -103,7 +106,9 @@ def test_a_cancelled_user_leaves_nothing(own_temporary_folder: Path) -> None:
     async def main() -> None:
         for code in ("while True: pass", "sum(range(10**13))"):
             for delay in (0.0, 0.05, 1.0):
-                task = asyncio.create_task(say(PythonTool(eager=True, warm=1), code, 3600))
+                task = asyncio.create_task(
+                    say(PythonTool("jupyter", isolation="none", eager=True, warm=1), code, 3600)
+                )
                 await asyncio.sleep(delay)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -121,7 +126,7 @@ def test_an_interpreter_that_exits_without_closing_leaves_nothing(
         import asyncio, sys
         from interlace.tools import PythonTool
         loop = asyncio.new_event_loop()
-        manager = PythonTool().session()
+        manager = PythonTool("jupyter", isolation="none").session()
         session = loop.run_until_complete(manager.__aenter__())
         print(loop.run_until_complete(session.call({"code": "6 * 7"}, 30)).text)
         sys.exit(0)
@@ -139,7 +144,9 @@ def test_a_kernel_dies_with_an_owner_that_is_killed_and_the_next_one_cleans_up(
         import asyncio
         from interlace.tools import PythonTool
         async def main():
-            async with PythonTool().session() as busy, PythonTool().session() as idle:
+            one = PythonTool("jupyter", isolation="none")
+            two = PythonTool("jupyter", isolation="none")
+            async with one.session() as busy, two.session() as idle:
                 print((await idle.call({"code": "1"}, 30)).text, flush=True)
                 call = asyncio.create_task(busy.call({"code": "sum(range(10**13))"}, 3600))
                 await asyncio.sleep(1)
@@ -154,7 +161,7 @@ def test_a_kernel_dies_with_an_owner_that_is_killed_and_the_next_one_cleans_up(
     owner.communicate()
     assert soon(lambda: not using(own_temporary_folder))
     assert len(list(own_temporary_folder.iterdir())) == 2
-    asyncio.run(say(PythonTool(), "1"))
+    asyncio.run(say(PythonTool("jupyter", isolation="none"), "1"))
     assert not list(own_temporary_folder.iterdir())
 
 
@@ -164,7 +171,7 @@ def test_an_interrupt_of_the_terminal_does_not_reach_a_kernel() -> None:
         from interlace.tools import PythonTool
         async def main():
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, print, "interrupted")
-            async with PythonTool().session() as session:
+            async with PythonTool("jupyter", isolation="none").session() as session:
                 await session.call({"code": "x = 1"}, 30)
                 print("ready", flush=True)
                 print((await session.call({"code": "import time; time.sleep(1); x"}, 30)).text)
@@ -180,7 +187,13 @@ def test_nothing_is_written_to_the_users_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    result = asyncio.run(say(PythonTool(), "import matplotlib.pyplot as p; p.plot([1]); 1", 120))
+    result = asyncio.run(
+        say(
+            PythonTool("jupyter", isolation="none"),
+            "import matplotlib.pyplot as p; p.plot([1]); 1",
+            120,
+        )
+    )
     assert result.ok
     assert not list(tmp_path.iterdir())
 
@@ -195,13 +208,13 @@ def test_importing_the_tools_loads_nothing_of_jupyter() -> None:
 
 def test_sessions_wait_for_a_kernel_and_are_told_when_none_comes() -> None:
     async def main() -> None:
-        a_tool = PythonTool(kernels=1, patience=0.2)
+        a_tool = PythonTool("jupyter", isolation="none", sessions=1, patience=0.2)
         async with a_tool.session() as first, a_tool.session() as second:
             assert (await first.call({"code": "1"}, 30)).ok
             none = await second.call({"code": "2"}, 30)
             assert none.error is ErrorKind.UNAVAILABLE
-            assert "no Python kernel became free within 0.2 s" in none.text
-        patient = PythonTool(kernels=2)
+            assert "no Python session became free within 0.2 s" in none.text
+        patient = PythonTool("jupyter", isolation="none", sessions=2)
         results = await asyncio.gather(*(say(patient, str(n)) for n in range(5)))
         assert [result.text for result in results] == list("01234")
 
@@ -210,7 +223,7 @@ def test_sessions_wait_for_a_kernel_and_are_told_when_none_comes() -> None:
 
 def test_warm_kernels_wait_for_sessions_and_go_with_the_tool(own_temporary_folder: Path) -> None:
     async def main() -> None:
-        async with PythonTool(warm=2, kernels=3) as a_tool:
+        async with PythonTool("jupyter", isolation="none", warm=2, sessions=3) as a_tool:
             while len(using(own_temporary_folder)) < 2:
                 await asyncio.sleep(0.05)
             waiting = set(using(own_temporary_folder))
@@ -227,7 +240,7 @@ def test_warm_kernels_wait_for_sessions_and_go_with_the_tool(own_temporary_folde
 
 
 def test_one_tool_serves_one_event_loop_after_another() -> None:
-    a_tool = PythonTool(kernels=1)
+    a_tool = PythonTool("jupyter", isolation="none", sessions=1)
     assert [asyncio.run(say(a_tool, code)).text for code in ("1", "2")] == ["1", "2"]
 
 
@@ -237,7 +250,7 @@ def test_a_kernel_that_does_not_start_is_our_fault(
 ) -> None:
     monkeypatch.setattr(sys, "executable", executable)
     for eager in (False, True):
-        result = asyncio.run(say(PythonTool(eager=eager), "1"))
+        result = asyncio.run(say(PythonTool("jupyter", isolation="none", eager=eager), "1"))
         assert result.error is ErrorKind.UNAVAILABLE
         assert result.text.startswith("a Python kernel can't be started: ")
     assert not list(own_temporary_folder.iterdir())
@@ -245,14 +258,16 @@ def test_a_kernel_that_does_not_start_is_our_fault(
 
 def test_the_reason_why_a_kernel_does_not_start_is_told(tmp_path: Path) -> None:
     (tmp_path / "ipykernel.py").write_text("raise ImportError('broken installation')")
-    result = asyncio.run(say(PythonTool(variables={"PYTHONPATH": str(tmp_path)}), "1"))
+    result = asyncio.run(
+        say(PythonTool("jupyter", isolation="none", variables={"PYTHONPATH": str(tmp_path)}), "1")
+    )
     assert result.error is ErrorKind.UNAVAILABLE
     assert result.text.endswith("ImportError: broken installation")
 
 
 def test_a_session_may_be_closed_in_the_middle_of_a_call(own_temporary_folder: Path) -> None:
     async def main() -> None:
-        manager = PythonTool().session()
+        manager = PythonTool("jupyter", isolation="none").session()
         session = await manager.__aenter__()
         await session.call({"code": "1"}, 30)
         call = asyncio.create_task(session.call({"code": "while True: pass"}, 30))

@@ -1,5 +1,6 @@
 """Python for a model: a stateful interpreter for each trajectory."""
 
-from .tool import PythonTool
+from .backends import Limits
+from .tool import PythonSession, PythonTool
 
-__all__ = ["PythonTool"]
+__all__ = ["Limits", "PythonSession", "PythonTool"]

@@ -5,53 +5,60 @@ import os
 import signal
 import subprocess
 import weakref
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..base import ErrorKind, Unforkable
 from ..errors import ToolUnavailable
-from .launch import end_process, start_process
+from .files import read_inside, write_inside
+from .interpreter import CellError, Died
+from .launch import Enclosure, failure, start_process
 from .output import CellOutput
+from .processes import end_process, end_trees
+from .walls import Walls
 
 if TYPE_CHECKING:
     import zmq.asyncio
     from jupyter_client.asynchronous.client import AsyncKernelClient
 
-__all__ = ["MESSAGE_BYTES", "CellError", "Kernel", "KernelDied"]
+__all__ = ["MESSAGE_BYTES", "Kernel"]
 
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 IDLE_SECONDS = 2.0
 """How long the output of a cell may come in after the cell's reply."""
 MESSAGE_BYTES = 64_000_000
 """The largest message that is taken from a kernel; it cuts and splits what it sends itself."""
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What jupyter_client raises for messages that code made up."""
 FLOOD_CHARACTERS = 50_000_000
 """Output of one cell at which the kernel is taken to have lost its own bounds, and is killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellError:
-    """What a cell raised: the exception's class, and the text of its traceback."""
-
-    name: str
-    text: str
-
-
-class KernelDied(Exception):
-    """The kernel's process ended; the message says how."""
 
 
 class Kernel:
     """A running kernel. Made by `start`; freed by `close`, or when collected, or at exit."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], client: "AsyncKernelClient", sockets: Path
+        self,
+        process: subprocess.Popen[bytes],
+        client: "AsyncKernelClient",
+        sockets: Path,
+        walls: Walls,
+        owner: int | None,
     ) -> None:
+        """`owner`: the user whose files those of the session are, if they are not ours."""
+        self.walls = walls
+        self.place = sockets.parent
+        self.pid = process.pid
+        self.requests = 0
         self._client = client
         self._sockets = sockets
+        self._work = sockets.parent / "work"
+        self._owner = owner
         self._running: asyncio.Task[CellError | None] | None = None
-        self._flooded = False
+        self._how = ""
+        self._kind = ErrorKind.DIED
         self._process = process
         self._end = weakref.finalize(self, end_process, process, os.getpid())
         self._pidfd = os.pidfd_open(process.pid)
@@ -64,29 +71,31 @@ class Kernel:
         cls,
         context: "zmq.asyncio.Context",
         place: Path,
-        characters: int,
+        walls: Walls,
         extra: Mapping[str, str],
+        enclosure: Enclosure | None,
     ) -> "Kernel":
         """Start a kernel in `place` and wait until it answers.
 
-        Raises `ToolUnavailable` if it does not come up within a minute.
+        Raises `ToolUnavailable` if it does not come up within five minutes.
         """
         from jupyter_client.asynchronous.client import AsyncKernelClient
 
         number = 1 + sum(1 for _ in place.glob("k*"))
         sockets = place / f"k{number}"
         try:
-            process, connection = start_process(place, sockets, characters, extra)
+            process, connection = start_process(place, sockets, walls.characters, extra, enclosure)
         except OSError as error:
             raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         client = AsyncKernelClient(context=context)
         client.load_connection_info(connection)
-        kernel = cls(process, client, sockets)
+        owner = enclosure.user if enclosure and walls.own_user else None
+        kernel = cls(process, client, sockets, walls, owner)
         try:
             async with asyncio.timeout(START_SECONDS):
                 await kernel._unless_dead(kernel._connect())
-        except (KernelDied, TimeoutError) as error:
-            reason = kernel._failure() or str(error) or f"no answer in {START_SECONDS:g} s"
+        except (Died, TimeoutError) as error:
+            reason = failure(sockets) or str(error) or f"no answer in {START_SECONDS:g} s"
             kernel.close()
             raise ToolUnavailable(f"a Python kernel can't be started: {reason}") from error
         except BaseException:
@@ -103,14 +112,34 @@ class Kernel:
         """How the process ended, in words."""
         if not self._end.alive:
             return "was closed"
-        if self._flooded:
-            return f"was ended for showing more than {FLOOD_CHARACTERS:,} characters"
+        if self._how:
+            return self._how
         status = self._status()
         if status is None:
             return "ended"
         if status.si_code == os.CLD_EXITED:
             return f"ended with exit code {status.si_status}"
         return f"was ended by {signal.Signals(status.si_status).name}"
+
+    @property
+    def roots(self) -> list[int]:
+        """The process: with walls, all that runs in them ends up below it."""
+        return [self.pid]
+
+    def at_rest(self, pids: Sequence[int]) -> bool:
+        """Whether there is nothing but the kernel, whose threads are its own, and its keepers."""
+        return len(pids) <= (1 if self.walls.tier == "none" else 3)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a cell runs."""
+        return self._running is not None and not self._running.done()
+
+    def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
+        """Kill the process, for the reason that `how` states."""
+        if self.alive:
+            self._how, self._kind = how, kind
+            end_trees([self.pid])  # not reaped before `close`: the number is still its own
 
     def _status(self) -> os.waitid_result | None:
         """How the process ended, if it did; it is not reaped yet, so that its number stays ours."""
@@ -119,8 +148,9 @@ class Kernel:
     async def execute(self, code: str, output: CellOutput) -> CellError | None:
         """Run a cell to its end, its output collected in `output`; the error it raised, if any.
 
-        Raises `KernelDied`. A cancelled caller leaves the cell running: `interrupt` or `close`.
+        Raises `Died`. A cancelled caller leaves the cell running: `interrupt` or `close`.
         """
+        self.requests += 1
         task = asyncio.create_task(self._execute(code, output))
         self._running = task
         await self._unless_dead(asyncio.shield(task))
@@ -138,6 +168,18 @@ class Kernel:
         )
         died.cancel()
         return self._running.done() and self.alive
+
+    async def fork(self, place: Path) -> "Kernel":
+        """Raises `Unforkable`: its threads and sockets can't be copied."""
+        raise Unforkable("a Jupyter kernel can't be copied")
+
+    async def read_file(self, path: str) -> bytes:
+        """A file's content; see `Interpreter`."""
+        return await asyncio.to_thread(read_inside, self._work, path)
+
+    async def write_file(self, path: str, data: bytes) -> None:
+        """Make or replace a file; see `Interpreter`."""
+        await asyncio.to_thread(write_inside, self._work, path, data, self._owner)
 
     def close(self) -> None:
         """Kill the process and free sockets and files. May be called again."""
@@ -204,27 +246,20 @@ class Kernel:
             else:
                 output.add(kind, content)
             if output.received > FLOOD_CHARACTERS:
-                self._flooded = True
-                self._process.kill()
+                self.end(f"was ended for showing more than {FLOOD_CHARACTERS:,} characters")
 
     async def _unless_dead(self, work: Awaitable[object]) -> None:
-        """Wait for `work`; raises `KernelDied` if the process ends first."""
+        """Wait for `work`; raises `Died` if the process ends first."""
         task = asyncio.ensure_future(work)
         died = asyncio.create_task(self._died.wait())
         try:
             await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done() or (task.cancelled() and self._died.is_set()):
-                raise KernelDied(self.ending())
+                raise Died(self.ending(), self._kind)
             task.result()
         finally:
             task.cancel()
             died.cancel()
-
-    def _failure(self) -> str:
-        """The last line of what went wrong while the kernel started, where it could say so."""
-        with suppress(OSError):
-            return (self._sockets / "failure").read_text().strip().splitlines()[-1]
-        return ""
 
 
 async def _until(channel: Any, request: str, kind: str) -> dict[str, Any]:
@@ -240,7 +275,7 @@ async def _next_answer(channel: Any, request: str) -> tuple[str, dict[str, Any]]
     while True:
         # A message that can't be read is passed over, as is one that belongs to an earlier cell
         # (a thread of which still prints).
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
+        with suppress(*_UNREADABLE):
             message = await channel.get_msg()
             if message["parent_header"].get("msg_id") == request:
                 return str(message["header"]["msg_type"]), dict(message["content"])

@@ -15,6 +15,7 @@ Nothing here is a wall: the code that runs in this process can undo all of it.
 # How far ipykernel is typed differs from version to version, and its classes are changed here.
 # mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined"
 
+import asyncio
 import codecs
 import codeop
 import ctypes
@@ -39,6 +40,7 @@ MESSAGE_CHARACTERS = 2_000
 DISPLAY_BYTES = 8_000_000
 NOTE_CHARACTERS = 60
 """Room for the line that says how much was left out."""
+WAKE_SECONDS = 0.2
 FRAMES = 6
 """Frames shown at either end of a long traceback."""
 
@@ -105,6 +107,11 @@ def make_app(connection_file: Path, characters: int) -> Any:
         def ask_exit(self) -> None:  # exit() ends the cell, as sys.exit() does, not the kernel
             raise SystemExit
 
+        def system(self, cmd: str) -> None:  # over pipes: behind walls there is no terminal
+            if cmd.rstrip().endswith("&"):
+                raise OSError("Background processes not supported.")
+            self.system_raw(cmd)
+
     class Kernel(ipkernel.IPythonKernel):
         def raw_input(self, prompt: str = "") -> str:
             raise RuntimeError("input() is not available: there is nobody to type an answer")
@@ -112,18 +119,32 @@ def make_app(connection_file: Path, characters: int) -> Any:
         def getpass(self, prompt: str = "", stream: object = None) -> str:
             raise RuntimeError("getpass() is not available: there is nobody to type an answer")
 
+        def start(self) -> None:
+            super().start()
+            # An interrupt is only seen when the event loop wakes: while a cell awaits, that may
+            # be never.
+            loop = asyncio.get_event_loop()
+
+            def wake() -> None:
+                loop.call_later(WAKE_SECONDS, wake)
+
+            wake()
+
         async def do_execute(self, *args: Any, **options: Any) -> dict[str, Any]:
+            Cell.current += 1
             streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, Stream)]
             for stream in streams:
                 stream.open_cell()
             try:
                 reply: dict[str, Any] = await super().do_execute(*args, **options)
-            except Exception as error:  # e.g. an exception whose own __str__ raises
+            except (Exception, asyncio.CancelledError) as error:
+                # An exception whose own __str__ raises; or an interrupt while the cell awaited.
                 name = type(error).__name__
                 reply = {"status": "error", "ename": name, "evalue": "", "traceback": []}
             finally:
                 for stream in streams:
                     stream.close_cell()
+                Cell.current += 1  # what comes between two cells belongs to neither
             return reply
 
     Kernel.shell_class = Shell
@@ -132,6 +153,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
     app = IPKernelApp.instance(kernel_class=Kernel)
     app.initialize(["-f", str(connection_file), "--HistoryManager.enabled=False"])
     bound_displays(app.shell, characters)
+    Cell.follow_threads()
     # Neither is the doing of the user's code: the threads are the kernel's.
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     warnings.filterwarnings("ignore", message="This process .* is multi-threaded")
@@ -154,6 +176,28 @@ def bound_displays(shell: Any, characters: int) -> None:
         return data, metadata
 
     shell.display_formatter.format = bounded
+
+
+class Cell:
+    """The cell that runs, and the cells that threads belong to."""
+
+    current = 0
+
+    @staticmethod
+    def of_thread() -> int:
+        """The cell in which the current thread was started; the current one, in the main thread."""
+        return getattr(threading.current_thread(), "_cell", Cell.current)
+
+    @staticmethod
+    def follow_threads() -> None:
+        """Let every thread that is started from now on know its cell."""
+        start = threading.Thread.start
+
+        def start_and_remember(thread: threading.Thread) -> None:
+            thread._cell = Cell.of_thread()
+            start(thread)
+
+        threading.Thread.start = start_and_remember
 
 
 # -- output --------------------------------------------------------------------------------------
@@ -197,6 +241,8 @@ class BoundedStream:
         """Send the string, as far as it is within the head; remember the rest."""
         if not isinstance(string, str):
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
+        if Cell.of_thread() != Cell.current:
+            return len(string)  # a thread of an earlier cell
         if threading.current_thread() is not getattr(self, "watch_fd_thread", None):
             now = time.monotonic()
             if now - self._drained > 0.0005:  # no program runs and ends in less

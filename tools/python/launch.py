@@ -1,31 +1,50 @@
-"""Folders and processes: where a kernel lives, how it starts and how nothing of it stays behind."""
+"""Where a kernel lives, and how it starts."""
 
+import asyncio
 import fcntl
 import json
 import os
 import secrets
 import shutil
-import signal
 import site
 import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ToolUnavailable
+from .files import remove_tree
+from .namespaces import SESSION
 
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
 
-__all__ = ["Folder", "end_process", "kernel_environment", "start_process"]
+__all__ = [
+    "Enclosure",
+    "Folder",
+    "copy_fonts",
+    "kernel_environment",
+    "start_process",
+    "try_enclosure",
+]
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 """The variables of our own environment that a kernel gets, by exact name: none holds a secret."""
 
+_PROGRAM = """
+import sys, types
+package = types.ModuleType("_interlace")
+package.__path__ = [{folder!r}]
+sys.modules["_interlace"] = package
+from _interlace.enclosed import main
+main()
+"""
 _PREFIX = "interlace-"
-_STOP_ROUNDS = 20
 _LONGEST_FOLDER = 60
 """Characters of the temporary folder's path: those of the sockets in it may not pass 107."""
 
@@ -55,7 +74,7 @@ class Folder:
 
 def _remove(path: Path, lock: int, owner: int) -> None:
     if os.getpid() == owner:  # not in a forked copy of the owner
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
         os.close(lock)
 
 
@@ -68,7 +87,7 @@ def _sweep(base: Path) -> None:
             lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
             finally:
                 os.close(lock)
 
@@ -98,27 +117,55 @@ def kernel_environment(place: Path, extra: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def make_place(place: Path) -> None:
-    """Make the folders of a session: `work` (where its code runs), `home` and `tmp`."""
-    place.mkdir(mode=0o700, exist_ok=True)
-    for name in ("work", "home/.matplotlib", "tmp"):
-        (place / name).mkdir(parents=True, mode=0o700, exist_ok=True)
-    # Without its list of fonts matplotlib spends seconds making one in each session.
+@dataclass(frozen=True, slots=True)
+class Enclosure:
+    """The walls around a kernel (see walls.py, enclosed.py), and the user it is in there."""
+
+    walls: Mapping[str, Any]
+    user: int
+    canary: str
+    """A file that it must not be able to read."""
+
+
+def make_place(place: Path, owner: int | None) -> None:
+    """Make the folders of a session: `work` (where its code runs), `home`, `tmp` and `shm`.
+
+    `owner`, if given, is who they are for; the place itself stays ours, so that what is in it
+    can't be exchanged for links to elsewhere.
+    """
+    if place.exists():
+        return  # a session that had a kernel before: what it made of its folders stays
+    place.mkdir(mode=0o711)
+    for name in ("work", "home/.matplotlib", "tmp", "shm"):
+        (place / name).mkdir(parents=True, mode=0o700)
+    copy_fonts(place / "home/.matplotlib")
+    if owner is not None:
+        for path in place.rglob("*"):
+            os.chown(path, owner, owner)
+
+
+def copy_fonts(folder: Path) -> None:
+    """Put the user's own lists of fonts there, as matplotlib would spend seconds to make them."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
     for fonts in cache.glob("fontlist-*.json"):
         with suppress(OSError):
-            shutil.copy(fonts, place / "home/.matplotlib")
+            shutil.copy(fonts, folder)
 
 
 def start_process(
-    place: Path, sockets: Path, characters: int, extra: Mapping[str, str]
+    place: Path,
+    sockets: Path,
+    characters: int,
+    extra: Mapping[str, str],
+    enclosure: Enclosure | None,
 ) -> tuple[subprocess.Popen[bytes], "KernelConnectionInfo"]:
     """Start a kernel in `place`; its process and the connection it will listen on.
 
     The kernel leads a session of its own: a Ctrl-C in our terminal does not reach it. It is
     started from the thread that uses it, since it dies with that thread.
     """
-    make_place(place)
+    owner = enclosure.user if enclosure and enclosure.walls["own_user"] else None
+    make_place(place, owner)
     sockets.mkdir(mode=0o700)
     connection: KernelConnectionInfo = {
         "transport": "ipc",
@@ -133,13 +180,23 @@ def start_process(
         "hb_port": 5,
     }
     file = sockets / "connection.json"
+    inside = Path(SESSION) if enclosure else place
+    seen = {**connection, "ip": str(inside / sockets.name / "k")}
     with open(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:
-        json.dump(connection, out)
-    program = Path(__file__).with_name("kernel.py")
+        json.dump(seen, out)
+    if owner is not None:
+        for path in (file, sockets):
+            os.chown(path, owner, owner)
+    arguments = [str(inside / sockets.name / file.name), str(characters)]
+    program = [str(Path(__file__).with_name("kernel.py")), *arguments]
+    environment = kernel_environment(inside, extra)
+    if enclosure:
+        program = _enclosed(place, sockets, arguments, enclosure)
+        environment |= {"JPY_PARENT_PID": "1", "MALLOC_ARENA_MAX": "2"}
     process = subprocess.Popen(
-        [sys.executable, "-P", str(program), str(file), str(characters)],
-        cwd=place / "work",
-        env=kernel_environment(place, extra),
+        [sys.executable, "-P", *program],
+        cwd="/" if enclosure else place / "work",
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -148,35 +205,47 @@ def start_process(
     return process, connection
 
 
-def end_process(process: subprocess.Popen[bytes], owner: int) -> None:
-    """Kill a kernel's process with all that it started, and reap it.
-
-    Of a kernel that ended by itself, a program that left the kernel's process group lives on.
-    """
-    if process.returncode is not None or os.getpid() != owner:
-        return
-    stopped: set[int] = set()
-    for _ in range(_STOP_ROUNDS):  # stop them all first, so that none starts another
-        running = {process.pid, *_descendants(process.pid)} - stopped
-        for pid in running:
-            _send(os.kill, pid, signal.SIGSTOP)
-        if not running:
-            break
-        stopped |= running
-    _send(os.killpg, process.pid, signal.SIGKILL)  # not reaped yet: the number is still its own
-    for pid in stopped:
-        _send(os.kill, pid, signal.SIGKILL)
-    process.wait()
+def _enclosed(
+    place: Path, sockets: Path, arguments: Sequence[str], enclosure: Enclosure
+) -> list[str]:
+    """What Python is to run for a kernel, or without `arguments` for a trial, behind walls."""
+    settings = {
+        **asdict(enclosure),
+        "owner": os.getpid(),
+        "place": str(place),
+        "sockets": str(sockets),
+        "arguments": list(arguments),
+    }
+    return ["-c", _PROGRAM.format(folder=str(Path(__file__).parent)), json.dumps(settings)]
 
 
-def _send(send: Callable[[int, int], None], pid: int, signum: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        send(pid, signum)
+async def try_enclosure(place: Path, enclosure: Enclosure) -> None:
+    """Raise the walls around a trial process in `place`. Raises `ToolUnavailable`."""
+    if enclosure.walls["own_user"]:
+        os.chown(place, enclosure.user, enclosure.user)  # where it says why it failed
+    program = _enclosed(place, place, (), enclosure)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        *program,
+        cwd="/",
+        env=kernel_environment(Path(SESSION), {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        status = await process.wait()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    if status:
+        raise ToolUnavailable(failure(place) or f"the trial ended with status {status}")
 
 
-def _descendants(pid: int) -> Iterable[int]:
+def failure(sockets: Path) -> str:
+    """The last line of what went wrong while a kernel started, where it could say so."""
     with suppress(OSError):
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in children.read_text().split():
-                yield int(child)
-                yield from _descendants(int(child))
+        return (sockets / "failure").read_text().strip().splitlines()[-1]
+    return ""

@@ -58,7 +58,7 @@ class CellOutput:
     def add(self, kind: str, content: Mapping[str, Any]) -> None:
         """Take in one message of the kernel's output channel."""
         if kind == "stream":
-            self._write(str(content.get("text", "")))
+            self._write(_text(content.get("text", "")))
         elif kind in ("display_data", "update_display_data"):
             self._write_line(self._display(content.get("data")))
         elif kind == "execute_result":
@@ -92,7 +92,7 @@ class CellOutput:
     def _display(self, data: object) -> str:
         if not isinstance(data, Mapping):
             return ""
-        plain = next((str(data[mime]) for mime in _PLAIN if mime in data), "")
+        plain = next((_text(data[mime]) for mime in _PLAIN if mime in data), "")
         for mime, ending in _IMAGES.items():
             if mime in data:
                 return self._keep(mime, data[mime], "plot", ending)
@@ -144,8 +144,16 @@ class _HeadAndTail:
         return f"{self._head}\n[... {self._left_out:,} characters left out ...]\n{self._tail}"
 
 
+def _text(value: object) -> str:
+    """The value as text; it was sent by code that may mean no good."""
+    try:
+        return value if isinstance(value, str) else str(value)
+    except RecursionError:
+        return "[a display that is nested too deep to be shown]"
+
+
 def _bytes(mime: str, value: object) -> bytes:
-    text = value if isinstance(value, str) else str(value)
+    text = _text(value)
     if mime.startswith("text/") or mime.endswith("+xml"):
         return text.encode(errors="replace")
     try:
@@ -175,6 +183,6 @@ def _overwritten(line: str) -> str:
                 kept.pop()
         line = "".join(kept)
     screen = ""
-    for part in line.split("\r"):
-        screen = part + screen[len(part) :]
+    for part in reversed(line.split("\r")):
+        screen += part[len(screen) :]  # what is written later stands over what was there
     return screen

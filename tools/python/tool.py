@@ -3,20 +3,26 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Literal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..arguments import read_arguments
-from ..base import ErrorKind, ToolResult, ToolSession, Unforkable
+from ..base import ErrorKind, ToolResult, ToolSession
 from ..errors import ToolUnavailable, UsageError
-from .jupyter import CellError, Kernel, KernelDied
+from .backends import JupyterBackend, Limits, SandboxBackend, check_limits
+from .interpreter import Backend, CellError, Died, Interpreter
 from .output import CellOutput
-from .pool import Pool, Seat
+from .pool import Counts, Pool, Seat
 
-__all__ = ["PythonArguments", "PythonTool"]
+__all__ = ["PythonArguments", "PythonSession", "PythonTool"]
+
+SESSIONS = {"sandbox": 1_000, "jupyter": 64}
+"""The backends, and how many sessions of each may be open at once unless it is said."""
+DESCRIPTORS = {"sandbox": 6, "jupyter": 16}
+"""File descriptors that a session of each takes: fewer sessions, where fewer of those are left."""
 
 NO_OUTPUT = "(no output)"
 GRACE_SECONDS = 1.0
@@ -36,18 +42,22 @@ class PythonArguments(BaseModel):
 class PythonTool:
     """A stateful Python interpreter for each session: what one call defines, the next one sees.
 
-    A session's kernel is started at its first call, or, if `eager`, when the session is opened.
-    At most `kernels` of them live at once; further sessions wait up to `patience` seconds for one
-    (then the result is `UNAVAILABLE`). `warm` started kernels are kept ready for sessions to come
-    while the tool is in use: while one of its sessions is open, or within `async with tool:`.
+    The backend `sandbox` forks an isolated process from one that has numpy, sympy and `modules`
+    imported, in milliseconds; it can be forked again with all its state. `isolation` says how it
+    is walled off: `full`, `confined` (where namespaces are refused), the stronger of these that
+    can be had (`auto`), or `none`; walls that can't be raised make the tool unavailable, never
+    weaker. The backend `jupyter` starts an ipykernel, whose isolation is `full` or `none`, and
+    which can't be forked. Both show the same text for the same code.
 
-    The deadline of a call counts from when its kernel is ready. At the deadline the cell is
+    A session's interpreter is started at its first call, or, if `eager`, when the session is
+    opened. At most `sessions` of them live at once; further ones wait up to `patience` seconds
+    (then the result is `UNAVAILABLE`). `warm` more are kept ready for sessions to come while the
+    tool is in use: while one of its sessions is open, or within `async with tool:`.
+
+    The deadline of a call counts from when its interpreter is ready. At the deadline the cell is
     interrupted; if that does not end it within a second, the process is killed and the next call
     gets a new one. The text always says what became of the variables. A call that shows nothing
-    gives `(no output)`.
-
-    The code runs as the user who runs this program: nothing keeps it from the user's files or the
-    network. It sees only a few harmless environment variables, and those in `variables`.
+    gives `(no output)`. Code sees only a few harmless environment variables, and `variables`.
 
     >>> async def main() -> None:
     ...     async with PythonTool().session() as session:
@@ -67,41 +77,80 @@ class PythonTool:
 
     def __init__(
         self,
-        backend: Literal["jupyter"] = "jupyter",
+        backend: str = "sandbox",
         *,
+        isolation: str = "auto",
+        limits: Limits | None = None,
+        modules: Sequence[str] = (),
         eager: bool = False,
         warm: int = 0,
-        kernels: int = 64,
-        patience: float = 120.0,
+        sessions: int | None = None,
+        patience: float = 600.0,
         characters: int = 100_000,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         """`characters`: of a longer output the head and the tail are kept. Raises `UsageError`."""
-        if backend != "jupyter":
-            raise UsageError(f"the python tool has no backend {backend!r}; there is: jupyter")
-        if kernels < 1 or warm < 0 or warm > kernels or characters < 1_000:
+        if backend not in SESSIONS:
             raise UsageError(
-                "kernels must be 1 or more, warm 0 to kernels, characters 1000 or more"
+                f"the python tool has no backend {backend!r}; there are: {', '.join(SESSIONS)}"
             )
+        if isolation not in ("auto", "full", "confined", "none"):
+            raise UsageError(f"isolation is auto, full, confined or none, not {isolation!r}")
+        if backend == "jupyter" and isolation == "confined":
+            raise UsageError(
+                "a jupyter kernel is isolated with namespaces or not at all: take "
+                "isolation='full', or backend='sandbox'"
+            )
+        sessions = _most_sessions(backend) if sessions is None else sessions
+        if sessions < 1 or warm < 0 or warm > sessions or characters < 100:
+            raise UsageError(
+                "sessions must be 1 or more, warm 0 to sessions, characters 100 or more"
+            )
+        self.isolation = isolation
         self.eager = eager
         self.patience = patience
         self.characters = characters
-        self._settings = (kernels, warm, characters, dict(variables or {}))
+        self.counts = Counts()
+        variables = dict(variables or {})
+        limits = check_limits(limits or Limits())
+
+        def start(folder: Path) -> Backend:
+            if backend == "jupyter":
+                return JupyterBackend(folder, characters, variables, isolation, limits)
+            return SandboxBackend(folder, characters, variables, isolation, limits, modules)
+
+        self._settings = (start, sessions, warm, self.counts)
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+
+    @property
+    def tier(self) -> str:
+        """The isolation that stands, once it is started; before that, what was asked for."""
+        with suppress(RuntimeError):  # no event loop runs
+            pool = self._pools.get(asyncio.get_running_loop())
+            if pool is not None:
+                return str(pool.backend.details()["isolation"])
+        return self.isolation
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[ToolSession]:
         """A session of its own state; leaving it ends its process and removes its files."""
         async with self._pool() as pool:
-            session = _PythonSession(self, pool)
+            session = PythonSession(self, pool)
             try:
                 yield session
             finally:
                 await session.close()
 
     async def __aenter__(self) -> "PythonTool":
-        self._held = self._pool()
-        await self._held.__aenter__()
+        """Hold the tool's processes from now on. Raises `ToolUnavailable` if they can't start."""
+        held = self._pool()
+        pool = await held.__aenter__()
+        try:
+            await pool.backend.ready()
+        except BaseException:
+            await held.__aexit__(None, None, None)
+            raise
+        self._held = held
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -109,7 +158,7 @@ class PythonTool:
 
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[Pool]:
-        """The kernels of this event loop, which live as long as somebody uses them."""
+        """The interpreters of this event loop, which live as long as somebody uses them."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
@@ -124,26 +173,30 @@ class PythonTool:
                 await pool.close()
 
 
-class _PythonSession:
+class PythonSession:
     """One trajectory's interpreter."""
 
-    def __init__(self, tool: PythonTool, pool: Pool) -> None:
+    def __init__(self, tool: PythonTool, pool: Pool, seat: Seat | None = None) -> None:
         self._tool = tool
         self._pool = pool
         self._one_at_a_time = asyncio.Lock()
-        self._seat: Seat | None = None
+        self._seat = seat
         self._stopping: asyncio.Task[None] | None = None
         self._closed = False
         self._lost = ""
         """What the next result must tell about variables that are gone."""
         self._numbers: dict[str, int] = {}
-        self._starting = asyncio.create_task(self._take_seat()) if tool.eager else None
+        self._starting = (
+            asyncio.create_task(self._take_seat()) if tool.eager and seat is None else None
+        )
 
     async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
+        """Run a cell; see `ToolSession`."""
         start = time.perf_counter()
         read = read_arguments(PythonArguments, arguments)
         if isinstance(read, ToolResult):
             return read
+        self._pool.counts.calls += 1
         async with self._one_at_a_time:
             try:
                 kernel = await self._ready()
@@ -155,10 +208,48 @@ class _PythonSession:
                 except asyncio.CancelledError:
                     self._stopping = asyncio.create_task(self._stop_cancelled(kernel))
                     raise
-        return dataclasses.replace(result, seconds=time.perf_counter() - start)
+        return dataclasses.replace(
+            result,
+            seconds=time.perf_counter() - start,
+            details={**self.details, **result.details},
+        )
 
-    async def fork(self) -> ToolSession:
-        raise Unforkable("a Jupyter kernel can't be copied")
+    async def ready(self) -> None:
+        """Wait until the session has a running interpreter. Raises `ToolUnavailable`."""
+        async with self._one_at_a_time:
+            await self._ready()
+
+    @property
+    def details(self) -> Mapping[str, JsonValue]:
+        """How the session is isolated."""
+        return self._pool.backend.details()
+
+    async def fork(self) -> "PythonSession":
+        """A copy of the session with all its variables and files. Raises `Unforkable`.
+
+        The copy is the caller's to close, or lives no longer than the tool is in use. Where no
+        place for it becomes free in time, `ToolUnavailable` is raised.
+        """
+        async with self._one_at_a_time:
+            await self._ready()
+            assert self._seat is not None
+            seat = await self._pool.copy(self._seat, self._tool.patience)
+            copy = PythonSession(self._tool, self._pool, seat)
+            copy._lost, copy._numbers = self._lost, dict(self._numbers)
+            return copy
+
+    async def read_file(self, path: str) -> bytes:
+        """The content of a file in the session's working directory.
+
+        Raises `OSError`, also for what is not an ordinary file inside it or is above 8 MB.
+        """
+        async with self._one_at_a_time:
+            return await (await self._ready()).read_file(path)
+
+    async def write_file(self, path: str, data: bytes) -> None:
+        """Put a file into the session's working directory. Raises `OSError`."""
+        async with self._one_at_a_time:
+            await (await self._ready()).write_file(path, data)
 
     async def close(self) -> None:
         """End the process, whatever it does, and remove the session's files."""
@@ -179,8 +270,8 @@ class _PythonSession:
             raise ToolUnavailable("the session is closed")
         self._seat = seat
 
-    async def _ready(self) -> Kernel:
-        """The session's kernel, idle: a new one where there is none or the last one died."""
+    async def _ready(self) -> Interpreter:
+        """The session's interpreter, idle: a new one where there is none or the last one died."""
         if self._closed:
             raise ToolUnavailable("the session is closed")
         if self._stopping is not None:
@@ -195,13 +286,14 @@ class _PythonSession:
         assert self._seat is not None
         kernel = self._seat.kernel
         if kernel is not None and not kernel.alive:
+            self._pool.counts.ends[ErrorKind.DIED] += 1
             self._drop(f"The Python process {kernel.ending()} since the last call; a new one runs")
         if self._seat.kernel is None:
             await self._pool.renew(self._seat)
         assert self._seat.kernel is not None
         return self._seat.kernel
 
-    async def _run(self, kernel: Kernel, code: str, seconds: float) -> ToolResult:
+    async def _run(self, kernel: Interpreter, code: str, seconds: float) -> ToolResult:
         output = CellOutput(self._tool.characters, self._numbers)
         kind: ErrorKind | None = None
         note, lost = "", False
@@ -218,11 +310,12 @@ class _PythonSession:
                 else ("the cell was interrupted. Variables are kept")
             )
             note = f"[The time limit of {seconds:g} s was reached; {end}.]"
-        except KernelDied as died:
+        except Died as died:
             if self._closed:
                 return ToolResult("the session was closed", ErrorKind.UNAVAILABLE)
-            kind, lost = ErrorKind.DIED, True
+            kind, lost = died.kind, True
             note = f"[The Python process {died} while it ran this cell. Variables are lost.]"
+            self._pool.counts.ends[kind] += 1
             self._drop()
         before, self._lost = self._lost, ""
         text = "\n".join(part for part in (before, output.text(note)) if part)
@@ -233,14 +326,15 @@ class _PythonSession:
             artifacts=tuple(output.artifacts),
         )
 
-    async def _stop(self, kernel: Kernel) -> bool:
+    async def _stop(self, kernel: Interpreter) -> bool:
         """Stop the cell that runs; whether its kernel, and the variables, outlived that."""
         if await kernel.interrupt(GRACE_SECONDS):
             return True
+        self._pool.counts.ends[ErrorKind.TIMEOUT] += 1
         self._drop()
         return False
 
-    async def _stop_cancelled(self, kernel: Kernel) -> None:
+    async def _stop_cancelled(self, kernel: Interpreter) -> None:
         if not await self._stop(kernel):
             self._lost = _lost("The last call was cancelled and its process ended")
 
@@ -251,6 +345,13 @@ class _PythonSession:
             self._seat.kernel = None
         if why:
             self._lost = _lost(why)
+
+
+def _most_sessions(backend: str) -> int:
+    import resource
+
+    here = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, min(SESSIONS[backend], (here - 100) // DESCRIPTORS[backend]))
 
 
 def _lost(why: str) -> str:

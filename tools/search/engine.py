@@ -1,7 +1,10 @@
 """Passages in tantivy: how text becomes words, what is stored, which passages are the best."""
 
 import json
+import mmap
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,8 @@ from .base import Hit, Passage
 if TYPE_CHECKING:
     import tantivy
 
-__all__ = ["LIST", "Stamp", "create", "find", "library", "load", "raise_unless_damage", "spaced"]
+__all__ = ["LIST", "Stamp", "create", "find", "left_out", "library", "load"]
+__all__ += ["raise_unless_damage", "spaced"]
 
 LIST = "\0files"
 """Stands in the field `file` of the one document that lists the files."""
@@ -19,6 +23,11 @@ _MOST_TIED = 1_000
 """Passages that are read at most to put equal scores in order."""
 _MOST_WORDS = 100
 """Of a query only so many different words are looked up."""
+_LONGEST_WORD = 100
+"""Bytes; words that have as many are neither indexed nor looked up."""
+_FOOTER = struct.Struct("<II")
+_MAGIC = 1337
+"""A file of tantivy ends with its checksum in JSON, the length of that, and this number."""
 _NO_SPACES = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff])")
 """Characters of scripts in which words are not set apart: each is taken as a word."""
 Stamp = list[Any]
@@ -49,7 +58,7 @@ def _analyzer() -> "tantivy.TextAnalyzer":
     lib = library()
     words = lib.TextAnalyzerBuilder(lib.Tokenizer.simple())
     for each in (
-        lib.Filter.remove_long(100),
+        lib.Filter.remove_long(_LONGEST_WORD),
         lib.Filter.lowercase(),
         lib.Filter.ascii_fold(),
         lib.Filter.stemmer("english"),
@@ -61,10 +70,30 @@ def _analyzer() -> "tantivy.TextAnalyzer":
 
 def find(searcher: "tantivy.Searcher", schema: "tantivy.Schema", query: str, top: int) -> list[Hit]:
     """The best `top` passages that have any of the query's words, best first."""
-    words = list(dict.fromkeys(_analyzer().analyze(spaced(query))))[:_MOST_WORDS]
+    words = _words(query)[:_MOST_WORDS]
     if not words or searcher.num_docs < 2:
         return []
     return _best(searcher, _any_of(schema, words), top)
+
+
+def left_out(query: str) -> str:
+    """What of a query `find` does not look up, in a sentence; empty where it looks up all of it.
+
+    >>> left_out("how to steep tea")
+    ''
+    """
+    words = len(_words(query))
+    said = []
+    if words > _MOST_WORDS:
+        said.append(f"only the first {_MOST_WORDS} of {words} different words were looked up")
+    if any(len(word.encode()) >= _LONGEST_WORD for word in re.findall(r"[^\W_]+", spaced(query))):
+        said.append(f"words of {_LONGEST_WORD} letters or more were not looked up")
+    return "; ".join(said)
+
+
+def _words(query: str) -> list[str]:
+    """The different words of a query, as they stand in the index."""
+    return list(dict.fromkeys(_analyzer().analyze(spaced(query))))
 
 
 def spaced(text: str) -> str:
@@ -87,14 +116,45 @@ def create(folder: Path) -> "tantivy.Index":
 
 
 def load(folder: Path) -> "tuple[tantivy.Index, dict[str, Stamp]]":
-    """An index that is there, and the files it was made from."""
+    """An index that is there, and the files it was made from.
+
+    Reads all of it once: what else is wrong in a file would give wrong passages, and no error.
+    """
     lib = library()
+    if damaged := _damaged(folder):
+        raise ValueError(f"wrong checksum: {', '.join(damaged)}")
     index = _configured(lib.Index.open(str(folder)))
     searcher = index.searcher()
     query = lib.Query.term_query(index.schema, "file", LIST, "basic")
     [(_, address)] = searcher.search(query, limit=1, count=False).hits
     known: dict[str, Stamp] = json.loads(_stored(searcher, address))
     return index, known
+
+
+def _damaged(folder: Path) -> list[str]:
+    """The files in use whose content does not agree with the checksum that tantivy gave them.
+
+    What a killed writer left is not in use.
+    """
+    found = []
+    for segment in json.loads((folder / "meta.json").read_bytes())["segments"]:
+        id, deletes = segment["segment_id"].replace("-", ""), segment.get("deletes") or {}
+        for path in folder.glob(f"{id}.*"):
+            in_use = path.suffix != ".del" or path.name == f"{id}.{deletes.get('opstamp')}.del"
+            if in_use and not _is_whole(path):
+                found.append(path.name)
+    return found
+
+
+def _is_whole(path: Path) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        length, magic = _FOOTER.unpack_from(data, len(data) - _FOOTER.size)
+        end = len(data) - _FOOTER.size - length
+        if magic != _MAGIC or end < 0:
+            return False
+        footer = json.loads(data[end : -_FOOTER.size])
+        with memoryview(data) as view, view[:end] as body:
+            return bool(zlib.crc32(body) == footer["crc"])
 
 
 def _configured(index: "tantivy.Index") -> "tantivy.Index":

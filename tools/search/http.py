@@ -18,6 +18,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from ..errors import MissingExtra, ToolUnavailable, UsageError
 from .base import Hit
@@ -26,7 +27,7 @@ from .documents import as_passage
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["HttpRetriever"]
+__all__ = ["HttpRetriever", "is_private"]
 
 _AGAIN = {429, 503}
 """The server asks to come back later."""
@@ -221,6 +222,27 @@ class HttpRetriever:
             limits=lib.Limits(max_connections=_MOST_CONNECTIONS),
         )
         return client
+
+
+def is_private(url: str) -> bool:
+    """Whether an address says of itself that it is this machine's or a private network's.
+
+    Addresses that a link alone has (cloud metadata) are neither.
+
+    >>> [is_private(f"http://{host}:8000/") for host in ("localhost", "10.0.0.5", "[::1]")]
+    [True, True, True]
+    >>> [is_private(f"http://{host}:8000/") for host in ("169.254.169.254", "example.org")]
+    [False, False]
+    """
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    address = _literal(host)
+    if address is None:
+        return host == "localhost"
+    usual = address.is_loopback or address.is_private
+    return usual and not (address.is_link_local or address.is_unspecified)
 
 
 class _Client:

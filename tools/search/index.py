@@ -11,6 +11,7 @@ import atexit
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -26,12 +27,24 @@ from typing import TYPE_CHECKING
 from ..errors import DataError, InterlaceError, ToolUnavailable, UsageError
 from .base import Hit
 from .documents import find_files, lines, passages
-from .engine import LIST, Stamp, create, find, library, load, raise_unless_damage, spaced
+from .engine import (
+    LIST,
+    Stamp,
+    create,
+    find,
+    left_out,
+    library,
+    load,
+    raise_unless_damage,
+    spaced,
+)
 
 if TYPE_CHECKING:
     import tantivy
 
 __all__ = ["SearchIndex"]
+
+_log = logging.getLogger(__name__)
 
 _FORMAT = 1
 """Raised when the layout, the analysis of words or the cutting of passages changes."""
@@ -102,20 +115,34 @@ class SearchIndex:
             return max(self._searcher[0].num_docs - 1, 0)
 
     def find(self, query: str, top: int) -> list[Hit]:
-        """The best `top` passages, best first. Raises as `prepare` does."""
+        """The best `top` passages, best first. Raises as `prepare` does.
+
+        An index that proves damaged is built again, once; the log says so.
+        """
         if top < 1:
             raise UsageError(f"at least one passage must be asked for, not {top}")
-        if self._searcher is None:
-            self.prepare()
-        assert self._searcher is not None
-        searcher, schema = self._searcher
-        try:
-            return find(searcher, schema, query, top)
-        except BaseException as error:
-            raise_unless_damage(error)
-            raise ToolUnavailable(
-                f"the search index in {self.folder} is damaged; delete that folder: {error}"
-            ) from error
+        for mended in (False, True):
+            if self._searcher is None:
+                self.prepare()
+            used = self._searcher
+            assert used is not None
+            try:
+                return find(*used, query, top)
+            except BaseException as error:
+                raise_unless_damage(error)
+                if mended:
+                    raise ToolUnavailable(
+                        f"the search index in {self.folder} does not work; delete that folder: "
+                        f"{error}"
+                    ) from error
+            with self._one_at_a_time:
+                if self._searcher is used:  # or another thread was here before
+                    self._searcher = self._open()
+        raise AssertionError("the second try returns or raises")
+
+    def left_out(self, query: str) -> str:
+        """What of a query is not looked up, in a sentence; empty where all of it is."""
+        return left_out(query)
 
     async def search(self, query: str, top: int) -> list[Hit]:
         """`find`, in a thread."""
@@ -198,7 +225,10 @@ class SearchIndex:
                 index, known = load(self.folder / name)
             except BaseException as error:
                 raise_unless_damage(error)
-                name = None  # damaged: what it was made from is still there
+                _log.warning(
+                    "the search index in %s is damaged and built again: %s", self.folder, error
+                )
+                name = None  # what it was made from is still there
         if name is None:
             name, known = f"index-{uuid.uuid4().hex}", {}
             index = create(self.folder / name)

@@ -4,14 +4,15 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..arguments import read_arguments
 from ..base import ErrorKind, ToolResult, ToolSession
-from ..errors import ToolUnavailable, UsageError
+from ..errors import InterlaceError, UsageError
 from .base import Hit, Retriever
 from .http import HttpRetriever
 from .index import SearchIndex
@@ -22,6 +23,12 @@ NO_RESULTS = "No results."
 MOST_PASSAGES = 100
 _LONGEST_LABEL = 200
 """Characters of a title or an id that are shown."""
+_OPEN = 4_000
+"""Characters of a result, where nobody says how long it may be."""
+_LONGEST_TOKEN = 32
+"""Characters for one unit of a budget, at most: so long a text is not counted, but cut."""
+_LEAST = 3
+"""How many times the room of its own cut a passage must have, to be shown at all."""
 
 
 class SearchArguments(BaseModel):
@@ -39,9 +46,11 @@ class SearchTool:
     or in the user's cache; or the address of a server that speaks Search-R1's protocol
     (`http://...`); or any `Retriever`, such as an `HttpRetriever` with its own settings.
 
-    At most `top` passages come back, with title, id and score, cut so that their texts have at
-    most `characters` characters together. What was found stands in `details["hits"]`, too. That
-    nothing was found is no error; that the search failed is `UNAVAILABLE`.
+    At most `top` passages come back, with title, id and score, cut so that all of it has at most
+    `budget` as `count` measures it (characters, or a tokenizer's tokens; the loop gives the tokens
+    it has to a tool without a budget). What was cut is said. What is shown stands in
+    `details["hits"]`, too. That nothing was found is no error; that the search failed is
+    `UNAVAILABLE`.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -57,6 +66,8 @@ class SearchTool:
     """
 
     name = "search"
+    pure = True
+    """The same words find the same passages: a group of attempts may share them."""
     description = (
         "Searches a collection of texts for the words of the query and returns the passages that "
         "fit best."
@@ -69,16 +80,26 @@ class SearchTool:
         top: int = 3,
         *,
         index: str | os.PathLike[str] | None = None,
-        characters: int = 4_000,
+        budget: int | None = None,
+        count: Callable[[str], int] = len,
     ) -> None:
         """Raises `UsageError`, `MissingExtra`, or `DataError` where there is nothing to search."""
         if not 1 <= top <= MOST_PASSAGES:
             raise UsageError(f"a search gives 1 to {MOST_PASSAGES} passages, not {top}")
-        if characters < 100:
-            raise UsageError("the passages that a search gives need 100 characters or more")
+        if budget is not None and budget < 1:
+            raise UsageError(f"the budget of a result must be at least 1, not {budget}")
         self.top = top
-        self.characters = characters
+        self.budget = budget
+        self.count = count
         self.retriever = _retriever(source, index)
+
+    def within(self, budget: int, count: Callable[[str], int]) -> "SearchTool":
+        """The same tool with this budget for results, unless it was given one of its own."""
+        if self.budget is not None:
+            return self
+        tool = copy(self)
+        tool.budget, tool.count = budget, count
+        return tool
 
     def prepare(self) -> None:
         """Build the index or bring it up to date now, not when the first session opens.
@@ -104,13 +125,21 @@ class SearchTool:
         except TimeoutError:
             text = f"The time limit of {seconds:g} s was reached."
             return ToolResult(text, ErrorKind.TIMEOUT)
-        except ToolUnavailable as error:
+        except InterlaceError as error:
             return ToolResult(f"The search failed: {error}.", ErrorKind.UNAVAILABLE)
-        hits = hits[: self.top]
+        left_out = self._left_out(query)
+        note = f"\n\n({left_out})" if left_out else ""
+        budget = (self.budget or _OPEN) - self.count(note)
+        text, shown = _render(hits[: self.top], budget, self.count)
         found: list[JsonValue] = [
-            {"id": hit.passage.id, "title": hit.passage.title, "score": hit.score} for hit in hits
+            {"id": hit.passage.id, "title": hit.passage.title, "score": hit.score}
+            for hit in hits[:shown]
         ]
-        return ToolResult(_render(hits, self.characters), details={"hits": found})
+        return ToolResult(text + note, details={"hits": found})
+
+    def _left_out(self, query: str) -> str:
+        index = self.retriever
+        return index.left_out(query) if isinstance(index, SearchIndex) else ""
 
 
 class _SearchSession:
@@ -141,28 +170,62 @@ def _retriever(
     return source
 
 
-def _render(hits: Sequence[Hit], characters: int) -> str:
-    """What the model reads. What a passage leaves of its share of the budget, the next may use."""
-    shown = []
-    for rank, hit in enumerate(hits, start=1):
-        text = _cut(hit.passage.text.strip(), characters // (len(hits) - rank + 1))
-        characters -= len(text)
-        labels = [("Title", hit.passage.title), ("id", hit.passage.id)]
-        if hit.score is not None:
-            labels.append(("score", f"{hit.score:.2f}"))
-        known = "; ".join(f"{name}: {_label(value)}" for name, value in labels if value)
-        shown.append(f"Doc {rank} ({known})\n{text}" if known else f"Doc {rank}\n{text}")
-    return "\n\n".join(shown) or NO_RESULTS
+def _render(hits: Sequence[Hit], budget: int, count: Callable[[str], int]) -> tuple[str, int]:
+    """What the model reads, and how many passages that is.
+
+    What a passage leaves of its share of the budget, the next may use. Where there is no room for
+    something of each, those at the end are left out; the first one never is.
+    """
+    if not hits:
+        return NO_RESULTS, 0
+    heads = [_head(rank, hit) for rank, hit in enumerate(hits, start=1)]
+    # Measured piece by piece, as tokens of a joined text are hardly ever more than of its pieces.
+    sizes = [count(f"{head}\n\n") for head in heads]
+    least = _LEAST * count(_cut_note(1_000))
+    shown, more = len(hits), ""
+    while shown > 1 and sum(sizes[:shown]) + count(more) + shown * least > budget:
+        shown -= 1
+        more = f"\n\n(the first {shown} of {len(hits)} passages)"
+    left = budget - sum(sizes[:shown]) - count(more)
+    docs = []
+    for rank, (head, hit) in enumerate(zip(heads[:shown], hits, strict=False)):
+        text = _cut(hit.passage.text.strip(), max(left // (shown - rank), 0), count)
+        left -= count(text)
+        docs.append(head + text)
+    return "\n\n".join(docs) + more, shown
 
 
-def _cut(text: str, characters: int) -> str:
-    if len(text) <= characters:
+def _head(rank: int, hit: Hit) -> str:
+    labels = [("Title", hit.passage.title), ("id", hit.passage.id)]
+    if hit.score is not None:
+        labels.append(("score", f"{hit.score:.2f}"))
+    known = "; ".join(f"{name}: {_label(value)}" for name, value in labels if value)
+    return f"Doc {rank} ({known})\n" if known else f"Doc {rank}\n"
+
+
+def _cut(text: str, budget: int, count: Callable[[str], int]) -> str:
+    """Text of at most `budget`, with a note where it was longer. The note is never left out."""
+    if len(text) <= budget * _LONGEST_TOKEN and count(text) <= budget:
         return text
-    kept = text[: max(characters - 40, 0)].rstrip()
-    return f"{kept} [... {len(text) - len(kept)} more characters]"
+    least, most = 0, min(len(text) - 1, budget * _LONGEST_TOKEN)
+    while least < most:
+        middle = (least + most + 1) // 2
+        if count(_beginning(text, middle)) <= budget:
+            least = middle
+        else:
+            most = middle - 1
+    return _beginning(text, least)
+
+
+def _beginning(text: str, characters: int) -> str:
+    kept = text[:characters].rstrip()
+    return kept + _cut_note(len(text) - len(kept))
+
+
+def _cut_note(characters: int) -> str:
+    return f" [... {characters} more characters]"
 
 
 def _label(text: str) -> str:
     """A title or id on one line, not longer than one."""
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_LABEL else f"{line[:_LONGEST_LABEL]}..."
+    return _cut(" ".join(text.split()), _LONGEST_LABEL, len)

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Self, TypeVar
@@ -22,6 +23,9 @@ from .sqlite import SqliteDatabase
 
 __all__ = ["SqlArguments", "SqlTool"]
 
+_OPEN = 4000
+"""Characters of a result, where nobody says how long it may be."""
+
 Result = TypeVar("Result")
 
 
@@ -37,9 +41,10 @@ class SqlTool:
     """Queries on one database, which they can read and never change.
 
     The result is a table of at most `rows` rows (ReEx-SQL shows 3) and `columns` columns, values
-    cut at `cell` characters, rows left out beyond `budget` as `count` measures it; the last line
-    always says what was cut. A query that fails gives the reason, and the closest names where it
-    named something that is not there. Sessions share the database and have no state of their own.
+    cut at `cell` characters, rows left out beyond `budget` as `count` measures it (the loop gives
+    the tokens it has to a tool without a budget); the last line always says what was cut. A query
+    that fails gives the reason, and the closest names where it named something that is not there.
+    Sessions share the database and have no state of their own.
 
     The description that a model reads holds the schema, cut to `schema_budget` (0: no schema;
     None: all of it), measured by `count` too. For databases that change from task to task, `on`
@@ -55,6 +60,8 @@ class SqlTool:
 
     name = "sql"
     arguments = SqlArguments
+    pure = True
+    """The same query has the same result: a group of attempts may share it."""
 
     def __init__(
         self,
@@ -62,7 +69,7 @@ class SqlTool:
         *,
         bounds: Bounds = SHOWN,
         rows: int | None = None,
-        budget: int | None = 4000,
+        budget: int | None = None,
         schema_budget: int | None = 4000,
         count: Callable[[str], int] = len,
     ) -> None:
@@ -70,7 +77,9 @@ class SqlTool:
 
         `rows` changes that one bound.
         """
+        self._path: str | None = None
         if isinstance(database, str | PathLike):
+            self._path = str(database)
             database = SqliteDatabase(database)
         if budget is not None and budget < 1:
             raise UsageError(f"the budget of a result must be at least 1, not {budget}")
@@ -115,12 +124,21 @@ class SqlTool:
         """The schema as text, at most `budget` as `count` measures it. Raises `DataError`."""
         return describe(await self.schema(), budget=budget, count=self.count)
 
+    def within(self, budget: int, count: Callable[[str], int]) -> "SqlTool":
+        """The same tool with this budget for results, unless it was given one of its own."""
+        if self.budget is not None:
+            return self
+        tool = copy(self)
+        tool.budget, tool.count = budget, count
+        return tool
+
     async def schema(self) -> Schema:
         """The tables. Raises `DataError` where they can't be read."""
         try:
             return await self.database.schema()
         except QueryFailed as error:
-            raise DataError(error.text) from error
+            whose = "" if self._path is None else f"{self._path}: "
+            raise DataError(whose + error.text) from error
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[ToolSession]:
@@ -162,7 +180,7 @@ class SqlTool:
         name = None if rows.total else described_table(query)
         if name and (text := unknown_table(name, await self.database.schema())):
             return ToolResult(text, ErrorKind.NOT_FOUND)
-        text, shown = render(rows, budget=self.budget, count=self.count)
+        text, shown = render(rows, budget=self.budget or _OPEN, count=self.count)
         # SQLite takes a name in double quotes that is no column for a text.
         taken = [name for name in rows.columns if name[:1] == '"' == name[-1:] and len(name) > 1]
         if taken:

@@ -16,6 +16,7 @@ import pytest
 
 from interlace.tools.errors import DataError, MissingExtra, ToolUnavailable, UsageError
 from interlace.tools.search import SearchIndex
+from interlace.tools.search.engine import find, load
 
 
 def corpus(path: Path, *texts: str, title: str = "") -> Path:
@@ -133,6 +134,16 @@ def no_segments(folder: Path) -> None:
         path.unlink()
 
 
+def other_bytes(folder: Path) -> None:
+    """Of the same length, so that only the content tells."""
+    for path in folder.glob("index-*/*.*"):
+        if path.suffix in (".store", ".idx", ".term"):
+            data = bytearray(path.read_bytes())
+            data[: len(data) // 2] = bytes(byte ^ 0x55 for byte in data[: len(data) // 2])
+            with path.open("r+b") as file:
+                file.write(data)
+
+
 def no_generation(folder: Path) -> None:
     [generation] = folder.glob("index-*")
     generation.rename(folder / "index-0")
@@ -153,7 +164,8 @@ def path_outside(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [truncate, no_segments, no_generation, garbage, other_version, path_outside]
+    "harm",
+    [truncate, no_segments, other_bytes, no_generation, garbage, other_version, path_outside],
 )
 def test_a_damaged_or_foreign_index_is_built_again(
     tmp_path: Path, harm: Callable[[Path], None]
@@ -163,6 +175,21 @@ def test_a_damaged_or_foreign_index_is_built_again(
     harm(tmp_path / "index")
     assert ids(SearchIndex(source, tmp_path / "index"), "two") == ["1"]
     assert len(list((tmp_path / "index").glob("index-*"))) == 1
+
+
+def test_an_index_that_is_damaged_while_in_use_is_built_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = corpus(tmp_path / "a.jsonl", *(f"row {n}" for n in range(500)))
+    index = SearchIndex(source, tmp_path / "index")
+    assert ids(index, "499") == ["499"]
+    other_bytes(tmp_path / "index")
+    assert ids(index, "499 498", top=1) == ["498"]
+    [notice] = caplog.messages
+    assert f"the search index in {tmp_path / 'index'} is damaged and built again" in notice
+    assert ".store" in notice
+    assert ids(SearchIndex(source, tmp_path / "index"), "7") == ["7"]
+    assert len(caplog.messages) == 1
 
 
 def test_a_failed_update_leaves_the_old_index(tmp_path: Path) -> None:
@@ -182,22 +209,69 @@ def test_a_failed_update_leaves_the_old_index(tmp_path: Path) -> None:
     assert (ids(index, "old"), ids(index, "new")) == ([], ["0"])
 
 
-def test_a_builder_that_is_killed_leaves_the_old_index_or_none(tmp_path: Path) -> None:
-    source, folder = tmp_path / "big.jsonl", tmp_path / "index"
-    code = f"from interlace.tools.search import SearchIndex; SearchIndex({str(source)!r}, "
+def whole(folder: Path) -> dict[str, int]:
+    """What stands in an index as it lies there: how many passages from which file."""
+    name = json.loads((folder / "interlace-search.json").read_text())["current"]
+    index, files = load(folder / name)  # raises where it is damaged
+    searcher = index.searcher()
+    found: dict[str, int] = {}
+    for hit in find(searcher, index.schema, "passage", 10**6):
+        file = hit.passage.title
+        found[file] = found.get(file, 0) + 1
+    assert found.keys() == files.keys()
+    assert searcher.num_docs == sum(found.values()) + 1
+    return found
+
+
+def test_a_builder_that_is_killed_leaves_the_old_index_or_the_new(tmp_path: Path) -> None:
+    """Killed by signal 9 while it updates: earlier and later, until one comes through."""
+    docs, folder = tmp_path / "docs", tmp_path / "index"
+    docs.mkdir()
+    code = f"from interlace.tools.search import SearchIndex; SearchIndex({str(docs)!r}, "
     code += f"{str(folder)!r}).prepare()"
-    for size in (20_000, 30_000):  # a first build, then a change to what is there
-        corpus(source, *(f"row {n} of {size}" for n in range(size)))
+    old = {"kept.jsonl": 1_000, "changed.jsonl": 3_000, "removed.jsonl": 1_000}
+    new = {"kept.jsonl": 1_000, "changed.jsonl": 5_000, "added.jsonl": 4_000}
+
+    def write(sizes: dict[str, int]) -> None:
+        for path in docs.iterdir():
+            path.unlink()
+        for name, size in sizes.items():
+            corpus(docs / name, *(f"passage {n} of {size}" for n in range(size)), title=name)
+
+    write(old)
+    SearchIndex(docs, folder).prepare()
+    assert whole(folder) == old
+    write(new)
+    killed = 0
+    for wait in (0.0, 0.02, 0.05, 0.1, 0.2, None):
         before = set(folder.glob("index-*/*"))
         builder = subprocess.Popen([sys.executable, "-c", code])
         while set(folder.glob("index-*/*")) <= before and builder.poll() is None:
-            time.sleep(0.01)
-        builder.send_signal(signal.SIGKILL)
-        assert builder.wait() in (-signal.SIGKILL, 0)  # 0: it was just done
-        index = SearchIndex(source, folder)
-        assert index.prepare() == size
-        assert len(list(folder.glob("index-*"))) == 1
-        assert len(ids(index, f"{size}", top=5)) == 5
+            time.sleep(0.005)  # until it writes
+        if wait is not None:
+            time.sleep(wait)
+            builder.send_signal(signal.SIGKILL)
+        killed += builder.wait() == -signal.SIGKILL
+        assert whole(folder) in (old, new)
+        if whole(folder) == new:
+            break
+    assert killed and whole(folder) == new
+    assert SearchIndex(docs, folder).prepare() == sum(new.values())
+    assert len(list(folder.glob("index-*"))) == 1
+
+
+def test_a_first_build_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    source, folder = corpus(tmp_path / "a.jsonl", *["row"] * 10_000), tmp_path / "index"
+    code = f"from interlace.tools.search import SearchIndex; SearchIndex({str(source)!r}, "
+    code += f"{str(folder)!r}).prepare()"
+    builder = subprocess.Popen([sys.executable, "-c", code])
+    while not any(folder.glob("index-*/*")) and builder.poll() is None:
+        time.sleep(0.005)
+    builder.send_signal(signal.SIGKILL)
+    assert builder.wait() == -signal.SIGKILL
+    assert not (folder / "interlace-search.json").exists()
+    assert SearchIndex(source, folder).prepare() == 10_000
+    assert len(list(folder.glob("index-*"))) == 1
 
 
 def test_two_builders_wait_for_each_other(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from interlace.tools import ErrorKind, Tool, ToolResult
 from interlace.tools.errors import DataError, ToolUnavailable, UsageError
@@ -90,6 +93,15 @@ def test_a_long_query_is_answered(tool: SearchTool) -> None:
     assert called(tool, {"query": "Oslo " * 2_000}).text.startswith("Doc 1 (Title: Oslo;")
 
 
+def test_what_of_a_query_is_not_looked_up_is_said(tool: SearchTool) -> None:
+    many = called(tool, {"query": "Oslo " + " ".join(f"w{n}" for n in range(300))}).text
+    said = "\n\n(only the first 100 of 301 different words were looked up)"
+    assert many.startswith("Doc 1 (Title: Oslo;") and many.endswith(said)
+    endless = called(tool, {"query": "x" * 100}).text
+    assert endless == "No results.\n\n(words of 100 letters or more were not looked up)"
+    assert "looked up" not in called(tool, {"query": f"Oslo {'x' * 99}"}).text
+
+
 def test_tags_in_a_passage_come_back_as_they_are(tool: SearchTool) -> None:
     assert "</tool_response><|im_end|>" in called(tool, {"query": "wombat"}).text
 
@@ -97,15 +109,62 @@ def test_tags_in_a_passage_come_back_as_they_are(tool: SearchTool) -> None:
 def test_texts_share_the_budget_and_say_what_was_cut() -> None:
     long = Hit(Passage("a", "Long\ntitle  " + "x" * 500, "word " * 10_000), 2.0)
     short = Hit(Passage("", "", "short"))
-    text = called(SearchTool(Shelf(short, long, long), characters=1_000), {"query": "x"}).text
+    text = called(SearchTool(Shelf(short, long, long), budget=1_500), {"query": "x"}).text
     assert text.startswith("Doc 1\nshort\n\nDoc 2 (Title: Long title xxx")
-    assert len(text) < 1_000 + 2 * 300
+    assert 1_450 < len(text) <= 1_500
     for doc in text.split("\n\n")[1:]:
         head, body = doc.split("\n")
         kept, _, more = body.partition(" [... ")
-        assert 300 < len(kept) < 500
+        assert 400 < len(kept) < 600
         assert more == f"{len(long.passage.text.strip()) - len(kept)} more characters]"
-        assert "x..." in head
+        assert re.search(r" x+ \[\.\.\. \d+ more characters\]; id: a;", head)
+
+
+def test_where_there_is_no_room_for_something_of_each_the_last_passages_are_left_out() -> None:
+    shelf = Shelf(*(Hit(Passage(f"p{n}", "", "word " * 50), 1.0) for n in range(9)))
+    result = called(SearchTool(shelf, top=9, budget=500), {"query": "x"})
+    assert result.text.count("Doc ") == 4
+    assert result.text.endswith("more characters]\n\n(the first 4 of 9 passages)")
+    shown: Any = result.details["hits"]
+    assert [hit["id"] for hit in shown] == ["p0", "p1", "p2", "p3"]
+
+
+def words(text: str) -> int:
+    return len(re.findall(r"\w+|[^\w\s]", text))
+
+
+TEXTS = st.text(alphabet="abc .\n", max_size=3_000)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.builds(Passage, st.text("xy", max_size=9), TEXTS, TEXTS), max_size=8),
+    st.integers(200, 2_000),
+    st.sampled_from([len, words]),
+)
+def test_a_result_keeps_to_its_budget_however_it_is_measured(
+    found: list[Passage], budget: int, count: Callable[[str], int]
+) -> None:
+    shelf = Shelf(*(Hit(each, 1.0) for each in found))
+    tool = SearchTool(shelf, top=8).within(max(budget, 400 if count is len else 0), count)
+    result = called(tool, {"query": "x"})
+    assert tool.budget is not None and count(result.text) <= tool.budget
+    shown: Any = result.details["hits"]
+    assert len(shown) == len(found) or f"(the first {len(shown)} of {len(found)}" in result.text
+    for passage, doc in zip(found, re.split(r"(?:^|\n\n)Doc \d", result.text)[1:], strict=False):
+        body = doc.partition("\n")[2].split("\n\n(the first ")[0]
+        kept, cut, more = body.rpartition(" [... ")
+        whole = passage.text.strip()
+        if not cut:
+            assert body == whole
+        else:
+            assert whole.startswith(kept)
+            assert more == f"{len(whole) - len(kept)} more characters]"
+
+
+def test_a_budget_of_ones_own_is_kept() -> None:
+    tool = SearchTool(Shelf(), budget=300)
+    assert tool.within(1_000, words) is tool
 
 
 def test_no_more_passages_than_asked_for() -> None:

@@ -1,7 +1,9 @@
 """When two results are equal: the rules as examples, and what holds for all results."""
 
+import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -282,3 +284,37 @@ def test_what_is_equal_under_a_stricter_rule_is_equal_under_a_weaker_one(a: Rows
         assert multiset(a, b) and spider(a, b, in_order=True)
     if multiset(a, b):
         assert bird(a, b) and spider(a, b)
+
+
+SMALL: st.SearchStrategy[Value] = st.sampled_from([None, 0, 1, "0", "a", b"a"])
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Rows, Rows]:
+    """Two results with few values, so that they are often equal under some rule."""
+    width = draw(st.integers(1, 3))
+    line = st.lists(SMALL, min_size=width, max_size=width)
+    a = draw(st.lists(line, min_size=1, max_size=4))
+    b = draw(st.one_of(st.permutations(a), st.lists(line, min_size=1, max_size=4)))
+    order = draw(st.permutations(range(width)))
+    names = [f"c{i}" for i in range(width)]
+    return Rows.of(names, a), Rows.of(names, [[each[i] for i in order] for each in b])
+
+
+@relaxed
+@given(pairs())
+def test_the_rules_are_what_the_benchmarks_compute(pair: tuple[Rows, Rows]) -> None:
+    """Against the rules written down naively: lists, multisets, sets, some order of columns."""
+    a, b = (list(each.rows) for each in pair)
+    turned = [
+        [tuple(row[i] for i in order) for row in a]
+        for order in itertools.permutations(range(pair[0].width))
+    ]
+    naive = {
+        "ordered": a == b,
+        "multiset": Counter(a) == Counter(b),
+        "bird": set(a) == set(b),
+        "spider": any(Counter(each) == Counter(b) for each in turned),
+        "spider_in_order": any(each == b for each in turned),
+    }
+    assert verdicts(*pair) == " ".join(name for name, equal in naive.items() if equal)

@@ -282,11 +282,19 @@ asyncio.run(go())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     pids = done.stdout.split()
     assert len(pids) == 2, done.stderr
-    for _ in range(100):
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+
+    def runs(pid: str) -> bool:
+        """Whether it is more than a dead process that nobody has asked after yet."""
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    for _ in range(600):
+        if not any(map(runs, pids)):
             break
         time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(map(runs, pids))
 
 
 def test_workers_end_with_a_tool_that_is_simply_dropped() -> None:

@@ -121,6 +121,16 @@ def test_a_result_keeps_to_its_budget() -> None:
     assert words == ("a\nb c d\nb c d\nb c d\nb c d\n(the first 4 of 9 rows)", 4)
 
 
+def test_without_a_budget_of_its_own_it_takes_what_it_is_told() -> None:
+    many = [{"word": "word " * 5 + "."} for _ in range(15)]
+    tool = SqlTool.memory({"t": many}).within(60, lambda text: len(text.split()))
+    result = tool.ask("select word from t")
+    assert len(result.text.split()) <= 60
+    assert result.text.endswith("\n(the first 8 of 15 rows)")
+    own = SqlTool.memory({"t": many}, budget=200)
+    assert own.within(60, len) is own
+
+
 def test_a_huge_value_costs_neither_side_its_memory(world: SqlTool) -> None:
     huge = "select replace(replace(printf('%.1000d', 0), '0', printf('%.1000d', 0)), '0', 'ab')"
     result = world.ask(huge)

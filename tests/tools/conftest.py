@@ -1,0 +1,92 @@
+"""A python tool in each tier of isolation, held for a whole module; and nothing left of any."""
+
+import asyncio
+import ctypes
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from boxes import LIMITS, Box, below
+
+from interlace.tools import PythonTool
+from interlace.tools.errors import ToolUnavailable
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def ours(folder: str) -> list[str]:
+    """What is there now of tools that keep their files in `folder`: processes, sockets, files.
+
+    All that a test started ends up below this process, even if it lost its parent.
+    """
+    found = [f"file {path}" for path in Path(folder).glob("interlace-*")]
+    for pid, command in below().items():
+        if "multiprocessing" not in command:
+            found.append(f"process {pid}: {command[:200]}")
+    sockets = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            sockets.add(os.readlink(fd))
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        name = fields[7] if len(fields) > 7 else ""
+        mine = f"socket:[{fields[6]}]" in sockets
+        if name.startswith(folder) or (mine and name.startswith("@interlace-")):
+            found.append(f"socket {name}")
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end of all these tests, no process, socket, mount or file of ours is there."""
+    tmp_path_factory.getbasetemp()  # pytest's own files are elsewhere
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    mounts = Path("/proc/self/mounts").read_text()
+    folder = tempfile.mkdtemp(prefix="i", dir="/tmp")
+    os.chmod(folder, 0o755)
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    try:
+        yield
+        deadline = time.monotonic() + 20
+        while (left := ours(folder)) and time.monotonic() < deadline:
+            time.sleep(0.1)  # what was killed is not gone at once
+        assert left == []
+        assert Path("/proc/self/mounts").read_text() == mounts
+    finally:
+        tempfile.tempdir = before[0]
+        os.environ.pop("TMPDIR")
+        if before[1] is not None:
+            os.environ["TMPDIR"] = before[1]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", params=["full", "confined", "jupyter"])
+def box(request: pytest.FixtureRequest) -> Iterator[Box]:
+    """Each backend in each tier that isolates it."""
+    backend = "jupyter" if request.param == "jupyter" else "sandbox"
+    yield from held(backend, "full" if backend == "jupyter" else request.param)
+
+
+@pytest.fixture(scope="module", params=["full", "confined"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Box]:
+    """The backend that can do more, in each tier."""
+    yield from held("sandbox", request.param)
+
+
+def held(backend: str, tier: str) -> Iterator[Box]:
+    with asyncio.Runner() as runner:
+        tool = PythonTool(backend, isolation=tier, limits=LIMITS, warm=int(backend == "jupyter"))
+        try:
+            runner.run(tool.__aenter__())
+        except ToolUnavailable as error:
+            pytest.skip(str(error))
+        try:
+            yield Box(backend, tier, runner, tool)
+        finally:
+            runner.run(tool.__aexit__())

@@ -1,0 +1,131 @@
+"""The python tool on machines where something is missing: room on the disk, a short path, luck."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from interlace.tools import ErrorKind, PythonTool
+from interlace.tools.errors import ToolUnavailable
+
+BACKENDS = [("sandbox", "full"), ("sandbox", "confined"), ("jupyter", "full")]
+
+FULL_DISK = """
+import asyncio, ctypes, json, os, sys, tempfile
+from interlace.tools import PythonTool
+libc = ctypes.CDLL(None, use_errno=True)
+folder, backend, isolation = sys.argv[1:]
+assert libc.unshare(0x20000) == 0  # a view of the files in which a small disk can be mounted
+assert libc.mount(b"none", b"/", None, 1 << 14 | 1 << 18, None) == 0
+assert libc.mount(b"none", folder.encode(), b"tmpfs", 0, b"size=400k,mode=755") == 0
+tempfile.tempdir = folder
+
+async def main():
+    async with PythonTool(backend, isolation=isolation) as tool:
+        with open(f"{folder}/filler", "wb", buffering=0) as filler:
+            try:
+                while True: filler.write(bytes(4096))
+            except OSError: pass
+        said = []
+        async with tool.session() as session:
+            for code in ("6 * 7", "with open('mine', 'w') as f: print(f.write('x' * 50_000))"):
+                result = await session.call({"code": code}, 60)
+                said.append([result.text, result.error])
+        os.remove(f"{folder}/filler")
+        async with tool.session() as session:
+            result = await session.call({"code": "6 * 7"}, 60)
+            said.append([result.text, result.error])
+    print(json.dumps([said, os.listdir(folder)]))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.parametrize(("backend", "isolation"), BACKENDS)
+def test_a_full_disk_is_told_and_gone_when_it_is_gone(
+    backend: str, isolation: str, tmp_path: Path
+) -> None:
+    """What can't be written is our fault or an error of the code's, and no session is stuck."""
+    with tempfile.TemporaryDirectory(prefix="d", dir="/tmp") as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(FULL_DISK), folder, backend, isolation],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+    assert done.returncode == 0, done.stderr
+    (first, second, after), left = json.loads(done.stdout)
+    assert first == ["42", None] or first[1] == ErrorKind.UNAVAILABLE, first
+    if (backend, isolation) == ("sandbox", "full"):  # whose files are in memory of their own
+        assert second == ["50000", None]
+    else:
+        assert second[1] in (ErrorKind.EXCEPTION, ErrorKind.UNAVAILABLE), second
+        assert "No space left" in second[0]
+    assert after == ["42", None] and left == []
+
+
+@pytest.mark.parametrize(("backend", "isolation"), BACKENDS)
+def test_a_temporary_folder_of_any_length_will_do(
+    backend: str, isolation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets' paths may have 107 characters: a longer one is not used for them."""
+    long = tmp_path / ("d" * 100) / ("e" * 100)
+    long.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+
+    async def main() -> str:
+        async with PythonTool(backend, isolation=isolation).session() as session:
+            return (await session.call({"code": "6 * 7"}, 60)).text
+
+    assert asyncio.run(main()) == "42"
+
+
+@pytest.mark.parametrize("backend", ["sandbox", "jupyter"])
+@pytest.mark.parametrize("isolation", ["auto", "none"])
+def test_elsewhere_than_on_linux_it_says_how_to_get_to_linux(
+    backend: str, isolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+
+    async def main() -> None:
+        with pytest.raises(ToolUnavailable, match=r"runs on Linux only.*Docker"):
+            async with PythonTool(backend, isolation=isolation):
+                pass
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("backend", ["sandbox", "jupyter"])
+@pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
+def test_an_interpreter_that_does_not_start_is_our_fault(
+    executable: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+
+    async def main() -> None:
+        async with PythonTool(backend).session() as session:
+            result = await session.call({"code": "1"}, 20)
+            assert result.error is ErrorKind.UNAVAILABLE and "can't be isolated" in result.text
+        with pytest.raises(ToolUnavailable):
+            async with PythonTool(backend):
+                pass
+
+    asyncio.run(main())
+
+
+def test_without_a_temporary_folder_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+
+    async def main() -> None:
+        with pytest.raises(ToolUnavailable, match="set TMPDIR"):
+            async with PythonTool():
+                pass
+
+    asyncio.run(main())

@@ -1,0 +1,360 @@
+"""The two backends: what a pool starts interpreters with."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ..errors import ToolUnavailable, UsageError
+from .files import remove_tree
+from .interpreter import Interpreter, Watched
+from .launch import Enclosure, copy_fonts
+from .remote import Worker
+from .sandbox import Session, Zygote
+from .users import Users
+from .walls import Walls, readable_paths
+from .watch import watch
+
+__all__ = ["JupyterBackend", "Limits", "SandboxBackend"]
+
+_NO_LINUX = (
+    "the Python tool runs on Linux only, since nothing here could isolate it: run this in a Linux "
+    "container (Docker brings a Linux machine along), in a virtual machine or on a Linux host; "
+    "docs/security.md says how"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a session may use. Sizes are in bytes."""
+
+    memory: int = 2_000_000_000
+    """Of all its processes together."""
+    processes: int = 64
+    """Processes and threads."""
+    disk: int = 256_000_000
+    """Files, those in /tmp and /dev/shm included."""
+    files: int = 20_000
+    open_files: int = 256
+
+
+class JupyterBackend:
+    """Starts ipykernels, each in namespaces of its own, or (`none`) with nothing around it.
+
+    There is no tier between: a kernel needs sockets, and by their names in the file system it
+    could reach every service of this machine that its user may reach.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        characters: int,
+        variables: Mapping[str, str],
+        isolation: str,
+        limits: Limits,
+    ) -> None:
+        """Raises `ToolUnavailable` where kernels can't be walled off at all."""
+        import zmq
+        import zmq.asyncio
+
+        from .jupyter import MESSAGE_BYTES, Kernel
+
+        self._tier = "none" if isolation == "none" else "full"
+        if sys.platform != "linux":
+            raise ToolUnavailable(_NO_LINUX)
+        self._folder = folder
+        self._variables = variables
+        self._users = Users()
+        self._walls = _make_walls(self._tier, folder, limits, characters, self._users.exist)
+        self._seats: dict[Path, tuple[int, Kernel | None]] = {}
+        self._context = zmq.asyncio.Context()
+        self._context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
+        self._proving = asyncio.create_task(self._prove())
+        self._watching = asyncio.create_task(watch(self._live, limits.memory))
+
+    async def ready(self) -> None:
+        """Wait until the walls are proved. Raises `ToolUnavailable`."""
+        await asyncio.shield(self._proving)
+
+    async def start(self, place: Path) -> Interpreter:
+        """A kernel in `place`, new or there already. Raises `ToolUnavailable`."""
+        from .jupyter import Kernel
+
+        await self.ready()
+        user = self._seats[place][0] if place in self._seats else self._user()
+        self._seats[place] = user, None
+        kernel = await Kernel.start(
+            self._context, place, self._walls, self._variables, self._enclosure(user)
+        )
+        self._seats[place] = user, kernel
+        return kernel
+
+    def leave(self, place: Path) -> Path | None:
+        """The session is over."""
+        user, _ = self._seats.pop(place, (-1, None))
+        self._users.free(user)
+        return place
+
+    def details(self) -> Mapping[str, JsonValue]:
+        """What is told with every result."""
+        return {"isolation": self._tier}
+
+    async def close(self) -> None:
+        """Free the sockets."""
+        tasks = {self._proving, self._watching}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        _ = self._proving.cancelled() or self._proving.exception()  # told to who asked
+        self._users.close()
+        self._context.destroy(linger=0)
+
+    def _live(self) -> list[Watched]:
+        return [kernel for _, kernel in self._seats.values() if kernel is not None]
+
+    def _user(self) -> int:
+        return self._users.take() if self._walls.own_user else os.getuid()
+
+    def _enclosure(self, user: int) -> Enclosure | None:
+        if self._tier == "none":
+            return None
+        return Enclosure(asdict(self._walls), user, str(self._folder / "canary"))
+
+    async def _prove(self) -> None:
+        if self._tier == "none":
+            return
+        from .launch import try_enclosure
+
+        place = self._folder / "trial"
+        user = self._user()
+        enclosure = self._enclosure(user)
+        assert enclosure is not None
+        try:
+            _prepare(self._folder, self._walls, place)
+            await try_enclosure(place, enclosure)
+        except (ToolUnavailable, OSError) as error:
+            raise ToolUnavailable(
+                f"a jupyter kernel can't be isolated here ({error}): the backend 'sandbox' may "
+                "be; isolation='none' (--no-isolation) runs it with your own rights"
+            ) from None
+        finally:
+            self._users.free(user)
+            await asyncio.to_thread(remove_tree, place)
+
+
+class SandboxBackend:
+    """Forks isolated workers from a zygote, which is started at once and again if it dies."""
+
+    def __init__(
+        self,
+        folder: Path,
+        characters: int,
+        variables: Mapping[str, str],
+        isolation: str,
+        limits: Limits,
+        modules: Sequence[str],
+    ) -> None:
+        """Raises `ToolUnavailable` where there is no sandbox at all."""
+        if sys.platform != "linux":
+            raise ToolUnavailable(_NO_LINUX)
+        self._folder = folder
+        self._characters = characters
+        self._modules = list(modules)
+        self._variables = variables
+        self._isolation = isolation
+        self._limits = limits
+        self._users = Users()
+        self._sessions: dict[Path, tuple[Session, str, int]] = {}
+        self._walls: Walls | None = None
+        self._starting: asyncio.Task[Zygote] | None = asyncio.create_task(self._start_zygote())
+        self._watching = asyncio.create_task(watch(self._live, limits.memory))
+
+    async def ready(self) -> None:
+        """Wait until the walls are proved. Raises `ToolUnavailable`."""
+        await self._zygote()
+
+    async def start(self, place: Path) -> Interpreter:
+        """A worker in the session at `place`, new or there already. Raises `ToolUnavailable`."""
+        session, folder, user = self._sessions.get(place, (None, "work", 0))
+        if session is None or not session.alive:
+            if session is not None:
+                self.leave(place)
+                # With its keeper gone the session starts from nothing: what hostile code left in
+                # the folder (links, say) must not meet a new keeper, which begins with privilege.
+                await asyncio.to_thread(remove_tree, place)
+            zygote = await self._zygote()
+            if self._watching.done():
+                raise ToolUnavailable("the watch over the Python sessions' limits has ended")
+            assert self._walls is not None
+            user = self._users.take() if self._walls.own_user else os.getuid()
+            try:
+                if self._walls.tier != "full":
+                    place.mkdir(exist_ok=True)
+                session = await zygote.session(self._walls, user, place)
+            except BaseException as error:
+                self._users.free(user)
+                if isinstance(error, OSError):  # no room, too many open files
+                    raise ToolUnavailable(f"a session can't be started: {error}") from error
+                raise
+            session.place = place if self._walls.tier != "full" else None
+            self._sessions[place] = (session, folder, user)
+        return await session.worker(folder)
+
+    def adopt(self, worker: Worker, place: Path) -> None:
+        """Let `place` stand for a copy of a session that is there already."""
+        user = next(u for s, _, u in self._sessions.values() if s is worker.session)
+        self._sessions[place] = (worker.session, worker.folder, user)
+
+    def leave(self, place: Path) -> Path | None:
+        """One copy of a session is over; the last one ends it."""
+        if place not in self._sessions:
+            return None
+        session, _, user = self._sessions.pop(place)
+        session.seats -= 1
+        if session.seats:
+            return None
+        session.close()
+        self._users.free(user)
+        return session.place
+
+    def details(self) -> Mapping[str, JsonValue]:
+        """What is told with every result."""
+        return {"isolation": self._walls.tier if self._walls else self._isolation}
+
+    async def close(self) -> None:
+        """End every process."""
+        self._watching.cancel()
+        for place in list(self._sessions):
+            self.leave(place)
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait({starting, self._watching})
+            if not starting.cancelled() and starting.exception() is None:
+                starting.result().close()
+        self._users.close()
+
+    def _live(self) -> list[Watched]:
+        sessions = {id(each[0]): each[0] for each in self._sessions.values()}
+        return [worker for session in sessions.values() for worker in session.workers]
+
+    async def _zygote(self) -> Zygote:
+        """The zygote that lives, or a new one. Raises `ToolUnavailable`."""
+        starting = self._starting
+        if starting is None:
+            raise ToolUnavailable("the Python tool is closed")
+        if starting.done() and (
+            starting.cancelled() or starting.exception() or not starting.result().alive
+        ):
+            if not starting.cancelled() and not starting.exception():
+                starting.result().close()
+            self._starting = starting = asyncio.create_task(self._start_zygote())
+        return await asyncio.shield(starting)
+
+    async def _start_zygote(self) -> Zygote:
+        """Start a zygote with the strongest walls of those that were asked for.
+
+        A later one, after that one died, has the same walls or none is started.
+        """
+        tiers = ["full", "confined"] if self._isolation == "auto" else [self._isolation]
+        if self._walls is not None:
+            tiers = [self._walls.tier]
+        reasons = []
+        for tier in tiers:
+            walls = _make_walls(
+                tier, self._folder, self._limits, self._characters, self._users.exist
+            )
+            try:
+                zygote = await self._try_walls(walls)
+            except (ToolUnavailable, OSError) as error:
+                reasons.append(f"{tier}: {error}")
+                continue
+            self._walls = walls
+            return zygote
+        raise ToolUnavailable(
+            f"Python code can't be isolated here ({'; '.join(reasons)}): `interlace doctor` says "
+            "what is missing; isolation='none' (--no-isolation) runs it with your own rights"
+        )
+
+    async def _try_walls(self, walls: Walls) -> Zygote:
+        place = self._folder / "trial"
+        _prepare(self._folder, walls, place)
+        user = self._users.take() if walls.own_user else os.getuid()
+        settings = {
+            "modules": self._modules,
+            "profile": str(place / "profile"),
+            "canary": str(self._folder / "canary"),
+            "trial_user": user,
+            "trial_folder": str(place),
+        }
+        try:
+            return await Zygote.start(walls, place, settings, self._variables)
+        finally:
+            self._users.free(user)
+            await asyncio.to_thread(remove_tree, place)
+
+
+def _make_walls(
+    tier: str, folder: Path, limits: Limits, characters: int, users_exist: bool
+) -> Walls:
+    prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix, *_package_folders())
+    own_user = tier != "none" and os.geteuid() == 0 and users_exist
+    needed = (*prefixes, str(folder.parent))
+    if tier == "confined" and not all(_open_to_all(path) for path in needed):
+        own_user = False  # or the session could not import anything
+    return Walls(
+        tier=tier,
+        readable=readable_paths(prefixes),
+        fonts=str(folder / "fonts"),
+        memory=limits.memory,
+        processes=limits.processes,
+        disk=limits.disk,
+        files=limits.files,
+        open_files=limits.open_files,
+        characters=characters,
+        own_user=own_user,
+    )
+
+
+def _prepare(folder: Path, walls: Walls, place: Path) -> None:
+    """Make what a trial of the walls needs, and the lists of fonts that sessions see."""
+    if walls.own_user:
+        folder.chmod(0o711)  # a session's user has to get to its own folder
+    fonts = folder / "fonts"
+    for each in (fonts, place, place / "profile", place / "work"):
+        each.mkdir(mode=0o755, exist_ok=True)
+    copy_fonts(fonts)
+    canary = folder / "canary"
+    canary.write_text("A session that can read this is not isolated.\n")
+    canary.chmod(0o644)
+
+
+def _package_folders() -> list[str]:
+    import site
+
+    return [path for path in (*site.getsitepackages(), site.getusersitepackages()) if path]
+
+
+def _open_to_all(path: str) -> bool:
+    """Whether every user can read what is in a folder (or the folder does not exist)."""
+    with suppress(OSError):
+        for each in {os.path.abspath(path), os.path.realpath(path)}:
+            if os.path.exists(each):
+                for folder in (each, *(str(parent) for parent in Path(each).parents)):
+                    if not os.stat(folder).st_mode & 0o001:
+                        return False
+    return True
+
+
+def check_limits(limits: Limits) -> Limits:
+    """The limits, if they make sense. Raises `UsageError`."""
+    if limits.memory < 50_000_000 or limits.disk < 1_000_000 or limits.files < 100:
+        raise UsageError("memory must be 50 MB or more, disk 1 MB or more, files 100 or more")
+    if limits.processes < 4 or limits.open_files < 32:
+        raise UsageError("processes must be 4 or more, open_files 32 or more")
+    return replace(limits)

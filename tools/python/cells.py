@@ -1,0 +1,276 @@
+"""Cells with a notebook's meaning, run in a worker: IPython's shell, without a kernel around it.
+
+What a cell shows goes to a `sink`: text to the file descriptor, displays as messages. Errors read
+as they do in kernel.py, whose functions write them.
+"""
+
+# IPython's classes are changed here, and typed differently from version to version.
+# mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined,union-attr"
+# ruff: noqa: D102 (methods that IPython and io describe)
+
+import asyncio
+import base64
+import builtins
+import getpass
+import io
+import linecache
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.profiledir import ProfileDir
+from traitlets.config import Config
+
+from . import kernel
+
+__all__ = ["Shell", "Sink", "Stream", "make_shell"]
+
+
+WARM_UPS = 20
+
+
+class Sink(Protocol):
+    """Where displays go."""
+
+    def show(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Send one message of a notebook's output channel."""
+        ...
+
+
+class Displays(DisplayPublisher):
+    """Sends what is displayed."""
+
+    def publish(
+        self,
+        data: Mapping[str, Any],
+        metadata: object = None,
+        *_: object,
+        update: bool = False,
+        **__: object,
+    ) -> None:
+        self.shell.show("update_display_data" if update else "display_data", data)
+
+    def clear_output(self, wait: bool = False) -> None:
+        self.shell.sink.show("clear_output", {"wait": wait})
+
+
+class Values(DisplayHook):
+    """Sends the value of a cell's last expression."""
+
+    shown: dict[str, Any] | None = None
+
+    def start_displayhook(self) -> None:
+        self.shown = {}
+
+    def write_output_prompt(self) -> None:
+        pass
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: object = None) -> None:
+        self.shown = format_dict
+
+    def finish_displayhook(self) -> None:
+        data, self.shown = self.shown, None
+        if data:
+            self.shell.show("execute_result", data)
+
+
+class Compiler(CachingCompiler):
+    """Names cells as a reader would."""
+
+    def get_code_name(self, raw_code: str, code: str, number: int) -> str:
+        return f"<cell {number}>"
+
+
+class Shell(InteractiveShell):
+    """IPython's shell, with a sink for all it shows."""
+
+    sink: Sink
+    failure: tuple[str, str] | None = None
+    """The class and the traceback of the last error."""
+    failed_to_show = False
+
+    async def run(self, code: str) -> tuple[str, str] | None:
+        """Run one cell; the class of what it raised, and a traceback to read."""
+        self.failure, self.failed_to_show = None, False
+        failed_early = None
+        try:
+            cell = self.transform_cell(code)
+        except Exception:
+            cell, failed_early = code, sys.exc_info()
+        how = {"transformed_cell": cell, "preprocessing_exc_tuple": failed_early}
+        waits = self.should_run_async(code, **how)
+        cell_run = self.run_cell_async(code, store_history=True, **how)
+        result = None
+        try:
+            if waits:
+                work = asyncio.ensure_future(cell_run)
+                with cancelled_by_interrupt(work):
+                    result = await work
+            else:
+                result = _run_at_once(cell_run)
+        finally:
+            self.events.trigger("post_execute")
+            self.events.trigger("post_run_cell", result)
+        if result.success and not self.failed_to_show:
+            return None
+        error = result.error_before_exec or result.error_in_exec
+        return self.failure or (type(error).__name__, kernel.shown(error) if error else "")
+
+    def show(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Send a display."""
+        self.sink.show(kind, {"data": {mime: _sendable(value) for mime, value in data.items()}})
+
+    def showtraceback(self, exc_tuple: Any = None, *args: object, **options: object) -> None:
+        kind, error, trace = self._get_exc_info(exc_tuple)
+        self.failure = (kind.__name__, kernel.describe(kind, error, trace))
+        if self.displayhook.shown is not None:
+            self.failed_to_show = True
+
+    def showsyntaxerror(self, *args: object, **options: object) -> None:
+        self.showtraceback()
+
+    def showindentationerror(self) -> None:
+        self.showtraceback()
+
+    def _format_exception_for_storage(self, *_: object, **__: object) -> dict[str, Any]:
+        return {}  # a history of tracebacks that nobody reads, and that is slow to make
+
+    def ask_exit(self) -> None:  # exit() ends the cell, as sys.exit() does, not the worker
+        raise SystemExit
+
+    def system(self, cmd: str) -> None:
+        if cmd.rstrip().endswith("&"):
+            raise OSError("Background processes not supported.")
+        self.system_raw(cmd)
+
+
+class Stream(io.TextIOBase):
+    """sys.stdout and sys.stderr: written through at once, so that all output keeps its order.
+
+    What a thread writes after the cell that started it has ended is dropped.
+    """
+
+    encoding = "UTF-8"
+    errors = "backslashreplace"
+
+    def __init__(self, name: str, fd: int, number: int) -> None:
+        super().__init__()
+        self.name = f"<{name}>"
+        self._fd = fd
+        self._number = number
+
+    def write(self, string: str) -> int:
+        if not isinstance(string, str):
+            raise TypeError(f"write() argument must be str, not {type(string).__name__}")
+        if kernel.Cell.of_thread() == kernel.Cell.current:
+            data = memoryview(string.encode("utf-8", "backslashreplace"))
+            while data:
+                data = data[os.write(self._fd, data) :]
+        return len(string)
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+
+def make_shell(profile: str, characters: int) -> Shell:
+    """A shell that is ready to be forked: no thread, no file, nothing seen yet.
+
+    `profile`: an empty folder that may be gone when cells run.
+    """
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    shell = Shell.instance(
+        config=config,
+        profile_dir=ProfileDir(location=profile),
+        displayhook_class=Values,
+        display_pub_class=Displays,
+        compiler_class=Compiler,
+    )
+    shell.compile.reset_compiler_flags()  # or "incomplete input" is all that is wrong with "(1,"
+    shell.set_hook("show_in_pager", _page, 0)
+    kernel.bound_displays(shell, characters)
+    warnings.filterwarnings("ignore", message="To exit: use 'exit'")
+    _warm_up(shell)
+    builtins.input = _no_input
+    getpass.getpass = _no_getpass
+    kernel.Cell.follow_threads()
+    sys.modules["__main__"] = shell.user_module
+    return shell
+
+
+class Nowhere:
+    """A sink for what nobody reads."""
+
+    def show(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
+def _warm_up(shell: Shell) -> None:
+    """Run what most cells run, so that forks need not do it first.
+
+    That costs time and memory: modules that are imported late, and bytecode that adapts itself to
+    its use in the first runs, each page of which would be copied.
+    """
+    shell.sink = Nowhere()
+    for _ in range(WARM_UPS):
+        loop = asyncio.new_event_loop()
+        for code in ("x = 1\nprint(x)", "[x]", "1 / 0", "1 +", "x?"):
+            loop.run_until_complete(shell.run(code))
+        loop.close()
+    shell.reset(new_session=True)
+    shell.failure = None
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        vars(sys).pop(name, None)
+    linecache.clearcache()
+
+
+@contextmanager
+def cancelled_by_interrupt(work: "asyncio.Future[Any]") -> Iterator[None]:
+    """While a cell awaits, SIGINT cancels it, where it would else end the event loop."""
+    loop = asyncio.get_running_loop()
+    before = signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(work.cancel))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that never waits."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("a cell that awaits was taken for one that does not")
+
+
+def _page(shell: Shell, data: object, *_: object, **__: object) -> None:
+    text = data.get("text/plain", "") if isinstance(data, Mapping) else data
+    shell.sink.show("page", {"text": str(text)})
+
+
+def _no_input(prompt: object = "") -> str:
+    raise RuntimeError("input() is not available: there is nobody to type an answer")
+
+
+def _no_getpass(prompt: str = "", stream: object = None) -> str:
+    raise RuntimeError("getpass() is not available: there is nobody to type an answer")
+
+
+def _sendable(value: object) -> object:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

@@ -1,0 +1,133 @@
+"""A jupyter kernel in a place of its own: the walls of the tier `full` around one program.
+
+Three processes: the launcher, which its owner started and which ends as the kernel ends; the first
+process of the session's process namespace, with which all in it end; the kernel. It speaks with
+its owner over sockets in the session's folder, which is one folder inside and outside.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+import types
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import namespaces, walls
+
+__all__ = ["main"]
+
+HEADROOM = 600_000_000
+"""Bytes of address space that a kernel's threads reserve without using them."""
+
+
+def main() -> None:
+    """Run the kernel that `sys.argv[1]` describes, as JSON; end as it ends."""
+    settings: dict[str, Any] = json.loads(sys.argv[1])
+    sockets = os.open(settings["sockets"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
+    raw["memory"] += HEADROOM
+    kernel = Path(__file__).with_name("kernel.py").read_text()  # it can't be seen from inside
+    try:
+        status = _enclosed(walls.Walls(**raw), settings, kernel, sockets)
+    except BaseException:
+        _fail(sockets)
+    _end_as(status)
+
+
+def _enclosed(around: walls.Walls, settings: dict[str, Any], kernel: str, sockets: int) -> int:
+    """Build the view, run a kernel in it and say how it ended. Raises `OSError`."""
+    if os.geteuid():
+        namespaces.new_user_namespace(os.geteuid())
+    walls.quieten(settings["owner"])
+    namespaces.build_root(around.readable, around.fonts, session=settings["place"])
+    namespaces.unshare(namespaces.NEWPID, "process namespace")
+    outsider = os.getpid()
+    reading, writing = os.pipe()
+    first = os.fork()
+    if not first:
+        try:
+            os.close(reading)
+            namespaces.enter()
+            walls.drop(around, settings["user"])
+            walls.quieten(0)
+            _prove(around, settings["canary"], outsider)
+            if not settings["arguments"]:
+                os._exit(0)  # that was all
+            _keep(around, settings["arguments"], kernel, sockets, writing)
+        except BaseException:
+            _fail(sockets)
+    os.close(writing)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the kernel, which is in this group
+    with open(reading, "rb") as answer:
+        status = answer.read()
+    ended = os.waitpid(first, 0)[1]
+    return int(status) if status else ended
+
+
+def _prove(around: walls.Walls, canary: str, outsider: int) -> None:
+    """Have a process that is walled in as the kernel will be try to get out. Raises `OSError`."""
+    reading, writing = os.pipe()
+    trial = os.fork()
+    if not trial:
+        try:
+            walls.confine(around, namespaces.SESSION)
+            text = ", ".join(walls.prove(around, canary, outsider)) or "ok"
+        except BaseException as error:
+            text = str(error)
+        os.write(writing, text.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as answer:
+        said = answer.read().decode()
+    os.waitpid(trial, 0)
+    if said != "ok":
+        raise OSError(f"code could {said}" if said else "the process that tried the walls died")
+
+
+def _keep(
+    around: walls.Walls, arguments: list[str], kernel: str, sockets: int, writing: int
+) -> NoReturn:
+    """Start the kernel, reap whatever ends, and go when the kernel does, with all the others."""
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(writing)
+            walls.quieten(1)
+            os.chdir(f"{namespaces.SESSION}/work")
+            # A folder's number alone is no way out, but nothing is left open that need not be.
+            os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+            walls.confine(around, namespaces.SESSION)
+            sys.argv = ["kernel.py", *arguments]
+            module = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(kernel, "kernel.py", "exec"), vars(module))
+        finally:
+            os._exit(1)
+    walls.hide(True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            os.write(writing, str(status).encode())
+            os._exit(0)
+
+
+def _fail(sockets: int) -> NoReturn:
+    """Leave the reason where the owner looks for it."""
+    flags = os.O_CREAT | os.O_WRONLY | os.O_EXCL
+    with open(os.open("failure", flags, 0o600, dir_fd=sockets), "w") as file:
+        file.write(traceback.format_exc())
+    os._exit(1)
+
+
+def _end_as(status: int) -> NoReturn:
+    """End this process as another one did."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 1)

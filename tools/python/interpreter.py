@@ -1,0 +1,147 @@
+"""What the session needs of a process that runs cells, whichever backend it comes from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from ..base import ErrorKind
+from .output import CellOutput
+from .walls import Walls
+
+__all__ = ["Backend", "CellError", "Died", "Interpreter", "Watched"]
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    """What a cell raised: the exception's class, and the text of its traceback."""
+
+    name: str
+    text: str
+
+
+class Died(Exception):
+    """The interpreter's process ended; the message says how, as in "it {message}"."""
+
+    def __init__(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
+        super().__init__(how)
+        self.kind = kind
+
+
+class Interpreter(Protocol):
+    """A running interpreter with the state of one session."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs; once false, it is of no more use."""
+        ...
+
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        ...
+
+    async def execute(self, code: str, output: CellOutput) -> CellError | None:
+        """Run a cell to its end, its output collected in `output`; the error it raised, if any.
+
+        Raises `Died`. A cancelled caller leaves the cell running: `interrupt` or `close`.
+        """
+        ...
+
+    async def interrupt(self, seconds: float) -> bool:
+        """Interrupt the cell that runs; whether the process was idle within `seconds`."""
+        ...
+
+    async def fork(self, place: Path) -> "Interpreter":
+        """A copy with all its state, for the new place. Raises `Unforkable`."""
+        ...
+
+    async def read_file(self, path: str) -> bytes:
+        """The content of a file in the working directory. Raises `OSError`."""
+        ...
+
+    async def write_file(self, path: str, data: bytes) -> None:
+        """Make or replace a file in the working directory. Raises `OSError`."""
+        ...
+
+    def close(self) -> None:
+        """End the process and all that it started; the session's files stay. Once or more."""
+        ...
+
+
+class Watched(Protocol):
+    """An interpreter as the watch over its limits sees it."""
+
+    @property
+    def pid(self) -> int:
+        """The process's number; 0 before it is known."""
+        ...
+
+    @property
+    def roots(self) -> list[int]:
+        """The processes whose trees hold all that runs in it, its own first."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a cell runs."""
+        ...
+
+    @property
+    def requests(self) -> int:
+        """How many cells it was given so far, and the like."""
+        ...
+
+    def at_rest(self, pids: Sequence[int]) -> bool:
+        """Whether, between two cells, `pids` are all idle: no program or thread of the code's."""
+        ...
+
+    @property
+    def walls(self) -> Walls:
+        """What surrounds it: the limits are there."""
+        ...
+
+    @property
+    def place(self) -> Path | None:
+        """Where its files are, if the watch has to count them."""
+        ...
+
+    def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
+        """Kill the process, with all that it started, for the reason that `how` states."""
+        ...
+
+
+class Backend(Protocol):
+    """Starts interpreters of one kind; one for each pool."""
+
+    async def ready(self) -> None:
+        """Wait until interpreters can be started. Raises `ToolUnavailable` if they never can."""
+        ...
+
+    async def start(self, place: Path) -> Interpreter:
+        """An interpreter for the session at `place`: its first, or the next after one died.
+
+        Raises `ToolUnavailable`.
+        """
+        ...
+
+    def leave(self, place: Path) -> Path | None:
+        """The session at `place` is over: free what it holds beside its interpreter.
+
+        The folder that can be removed now, if there is one.
+        """
+        ...
+
+    def details(self) -> Mapping[str, JsonValue]:
+        """What is told with every result."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything."""
+        ...

@@ -1,0 +1,126 @@
+"""Which walls this machine lets us raise, each one tried: what `interlace doctor` tells."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from . import landlock, namespaces, seccomp
+
+__all__ = ["main", "probe"]
+
+_PROGRAM = """
+import sys, types
+package = types.ModuleType("_interlace")
+package.__path__ = [{folder!r}]
+sys.modules["_interlace"] = package
+from _interlace.probe import main
+main()
+"""
+
+
+def probe() -> dict[str, str]:
+    """Each wall, and "ok" or why it can't be raised here.
+
+    `full` needs all of them (a user namespace only where we are not root), `confined` Landlock,
+    the filter and, where we are not root, version 6 of Landlock. Whether they hold together is
+    proved whenever a tool starts. Each is tried in a process of its own.
+    """
+    if sys.platform != "linux":
+        return {"sandbox": "needs Linux"}
+    program = _PROGRAM.format(folder=str(Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
+    )
+    answers: dict[str, str] = json.loads(done.stdout)
+    return answers
+
+
+def main() -> None:
+    """Try every wall and print the answers as JSON."""
+    walls: dict[str, Callable[[], object]] = {
+        "landlock": _landlock,
+        "landlock of signals": _scopes,
+        "system-call filter": _filter,
+        "user namespace": lambda: namespaces.new_user_namespace(os.geteuid()),
+        "mount namespace": lambda: _namespace(namespaces.NEWNS),
+        "process namespace": lambda: _namespace(namespaces.NEWPID),
+        "network namespace": lambda: _namespace(namespaces.NEWNET),
+        "ipc namespace": lambda: _namespace(namespaces.NEWIPC),
+        "host name namespace": lambda: _namespace(namespaces.NEWUTS),
+        "user ids for sessions": _own_user,
+        "list of child processes": lambda: os.stat(f"/proc/self/task/{os.getpid()}/children"),
+        "process handles": lambda: os.close(os.pidfd_open(os.getpid())),
+    }
+    print(json.dumps({name: _tried(attempt) for name, attempt in walls.items()}))
+
+
+def _tried(attempt: Callable[[], object]) -> str:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            attempt()
+            answer = "ok"
+        except BaseException as error:
+            answer = str(error) or type(error).__name__
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return answer or "the process that tried it died"
+
+
+def _no_new_privileges() -> None:
+    if ctypes.CDLL(None).prctl(38, 1, 0, 0, 0):
+        raise OSError("no_new_privs can't be set")
+
+
+def _landlock() -> None:
+    _no_new_privileges()
+    landlock.restrict([("/proc", landlock.READ)])
+    try:
+        os.listdir("/")
+    except PermissionError:
+        return
+    raise OSError("it does not hold")
+
+
+def _scopes() -> None:
+    if landlock.abi() < 6:
+        raise OSError(f"this kernel has version {landlock.abi()}; signals need 6 (Linux 6.12)")
+    _no_new_privileges()
+    landlock.restrict([])
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        return
+    raise OSError("it does not hold")
+
+
+def _filter() -> None:
+    _no_new_privileges()
+    seccomp.install([], same_user=False)
+    try:
+        namespaces.unshare(namespaces.NEWUTS, "")
+    except OSError:
+        return
+    raise OSError("it does not hold")
+
+
+def _namespace(kind: int) -> None:
+    if os.geteuid():
+        namespaces.new_user_namespace(os.geteuid())
+    namespaces.unshare(kind, "refused")
+
+
+def _own_user() -> None:
+    if os.geteuid():
+        raise OSError("only root can give sessions user ids of their own")
+    os.setgroups([])
+    os.setresuid(60_578, 60_578, 60_578)

@@ -1,0 +1,393 @@
+"""One worker as its owner sees it: requests go out, a transcript comes back, nothing is trusted."""
+
+import array
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..base import ErrorKind, Unforkable
+from ..errors import ToolUnavailable
+from .interpreter import CellError, Died
+from .output import CellOutput
+from .processes import descendants, threads
+from .transcript import Frames, ProtocolError, Transcript
+from .walls import Walls
+
+if TYPE_CHECKING:
+    from .sandbox import Session
+
+__all__ = ["ANSWER_SECONDS", "Worker", "pipes", "send_with"]
+
+ANSWER_SECONDS = 60.0
+"""How long a keeper, a copy or a file may take."""
+READ_BYTES = 262_144
+REPORT_SECONDS = 0.5
+"""How long after its channel closed a worker's end is waited for."""
+
+
+class Worker:
+    """One process that runs cells: an `Interpreter`."""
+
+    def __init__(
+        self, session: "Session", channel: socket.socket, output: int, folder: str
+    ) -> None:
+        self.session = session
+        self.folder = folder
+        self.pid = 0
+        """The process's number as seen from here, once it said hello."""
+        self.requests = 0
+        self._inner_pid = 0
+        self._handle = -1
+        """What its process is reached by: a number alone may be another process's tomorrow."""
+        self._channel = channel
+        self._output = output
+        self._frames = Frames()
+        self._transcript: Transcript | None = None
+        self._how = ""
+        self._kind = ErrorKind.DIED
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._greeting: asyncio.Future[None] = self._loop.create_future()
+        self._answered = self._greeting
+        session.workers.add(self)
+        self._loop.add_reader(channel.fileno(), self._greet)
+        self._loop.add_reader(output, self._hear_output)
+
+    # -- an interpreter --------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return not self._how and not self._closed
+
+    @property
+    def roots(self) -> list[int]:
+        """The process, and those of the session that are no worker's children any more."""
+        return [self.pid, *self.session.strays()]
+
+    def at_rest(self, pids: Sequence[int]) -> bool:
+        """Whether the process is the only one, and has but one thread."""
+        return len(pids) == threads(pids) == 1
+
+    @property
+    def walls(self) -> Walls:
+        """What surrounds it."""
+        return self.session.walls
+
+    @property
+    def place(self) -> Path | None:
+        """Where its files are, if they are in the host's file system."""
+        return self.session.place
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return not self._answered.done()
+
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        return self._how or "ended"
+
+    async def execute(self, code: str, output: CellOutput) -> CellError | None:
+        """Run a cell; see `Interpreter`."""
+        request = {"do": "run", "code": code}
+        transcript = await self._ask(request, output)
+        try:
+            return transcript.error()
+        except ProtocolError as error:
+            self.end(f"was ended for {error}")
+            raise Died(self._how, self._kind) from None
+
+    async def interrupt(self, seconds: float) -> bool:
+        """Interrupt the cell that runs, with the programs that it runs, as a terminal does."""
+        if self._answered.done():
+            return self.alive
+        if self.signal(0):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGINT)
+        await asyncio.wait({self._answered}, timeout=seconds)
+        return self._answered.done() and self.alive
+
+    async def fork(self, place: Path) -> "Worker":
+        """A copy of this worker in its session. Raises `Unforkable`."""
+        try:
+            alone = len(os.listdir(f"/proc/{self.pid}/task")) == 1
+        except OSError:
+            alone = False
+        if not alone:
+            raise Unforkable("threads are alive in it")
+        if any(descendants(self.pid)):
+            raise Unforkable("programs that it started are alive")
+        channel, output, fds = pipes()
+        folder = self.session.next_folder(self.folder)
+        copy = Worker(self.session, channel, output, folder)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                transcript = await self._ask({"do": "fork", "folder": folder}, None, fds)
+                refused = (transcript.answer or {}).get("refused")
+                if refused:
+                    raise Unforkable(str(refused))
+                await copy.greeted()
+        except (Died, TimeoutError, ToolUnavailable) as error:
+            copy.close()
+            raise Unforkable(f"the copy failed: {error!r}") from error
+        except BaseException:
+            copy.close()
+            raise
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self.session.seats += 1
+        return copy
+
+    async def read_file(self, path: str) -> bytes:
+        """A file's content; see `Interpreter`."""
+        answer = await self._ask_about_file({"do": "read", "path": path})
+        try:
+            return base64.b64decode(str(answer.get("data")), validate=True)
+        except ValueError as error:
+            raise OSError(f"the Python process sent no file: {error}") from None
+
+    async def write_file(self, path: str, data: bytes) -> None:
+        """Make or replace a file; see `Interpreter`."""
+        text = base64.b64encode(data).decode()
+        await self._ask_about_file({"do": "write", "path": path, "data": text})
+
+    def close(self) -> None:
+        """End the process and what it started. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self._hear_rest()
+        if self.session.alive:
+            self.session.end_worker(self)
+        self.session.workers.discard(self)
+        self._loop.remove_reader(self._channel.fileno())
+        self._loop.remove_reader(self._output)
+        self._channel.close()
+        os.close(self._output)
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        self._settle()
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the process itself; whether it is still there."""
+        try:
+            signal.pidfd_send_signal(self._handle, number)
+        except OSError:
+            return False
+        return True
+
+    # -- what the session and the watch say ------------------------------------------------------
+
+    def note_end(self, inner_pid: int, status: int) -> None:
+        """The keeper says that one of its children ended; perhaps this worker."""
+        if inner_pid == self._inner_pid:
+            self._ended(_in_words(status))
+
+    def note_failure(self, why: str) -> None:
+        """The keeper failed, and with it this worker."""
+        self._ended(f"ended: {why}" if not self.pid else "ended with its session's keeper")
+
+    def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
+        """Kill the process, for the reason that `how` states."""
+        if self.alive:
+            self._kind = kind
+            self._loop.remove_reader(self._channel.fileno())  # whatever else it says is not heard
+            self._ended(how)
+            self.session.end_worker(self)
+
+    async def greeted(self) -> None:
+        """Wait until the process said hello. Raises `Died`, `ToolUnavailable`."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await asyncio.shield(self._greeting)
+        except TimeoutError:
+            raise ToolUnavailable("a Python process does not answer") from None
+        if not self.pid:
+            raise Died(self.ending())
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        request: Mapping[str, Any],
+        output: CellOutput | None,
+        fds: Sequence[int] = (),
+    ) -> Transcript:
+        """Send a request and wait for its answer. Raises `Died`."""
+        if not self.alive:
+            raise Died(self.ending(), self._kind)
+        self.requests += 1
+        number = secrets.token_hex(8)
+        data = json.dumps({**request, "id": number}).encode()
+        data = struct.pack(">I", len(data)) + data
+        self._discard_text()
+        self._transcript = transcript = Transcript(number, output, self.session.walls.characters)
+        self._answered = self._loop.create_future()
+        try:
+            sent = send_with(self._channel, data, fds)
+            if sent < len(data):
+                await self._loop.sock_sendall(self._channel, data[sent:])
+        except OSError:
+            self._channel_closed()
+        await asyncio.shield(self._answered)
+        if transcript.answer is None:
+            raise Died(self.ending(), self._kind)
+        return transcript
+
+    async def _ask_about_file(self, request: Mapping[str, str]) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = (await self._ask(request, None)).answer or {}
+        except Died as died:
+            raise OSError(f"the Python process {died}") from None
+        except TimeoutError:
+            raise OSError("the Python process does not answer") from None
+        if "failed" in answer:
+            raise OSError(str(answer["failed"]))
+        return answer
+
+    # -- what comes in ----------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        """Take in the first message, which tells by whom it was sent: the kernel sees to that."""
+        try:
+            data, ancillary, _, _ = self._channel.recvmsg(65_536, socket.CMSG_SPACE(12))
+        except BlockingIOError:
+            return
+        except OSError:
+            data, ancillary = b"", []
+        first = None
+        with contextlib.suppress(ProtocolError):
+            first, _ = next(self._frames.add(data), (None, 0))
+        if first is None or first["kind"] != "hello" or not ancillary:
+            text = str((first or {}).get("content", "")).strip()
+            self._ended(f"failed: {text.splitlines()[-1]}" if text else "ended at once")
+            return
+        pid = struct.unpack("3i", ancillary[0][2])[0]
+        try:
+            self._handle = os.pidfd_open(pid)
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            numbers = dict(line.split(":", 1) for line in lines)
+        except OSError:
+            self._ended("ended at once")
+            return
+        if int(numbers["PPid"]) != self.session.keeper:  # a copy's channel, in other hands
+            self._ended("was greeted by a process that is no worker")
+            return
+        self.pid, self._inner_pid = pid, int(numbers["NSpid"].split()[-1])
+        self._loop.add_reader(self._channel.fileno(), self._hear)
+        self._settle()
+
+    def _hear(self) -> None:
+        try:
+            data = self._channel.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel_closed()
+            return
+        try:
+            for message, size in self._frames.add(data):
+                if self._transcript is None:
+                    raise ProtocolError("a message that nobody asked for")
+                self._transcript.add_message(message, size)
+        except ProtocolError as error:
+            self.end(f"was ended for {error}")
+        else:
+            self._settle_if_answered()
+
+    def _hear_output(self) -> None:
+        try:
+            data = os.read(self._output, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._output)
+            return
+        if self._transcript is not None:
+            try:
+                self._transcript.add_text(data)
+            except ProtocolError as error:
+                self.end(f"was ended for {error}")
+            else:
+                self._settle_if_answered()
+
+    def _discard_text(self) -> None:
+        """What was written between two cells belongs to neither."""
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                if len(os.read(self._output, READ_BYTES)) < 4096:
+                    break
+
+    def _hear_rest(self) -> None:
+        """Take in what the process wrote before it ended."""
+        if self._transcript is None or self._transcript.answer is not None:
+            return
+        with contextlib.suppress(OSError, ProtocolError):
+            for _ in range(16):
+                data = os.read(self._output, READ_BYTES)
+                if not data:
+                    break
+                self._transcript.add_text(data)
+        self._transcript.end_text()
+
+    def _channel_closed(self) -> None:
+        """The process ended, or closed its channel; a moment tells which."""
+        self._loop.call_later(REPORT_SECONDS, self.end, "was ended for closing its channel")
+
+    def _ended(self, how: str) -> None:
+        if not self._how:
+            self._hear_rest()
+            self._how = how
+            self._settle()
+
+    def _settle_if_answered(self) -> None:
+        if self._transcript is not None and self._transcript.answer is not None:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._answered.done():
+            self._answered.set_result(None)
+
+
+def pipes() -> tuple[socket.socket, int, list[int]]:
+    """A channel and an output pipe: our ends, and those for a worker."""
+    channel, its_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    channel.setblocking(False)
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    output, its_output = os.pipe()
+    os.set_blocking(output, False)
+    return channel, output, [its_channel.detach(), its_output]
+
+
+def send_with(to: socket.socket, data: bytes, fds: Sequence[int]) -> int:
+    """Send as much as goes at once, with the file descriptors; how much went."""
+    if not fds:
+        try:
+            return to.send(data)
+        except BlockingIOError:
+            return 0
+    return to.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+
+def _in_words(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"was ended by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}"

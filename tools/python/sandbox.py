@@ -1,0 +1,272 @@
+"""The owner's side of the sandbox: one zygote, a keeper for each session, a worker in it.
+
+See zygote.py and worker.py for the processes, walls.py for what surrounds them. Everything here
+runs in the event loop: no thread, no call that waits.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import ToolUnavailable
+from .interpreter import Died
+from .launch import kernel_environment
+from .processes import children, end_trees
+from .remote import ANSWER_SECONDS, Worker, pipes, send_with
+from .walls import Walls
+
+__all__ = ["Session", "Zygote"]
+
+START_SECONDS = 300.0
+"""A zygote that died is known to be dead at once: this is for one that hangs, and a machine may be
+busy enough for its imports to take minutes."""
+_PROGRAM = """
+import sys, types
+package = types.ModuleType("_interlace")
+package.__path__ = [{folder!r}]
+sys.modules["_interlace"] = package
+from _interlace.zygote import main
+main({control})
+"""
+
+
+class Zygote:
+    """The process that sessions are forked from. Made by `start`; freed by `close`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self._process = process
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+        self._asking = asyncio.Lock()
+        self._asked = deque[asyncio.Future[dict[str, Any]]]()
+        """What is not answered yet: answers come in order, also those nobody waits for any more."""
+        self._loop.add_reader(control.fileno(), self._hear)
+        self._end = weakref.finalize(self, _end_zygote, process, control, os.getpid())
+
+    @classmethod
+    async def start(
+        cls, walls: Walls, folder: Path, settings: Mapping[str, Any], variables: Mapping[str, str]
+    ) -> "Zygote":
+        """Start a zygote and wait until it has proved its walls.
+
+        Raises `ToolUnavailable`, and `OSError` where no process can be started at all.
+        """
+        control, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        environment = kernel_environment(folder, variables)
+        owner = environment.pop("JPY_PARENT_PID")
+        with its_end, contextlib.ExitStack() as undo:
+            undo.callback(control.close)
+            program = _PROGRAM.format(folder=str(Path(__file__).parent), control=its_end.fileno())
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", program],
+                cwd="/",
+                env=environment,
+                pass_fds=[its_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            undo.pop_all()
+        zygote = cls(process, control)
+        try:
+            settings = {**settings, "walls": asdict(walls), "owner": int(owner)}
+            async with asyncio.timeout(START_SECONDS):
+                answer = await zygote._ask(settings)
+        except (OSError, TimeoutError) as error:
+            answer = {"failed": str(error) or f"no answer in {START_SECONDS:g} s"}
+        except BaseException:
+            zygote.close()
+            raise
+        if "ready" not in answer:
+            zygote.close()
+            raise ToolUnavailable(str(answer.get("failed", "its process ended")))
+        return zygote
+
+    @property
+    def alive(self) -> bool:
+        """Whether sessions can be forked."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    async def session(self, walls: Walls, user: int, folder: Path) -> "Session":
+        """Fork a keeper with its walls around it. Raises `ToolUnavailable`."""
+        link, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        link.setblocking(False)
+        request = {"user": user, "folder": str(folder)}
+        try:
+            async with self._asking, asyncio.timeout(ANSWER_SECONDS):
+                keeper = int((await self._ask(request, [its_end.fileno()]))["keeper"])
+        except (OSError, TimeoutError, KeyError) as error:
+            link.close()
+            raise ToolUnavailable(f"a Python session can't be started: {error!r}") from error
+        except BaseException:
+            link.close()  # at which the keeper, if there will be one, ends
+            raise
+        finally:
+            its_end.close()
+        return Session(link, keeper, walls)
+
+    def close(self) -> None:
+        """End the process, and with it every session. May be called again."""
+        if self._end.alive:
+            self._loop.remove_reader(self._control.fileno())
+            self._end()
+
+    async def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        """The answer to this request; empty if the process ended. Raises `OSError`."""
+        send_with(self._control, json.dumps(request).encode(), fds)
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._asked.append(answer)
+        return await answer
+
+    def _hear(self) -> None:
+        try:
+            data = self._control.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._control.fileno())
+        while self._asked:
+            asked = self._asked.popleft()
+            if not asked.done():
+                asked.set_result(json.loads(data) if data else {})
+            if data:
+                break
+
+
+class Session:
+    """A keeper and the workers under it: the first, what replaced it, and their copies."""
+
+    def __init__(self, link: socket.socket, keeper: int, walls: Walls) -> None:
+        self.walls = walls
+        self.keeper = keeper
+        self.seats = 1
+        """How many copies of the session are open; the last one to leave ends it."""
+        self.workers: set[Worker] = set()
+        self.place: Path | None = None
+        """Where its files are, if they are in the host's file system."""
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._copies = itertools.count(1)
+        handle = os.pidfd_open(keeper)
+        alone = walls.tier == "full"
+        self._end = weakref.finalize(self, _end_session, link, keeper, handle, alone, os.getpid())
+        self._loop.add_reader(link.fileno(), self._hear)
+
+    @property
+    def alive(self) -> bool:
+        """Whether workers can be started."""
+        return self._end.alive
+
+    async def worker(self, folder: str) -> "Worker":
+        """A worker with nothing defined yet, in the folder. Raises `ToolUnavailable`."""
+        channel, output, fds = pipes()
+        try:
+            request = json.dumps({"do": "worker", "folder": folder}).encode()
+            send_with(self._link, request, fds)
+        except OSError as error:
+            channel.close()
+            os.close(output)
+            raise ToolUnavailable(f"a Python process can't be started: {error}") from error
+        finally:
+            for fd in fds:
+                os.close(fd)
+        worker = Worker(self, channel, output, folder)
+        try:
+            await worker.greeted()
+        except Died as died:
+            worker.close()
+            raise ToolUnavailable(f"a Python process can't be started: it {died}") from None
+        except BaseException:
+            worker.close()
+            raise
+        return worker
+
+    def next_folder(self, folder: str) -> str:
+        """Where the next copy of the worker in `folder` works."""
+        return str(Path(folder).parent / "forks" / str(next(self._copies)) / "work")
+
+    def strays(self) -> set[int]:
+        """What the keeper has to look after, but no worker: what a worker left, or sent away.
+
+        Code can have its processes adopted by the keeper at once, so as not to be found below
+        its worker; whose they are can't be told then.
+        """
+        known = {worker.pid for worker in self.workers}
+        if not self.alive or 0 in known:  # one that is about to say hello is no stray
+            return set()
+        return set(children(self.keeper)) - known
+
+    def end_worker(self, worker: "Worker") -> None:
+        """Kill a worker and all that it started, and what earlier workers left behind."""
+        roots = {worker.pid} if worker.signal(signal.SIGSTOP) else set()
+        end_trees(roots | self.strays())
+
+    def close(self) -> None:
+        """End every process of the session. May be called again."""
+        if self._end.alive:
+            self._loop.remove_reader(self._link.fileno())
+            self._end()
+        for worker in list(self.workers):
+            worker.close()
+
+    def _hear(self) -> None:
+        try:
+            data = self._link.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._fail("its keeper ended")
+            return
+        message = json.loads(data)
+        if "failed" in message:
+            self._fail(str(message["failed"]))
+        elif "ended" in message:
+            for worker in list(self.workers):
+                worker.note_end(int(message["ended"]), int(message["status"]))
+
+    def _fail(self, why: str) -> None:
+        for worker in list(self.workers):
+            worker.note_failure(why)
+        self.close()
+
+
+def _end_zygote(process: subprocess.Popen[bytes], control: socket.socket, owner: int) -> None:
+    control.close()
+    if os.getpid() == owner:
+        process.kill()
+        process.wait()
+
+
+def _end_session(link: socket.socket, keeper: int, handle: int, alone: bool, owner: int) -> None:
+    if os.getpid() == owner:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGSTOP)  # fails if its number is not its own
+            if not alone:
+                end_trees([keeper])
+            # The kernel ends a process namespace together with its first process.
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    link.close()
+    os.close(handle)

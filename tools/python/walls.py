@@ -1,0 +1,253 @@
+"""The walls around a session, and what proves that they stand.
+
+A tier says which walls there are. `full`: namespaces, Landlock, a system-call filter, resource
+limits, no privilege. `confined`: the same without namespaces, for places that refuse them.
+`none`: resource limits only. Raising a wall either works or raises `OSError`: there is no
+weaker second try.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from . import landlock, seccomp
+from .namespaces import new_user_namespace
+
+__all__ = [
+    "SHARED",
+    "Walls",
+    "adopt",
+    "confine",
+    "drop",
+    "hide",
+    "own_branch",
+    "prove",
+    "quieten",
+    "readable_paths",
+]
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT = 24, 36, 47
+CAPABILITY_VERSION_3 = 0x20080522
+INSIDE = 1000
+"""The user that code is inside a user namespace."""
+SHARED = ("home", "tmp", "shm")
+"""Folders of a session, beside its working directory, that all its branches share."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """What surrounds the sessions of one zygote; sent to it as JSON."""
+
+    tier: str
+    readable: tuple[str, ...]
+    """Folders and files that code may read and run programs from."""
+    fonts: str
+    """A folder with matplotlib's lists of fonts."""
+    memory: int
+    """Bytes that a process may ask for."""
+    processes: int
+    disk: int
+    files: int
+    open_files: int
+    characters: int
+    """Of a cell's output; more than that is cut."""
+    own_user: bool
+    """Whether each session has a user id of its own (ours is root's, and gives it one)."""
+
+    @property
+    def counts_processes(self) -> bool:
+        """Whether the kernel holds the limit on processes: it counts per user and namespace."""
+        return self.tier == "full" or self.own_user
+
+
+def drop(walls: Walls, user: int) -> None:
+    """Give up all privilege for good, as user `user` where sessions have one of their own.
+
+    Raises `OSError`.
+    """
+    if walls.tier != "none":
+        _empty_bounding_set()
+    if walls.own_user:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        _prctl(PR_SET_DUMPABLE, 1)  # or /proc/self stays root's
+    if walls.tier == "full":
+        with suppress(OSError):
+            new_user_namespace(INSIDE)
+            user = INSIDE
+        if not walls.own_user and os.geteuid() != INSIDE:
+            raise OSError("a session can't have a user namespace of its own")
+    if walls.tier != "none":
+        _empty_bounding_set()
+        _libc.prctl(PR_CAP_AMBIENT, 4, 0, 0, 0)
+        header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
+        if _libc.capset(header, struct.pack("IIIIII", 0, 0, 0, 0, 0, 0)):
+            raise OSError(ctypes.get_errno(), "capabilities can't be dropped")
+        _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def confine(walls: Walls, folder: str) -> None:
+    """Close the walls around this process, whose session's files are in `folder`.
+
+    Raises `OSError`.
+    """
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # if the machine runs out of memory, this is the process to end
+    if walls.tier == "full":
+        rules = [("/", landlock.READ), ("/dev", landlock.WRITE), (folder, landlock.WRITE)]
+        landlock.restrict(rules)
+    elif walls.tier == "confined":
+        rules = [(path, landlock.READ) for path in (*walls.readable, walls.fonts)]
+        rules += [(f"/dev/{name}", landlock.WRITE) for name in ("null", "zero", "full")]
+        rules += [(f"/dev/{name}", landlock.READ) for name in ("random", "urandom")]
+        landlock.restrict([*rules, (folder, landlock.WRITE)], tcp=True)
+    for name, limit in (
+        ("RLIMIT_AS", walls.memory),
+        ("RLIMIT_NPROC", walls.processes),
+        ("RLIMIT_FSIZE", walls.disk),
+        ("RLIMIT_NOFILE", walls.open_files),
+        ("RLIMIT_CORE", 0),
+        ("RLIMIT_MEMLOCK", 65_536),
+        ("RLIMIT_MSGQUEUE", 0),
+    ):
+        if name == "RLIMIT_NPROC" and not walls.counts_processes:
+            continue  # it would count all that the user does elsewhere
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # "file too large" is an error, not the end
+    if walls.tier == "full":
+        network = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
+        seccomp.install(network, same_user=False)
+    elif walls.tier == "confined":
+        seccomp.install([], same_user=not walls.own_user)
+
+
+def own_branch(walls: Walls, session: str, folder: str) -> None:
+    """Let this process, a copy of another, change files of `session` only in `folder`.
+
+    It can then no longer reach the files of the process that it is a copy of; 16 such copies of
+    copies are the most that the kernel allows. Raises `OSError`.
+    """
+    if walls.tier == "none":
+        return
+    rules = [("/", landlock.READ), ("/dev", landlock.WRITE), (folder, landlock.WRITE)]
+    rules += [(f"{session}/{name}", landlock.WRITE) for name in SHARED]
+    landlock.restrict(rules, scoped=False)
+
+
+def quieten(parent: int, told_by: int = signal.SIGKILL) -> None:
+    """Get a signal when the parent process dies, and keep orphaned children as one's own."""
+    _prctl(PR_SET_PDEATHSIG, told_by)
+    if os.getppid() != parent:
+        os._exit(1)
+    adopt(True)
+
+
+def adopt(orphans: bool) -> None:
+    """Whether children that lose their parent become this process's own."""
+    _prctl(PR_SET_CHILD_SUBREAPER, int(orphans))
+
+
+def hide(hidden: bool) -> None:
+    """Whether other processes of the same user are kept from looking into this one."""
+    _prctl(PR_SET_DUMPABLE, int(not hidden))
+
+
+def prove(walls: Walls, canary: str, outsider: int) -> list[str]:
+    """What code in here can do and should not; nothing, where the walls stand.
+
+    `canary` is a file outside that all may read, `outsider` a process outside. Called in a
+    process that will not be used for anything else.
+    """
+    holes = []
+    attempts: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("read a file outside", lambda: open(canary).close()),
+        ("make a file outside", lambda: open(canary + ".new", "w").close()),
+        ("list files outside", lambda: _listed(os.path.dirname(canary))),
+        ("see other processes", lambda: _listed(f"/proc/{outsider}")),
+        ("signal a process outside", lambda: _signalled(outsider)),
+        ("reach the network", _networked),
+        ("make namespaces", lambda: _unshared(0x10000000)),
+        ("trace processes", _traced),
+        ("become another user", lambda: os.setuid(0 if os.getuid() else 1)),
+        ("keep capabilities", _capable),
+    )
+    for what, attempt in attempts:
+        try:
+            attempt()
+        except OSError:
+            continue
+        holes.append(what)
+    return holes
+
+
+def _listed(*paths: str) -> None:
+    for path in paths:
+        with suppress(OSError):
+            if os.listdir(path):
+                return
+    raise OSError("nothing there")
+
+
+def _signalled(process: int) -> None:
+    os.kill(process, 0)
+
+
+def _networked() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing; fails where no route leads out
+
+
+def _unshared(flags: int) -> None:
+    if _libc.unshare(flags):
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
+def _traced() -> None:
+    if _libc.ptrace(0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "ptrace")
+
+
+def _capable() -> None:
+    data = ctypes.create_string_buffer(24)
+    header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
+    if _libc.capget(header, data) or not any(data.raw):
+        raise OSError("none")
+
+
+def _empty_bounding_set() -> None:
+    for capability in range(64):
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0):
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl({option}): {os.strerror(code)}")
+
+
+def readable_paths(prefixes: Iterable[str]) -> tuple[str, ...]:
+    """What an interpreter and the programs it runs need to read, in the order to show it."""
+    system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]
+    system += [
+        "/etc/ld.so.cache",
+        "/etc/alternatives",
+        "/etc/localtime",
+        "/etc/mime.types",
+        "/etc/fonts",
+    ]
+    found = []
+    for path in (*system, *prefixes):
+        for each in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
+            if os.path.lexists(each) and each != "/":
+                found.append(each)
+    return tuple(dict.fromkeys(found))

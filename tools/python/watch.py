@@ -1,0 +1,152 @@
+"""Limits that the kernel does not hold for a whole session: memory, and where need be the rest."""
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from ..base import ErrorKind
+from .files import empty_tree
+from .interpreter import Watched
+from .processes import descendants, threads
+from .walls import SHARED
+
+__all__ = ["watch"]
+
+POLL_SECONDS = 0.05
+REST_SECONDS = 5.0
+DISK_POLL_SECONDS = 0.5
+_COUNT = -1
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_SOCKET_BYTES = 250_000
+"""What a socket can hold of messages nobody has read: its buffers can't be widened (seccomp.py)."""
+
+
+async def watch(interpreters: Callable[[], Iterable[Watched]], memory: int) -> None:
+    """End every interpreter that passes a limit, with all that it started, until cancelled.
+
+    `memory` is in bytes, of the process and all that it started together. Memory that processes
+    share is counted once. One that runs a cell, or in which a program or a thread outlived its
+    cell, is looked at 20 times a second.
+    """
+    next_disk = 0.0
+    due: dict[tuple[int, int], float] = {}
+    while True:
+        now = time.monotonic()
+        disk_too = now >= next_disk
+        due = {which: at for which, at in due.items() if at > now}
+        for one in list(interpreters()):
+            if not one.alive or not one.pid or (one.pid, one.requests) in due:
+                continue
+            if (one.pid, _COUNT) not in due:
+                _look(one, memory, due)
+            if disk_too and one.place is not None and one.alive:
+                await _check_disk(one, one.place, interpreters)
+        if disk_too:
+            next_disk = time.monotonic() + DISK_POLL_SECONDS
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _look(one: Watched, memory: int, due: dict[tuple[int, int], float]) -> None:
+    """End the interpreter if it passes a limit; else put down in `due` when to look again.
+
+    That is under the process's number and that of its last request for one that is at rest; and
+    under `_COUNT` for one whose exact count takes so long that it can't be made each time.
+    """
+    start = time.monotonic()
+    pids = [pid for root in one.roots for pid in (root, *descendants(root))]
+    # Where the kernel counts processes it counts threads as well, and stops at the limit.
+    if not one.walls.counts_processes and threads(pids) > one.walls.processes:
+        one.end(f"was ended for running more than {one.walls.processes} processes and threads")
+    elif sum(_resident(pid) for pid in pids) + _most_buffered(pids) > memory:
+        # Shared memory is counted in each process there, and each descriptor taken for a socket.
+        if sum(_proportional(pid) for pid in pids) + _buffered(pids) > memory:
+            how = f"was ended for using more than {memory // 1_000_000:,} MB of memory"
+            one.end(how, ErrorKind.MEMORY)
+        now = time.monotonic()
+        due[one.pid, _COUNT] = now + 5 * (now - start)
+    elif not one.busy and one.at_rest(pids):
+        due[one.pid, one.requests] = start + REST_SECONDS
+
+
+def _resident(pid: int) -> int:
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return 0
+
+
+def _proportional(pid: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return _resident(pid)
+
+
+def _most_buffered(pids: Iterable[int]) -> int:
+    """Bytes that the kernel holds for the processes at most, were every descriptor a socket."""
+    count = 0
+    for pid in pids:
+        with suppress(OSError):
+            count += os.stat(f"/proc/{pid}/fd").st_size or len(os.listdir(f"/proc/{pid}/fd"))
+    return count * _SOCKET_BYTES
+
+
+def _buffered(pids: Iterable[int]) -> int:
+    """The same of the sockets that there are, each counted once."""
+    sockets = set()
+    for pid in pids:
+        try:
+            for fd in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    sockets.add(os.readlink(fd.path))
+        except FileNotFoundError:
+            continue
+        except OSError:  # it does not let us look: all that it has is taken for sockets
+            sockets |= {f"socket:{pid}/{n}" for n in range(_most_buffered([pid]) // _SOCKET_BYTES)}
+    return _SOCKET_BYTES * sum(name.startswith("socket:") for name in sockets)
+
+
+async def _check_disk(
+    one: Watched, place: Path, interpreters: Callable[[], Iterable[Watched]]
+) -> None:
+    """End a session that has written too much, its copies too, and remove all that it wrote.
+
+    Its next interpreter would else be over the limit from the first cell on.
+    """
+    walls = one.walls
+    if await asyncio.to_thread(_too_much, place, walls.disk, walls.files):
+        how = (
+            f"was ended for writing more than {walls.disk // 1_000_000:,} MB "
+            f"or {walls.files:,} files, which are removed now,"
+        )
+        for other in list(interpreters()):
+            if other.place == place:
+                other.end(how)
+        for name in ("work", "forks", *SHARED):
+            await asyncio.to_thread(empty_tree, place / name)
+
+
+def _too_much(place: Path, most_bytes: int, most_files: int) -> bool:
+    """Whether more lies in the folder; also if it is nested too deep to be looked through."""
+    size = files = 0
+    waiting = [str(place)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        with suppress(OSError):
+                            size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if size > most_bytes or files > most_files:
+                        return True
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return True
+    return False

@@ -1,0 +1,320 @@
+"""The worker: the process in which a session's cells run.
+
+It answers one request after another over its channel. What a cell shows as text goes into the
+output pipe, to which the file descriptors 1 and 2 lead as well. Before each message about that
+cell a mark is written into the pipe, so that the reader can put text and messages in their order.
+
+The code that runs here can change all of this process: whoever reads the channel trusts nothing.
+"""
+
+import array
+import asyncio
+import base64
+import json
+import os
+import random
+import resource
+import selectors
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+from . import cells, kernel, walls
+from .files import read_inside, write_inside
+
+__all__ = ["fail", "run"]
+
+CHANNEL, OUTPUT = 3, 4
+"""The file descriptors that a worker has beside 0, 1 and 2."""
+LONGEST_MESSAGE = 12_000_000
+BRANCH_SECONDS = 1.0
+
+
+def run(
+    shell: cells.Shell, channel: int, output: int, around: walls.Walls, session: str, folder: str
+) -> NoReturn:
+    """Be a worker of the session whose files are in `session`, and work in its `folder`."""
+    _place(channel, output)
+    os.makedirs(f"{session}/{folder}", exist_ok=True)
+    os.chdir(f"{session}/{folder}")
+    _set_up_environment(session)
+    sys.path.insert(0, "")
+    walls.confine(around, session)
+    if folder != "work":
+        walls.own_branch(around, session, os.path.dirname(f"{session}/{folder}"))
+    _reseed()
+    worker = Worker(shell, around, session, f"{session}/{folder}")
+    worker.serve()
+
+
+def fail(channel: int, text: str) -> None:
+    """Tell the owner that this process can't be a worker."""
+    with suppress(OSError):
+        os.write(channel, _frame({"kind": "failed", "content": text}))
+
+
+class Worker:
+    """Serves one channel."""
+
+    def __init__(self, shell: cells.Shell, around: walls.Walls, session: str, folder: str) -> None:
+        self._shell = shell
+        self._walls = around
+        self._session = session
+        self._folder = folder
+        self._keeper = os.getppid()
+        self._channel = socket.socket(fileno=CHANNEL)
+        self._received = b""
+        self._held = b""
+        """Messages that are sent with the next one."""
+        self._fds: list[int] = []
+        self._mark = b""
+        self._id = ""
+        self._in_cell = False
+        self._pid = 0
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        sys.stdout = cells.Stream("stdout", OUTPUT, 1)
+        sys.stderr = cells.Stream("stderr", OUTPUT, 2)
+        shell.sink = self
+        kernel.WORK = os.path.realpath(self._folder)
+
+    def serve(self) -> NoReturn:
+        """Answer requests until there is nobody left to answer."""
+        self._pid = os.getpid()
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        self._held = _frame({"kind": "hello", "content": os.getpid()})
+        self._send()
+        while True:
+            request = self._receive()
+            self._id = request["id"]
+            self._mark = f"\0{self._id}\0".encode()
+            if request["do"] == "run":
+                self._run(request["code"])
+            elif request["do"] == "fork":
+                self._fork(f"{self._session}/{request['folder']}")
+            else:
+                self._answer(request)
+
+    def show(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Send a message whose place is after all that was printed so far."""
+        if kernel.Cell.of_thread() != kernel.Cell.current:
+            return
+        os.write(OUTPUT, self._mark)
+        message = _frame({"kind": kind, "id": self._id, "content": content})
+        if len(message) > LONGEST_MESSAGE:
+            note = {"text/plain": "[a display that is too large to be shown]"}
+            message = _frame({"kind": kind, "id": self._id, "content": {"data": note}})
+        self._held += message
+        if kind != "execute_result":  # after which the end of the cell follows at once
+            self._send()
+
+    def _run(self, code: str) -> None:
+        kernel.Cell.current += 1
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        failure: tuple[str, str] | None
+        self._in_cell = True
+        try:
+            failure = self._loop.run_until_complete(self._shell.run(code))
+        except (KeyboardInterrupt, asyncio.CancelledError, Exception) as error:
+            failure = (type(error).__name__, "")  # e.g. an exception whose own __str__ raises
+        finally:
+            self._in_cell = False
+        if os.getpid() != self._pid:  # a child that the cell forked and forgot: not its to answer
+            os._exit(0)
+        self.show("done", {"error": failure})
+
+    def _on_interrupt(self, *_: "int | FrameType | None") -> None:
+        if self._in_cell:
+            raise KeyboardInterrupt
+
+    # -- copies ----------------------------------------------------------------------------------
+
+    def _fork(self, folder: str) -> None:
+        """Fork into a branch that serves the channel that came with the request."""
+        channel, output = self._fds
+        self._fds = []
+        try:
+            why = self._unforkable()
+            if why:
+                self.show("done", {"refused": why})
+                return
+            walls.adopt(False)  # the keeper adopts the branch
+            numbers = random.getstate()  # forking seeds them anew
+            between = os.fork()
+            if not between:
+                if os.fork():
+                    os._exit(0)
+                random.setstate(numbers)
+                self._become_branch(channel, output, folder)
+            os.waitpid(between, 0)
+            walls.adopt(True)
+            self.show("done", {"refused": ""})
+        finally:
+            os.close(channel)
+            os.close(output)
+
+    def _unforkable(self) -> str:
+        threads = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+        if threads:
+            return f"threads are alive in it: {', '.join(threads[:5])}"
+        cleanup = getattr(subprocess, "_cleanup", None)
+        if cleanup is not None:
+            cleanup()
+        with suppress(ChildProcessError):
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return "programs that it started are alive, or were not waited for"
+        return ""
+
+    def _become_branch(self, channel: int, output: int, folder: str) -> None:
+        try:
+            deadline = time.monotonic() + BRANCH_SECONDS
+            while os.getppid() != self._keeper:
+                if time.monotonic() > deadline:
+                    raise OSError("the branch was not adopted")
+                time.sleep(0.0002)
+            os.setsid()
+            walls.quieten(self._keeper)
+            where = os.path.relpath(os.getcwd(), self._folder)
+            _copy(self._folder, folder)
+            if not where.startswith(".."):
+                os.chdir(os.path.join(folder, where))
+            walls.own_branch(self._walls, self._session, os.path.dirname(folder))
+            self._folder = folder
+            kernel.WORK = os.path.realpath(folder)
+            os.dup2(channel, CHANNEL)
+            for fd in (OUTPUT, 1, 2):
+                os.dup2(output, fd, inheritable=fd != OUTPUT)
+            os.close(channel)
+            os.close(output)
+            self._received = b""
+            _renew(self._loop)
+        except BaseException:
+            fail(channel, traceback.format_exc())
+            os._exit(1)
+        self.serve()
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def _answer(self, request: Mapping[str, str]) -> None:
+        data = b""
+        try:
+            if request["do"] == "read":
+                data = read_inside(self._folder, request["path"])
+            else:
+                write_inside(self._folder, request["path"], base64.b64decode(request["data"]))
+            self.show("done", {"data": base64.b64encode(data).decode()})
+        except Exception as error:
+            self.show("done", {"failed": str(error) or type(error).__name__})
+
+    # -- the channel -----------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        view = memoryview(self._held)
+        self._held = b""
+        while view:
+            view = view[os.write(CHANNEL, view) :]
+
+    def _receive(self) -> dict[str, Any]:
+        """The next request; the file descriptors that came with it are in `_fds`."""
+        self._fill(4)
+        (size,) = struct.unpack(">I", self._received[:4])
+        self._fill(4 + size)
+        data, self._received = self._received[4 : 4 + size], self._received[4 + size :]
+        request: dict[str, Any] = json.loads(data)
+        return request
+
+    def _fill(self, size: int) -> None:
+        parts, have = [self._received], len(self._received)
+        while have < size:
+            data, ancillary, _, _ = self._channel.recvmsg(1 << 20, socket.CMSG_SPACE(8))
+            if not data:
+                os._exit(0)
+            for level, kind, content in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    fds = array.array("i")
+                    fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+                    self._fds.extend(fds)
+            parts.append(data)
+            have += len(data)
+        self._received = b"".join(parts)
+
+
+def _frame(message: Mapping[str, Any]) -> bytes:
+    data = json.dumps(message, default=str).encode()
+    return struct.pack(">I", len(data)) + data
+
+
+def _place(channel: int, output: int) -> None:
+    """Put the file descriptors where they belong and close all others."""
+    kept = [os.dup(fd) for fd in (channel, output)]
+    kept = [_above(fd) for fd in kept]
+    null = _above(os.open(os.devnull, os.O_RDWR))
+    for source, target in ((null, 0), (kept[1], 1), (kept[1], 2)):
+        os.dup2(source, target, inheritable=True)
+    os.dup2(kept[0], CHANNEL, inheritable=False)
+    os.dup2(kept[1], OUTPUT, inheritable=False)
+    os.closerange(OUTPUT + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _above(fd: int) -> int:
+    """The same file, at a number that nothing is about to be put on."""
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+
+
+def _set_up_environment(session: str) -> None:
+    home = f"{session}/home"
+    os.environ.update(
+        HOME=home,
+        TMPDIR=f"{session}/tmp",
+        IPYTHONDIR=f"{home}/.ipython",
+        MPLCONFIGDIR=f"{home}/.matplotlib",
+        JUPYTER_CONFIG_DIR=f"{home}/.jupyter",
+        JUPYTER_DATA_DIR=f"{home}/.jupyter",
+        JUPYTER_RUNTIME_DIR=f"{home}/.jupyter",
+    )
+    tempfile.tempdir = None  # or it stays what it was for the zygote
+
+
+def _reseed() -> None:
+    """Give every session random numbers of its own: forks of one process start alike."""
+    random.seed()
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
+    sympy = sys.modules.get("sympy.core.random")
+    if sympy is not None:
+        sympy.rng.seed()
+
+
+def _copy(old: str, new: str) -> None:
+    """Copy a working directory; what is neither file, folder nor link is left out."""
+
+    def special(folder: str, names: list[str]) -> list[str]:
+        modes = {name: os.lstat(os.path.join(folder, name)).st_mode for name in names}
+        kinds = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
+        return [name for name, mode in modes.items() if not any(kind(mode) for kind in kinds)]
+
+    os.makedirs(os.path.dirname(new), exist_ok=True)
+    shutil.copytree(old, new, symlinks=True, ignore=special)
+
+
+def _renew(loop: Any) -> None:
+    """Give a forked event loop a selector and a self-pipe of its own, its tasks kept."""
+    loop._selector = selectors.DefaultSelector()
+    loop._ssock.close()
+    loop._csock.close()
+    loop._make_self_pipe()

@@ -1,0 +1,308 @@
+"""The zygote: a process that has everything imported, and is forked for each session.
+
+It runs no user code and sees no user data: it stays what it is at the start, single-threaded, and
+waits for its owner's word. For each session it forks a keeper, which stands at the session's root
+and forks the workers (see worker.py) that run cells: the first one, and another whenever one had
+to be killed. The keeper runs no user code either; when it goes, all in its session goes.
+
+Both speak with the owner over sockets they inherit or are sent, one JSON object a message.
+"""
+
+import array
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import cells, namespaces, processes, walls, worker
+
+__all__ = ["main"]
+
+MESSAGE = 65_536
+FOLDERS = ("work", *walls.SHARED)
+
+
+def main(fd: int) -> None:
+    """Hear the settings from the socket `fd`, get ready, say so, and serve until the end."""
+    control = socket.socket(fileno=fd)
+    settings, _ = _heard(control)
+    if settings is None:
+        return
+    try:
+        zygote = Zygote(control, settings)
+    except BaseException as error:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        _tell(control, {"failed": text})
+        raise
+    _tell(control, {"ready": os.getpid()})
+    zygote.serve()
+
+
+class Zygote:
+    """What is made once: the imports, the root, the proof that the walls stand."""
+
+    def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
+        walls.quieten(settings["owner"])
+        self._control = control
+        self._home = os.open("/proc/self/ns/pid", os.O_RDONLY)
+        _import_what_most_code_uses()
+        for name in settings["modules"]:
+            importlib.import_module(name)
+        self._shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
+        raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        # What is mapped already comes on top of what a session may ask for.
+        raw["memory"] += pages * resource.getpagesize()
+        self._walls = walls.Walls(**raw)
+        if self._walls.tier == "full":
+            if os.geteuid():
+                namespaces.new_user_namespace(os.geteuid())
+                walls.quieten(settings["owner"])  # a change of privilege undoes it
+            namespaces.build_root(self._walls.readable, self._walls.fonts)
+        gc.collect()
+        gc.freeze()
+        if self._walls.tier != "none":
+            self._prove(settings["canary"], settings["trial_user"], settings["trial_folder"])
+
+    def serve(self) -> None:
+        """Fork a keeper for each message; end with the owner."""
+        signal.signal(signal.SIGCHLD, _reap)
+        while True:
+            message, fds = _heard(self._control)
+            if message is None:
+                os._exit(0)
+            link = socket.socket(fileno=fds[0])
+            _tell(self._control, {"keeper": self._fork_keeper(link, message)})
+            link.close()
+
+    def _fork_keeper(self, link: socket.socket, session: dict[str, Any]) -> int:
+        parent = os.getpid()
+        pid = self._fork()
+        if pid:
+            return pid
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            keeper = Keeper(link, self._walls, self._shell, session, parent)
+            os.close(self._home)
+            keeper.serve()
+        except BaseException as error:
+            _tell(link, {"failed": f"{type(error).__name__}: {error}"})
+        finally:
+            os._exit(1)
+
+    def _fork(self) -> int:
+        """Fork; the child is the first process of a namespace of its own, where there are any."""
+        if self._walls.tier != "full":
+            return os.fork()
+        if os.geteuid():
+            return _fork_over_another()
+        namespaces.in_new_pid_namespace(self._home)
+        try:
+            pid = os.fork()
+        finally:
+            if os.getpid() != 1:
+                namespaces.leave(self._home)
+        return pid
+
+    def _prove(self, canary: str, user: int, folder: str) -> None:
+        """Raise the walls around a child, and see whether it can get out."""
+        reading, writing = os.pipe()
+        outsider = os.getpid()
+        pid = self._fork()
+        if not pid:
+            try:
+                walls.hide(False)
+                Keeper.enclose(self._walls, user)
+                walls.confine(self._walls, _session_folder(self._walls, folder))
+                holes = walls.prove(self._walls, canary, outsider)
+                with open(os.__file__, "rb"), open(sys.executable, "rb"):
+                    text = f"code could {', '.join(holes)}" if holes else "ok"
+            except BaseException as error:
+                text = f"{error}"
+            os.write(writing, text.encode())
+            os._exit(0)
+        os.close(writing)
+        with open(reading, "rb") as answer:
+            text = answer.read().decode()
+        os.waitpid(pid, 0)
+        if text != "ok":
+            raise OSError(text or "the process that tried the walls died")
+
+
+class Keeper:
+    """The process at a session's root: starts workers and says how they ended."""
+
+    def __init__(
+        self,
+        link: socket.socket,
+        around: walls.Walls,
+        shell: cells.Shell,
+        session: dict[str, Any],
+        parent: int,
+    ) -> None:
+        self._link = link
+        self._walls = around
+        self._shell = shell
+        self._user: int = session["user"]
+        self._folder = _session_folder(around, session["folder"])
+        os.setsid()
+        if around.tier == "full":
+            namespaces.enter()
+            namespaces.mount_session(self._user, around.disk, around.files)
+            parent = 0  # which is outside of the process namespace
+        self._make_folders(namespaces.FONTS if around.tier == "full" else around.fonts)
+        if around.tier == "full":
+            self.enclose(around, self._user, entered=True)
+            walls.quieten(parent)  # the kernel ends a process namespace with its first process
+        else:
+            signal.signal(signal.SIGTERM, self._end_all)
+            walls.quieten(parent, signal.SIGTERM)
+        walls.hide(True)
+
+    @staticmethod
+    def enclose(around: walls.Walls, user: int, entered: bool = False) -> None:
+        """Leave the outside behind and give up privilege."""
+        if around.tier == "full" and not entered:
+            namespaces.enter()
+            namespaces.mount_session(user, around.disk, around.files)
+        walls.drop(around, user)
+
+    def serve(self) -> None:
+        """Start workers; when the owner is gone, go, and take everything along."""
+        signal.signal(signal.SIGCHLD, self._report)
+        while True:
+            message, fds = _heard(self._link)
+            if message is None:
+                self._end_all()
+            self._fork_worker(fds[0], fds[1], message["folder"])
+            for fd in fds:
+                os.close(fd)
+
+    def _fork_worker(self, channel: int, output: int, folder: str) -> None:
+        keeper = os.getpid()
+        if os.fork():
+            return
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._link.close()
+            walls.hide(False)
+            if self._walls.tier != "full":
+                walls.drop(self._walls, self._user)
+            os.setsid()
+            walls.quieten(keeper)
+            worker.run(self._shell, channel, output, self._walls, self._folder, folder)
+        except BaseException:
+            worker.fail(channel, traceback.format_exc())
+        finally:
+            os._exit(1)
+
+    def _report(self, *_: object) -> None:
+        """Reap children, and tell the owner how each ended."""
+        for pid, status in _ended():
+            with suppress(OSError):
+                _tell(self._link, {"ended": pid, "status": status})
+
+    def _end_all(self, *_: object) -> NoReturn:
+        """Kill every other process of the session, and go."""
+        if self._walls.tier != "full":
+            processes.end_trees(processes.descendants(os.getpid()))
+        os._exit(0)
+
+    def _make_folders(self, fonts: str) -> None:
+        for name in FOLDERS:
+            path = os.path.join(self._folder, name)
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        # Without its list of fonts matplotlib spends seconds making one in each session.
+        place = os.path.join(self._folder, "home", ".matplotlib")
+        os.makedirs(place, exist_ok=True)
+        with suppress(OSError):
+            for name in os.listdir(fonts):
+                os.symlink(os.path.join(fonts, name), os.path.join(place, name))
+        if self._walls.own_user:
+            for path in (self._folder, *(f"{self._folder}/{name}" for name in FOLDERS), place):
+                os.chown(path, self._user, self._user)
+
+
+def _import_what_most_code_uses() -> None:
+    import sympy  # noqa: F401
+
+
+def _fork_over_another() -> int:
+    """Fork into a new process namespace without having to come back: only root could.
+
+    A process in between goes there and forks the child, which this process then adopts.
+    """
+    answer, its_answer = os.pipe()
+    gate, its_gate = os.pipe()
+    fds = {answer, its_answer, gate, its_gate}
+    between = os.fork()
+    if not between:
+        try:
+            namespaces.unshare(namespaces.NEWPID, "process namespace")
+            pid = os.fork()
+            if not pid:
+                os.read(gate, 1)  # not before the process in between is gone for good
+                for fd in fds:
+                    os.close(fd)
+                return 0
+            os.write(its_answer, str(pid).encode())
+        except OSError as error:
+            os.write(its_answer, str(error).encode())
+        os._exit(0)
+    os.close(its_answer)
+    text = os.read(answer, 1_000).decode()
+    with suppress(ChildProcessError):
+        os.waitpid(between, 0)
+    os.write(its_gate, b"x")
+    for fd in fds - {its_answer}:
+        os.close(fd)
+    if not text.isdigit():
+        raise OSError(text or "a process died before it was one")
+    return int(text)
+
+
+def _session_folder(around: walls.Walls, folder: str) -> str:
+    return namespaces.SESSION if around.tier == "full" else folder
+
+
+def _reap(*_: object) -> None:
+    for _each in _ended():
+        pass
+
+
+def _ended() -> list[tuple[int, int]]:
+    ended = []
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            ended.append((pid, status))
+    return ended
+
+
+def _tell(link: socket.socket, message: dict[str, Any]) -> None:
+    link.send(json.dumps(message).encode())
+
+
+def _heard(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message and the file descriptors that came with it; None at the end."""
+    try:
+        data, ancillary, _, _ = link.recvmsg(MESSAGE, socket.CMSG_SPACE(8 * 4))
+    except OSError:
+        return None, []
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return (json.loads(data) if data else None), list(fds)
