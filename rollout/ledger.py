@@ -26,9 +26,9 @@ class Source(StrEnum):
     POLICY = "policy"
     """The model sampled it (or, in a demonstration, is shown it as its own)."""
     TOOL = "tool"
-    """A tool's output, with the tags around it."""
+    """What answers a call, with the tags around it: a tool's output, or why it was not run."""
     HOST = "host"
-    """We put it there: a notice about a limit, a refused call."""
+    """We put it there: a notice about a limit."""
 
 
 def _frozen(values: Sequence[float] | NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:

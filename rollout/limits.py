@@ -7,20 +7,25 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one trajectory may use. The model is told where one comes near."""
+    """How much one question may use.
+
+    Where turns, calls or tokens come to their end, a notice behind the results of a turn's calls
+    tells the model; before its first results it is told nothing.
+    """
 
     turns: int = 16
-    """Times the policy may speak; the last one is announced."""
+    """Times the policy may speak; the last one is announced, unless it is the first."""
     calls: int = 16
-    """Tool calls that are run; further ones are refused visibly."""
+    """Tool calls that are answered, those with bad arguments or of no tool included; further ones
+    are refused visibly. The last one is announced, and when none is left."""
     response_tokens: int = 4096
     """All tokens after the prompt, those of tools and notices included."""
     tool_output_tokens: int = 512
     """Tokens of one call's output; of a longer one the head and the tail are kept."""
     call_seconds: float = 10.0
-    """Wall time of one call."""
+    """Wall time of one call; the start of the tool's session before the first one is not in it."""
     seconds: float = 300.0
-    """Wall time of the whole trajectory."""
+    """Wall time of the whole answer."""
 
     def __post_init__(self) -> None:
         """Refuse values with which nothing could run."""

@@ -11,33 +11,37 @@ go through this file.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
-from typing import Self
+from functools import partial
+from typing import Self, TypeAlias
 
 import numpy as np
 
-from ..tools import ErrorKind, ToolResult, ToolSession
-from ..tools.errors import InterlaceError
-from .engines.base import EngineError, Request
+from ..tools import Budgeted, ErrorKind, StartedSession, Tool, ToolResult, ToolSession
+from .budget import Budget, BudgetSpent
+from .cut import cut
+from .engines.base import Chunk, EngineError, Request
+from .engines.stops import begins_stop
 from .events import CallFinished, CallStarted, Event, Finished, Listener, Notice, PolicyText
+from .failure import ToolFailed, reason
 from .formats import Call, Parsed
 from .history import History
-from .ledger import Span
 from .policy import Policy
-from .tokenizer import TextStream, Tokenizer
+from .sampled import Sampled
+from .tokenizer import TextStream
+from .traffic import Traffic
 from .trajectory import CallRecord, Finish, StopReason, Trajectory, Turn
 
-__all__ = ["Rollout", "cut"]
+__all__ = ["Gate", "Rollout"]
+
+Gate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
+"""Asked before a call is run: None lets it run, a result stands in its place (a refusal, say)."""
 
 # A tool has to keep its own deadline; this much later we stop waiting for it, so that one that
 # hangs can't hang a run of many.
 GRACE_SECONDS = 15.0
-
-
-class ToolFailed(Exception):
-    """A tool failed on our side: the trajectory ends, and the policy is not to blame."""
 
 
 class Rollout:
@@ -60,20 +64,28 @@ class Rollout:
         name: str,
         seed: int | None = None,
         listener: Listener | None = None,
+        traffic: Traffic | None = None,
+        budget: Budget | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.policy = policy
         self.name = name
-        self.trajectory = Trajectory(policy=policy.engine.name, format=policy.format.name)
+        self.trajectory = Trajectory(model=policy.engine.name, format=policy.format.name)
         self._seed = policy.sampling.seed if seed is None else seed
         self._listener = listener
+        self._traffic = traffic or Traffic()
+        self._budget = budget or Budget()
+        self._gate = gate
+        self.stop_after_turn = False  # once set: the question ends, CANCELLED, with its turn
         self._sessions: dict[str, ToolSession] = {}
         self._stack = AsyncExitStack()
-        self._history = History(policy)
+        self.history = History(policy)
         # Of the question that is being answered:
         self._first_turn = 0  # its first turn, among the trajectory's
         self._first_token = 0  # where its response begins in the ledger
         self._calls_left = 0
         self._unread = 0  # tokens of results that are not in the ledger yet
+        self._clock: asyncio.Timeout  # its limit of seconds
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,38 +107,41 @@ class Rollout:
         trajectory.stop = trajectory.answer = None
         trajectory.details.pop("error", None)
         self._first_turn = len(trajectory.turns)
-        clock = asyncio.timeout(self.policy.limits.seconds)
+        self.stop_after_turn = False
+        seconds = min(self.policy.limits.seconds, self._budget.seconds_left)
+        self._clock = clock = asyncio.timeout(seconds)
         try:
             async with clock:
-                self._open(question)
-                trajectory.stop = await self._take_turns()
+                with self._budget.answering():
+                    self._open(question)
+                    trajectory.stop = await self._take_turns()
         except asyncio.CancelledError:
             trajectory.stop = StopReason.CANCELLED
             raise
         except TimeoutError as error:
-            trajectory.stop = StopReason.TIMEOUT if clock.expired() else StopReason.INFRASTRUCTURE
+            late = StopReason.BUDGET if self._budget.out_of_time else StopReason.TIMEOUT
+            trajectory.stop = late if clock.expired() else StopReason.INFRASTRUCTURE
             if not clock.expired():
                 trajectory.details["error"] = f"TimeoutError: {error}"
+        except BudgetSpent:
+            trajectory.stop = StopReason.BUDGET
         except Exception as error:  # boundary: a failure of ours ends this trajectory, not the run
             trajectory.stop = StopReason.INFRASTRUCTURE
-            named = isinstance(error, InterlaceError | EngineError | ToolFailed)
-            trajectory.details["error"] = (
-                str(error) if named else f"{type(error).__name__}: {error}"
-            )
+            trajectory.details["error"] = reason(error)
         finally:
             if trajectory.stop is not StopReason.INFRASTRUCTURE:
-                self._history.remember(question, trajectory, self._first_turn)
+                self.history.remember(question, trajectory, self._first_turn)
             self._emit(Finished(trajectory.stop or StopReason.INFRASTRUCTURE, trajectory.answer))
         return trajectory
 
     def _open(self, question: str) -> None:
         trajectory = self.trajectory
-        left_out = self._history.open(question, trajectory)
+        left_out = self.history.open(question, trajectory)
         if left_out:
             self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
         self._first_token = len(trajectory.ledger)
         self._unread = 0
-        self._calls_left = self.policy.limits.calls
+        self._calls_left = min(self.policy.limits.calls, self._budget.calls_left)
 
     # -- one question ---------------------------------------------------------------------------
 
@@ -142,9 +157,11 @@ class Rollout:
             if not turns_left:
                 for call in parsed.calls:
                     self._refuse(turn, call, "Not run: no turns are left.")
-                self._answer_calls(turn, "")
+                self._answer_calls(turn, None)
                 return StopReason.TURNS
             await self._run_calls(turn, parsed.calls, turns_left)
+            if self.stop_after_turn:
+                return StopReason.CANCELLED
         raise AssertionError("unreachable: Limits.turns is at least 1")
 
     async def _take_turn(self) -> tuple[Turn, Parsed]:
@@ -157,7 +174,8 @@ class Rollout:
         tools = tuple(policy.tools.values())
         while True:
             before = len(ledger)
-            await self._sample(turn, stream)
+            if not await self._sample(turn, stream):
+                continue
             if turn.finish is Finish.CANCELLED:
                 raise EngineError(f"{policy.engine.name} broke off in the middle of a turn")
             if turn.finish is Finish.STOP and len(ledger) == before:
@@ -172,44 +190,56 @@ class Rollout:
             if said or turn.finish is not Finish.STOP:
                 return turn, parsed
 
-    async def _sample(self, turn: Turn, stream: TextStream) -> None:
-        """One request to the engine: its tokens into the ledger, its text to the listener."""
+    async def _sample(self, turn: Turn, stream: TextStream) -> bool:
+        """One request to the engine: its tokens into the ledger, its text to the listener. False
+        where it may go on: others hold what it could not get of the budget, or all are held up.
+        """
         policy, ledger = self.policy, self.trajectory.ledger
-        budget = self._tokens_left()
-        if budget <= 0:
+        wanted = self._tokens_left()
+        if wanted <= 0:
             turn.finish = Finish.LENGTH
-            return
+            return True
+        granted = await self._budget.reserve(wanted)
         request = Request(
             ids=ledger.ids,
-            max_tokens=budget,
+            max_tokens=granted,
             sampling=replace(policy.sampling, seed=self._turn_seed(len(ledger))),
             stop=policy.format.stop,
             context=self.name,
         )
-        sampled = _Sampled()
-        started = time.perf_counter()
+        sampled = Sampled()
+        started, whole = time.perf_counter(), True
         try:
-            async with aclosing(policy.engine.generate(request)) as chunks:
+            generating = aclosing(policy.engine.generate(request))
+            async with self._traffic.may_sample(self._clock), generating as chunks:
+                started = time.perf_counter()
                 async for chunk in chunks:
-                    sampled.ids += chunk.ids
-                    sampled.logprobs += chunk.logprobs or ()
-                    sampled.raw += chunk.raw_logprobs or ()
-                    sampled.version = chunk.version
+                    sampled.add(chunk)
                     turn.prefilled += chunk.prefilled
                     turn.cached += chunk.cached
+                    self._traffic.tokens += len(chunk.ids)
                     if self._listener is not None and chunk.ids:
                         eos = policy.engine.tokenizer.eos_ids
                         text = "".join(stream.push(id) for id in chunk.ids if id not in eos)
                         self._listener(PolicyText(text, len(chunk.ids)))
                     if chunk.finish is not None:
                         turn.finish = chunk.finish
+                    elif self._traffic.held and self._may_break_off(sampled, chunk):
+                        whole = False
+                        break
         finally:  # a cancel or a failure keeps what was sampled
             turn.seconds += time.perf_counter() - started
+            self._budget.settle(granted, len(sampled.ids))
             if sampled.ids:
-                exact = len(sampled.logprobs) == len(sampled.ids)
-                self.trajectory.exact &= exact
-                ledger.append(sampled.span(exact))
+                self.trajectory.exact &= sampled.exact
+                ledger.append(sampled.span())
                 turn.stop = len(ledger)
+        return whole and (turn.finish is not Finish.LENGTH or granted == wanted)
+
+    def _may_break_off(self, sampled: Sampled, chunk: Chunk) -> bool:
+        """Not in text, nor inside a stop string, of which nobody would see the whole then."""
+        tokenizer, stops = self.policy.engine.tokenizer, self.policy.format.stop
+        return chunk.logprobs is not None and not begins_stop(tokenizer, sampled.ids, stops)
 
     # -- tools ----------------------------------------------------------------------------------
 
@@ -218,17 +248,21 @@ class Rollout:
         results: a later question never follows a call that was left open.
         """
         started = time.perf_counter()
+        goes_on = None
         try:
-            for call in calls:
-                await self._call(turn, call)
+            with self._traffic.calls():
+                for call in calls:
+                    await self._call(turn, call)
+            goes_on = turns_left
         finally:
             for call in calls[len(turn.calls) :]:
                 self._refuse(turn, call, "Stopped before it was done.")
             turn.tool_seconds = time.perf_counter() - started
-            self._answer_calls(turn, self._notice(turns_left))
+            self._answer_calls(turn, goes_on)
 
     async def _call(self, turn: Turn, call: Call) -> None:
-        if not self._calls_left:
+        if not (self._calls_left and self._budget.take_call()):
+            self._calls_left = 0
             self._refuse(turn, call, "Not run: no tool calls are left. Give the final answer now.")
             return
         self._calls_left -= 1
@@ -239,6 +273,8 @@ class Rollout:
             names = ", ".join(self.policy.tools) or "none"
             text = f"There is no tool {call.tool!r}. Tools: {names}."
             result = ToolResult(text, ErrorKind.NOT_FOUND)
+        elif (given := await self._ask_gate(call)) is not None:
+            result = given
         else:
             self._emit(CallStarted(call.tool, call.arguments or {}))
             result = await self._run(call)
@@ -246,20 +282,47 @@ class Rollout:
         if result.error is ErrorKind.UNAVAILABLE:
             raise ToolFailed(result.text)
 
+    async def _ask_gate(self, call: Call) -> ToolResult | None:
+        """What the gate gives in the place of running a call; the question's clock stands still."""
+        if self._gate is None:
+            return None
+        now = asyncio.get_running_loop().time
+        left = (self._clock.when() or now()) - now()
+        self._clock.reschedule(None)
+        try:
+            with self._budget.asking():
+                return await self._gate(call)
+        finally:
+            self._clock.reschedule(now() + min(left, self._budget.seconds_left))
+
     async def _run(self, call: Call) -> ToolResult:
         """Run a call. What a tool raises is our failure: for the policy's it returns a result."""
         seconds = self.policy.limits.call_seconds
         try:
+            session = await self._session(call.tool)  # its start counts against the question alone
             async with asyncio.timeout(seconds + GRACE_SECONDS):
-                session = self._sessions.get(call.tool)
-                if session is None:
-                    opening = self.policy.tools[call.tool].session()
-                    session = await self._stack.enter_async_context(opening)
-                    self._sessions[call.tool] = session
                 return await session.call(call.arguments or {}, seconds)
         except Exception as error:  # boundary: around a tool
-            what = f"{type(error).__name__}: {error}".rstrip(": ")
-            return ToolResult(f"the tool {call.tool!r} failed: {what}", ErrorKind.UNAVAILABLE)
+            text = f"the tool {call.tool!r} failed: {reason(error)}"
+            return ToolResult(text, ErrorKind.UNAVAILABLE)
+
+    async def _session(self, name: str) -> ToolSession:
+        """The trajectory's session of a tool, opened at its first call, and ready for the next."""
+        session = self._sessions.get(name)
+        if session is None:
+            opening = self._within_budget(self.policy.tools[name]).session()
+            session = self._sessions[name] = await self._stack.enter_async_context(opening)
+        if isinstance(session, StartedSession):
+            await session.ready()
+            self.trajectory.details.setdefault("tools", {})[name] = dict(session.details)
+        return session
+
+    def _within_budget(self, tool: Tool) -> Tool:
+        """A tool that knows what can be spared shortens its results better than `cut`."""
+        if not isinstance(tool, Budgeted):
+            return tool
+        encode = self.policy.engine.tokenizer.encode
+        return tool.within(self.policy.limits.tool_output_tokens, lambda text: len(encode(text)))
 
     def _refuse(self, turn: Turn, call: Call, why: str) -> None:
         self._record(turn, call, ToolResult(why, ErrorKind.REFUSED))
@@ -268,26 +331,27 @@ class Rollout:
         tokenizer = self.policy.engine.tokenizer
         harmless = tokenizer.harmless(result.text, self.policy.format.control_tags)
         output = cut(harmless, self._output_budget(), tokenizer)
-        record = CallRecord(
-            tool=call.tool,
-            arguments=call.arguments,
-            output=output,
-            error=result.error,
-            seconds=result.seconds,
-            state_lost=result.state_lost,
-            full_output=None if output == result.text else result.text,
-            artifacts=list(result.artifacts),
-            details=dict(result.details),
-        )
+        record = CallRecord.of(call.tool, call.arguments, result, output)
         turn.calls.append(record)
         self._unread += len(tokenizer.encode(output))
         self._emit(CallFinished(record))
 
-    def _answer_calls(self, turn: Turn, notice: str) -> None:
+    def _answer_calls(self, turn: Turn, turns_left: int | None) -> None:
+        """Write the results and, where the policy may go on and a limit is near, a notice."""
         ended = self.trajectory.ended(self.policy.engine.tokenizer)
-        for span in self.policy.encoder.results(turn.calls, ended=ended, notice=notice):
-            self.trajectory.ledger.append(span)
+        results = partial(self.policy.encoder.results, turn.calls, ended=ended)
         self._unread = 0
+        near = notice = "" if turns_left is None else self._near(turns_left)
+        spans = results(notice=notice)
+        enough, left = self.policy.limits.response_tokens // 8, self._budget.tokens_left
+        for _ in range(4):  # what is told holds once it has been told: the number takes room too
+            left = min(left, max(0, self._tokens_left() - sum(map(len, spans))))
+            if turns_left is None or left >= enough:
+                break
+            enough, notice = left, "; ".join(filter(None, [near, f"{left} tokens left"]))
+            spans = results(notice=notice)
+        for span in spans:
+            self.trajectory.ledger.append(span)
         if notice:
             self._emit(Notice(notice))
 
@@ -306,19 +370,13 @@ class Rollout:
         reserve = min(256, limits.response_tokens // 8)
         return max(0, min(limits.tool_output_tokens, self._tokens_left() - reserve))
 
-    def _notice(self, turns_left: int) -> str:
-        """What the policy is told of its limits, once one of them comes near."""
-        limits = self.policy.limits
-        parts = []
+    def _near(self, turns_left: int) -> str:
+        """What the policy is told of turns and calls, once one of them comes to its end."""
         if turns_left == 1:
-            parts.append("last turn: give the final answer now")
-        elif not self._calls_left:
-            parts.append("no tool calls left: give the final answer now")
-        elif self._calls_left == 1:
-            parts.append("1 tool call left")
-        if self._tokens_left() < limits.response_tokens // 8:
-            parts.append(f"{max(0, self._tokens_left())} tokens left")
-        return "; ".join(parts)
+            return "last turn: give the final answer now"
+        if not self._calls_left:
+            return "no tool calls left: give the final answer now"
+        return "1 tool call left" if self._calls_left == 1 else ""
 
     def _turn_seed(self, position: int) -> int | None:
         if self._seed is None:
@@ -328,35 +386,3 @@ class Rollout:
     def _emit(self, event: Event) -> None:
         if self._listener is not None:
             self._listener(event)
-
-
-class _Sampled:
-    """The tokens of one request, until they become a span."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.raw: list[float] = []
-        self.version = 0
-
-    def span(self, exact: bool) -> Span:
-        if not exact:  # ids that were not sampled as such can't be trained on
-            return Span.policy(self.ids, version=self.version, weight=0.0)
-        raw = self.raw if len(self.raw) == len(self.ids) and self.raw != self.logprobs else None
-        return Span.policy(self.ids, logprobs=self.logprobs, raw_logprobs=raw, version=self.version)
-
-
-def cut(text: str, limit: int, tokenizer: Tokenizer) -> str:
-    """Text of at most about `limit` tokens: the head and the tail of a longer one, and a note.
-
-    The note between them says how much was left out.
-    """
-    ids = tokenizer.encode(text)
-    if len(ids) <= max(limit, 16):  # no note would be shorter
-        return text
-    note = f"\n[... {len(ids) - max(limit, 0)} tokens left out ...]\n"
-    keep = limit - len(tokenizer.encode(note))
-    if keep < 16:
-        return f"[output of {len(ids)} tokens left out: no room]"
-    tail = keep // 3
-    return tokenizer.decode(ids[: keep - tail]) + note + tokenizer.decode(ids[-tail:])

@@ -1,7 +1,9 @@
 """From a model's name to an engine: what is bundled, what is fetched, what lies on the disk."""
 
+import asyncio
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,15 @@ if TYPE_CHECKING:
     from .engines import Engine
     from .tokenizer import Tokenizer
 
-__all__ = ["KNOWN", "default_format", "find_model", "load_engine", "local_model"]
+__all__ = [
+    "KNOWN",
+    "cached_models",
+    "default_format",
+    "find_model",
+    "is_server",
+    "load_engine",
+    "local_model",
+]
 
 KNOWN = {
     "nano": "bundled: a tiny demonstration model that knows only its tasks",
@@ -27,13 +37,24 @@ _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", 
 _HUB_NOT = ["original/*", "onnx/*", "openvino/*", "*/*.safetensors"]
 
 
-def load_engine(name: str = "nano", *, device: str = "auto") -> "Engine":
-    """The engine of a model, in this process.
+def is_server(name: str) -> bool:
+    """Whether a model's name is the address of a server."""
+    return "://" in name
 
-    `name` is `nano` (bundled), `smollm2` (fetched once), a local folder or a Hugging Face id
-    (`Qwen/Qwen3-0.6B`); `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises ModelError
-    where there is no such model or its files are not usable, MissingExtra without torch.
+
+def load_engine(
+    name: str = "nano", *, device: str = "auto", tokenizer: str | None = None
+) -> "Engine":
+    """The engine of a model, in this process or on a server.
+
+    `name` is `nano` (bundled), `smollm2` (fetched once), a local folder, a Hugging Face id
+    (`Qwen/Qwen3-0.6B`) or a server's address (`http://host:8000/v1`, with `#name` where it serves
+    several models); `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `tokenizer` is a folder
+    or Hugging Face id, for a server whose model's files lie elsewhere. Raises ModelError where
+    there is no such model or its files are not usable, MissingExtra without torch.
     """
+    if is_server(name):
+        return _connect(name, tokenizer)
     from .engines.transformers import TransformersEngine
 
     engine = TransformersEngine.load(find_model(name), device=device)
@@ -47,10 +68,10 @@ def find_model(name: str) -> Path:
     Raises ModelError for a name that stands for nothing, a folder that is not there, a server's
     address, and what can't be fetched.
     """
-    if "://" in name:
+    if is_server(name):
         raise ModelError(
-            f"{name} is a server's address, and servers come with a later version: name a folder, "
-            "a Hugging Face id, or one of " + ", ".join(KNOWN)
+            "a server's address won't do, this needs the files of a model: name a folder, a "
+            "Hugging Face id, or one of " + ", ".join(KNOWN)
         )
     if name == "smollm2":
         found: Path | None = smollm2_path()
@@ -87,17 +108,41 @@ def local_model(name: str) -> Path | None:
     return _from_hub(name, fetch=False) if _HUB_ID.fullmatch(name) else None
 
 
+def cached_models() -> list[tuple[str, int]]:
+    """The models in the Hugging Face cache, with their bytes; none where there is no such cache."""
+    try:
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+    except ImportError:
+        return []
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    return sorted((repo.repo_id, repo.size_on_disk) for repo in repos if repo.repo_type == "model")
+
+
 def default_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = ()) -> str:
     """The format a model is let speak where nobody names one.
 
     hermes, which can call any tool, where the chat template knows tools or there are others than
-    python; else retool, whose tags the model is told of in its system prompt. The nano model was
-    trained on both and is let speak retool.
+    python; else retool, whose tags the model is told of in its system prompt. The nano model
+    knows both, and writes Python in retool.
     """
     if any(tool.name != "python" for tool in tools):
         return "hermes"
     knows_tools = re.search(r"\btools\b", tokenizer.chat_template or "") is not None
     return "hermes" if knows_tools and name != "nano" else "retool"
+
+
+def _connect(address: str, tokenizer: str | None) -> "Engine":
+    from .engines.http import HttpEngine
+    from .tokenizer import Tokenizer
+
+    own = None if tokenizer is None else Tokenizer.load(find_model(tokenizer))
+    # In a thread: whoever loads an engine may be inside an event loop.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, HttpEngine.connect(address, tokenizer=own)).result()
 
 
 def _from_hub(name: str, *, fetch: bool = True) -> Path | None:

@@ -1,7 +1,11 @@
 """A policy: a model and how it is let act."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import asdict, replace
+from hashlib import blake2b
+from typing import Any
 
 from ..tools import Tool
 from ..tools.errors import UsageError
@@ -29,20 +33,51 @@ class Policy:
     ) -> None:
         self.engine = engine
         self.format = format
-        self.tools = {tool.name: tool for tool in tools}
-        if len(self.tools) < len(tools):
-            raise UsageError(f"two tools share a name: {sorted(tool.name for tool in tools)}")
-        format.check(tools)
+        self.tools = _by_name(format, tools)
         self.sampling = sampling or Sampling()
         self.limits = limits or Limits()
         self.encoder = Encoder(format, engine.tokenizer, tools)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it is made of, as records keep it: model, format, sampling, limits, and for each
+        tool a digest of what the model is told of it.
+        """
+        sampling = asdict(self.sampling)
+        del sampling["seed"]  # each episode has its own
+        return {
+            "model": self.engine.name,
+            "format": self.format.name,
+            "sampling": sampling,
+            "limits": asdict(self.limits),
+            "tools": {name: _digest(tool) for name, tool in self.tools.items()},
+        }
+
     def with_sampling(self, **changes: float | int | None) -> "Policy":
         """The same policy, sampled otherwise."""
-        return Policy(
-            self.engine,
-            self.format,
-            tuple(self.tools.values()),
-            sampling=replace(self.sampling, **changes),  # type: ignore[arg-type]
-            limits=self.limits,
-        )
+        policy = copy(self)
+        policy.sampling = replace(self.sampling, **changes)  # type: ignore[arg-type]
+        return policy
+
+    def with_tools(self, tools: Sequence[Tool]) -> "Policy":
+        """The same policy, offered other tools. Cheap enough for each task to bring its own.
+
+        Raises as the constructor does, and whatever a tool's description raises.
+        """
+        policy = copy(self)
+        policy.tools = _by_name(self.format, tools)
+        policy.encoder = self.encoder.with_tools(tools)
+        return policy
+
+
+def _by_name(format: Format, tools: Sequence[Tool]) -> dict[str, Tool]:
+    named = {tool.name: tool for tool in tools}
+    if len(named) < len(tools):
+        raise UsageError(f"two tools share a name: {sorted(tool.name for tool in tools)}")
+    format.check(tools)
+    return named
+
+
+def _digest(tool: Tool) -> str:
+    told = [tool.description, tool.arguments.model_json_schema()]
+    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()

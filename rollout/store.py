@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
 from .ledger import Ledger
-from .trajectory import SCHEMA_VERSION, Episode
+from .trajectory import SCHEMA_VERSION, Episode, Trajectory
 
 __all__ = ["EpisodeLog", "export_parquet", "read_episodes"]
 
@@ -155,7 +155,27 @@ def _parse(line: bytes, where: str) -> Episode:
         message = first["msg"].splitlines()[0]
         raise DataError(f"{where} is not an episode: {place}: {message}") from error
     _refuse_newer(line, where, episode.schema_version)
+    for trajectory in episode.trajectories:
+        if wrong := _misplaced(trajectory):
+            raise DataError(f"{where} is not an episode: {wrong}")
+    episode.schema_version = SCHEMA_VERSION  # what an older one lacks has its default by now
     return episode
+
+
+def _misplaced(trajectory: Trajectory) -> str | None:
+    """What is wrong with the turns, where one points to tokens that are not there or not the
+    policy's.
+    """
+    masks = [ledger.response_mask for ledger in trajectory.ledgers]
+    for number, turn in enumerate(trajectory.turns):
+        if not 0 <= turn.ledger < len(masks):
+            return f"turn {number} points to ledger {turn.ledger} of {len(masks)}"
+        mask = masks[turn.ledger]
+        if not 0 <= turn.start <= turn.stop <= len(mask):
+            return f"turn {number} points to tokens {turn.start} to {turn.stop} of {len(mask)}"
+        if not mask[turn.start : turn.stop].all():
+            return f"turn {number} points to tokens that the policy did not write"
+    return None
 
 
 def _refuse_newer(line: bytes, where: str, version: object = None) -> None:

@@ -43,8 +43,10 @@ def equal_answers(a: str, b: str) -> bool:
     Example:
         >>> equal_answers("1,298,552", "1298552.0"), equal_answers("12", "12.5")
         (True, False)
+        >>> equal_answers(".5", "0.5"), equal_answers(".5", "5")
+        (True, False)
     """
-    a, b = (" ".join(text.split()).strip(" $%.").casefold() for text in (a, b))
+    a, b = (" ".join(text.split()).lstrip(" $").rstrip(" $%.").casefold() for text in (a, b))
     x, y = _number(a), _number(b)
     if x is not None and y is not None:
         return x == y

@@ -20,8 +20,9 @@ from .ledger import Ids
 
 __all__ = ["TextStream", "Tokenizer", "TokenizerError"]
 
-# Files of tokenizers that transformers can convert.
-SLOW_FILES = ("tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
+# What transformers can make a fast tokenizer of, each set whole. From less (a vocabulary without
+# its merges, a tokenizer_config.json alone) it makes one all the same, which cuts text otherwise.
+_SLOW = (("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("spiece.model",))
 
 
 class TokenizerError(ModelError):
@@ -65,10 +66,12 @@ class Tokenizer:
                 fast = tokenizers.Tokenizer.from_file(str(file))
             except Exception as error:  # the library raises a bare Exception
                 raise TokenizerError(f"{file} is not a readable tokenizer: {error}") from error
-        elif any((folder / name).is_file() for name in SLOW_FILES):
+        elif any(all((folder / name).is_file() for name in names) for names in _SLOW):
             fast = _convert(folder)
         else:
-            raise TokenizerError(f"no tokenizer.json in {folder}")
+            raise TokenizerError(
+                f"no tokenizer.json in {folder}, nor the files of another tokenizer: fetch it again"
+            )
         fast.no_truncation()
         fast.no_padding()
         config = {

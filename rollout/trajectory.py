@@ -4,16 +4,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, PlainSerializer, PlainValidator
+from pydantic import AliasChoices, ConfigDict, Field, PlainSerializer, PlainValidator
 
-from ..tools import Artifact, ErrorKind
+from ..tools import Artifact, ErrorKind, ToolResult
 from .ledger import Ledger, Source
 from .task import Task
 from .tokenizer import Tokenizer
 
 __all__ = ["SCHEMA_VERSION", "CallRecord", "Episode", "Finish", "StopReason", "Trajectory", "Turn"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 StoredLedger = Annotated[Ledger, PlainValidator(Ledger.from_json), PlainSerializer(Ledger.to_json)]
 """A ledger that pydantic can write and read: the records below cross files as they are."""
@@ -45,6 +45,8 @@ class StopReason(StrEnum):
     """The limit of response tokens is reached, or the model's context is full."""
     TIMEOUT = "timeout"
     """The limit of seconds is reached."""
+    BUDGET = "budget"
+    """A budget that it shares with other questions is spent."""
     CANCELLED = "cancelled"
     """Whoever started it stopped it."""
     INFRASTRUCTURE = "infrastructure"
@@ -68,6 +70,23 @@ class CallRecord:
     full_output: str | None = None
     artifacts: list[Artifact] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, tool: str, arguments: dict[str, Any] | None, result: ToolResult, output: str
+    ) -> "CallRecord":
+        """The record of a call that gave `result`, of which the model is shown `output`."""
+        return cls(
+            tool=tool,
+            arguments=arguments,
+            output=output,
+            error=result.error,
+            seconds=result.seconds,
+            state_lost=result.state_lost,
+            full_output=None if output == result.text else result.text,
+            artifacts=list(result.artifacts),
+            details=dict(result.details),
+        )
 
 
 @dataclass(slots=True)
@@ -94,7 +113,8 @@ class Turn:
 class Trajectory:
     """What one policy did on one task: a chain of ledgers, most often one."""
 
-    policy: str
+    model: Annotated[str, Field(validation_alias=AliasChoices("model", "policy"))]
+    """The engine's name for the model that was sampled (`policy` in records of version 1)."""
     format: str
     ledgers: list[StoredLedger] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
@@ -147,7 +167,10 @@ class Episode:
     sample: int
     trajectories: list[Trajectory] = field(default_factory=list)
     rewards: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What it was made with: `Policy.settings`, and the run's `n` and `seed`."""
     seed: int | None = None
+    """The seed of this attempt, derived from the run's."""
     started: float = 0.0
     """Unix time, seconds."""
     seconds: float = 0.0

@@ -1,6 +1,7 @@
-"""Where tokens come from: a model in this process, a script, a recording."""
+"""Where tokens come from: a model in this process or on a server, a script, a recording."""
 
 from .base import Chunk, Engine, EngineError, Request, Sampling
+from .http import HttpEngine
 from .replay import ReplayEngine
 from .scripted import Reply, ScriptedEngine
 from .stops import StopFinder
@@ -10,6 +11,7 @@ __all__ = [
     "Chunk",
     "Engine",
     "EngineError",
+    "HttpEngine",
     "ReplayEngine",
     "Reply",
     "Request",

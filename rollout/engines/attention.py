@@ -59,11 +59,12 @@ class KeyValues:
         return max(rows, has_rows), max(length, has_length)
 
     def grow(self, rows: int, length: int) -> None:
-        """Make room; what is held stays."""
+        """Make room; what the first `rows` rows hold stays. Changes nothing where that fails."""
         old = self._tensor
         shape = (*old.shape[:2], rows, old.shape[3], length, old.shape[5])
-        self._tensor = torch.zeros(shape, dtype=old.dtype, device=old.device)
-        self._tensor[:, :, : old.shape[2], :, : old.shape[4]] = old
+        new = torch.zeros(shape, dtype=old.dtype, device=old.device)
+        new[:, :, : old.shape[2], :, : old.shape[4]] = old[:, :, :rows]
+        self._tensor = new
 
     def clear(self) -> None:
         """Give all memory back."""

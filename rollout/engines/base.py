@@ -8,11 +8,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from ..ledger import Ids
 from ..tokenizer import Tokenizer
 from ..trajectory import Finish
 
-__all__ = ["Chunk", "Engine", "EngineError", "Request", "Sampling"]
+__all__ = ["Chunk", "Engine", "EngineError", "Request", "Sampling", "common_length"]
 
 
 class EngineError(RuntimeError):
@@ -112,3 +114,10 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Free all; requests in flight are cancelled."""
         ...
+
+
+def common_length(a: Ids, b: Ids) -> int:
+    """How many tokens two contexts begin with in common."""
+    length = min(len(a), len(b))
+    differ = np.flatnonzero(a[:length] != b[:length])
+    return int(differ[0]) if len(differ) else length

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ..ledger import Ids
 from ..trajectory import Finish
 from .attention import KeyValues, plan
-from .base import Chunk, Request
-from .memory import free_bytes
+from .base import Chunk, Request, common_length
+from .memory import free_bytes, one_memory_error
 from .sampler import Sampler
 from .stops import StopFinder
 
@@ -58,6 +58,9 @@ class Row:
     """Sampled tokens that were given out."""
     keep: bool = True
     """Whether the cache is kept when the request is over."""
+    prompt: Ids = field(init=False)
+    """What is filled before sampling goes on: the context, and what a row that had to make room for
+    others had sampled by then."""
     head: bytes = field(init=False)
     """The first ids, to find the rows that begin like it."""
     generator: np.random.Generator = field(init=False)
@@ -65,19 +68,21 @@ class Row:
 
     def __post_init__(self) -> None:
         """A stream of uniform numbers of its own: another one for each turn of a trajectory."""
-        self.head = self.request.ids[:_SHARE].tobytes()
+        self.prompt = self.request.ids
+        self.head = self.prompt[:_SHARE].tobytes()
         seed = self.request.sampling.seed
         entropy = None if seed is None else (seed % 2**64, len(self.request.ids))
         self.generator = np.random.default_rng(entropy)
 
     def uniform(self) -> float:
-        """The next uniform number in [0, 1)."""
+        """The uniform number in [0, 1) that the next token is drawn with."""
         if not self.draws:
             self.draws = self.generator.random(_DRAWS).tolist()[::-1]
-        return self.draws.pop()
+        return self.draws[-1]
 
     def take(self, token: int, logprob: float, raw: float, eos: frozenset[int]) -> None:
         """Note a sampled token, and whether it is the last."""
+        self.draws.pop()
         self.sampled.append(token)
         self.logprobs.append(logprob)
         self.raw.append(raw)
@@ -134,32 +139,37 @@ class Batch:
         self._sampler: tuple[list[Row], Sampler] | None = None
 
     def admit(self, row: Row) -> None:
-        """Add a request, with what is still held of its context."""
+        """Add a request, with what is still held of its context.
+
+        Raises MemoryError, and changes nothing, where there is no room for its prompt.
+        """
         # The last token is computed in any case: its logits are what is sampled from.
-        ids = row.request.ids[:-1]
-        row.version = self.version
-        kept = self._pop(row.request.context)
-        own = 0 if kept is None else _common(kept.ids, ids)
+        ids = row.prompt[:-1]
+        kept = self._kept.get(row.request.context or "")
+        own = 0 if kept is None else common_length(kept.ids, ids)
         shared, source = max(
             ((min(common, self.rows[at].held), at) for common, at in self._relatives(ids)),
             default=(0, 0),
         )
-        row.held = row.cached = max(own, shared)
         at = len(self.rows)
-        self._reserve(at + 1, max(row.held, 1))
+        self._reserve(at + 1, len(row.prompt))
+        row.held, row.version = max(own, shared), self.version
+        if not row.sampled:
+            row.cached = row.held
         if shared > own:
             self._cache.move(source, at, shared)
         elif kept is not None:
             self._cache.put(at, kept.values[:, :, :, :own])
+        self._pop(row.request.context)
         self.rows.append(row)
 
     def better_later(self, row: Row) -> bool:
         """Whether a row that is being filled will soon hold far more of this context than is held
         now: the samples of one prompt come together, and it is computed once.
         """
-        ids = row.request.ids[:-1]
+        ids = row.prompt[:-1]
         kept = self._kept.get(row.request.context or "")
-        now = 0 if kept is None else _common(kept.ids, ids)
+        now = 0 if kept is None else common_length(kept.ids, ids)
         later = 0
         for common, at in self._relatives(ids):
             now = max(now, min(common, self.rows[at].held))
@@ -170,6 +180,17 @@ class Batch:
         """Take a request out; what its context holds is kept for the next one."""
         at = self.rows.index(row)
         self._keep(row, at)
+        self._take_out(at)
+
+    def push_out(self, row: Row) -> None:
+        """Take a request out to make room. Admitted again, it goes on where it was, once its
+        context and what it has sampled are computed anew.
+        """
+        self._take_out(self.rows.index(row))
+        row.prompt = np.concatenate([row.request.ids, np.array(row.sampled, np.int32)])
+        row.held = 0
+
+    def _take_out(self, at: int) -> None:
         if at < self.decoding:
             self.decoding -= 1
             self._put(self.decoding, at)
@@ -180,27 +201,31 @@ class Batch:
     def step(self) -> list[Row]:
         """Run the model once for all rows; returns the rows that are now at their end.
 
-        Raises BrokenModel where the model gives NaN.
+        Raises BrokenModel where the model gives NaN; MemoryError, and the step can be tried again,
+        where there is no room for it.
         """
         counts = self._counts()
-        logits = self.forward(self.rows, counts, self.decoding)
-        done = self.decoding
+        with one_memory_error():
+            logits = self.forward(self.rows, counts, self.decoding)
+            done = self.decoding
+            for row, count in zip(self.rows[done:], counts[done:].tolist(), strict=False):
+                done += row.held + count == len(row.prompt)
+            columns = self._draw(self.rows[:done], logits[:done]) if done else ([], [], [])
         for row, count in zip(self.rows, counts.tolist(), strict=False):
             row.held += count
-        while done < len(self.rows) and self.rows[done].held == len(self.rows[done].request.ids):
-            done += 1
         self.decoding = done
-        drawn = self.rows[:done]
-        if not drawn:
-            return []
-        draw = self._sampler_of(drawn).draw(logits[:done], [row.uniform() for row in drawn])
+        for row, token, logprob, raw in zip(self.rows, *columns, strict=False):
+            row.take(token, logprob, raw, self._eos)
+        return [row for row in self.rows[:done] if row.finish is not None]
+
+    def _draw(self, rows: list[Row], logits: Tensor) -> tuple[list[int], list[float], list[float]]:
+        """A token for each row, its log-probability and the raw one."""
+        draw = self._sampler_of(rows).draw(logits, [row.uniform() for row in rows])
         together = torch.stack([draw.logprobs, draw.raw]).cpu().numpy()
         if not np.isfinite(together).all():
             raise BrokenModel("the model gives no probabilities (NaN): its weights are broken")
-        columns = (draw.tokens.tolist(), *together.tolist())
-        for row, token, logprob, raw in zip(drawn, *columns, strict=True):
-            row.take(token, logprob, raw, self._eos)
-        return [row for row in drawn if row.finish is not None]
+        logprobs, raw = together.tolist()
+        return draw.tokens.tolist(), logprobs, raw
 
     def forward(self, rows: Sequence[Row], counts: NDArray[np.int64], decoding: int) -> Tensor:
         """Compute the next `counts[i]` tokens of each row; the logits after the last of each."""
@@ -210,7 +235,7 @@ class Batch:
         ids = [np.array([row.sampled[-1] for row in rows[:decoding]], np.int64)]
         positions = [held[:decoding]]
         for row, count in zip(rows[decoding : len(counts)], counts[decoding:], strict=True):
-            ids.append(row.request.ids[row.held : row.held + count].astype(np.int64))
+            ids.append(row.prompt[row.held : row.held + count].astype(np.int64))
             positions.append(np.arange(row.held, row.held + count))
         output = self.model(
             input_ids=self._tensor(np.concatenate(ids)[None]),
@@ -230,10 +255,12 @@ class Batch:
             if row.request.context == context:
                 row.keep = False
 
-    def drop_kept(self) -> None:
-        """Keep nothing of any trajectory that waits."""
+    def drop_kept(self) -> bool:
+        """Keep nothing of any trajectory that waits; whether there was anything."""
+        had = bool(self._kept)
         self._kept.clear()
         self._kept_bytes = 0
+        return had
 
     def clear(self) -> list[Row]:
         """Give all memory back; returns the rows that ran."""
@@ -265,7 +292,7 @@ class Batch:
         counts = [1] * self.decoding
         left = _FILL
         for row in self.rows[self.decoding :]:
-            count = min(len(row.request.ids) - row.held, left)
+            count = min(len(row.prompt) - row.held, left)
             if count == 0:
                 break
             counts.append(count)
@@ -276,7 +303,7 @@ class Batch:
         """Running rows whose contexts begin like this one: (tokens in common, row)."""
         head = ids[:_SHARE].tobytes()
         return [
-            (_common(row.request.ids, ids), at)
+            (common_length(row.prompt, ids), at)
             for at, row in enumerate(self.rows)
             if len(ids) >= _SHARE and row.head == head
         ]
@@ -296,15 +323,31 @@ class Batch:
             self.rows[target] = self.rows[source]
 
     def _reserve(self, rows: int, length: int) -> None:
-        grown = self._cache.missing(rows, length)
-        if grown is None:
+        """Make room: with some to spare, else for just so much, else in the place of what is kept.
+
+        Raises MemoryError, and changes nothing that runs, where there is none.
+        """
+        wanted = self._cache.missing(rows, length)
+        if wanted is None:
             return
-        need = grown[0] * self._cache.bytes_for(grown[1])
+        try:
+            return self._grow(*wanted)
+        except MemoryError:
+            wanted = rows, max(length, self._cache.capacity)
+        try:
+            return self._grow(*wanted)
+        except MemoryError:
+            if not self.drop_kept():
+                raise
+        self._grow(*wanted)
+
+    def _grow(self, rows: int, length: int) -> None:
+        need = rows * self._cache.bytes_for(length)
         free = free_bytes(self._device)
         if free is not None and need > free:
-            self.drop_kept()
             raise MemoryError(f"{need >> 20} MiB are needed for the cache, {free >> 20} are free")
-        self._cache.grow(*grown)
+        with one_memory_error():
+            self._cache.grow(rows, length)
 
     def _keep(self, row: Row, at: int) -> None:
         context = row.request.context
@@ -317,7 +360,13 @@ class Batch:
         while self._kept_bytes + size > self._kept_limit:
             self._pop(next(iter(self._kept)))
         ids = np.concatenate([row.request.ids, np.array(row.sampled, np.int32)])[: row.held]
-        self._kept[context] = _Kept(ids, self._cache.take(at, row.held))
+        try:
+            with one_memory_error():
+                values = self._cache.take(at, row.held)
+        except MemoryError:  # keeping is a convenience: those who run need the room more
+            self.drop_kept()
+            return
+        self._kept[context] = _Kept(ids, values)
         self._kept_bytes += size
 
     def _pop(self, context: str | None) -> _Kept | None:
@@ -325,10 +374,3 @@ class Batch:
         if kept is not None:
             self._kept_bytes -= self._cache.bytes_for(len(kept.ids))
         return kept
-
-
-def _common(held: Ids, ids: Ids) -> int:
-    """How many tokens two contexts begin with in common."""
-    length = min(len(held), len(ids))
-    differ = np.flatnonzero(held[:length] != ids[:length])
-    return int(differ[0]) if len(differ) else length

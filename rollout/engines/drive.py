@@ -12,6 +12,7 @@ from ..ledger import Ids
 from .attention import KeyValues, Undrivable, register
 from .base import Request
 from .batch import Batch, Row
+from .memory import one_memory_error
 
 __all__ = ["Driven", "drive"]
 
@@ -64,6 +65,11 @@ def drive(model: nn.Module, max_context: int | None) -> Driven:
         raise ModelError(
             f"{config.model_type} models can't be run in this process ({error}): use a server"
         ) from error
+    except MemoryError as error:
+        raise ModelError(
+            f"there is no memory left on {device} to run the model in ({error}): take a smaller "
+            "model or dtype='bfloat16'"
+        ) from error
     return driven
 
 
@@ -100,9 +106,8 @@ def _compare(driven: Driven) -> None:
     rows = [Row(Request(ids, 1), None, 1) for ids in contexts]
     for counts in ((5, 2), (2, 5)):
         try:
-            logits = batch.forward(rows, np.array(counts), 0)
-        except torch.OutOfMemoryError:
-            raise
+            with one_memory_error():
+                logits = batch.forward(rows, np.array(counts), 0)
         except (TypeError, AttributeError, ValueError, RuntimeError) as error:
             if isinstance(error, Undrivable):
                 raise

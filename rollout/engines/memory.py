@@ -1,12 +1,31 @@
-"""How much memory a model may still take."""
+"""How much memory a model may still take, and one error for having none left."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["free_bytes"]
+__all__ = ["free_bytes", "one_memory_error"]
+
+_PHRASES = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@contextmanager
+def one_memory_error() -> Iterator[None]:
+    """Raise MemoryError for each of the ways in which torch says that there is no memory left."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        text = str(error).partition("\n")[0]
+        if not any(phrase in text.lower() for phrase in _PHRASES):
+            import torch
+
+            if not isinstance(error, torch.OutOfMemoryError):
+                raise
+        raise MemoryError(text) from error
 
 
 def free_bytes(device: "torch.device") -> int | None:

@@ -9,7 +9,7 @@ import numpy as np
 from ..ledger import Floats, Ids, Ledger, Source, Span
 from ..tokenizer import Tokenizer
 from ..trajectory import Episode, Finish, Turn
-from .base import Chunk, EngineError, Request
+from .base import Chunk, EngineError, Request, common_length
 from .stops import StopFinder
 
 __all__ = ["ReplayEngine"]
@@ -55,7 +55,7 @@ class ReplayEngine:
         for episode in episodes:
             for trajectory in episode.trajectories:
                 number = len(self._recorded)
-                self.name = trajectory.policy
+                self.name = trajectory.model
                 for at, ledger in enumerate(trajectory.ledgers):
                     turns = tuple(turn for turn in trajectory.turns if turn.ledger == at)
                     self._recorded.append(_Recorded(episode.id, number, ledger, turns))
@@ -122,8 +122,8 @@ class ReplayEngine:
         return None
 
     def _departure(self, ids: Ids) -> str:
-        nearest = max(self._recorded, key=lambda recorded: _common(recorded.ledger.ids, ids))
-        at = _common(nearest.ledger.ids, ids)
+        nearest = max(self._recorded, key=lambda recorded: common_length(recorded.ledger.ids, ids))
+        at = common_length(nearest.ledger.ids, ids)
         if at == len(ids) and at < len(nearest.ledger):
             writer = nearest.ledger.sources[at]
             return (
@@ -145,13 +145,6 @@ class ReplayEngine:
 
 def _floats(values: Floats | None, first: int, last: int) -> tuple[float, ...] | None:
     return None if values is None else tuple(values[first:last].tolist())
-
-
-def _common(a: Ids, b: Ids) -> int:
-    """The length of the longest common prefix."""
-    length = min(len(a), len(b))
-    differ = np.flatnonzero(a[:length] != b[:length])
-    return int(differ[0]) if len(differ) else length
 
 
 def _parts(ledger: Ledger, start: int, end: int) -> Iterator[tuple[Span, int, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..tokenizer import Tokenizer
 
-__all__ = ["StopFinder"]
+__all__ = ["StopFinder", "begins_stop"]
 
 
 class StopFinder:
@@ -47,3 +47,15 @@ class StopFinder:
             text = self._tail + text
         self._held = True
         return any(stop in text for stop in self._stops)
+
+
+def begins_stop(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> bool:
+    """Whether the text of the ids may end inside a stop string, or inside a character."""
+    if not stops:
+        return False
+    longest = max(map(len, stops))
+    # Tokens may be less than a character each; four bytes are the most that one takes.
+    tail = tokenizer.decode(ids[-4 * longest :])
+    if tail.endswith("\N{REPLACEMENT CHARACTER}"):
+        return True
+    return any(tail.endswith(stop[:n]) for stop in stops for n in range(1, len(stop)))

@@ -16,6 +16,7 @@ import torch
 from ..trajectory import Finish
 from .base import Chunk, EngineError
 from .batch import Batch, BrokenModel, Row
+from .memory import one_memory_error
 
 __all__ = ["Ticket", "Worker"]
 
@@ -46,6 +47,8 @@ class Worker:
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._waiting: deque[Ticket] = deque()
         self._running: dict[Row, Ticket] = {}
+        # Memory ran out: nobody is admitted until one of those who run has left.
+        self._full = False
         self._update: tuple[dict[str, torch.Tensor], Future[int]] | None = None
         self._handed_over = 0.0
         self._closing = False
@@ -131,35 +134,63 @@ class Worker:
 
     def _step(self) -> None:
         try:
-            if self._update is not None and not self._running:
+            if self._update is not None and not self._running and not self._begun():
                 update, self._update = self._update, None
                 if update[1].set_running_or_notify_cancel():  # who asked may have gone
                     self._load(*update)
-            if self._update is None:
-                self._admit()
+            self._admit()
             if self._running:
                 self._hand_over(self._batch.step())
         except BrokenModel as error:
             self._fail_running(str(error))
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            self._fail_running(
-                f"out of memory while sampling ({error}): lower max_batch or context_length"
-            )
+        except MemoryError as error:
+            self._make_room(error)
+
+    def _begun(self) -> bool:
+        """Whether the next one that waits has sampled already, and was pushed out."""
+        return bool(self._waiting and self._waiting[0].row.sampled)
 
     def _admit(self) -> None:
         later: list[Ticket] = []
         try:
-            while self._waiting and len(self._running) < self._max_batch:
+            while self._waiting and len(self._running) < self._max_batch and not self._full:
+                if self._update is not None and not self._begun():
+                    break  # the others start with the new weights
                 ticket = self._waiting.popleft()
                 if self._batch.better_later(ticket.row):
                     later.append(ticket)
                 else:
                     self._running[ticket.row] = ticket
-                    self._batch.admit(ticket.row)
-        finally:  # there may be no memory for one of them
+                    self._admit_one(ticket)
+        finally:  # whatever happens, nobody is forgotten
             self._waiting.extendleft(reversed(later))
+
+    def _admit_one(self, ticket: Ticket) -> None:
+        try:
+            self._batch.admit(ticket.row)
+        except MemoryError as error:
+            del self._running[ticket.row]
+            if self._running:
+                self._waiting.appendleft(ticket)
+                self._full = True
+            else:
+                self._tell([(ticket, _no_room(ticket, error))])
+
+    def _make_room(self, error: MemoryError) -> None:
+        """A step did not fit: do without what is kept, else without the row that came last, which
+        goes on when another has left. A row that is alone has failed.
+        """
+        if self._batch.drop_kept():
+            return
+        row, ticket = self._running.popitem()
+        if self._running:
+            self._batch.push_out(row)
+            self._waiting.appendleft(ticket)
+            self._full = True
+        else:
+            self._batch.clear()
+            self._full = False
+            self._tell([(ticket, _no_room(ticket, error))])
 
     def _hand_over(self, finished: list[Row]) -> None:
         now = time.monotonic()
@@ -169,16 +200,19 @@ class Worker:
             rows = [row for row in self._running if len(row.sampled) > row.told]
         tickets = [self._running[row] for row in rows]
         for row in finished:
-            self._batch.remove(row)
-            del self._running[row]
+            self._remove(row)
         self._tell((ticket, ticket.row.chunk()) for ticket in tickets)
 
     def _cancel(self, ticket: Ticket) -> None:
         if ticket in self._waiting:
             self._waiting.remove(ticket)
         elif ticket.row in self._running:
-            del self._running[ticket.row]
-            self._batch.remove(ticket.row)
+            self._remove(ticket.row)
+
+    def _remove(self, row: Row) -> None:
+        del self._running[row]
+        self._batch.remove(row)
+        self._full = False
 
     def _ask_update(self, state: dict[str, torch.Tensor], future: "Future[int]") -> None:
         if self._update is not None:
@@ -189,9 +223,14 @@ class Worker:
 
     def _load(self, state: dict[str, torch.Tensor], future: "Future[int]") -> None:
         try:
-            self._batch.load(state)
+            with one_memory_error():
+                self._batch.load(state)
         except ValueError as error:
             future.set_exception(error)
+        except BaseException as error:
+            future.set_exception(EngineError(f"the weights are half replaced: {error}"))
+            # Not for `_make_room`: no request may be served with such weights.
+            raise RuntimeError(f"replacing the weights failed half-way: {error}") from error
         else:
             future.set_result(self._batch.version)
 
@@ -199,6 +238,7 @@ class Worker:
         tickets = list(self._running.values())
         self._running.clear()
         self._batch.clear()
+        self._full = False
         self._tell((ticket, EngineError(message)) for ticket in tickets)
 
     def _tell(self, items: Iterable[tuple[Ticket, Item]]) -> None:
@@ -218,8 +258,8 @@ def _put(told: list[tuple[Ticket, Item]]) -> None:
         ticket.items.put_nowait(item)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        phrase in text for phrase in ("out of memory", "can't allocate memory", "not enough memory")
+def _no_room(ticket: Ticket, error: MemoryError) -> EngineError:
+    return EngineError(
+        f"out of memory for a context of {len(ticket.row.prompt)} tokens, with no other beside it "
+        f"({error}): take a smaller model, a lower max_context or dtype='bfloat16'"
     )

@@ -14,8 +14,8 @@ from ..tokenizer import Tokenizer
 from ..trajectory import CallRecord
 from .base import Format, Message
 from .hermes import tool_schema
-from .layout import Probe, Turn, keeps_thinking, tagged_result, takes_system, takes_tools
-from .template import ChatTemplate, Refused
+from .layout import Frame, TemplateLayouts, tagged_result, takes_tools
+from .template import Refused
 
 __all__ = ["Encoder"]
 
@@ -28,35 +28,46 @@ class Encoder:
     UsageError where it can't carry tool results and the format needs it to.
     """
 
-    def __init__(self, format: Format, tokenizer: Tokenizer, tools: Sequence[Tool]) -> None:
+    def __init__(
+        self,
+        format: Format,
+        tokenizer: Tokenizer,
+        tools: Sequence[Tool],
+        *,
+        layouts: TemplateLayouts | None = None,
+    ) -> None:
         self.format = format
         self.tokenizer = tokenizer
-        self.template = ChatTemplate(tokenizer)
-        self.takes_system = takes_system(self.template)
+        self._layouts = layouts or TemplateLayouts(tokenizer)
+        self.template = self._layouts.template
+        self.takes_system = self._layouts.takes_system
         schemas = [] if format.inline else [tool_schema(tool) for tool in tools]
         self.tells_tools = bool(schemas) and takes_tools(self.template, schemas)
         """Whether the template tells the model of the tools (else the system prompt does)."""
         self._schemas = schemas if self.tells_tools else []
         self._system = format.system(() if self.tells_tools else tools)
-        self._answer: Turn | None = None
-        opening = self._messages("?")
-        self.strips_thinking = not keeps_thinking(self.template, opening)
-        """Whether the template leaves earlier thoughts out once a later question has come."""
-        ends = [tokenizer.token(id) for id in sorted(tokenizer.eos_ids)]
-        probe = Probe(self.template, opening, ends, self._schemas)
-        self._question = None if self.strips_thinking else probe.question_turn()
-        if not format.inline:
-            self._answer = probe.answer_turn()
-            if self._answer is None and tools:
-                raise UsageError(
-                    f"the chat template in {tokenizer.path} can't take tool results in the format "
-                    f"{format.name}; use one with tags, such as retool"
-                )
+        self._layout = self._layouts.find(
+            self._messages("?"), self._schemas, results=not format.inline
+        )
+        if not format.inline and self._layout.results is None and tools:
+            raise UsageError(
+                f"the chat template in {tokenizer.path} can't take tool results in the format "
+                f"{format.name}; use one with tags, such as retool"
+            )
+
+    def with_tools(self, tools: Sequence[Tool]) -> "Encoder":
+        """The same for other tools. What the template was asked once is not asked again."""
+        return Encoder(self.format, self.tokenizer, tools, layouts=self._layouts)
 
     @property
     def continues(self) -> bool:
         """Whether a later question goes into the same ledger."""
-        return self._question is not None
+        return self._layout.question is not None
+
+    @property
+    def strips_thinking(self) -> bool:
+        """Whether the template leaves earlier thoughts out once a later question has come."""
+        return self._layout.strips_thinking
 
     def prompt(self, question: str, history: Sequence[Message] = ()) -> list[Span]:
         """The spans (source PROMPT) that open a ledger: system, history, question, and whatever
@@ -88,41 +99,41 @@ class Encoder:
             notice = f"[{self.harmless(notice)}]\n" if notice else ""
             encode = self.tokenizer.encode_continuation
             return _spans((Source.TOOL, encode(text)), (Source.HOST, encode(notice)))
-        turn = self._answer
-        assert turn is not None, "checked when the encoder was made"
-        text = "" if ended else turn.end
+        frame = self._layout.results
+        assert frame is not None, "checked when the encoder was made"
+        text = "" if ended else frame.end
         for number, call in enumerate(harmless):
             name = self.tokenizer.harmless(call.tool)
-            text += turn.joint(name) if number else turn.opening(name)
-            text += turn.prepare(self.format.render([call]))
-        return self._turn_spans(text, turn, ended, notice)
+            text += frame.joint(name) if number else frame.opening(name)
+            text += frame.prepare(self.format.render([call]))
+        return self._result_spans(text, frame, ended, notice)
 
     def follow_up(self, question: str, *, ended: bool) -> list[Span] | None:
         """The spans (PROMPT) of a later question in the same ledger; None where the template
         strips earlier thinking (or otherwise writes earlier messages anew), so that a new ledger
         has to be opened with the history.
         """
-        turn = self._question
-        if turn is None:
+        frame = self._layout.question
+        if frame is None:
             return None
-        asked = turn.prepare(self.tokenizer.harmless(question))
-        text = ("" if ended else turn.end) + turn.open + asked + turn.close
+        asked = frame.prepare(self.tokenizer.harmless(question))
+        text = ("" if ended else frame.end) + frame.open + asked + frame.close
         return _spans((Source.PROMPT, self._behind(text, ended)))
 
     def harmless(self, text: str) -> str:
         """Text as a tool's output may stand in a ledger of this format."""
         return self.tokenizer.harmless(text, self.format.control_tags)
 
-    def _turn_spans(self, text: str, turn: Turn, ended: bool, notice: str) -> list[Span]:
+    def _result_spans(self, text: str, frame: Frame, ended: bool, notice: str) -> list[Span]:
         """The notice goes inside the last message, on a line of its own."""
         if not notice:
-            return _spans((Source.TOOL, self._behind(text + turn.close, ended)))
-        told = turn.prepare(f"x\n[{self.harmless(notice)}]")[1:]
+            return _spans((Source.TOOL, self._behind(text + frame.close, ended)))
+        told = frame.prepare(f"x\n[{self.harmless(notice)}]")[1:]
         encode = self.tokenizer.encode_continuation
         return _spans(
             (Source.TOOL, self._behind(text, ended)),
             (Source.HOST, encode(told)),
-            (Source.TOOL, encode(turn.close)),
+            (Source.TOOL, encode(frame.close)),
         )
 
     def _behind(self, text: str, ended: bool) -> list[int]:
@@ -151,7 +162,8 @@ class Encoder:
             content = self.tokenizer.harmless(content, special_only=True)
         elif role == "tool":
             content = self.harmless(content)
-            if self._answer is not None and self._answer.role == "user":
+            frame = self._layout.results
+            if frame is not None and frame.role == "user":
                 role, content = "user", tagged_result(content)
         else:
             content = self.tokenizer.harmless(content)

@@ -13,7 +13,10 @@ from .scan import boxed
 __all__ = ["Hermes", "tool_schema"]
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_FORGED = re.compile(r"<tool_response>.*?(?:</tool_response>|(?=<tool_call>)|\Z)", re.DOTALL)
+_MARK = re.compile("<think>|<tool_response>|<tool_call>")
+_IN_THOUGHT = re.compile("<think>|</think>|<tool_call>")
+_RESPONSE_END = re.compile(r"</tool_response>|(?=<tool_call>)|\Z")
+_NOT_BLANK = re.compile(r"\S")
 _CLOSING = re.compile(r"\s*</tool_call>")
 # Models write line breaks into JSON strings as they are.
 _JSON = json.JSONDecoder(strict=False)
@@ -64,66 +67,99 @@ class Hermes:
 
     def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
         """Read one turn: its calls in order, or, where it has none, its answer."""
-        text = without_thinking(text)
-        plain, count = _FORGED.subn("\n", text)
-        calls, rest = _calls(plain, final=finish is Finish.EOS)
+        calls, rest, forged = _Reader(text).read(final=finish is Finish.EOS)
         answer = None
         if not calls:
             answer = boxed(rest)
             if not answer and finish in (Finish.EOS, Finish.STOP):
                 answer = rest.strip()
-        return Parsed(tuple(calls), answer or None, bool(count))
+        return Parsed(tuple(calls), answer or None, forged)
 
     def render(self, calls: Sequence[CallRecord]) -> str:
         """The outputs alone: what stands around them is the template's."""
         return "\n".join(call.output for call in calls)
 
 
-def without_thinking(text: str) -> str:
-    """What is said outside of thoughts.
+class _Reader:
+    """One turn's text, read from left to right.
 
-    A template may have opened the thought, so that only its end is in the text. A thought that is
-    never closed ends at the first call.
+    Where a call's JSON can be read it is skipped as a whole, so that no tag in its strings counts.
     """
-    head, end, tail = text.partition("</think>")
-    if end and "<think>" not in head:
-        text = tail
-    parts: list[str] = []
-    while True:
-        said, opened, text = text.partition("<think>")
-        parts.append(said)
-        if not opened:
-            return "\n".join(parts)
-        _, closed, tail = text.partition("</think>")
-        if not closed:
-            call = text.find(_OPEN)
-            tail = text[call:].replace("<think>", "") if call >= 0 else ""
-        text = tail
 
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._json: dict[int, tuple[object, int] | str] = {}
 
-def _calls(text: str, *, final: bool) -> tuple[list[Call], str]:
-    """All calls in the text, and the text without them."""
-    calls: list[Call] = []
-    rest: list[str] = []
-    position = 0
-    while (start := text.find(_OPEN, position)) >= 0:
-        rest.append(text[position:start])
-        start += len(_OPEN)
-        start += len(text[start:]) - len(text[start:].lstrip())
-        try:
-            value, position = _JSON.raw_decode(text, start)
-            calls.append(_call(value))
-            if closing := _CLOSING.match(text, position):
-                position = closing.end()
-        except (ValueError, RecursionError) as error:
-            ends = [end for tag in (_CLOSE, _OPEN) if (end := text.find(tag, start)) >= 0]
-            position = min(ends, default=len(text))
-            if text.startswith(_CLOSE, position):
-                position += len(_CLOSE)
-            if ends or final:  # else a limit broke it off: nobody was asked for anything
+    def read(self, *, final: bool) -> tuple[list[Call], str, bool]:
+        """The calls in order, the text outside of thoughts, calls and results, and whether the
+        policy wrote a result itself. `final`: nobody broke the turn off.
+
+        A template may have opened the first thought, so that only its end is in the text. A
+        thought that is never closed ends at the first call.
+        """
+        text, calls, rest = self._text, list[Call](), list[str]()
+        forged, thoughts_close = False, True
+        position = self._thought_end(0, opened=False) or 0
+        while mark := _MARK.search(text, position):
+            rest.append(text[position : mark.start()])
+            position = mark.end()
+            if mark[0] == _OPEN:
+                call, position = self._call(position, final=final)
+                calls += [call] if call is not None else []
+            elif mark[0] == "<tool_response>":
+                forged = True
+                end = _RESPONSE_END.search(text, position)
+                position = end.end() if end else len(text)
+            else:
+                after = self._thought_end(position, opened=True) if thoughts_close else None
+                if after is None:
+                    thoughts_close = False
+                    first_call = text.find(_OPEN, position)
+                    after = first_call if first_call >= 0 else len(text)
+                position = after
+        return calls, "\n".join([*rest, text[position:]]), forged
+
+    def _thought_end(self, position: int, *, opened: bool) -> int | None:
+        """Where a thought that `position` lies in has ended; None where it is never closed, or
+        where another is opened first and so it was none (unless it was `opened` by its tag).
+        """
+        while mark := _IN_THOUGHT.search(self._text, position):
+            position = mark.end()
+            if mark[0] == "</think>":
+                return position
+            if mark[0] == "<think>" and not opened:
+                return None
+            if mark[0] == _OPEN and isinstance(found := self._decode(position), tuple):
+                position = found[1]
+        return None
+
+    def _call(self, start: int, *, final: bool) -> tuple[Call | None, int]:
+        """The call whose opening tag ends at `start`, and where the text goes on behind it."""
+        text, found = self._text, self._decode(start)
+        if isinstance(found, tuple):
+            value, position = found
+            closing = _CLOSING.match(text, position)
+            return _call(value), closing.end() if closing else position
+        ends = [end for tag in (_CLOSE, _OPEN) if (end := text.find(tag, start)) >= 0]
+        position = min(ends, default=len(text))
+        if text.startswith(_CLOSE, position):
+            position += len(_CLOSE)
+        if not ends and not final:  # a limit broke it off: nobody was asked for anything
+            return None, position
+        return Call("", None, f"The tool call is not valid JSON: {found}."), position
+
+    def _decode(self, start: int) -> tuple[object, int] | str:
+        """The JSON behind `start` and where it ends, or why there is none."""
+        if start not in self._json:
+            try:
+                first = _NOT_BLANK.search(self._text, start)
+                self._json[start] = _JSON.raw_decode(
+                    self._text, first.start() if first else len(self._text)
+                )
+            except (ValueError, RecursionError) as error:
                 why = getattr(error, "msg", "nested too deeply or a number too long")
-                calls.append(Call("", None, f"The tool call is not valid JSON: {why}."))
-    return calls, "\n".join([*rest, text[position:]])
+                self._json[start] = str(why)
+        return self._json[start]
 
 
 def _call(value: object) -> Call:

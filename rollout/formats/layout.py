@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ..tokenizer import Tokenizer
 from .template import ChatTemplate, Refused
 
-__all__ = ["Probe", "Turn", "keeps_thinking", "tagged_result", "takes_system", "takes_tools"]
+__all__ = ["Frame", "Layout", "TemplateLayouts", "tagged_result", "takes_tools"]
 
 Dict: TypeAlias = dict[str, Any]
 Prepare: TypeAlias = Callable[[str], str]
@@ -23,7 +24,7 @@ GIVEN = ("Qzgiven", "Qzother", "Qzthird")
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Frame:
     """The text around one or several given messages that answer an assistant's.
 
     `end` closes the assistant's message ("" where the template writes nothing), then comes `open`,
@@ -61,8 +62,48 @@ _PREPARE: tuple[Prepare, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What the layouts of one template are looked for with.
+class Layout:
+    """How one kind of conversation is laid out by a template.
+
+    `question` is around a later question, None where earlier messages are then written anew;
+    `results` around tool results, None where nothing is sound or nobody asked.
+    """
+
+    strips_thinking: bool
+    question: Frame | None
+    results: Frame | None
+
+
+class TemplateLayouts:
+    """A tokenizer's chat template and what was found out about it, for encoders to share.
+
+    A layout depends on whether there is a system message and whether the template is given tools,
+    not on what they say: policies that differ in their tools alone find it here.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Raises TokenizerError where the chat template is broken."""
+        self.template = ChatTemplate(tokenizer)
+        self.takes_system = _takes_system(self.template)
+        self._ends = [tokenizer.token(id) for id in sorted(tokenizer.eos_ids)]
+        self._found: dict[tuple[int, bool, bool], Layout] = {}
+
+    def find(self, opening: Sequence[Dict], tools: Sequence[Dict], *, results: bool) -> Layout:
+        """The layout behind the messages `opening`, the last one the first question, with the
+        schemas `tools` given to the template; with `results`, of tool results too.
+        """
+        kind = (len(opening), bool(tools), results)
+        if kind not in self._found:
+            probe = _Probe(self.template, opening, self._ends, tools)
+            strips = not _keeps_thinking(self.template, opening)
+            question = None if strips else probe.question()
+            self._found[kind] = Layout(strips, question, probe.results() if results else None)
+        return self._found[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """What the frames of one template are looked for with.
 
     `opening` are the messages up to the first question, `ends` the texts of the end-of-sequence
     tokens, `tools` the schemas the template is given.
@@ -73,7 +114,7 @@ class Probe:
     ends: Sequence[str]
     tools: Sequence[Dict]
 
-    def answer_turn(self) -> Turn | None:
+    def results(self) -> Frame | None:
         """How tool results are laid out behind an assistant's message; None where nothing is sound.
 
         Tried in turn: messages of role tool behind the assistant's text; the same behind calls as
@@ -99,7 +140,7 @@ class Probe:
 
         return self._first([behind_text, behind_calls, as_user], (1, 2, 3))
 
-    def question_turn(self) -> Turn | None:
+    def question(self) -> Frame | None:
         """How a later question is laid out; None where earlier messages are then written anew."""
 
         def as_user(texts: Sequence[str]) -> list[Dict]:
@@ -107,11 +148,11 @@ class Probe:
 
         return self._first([as_user], (1,))
 
-    def _first(self, ways: Sequence[Way], counts: Sequence[int]) -> Turn | None:
-        turns = (self._turn(way, prepare, counts) for way in ways for prepare in _PREPARE)
-        return next((turn for turn in turns if turn is not None), None)
+    def _first(self, ways: Sequence[Way], counts: Sequence[int]) -> Frame | None:
+        frames = (self._frame(way, prepare, counts) for way in ways for prepare in _PREPARE)
+        return next((frame for frame in frames if frame is not None), None)
 
-    def _turn(self, way: Way, prepare: Prepare, counts: Sequence[int]) -> Turn | None:
+    def _frame(self, way: Way, prepare: Prepare, counts: Sequence[int]) -> Frame | None:
         """The layout for one way of writing the messages, if it holds for each of `counts`."""
         found: list[list[str]] = []
         for count in counts:
@@ -135,7 +176,7 @@ class Probe:
             return None  # results that name a call, which the format does not number
         if end is None and "tool_calls" in way([""])[0]:
             return None  # no telling where the calls end
-        return Turn(end or "", opened, between, close, prepare, way([""])[-1]["role"])
+        return Frame(end or "", opened, between, close, prepare, way([""])[-1]["role"])
 
 
 def tagged_result(text: str) -> str:
@@ -167,7 +208,7 @@ def _split(text: str, ends: Sequence[str]) -> tuple[str | None, str]:
     return text[: at + len(end)], text[at + len(end) :]
 
 
-def keeps_thinking(template: ChatTemplate, opening: Sequence[Dict]) -> bool:
+def _keeps_thinking(template: ChatTemplate, opening: Sequence[Dict]) -> bool:
     """Whether an earlier reply's thoughts still stand in the text once a new question has come."""
     reply = {"role": "assistant", "content": f"<think>\n{SAID}\n</think>\n\nYes."}
     try:
@@ -177,7 +218,7 @@ def keeps_thinking(template: ChatTemplate, opening: Sequence[Dict]) -> bool:
     return SAID in text
 
 
-def takes_system(template: ChatTemplate) -> bool:
+def _takes_system(template: ChatTemplate) -> bool:
     """Whether the template shows a system message."""
     messages = [{"role": "system", "content": SAID}, {"role": "user", "content": ASKED}]
     try:

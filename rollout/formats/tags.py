@@ -161,18 +161,19 @@ class ReexSql(Tagged):
     more_tags = ("think",)
 
     def system(self, tools: Sequence[Tool]) -> str:
-        """How to look around in the database and how to answer."""
+        """How to look around in the database, what is in it and how to answer."""
         answer = "End with one query that answers the question: <final_sql>SELECT ...</final_sql>"
         if not tools:
             return (
                 "Write an SQL query for the question. First reason between <think> and </think>. "
                 f"{answer}"
             )
+        told = "\n\n".join(tool.description for tool in tools)
         return (
             "Write an SQL query for the question. Reason between <think> and </think>. To look at "
             "the data or try a part of the query, write <intermediate_sql>SELECT "
             "...</intermediate_sql>: it is run, and its columns and first rows, or its error, come "
-            f"back between <result> and </result>. Then think on. {answer}"
+            f"back between <result> and </result>. Then think on. {answer}\n\n{told}"
         )
 
     def in_string(self, body: str) -> bool:

@@ -78,6 +78,21 @@ def test_a_ledger_holds_the_ids_of_the_conversation_rendered_as_a_whole(
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("format", ["hermes", "retool"])
+def test_an_encoder_for_other_tools_is_as_if_it_had_been_made_for_them(
+    template: str, format: str
+) -> None:
+    bare = Encoder(FORMATS[format], tokenizer("qwen", template), ())
+    made, shared = encoder("qwen", template, format), bare.with_tools(TOOLS)
+    assert shared.template is bare.template
+    assert shared.prompt("How many?") == made.prompt("How many?")
+    for ended in (True, False):
+        assert shared.results(records(), ended=ended) == made.results(records(), ended=ended)
+        assert shared.follow_up("And?", ended=ended) == made.follow_up("And?", ended=ended)
+    assert ids(bare.prompt("How many?")) != ids(shared.prompt("How many?"))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_template_serves_every_format(template: str, format: str) -> None:
     e = Encoder(FORMATS[format], tokenizer("qwen", template), sample_tools(format))

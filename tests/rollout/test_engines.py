@@ -138,7 +138,7 @@ def test_made_up_logprobs_fit_a_ledger(bytewise: Tokenizer) -> None:
 
 def episode(tokenizer: Tokenizer, id: str, *ledgers: list[str]) -> Episode:
     """Texts from prompt, policy, tool, policy, ... in turn; a new question for each ledger."""
-    trajectory = Trajectory(policy="recorded", format="retool")
+    trajectory = Trajectory(model="recorded", format="retool")
     random = np.random.default_rng(len(id))
     for number, texts in enumerate(ledgers):
         ledger = Ledger()

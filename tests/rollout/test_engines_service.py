@@ -188,12 +188,16 @@ def test_a_crash_fails_what_is_in_flight_and_hangs_nobody(
     asyncio.run(engine.aclose())
 
 
-def test_out_of_memory_fails_what_runs_and_the_engine_serves_on(qwen3: Path) -> None:
-    engine = broken_by(qwen3, Fault(torch.OutOfMemoryError("no room"), after=5, times=1))
-    errors = [one for one in asyncio.run(all_of(engine)) if isinstance(one, EngineError)]
-    assert len(errors) == 3
-    assert all("max_batch" in str(error) for error in errors)
-    assert len(ids_of(ask(engine, [1], 5, sampling=Sampling(seed=0)))) == 5
+def test_weights_that_fit_but_can_not_be_copied_stop_the_engine(
+    qwen3: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = TransformersEngine.load(qwen3, device="cpu")
+    state = dict(plain_model(qwen3).state_dict())
+    state["model.norm.weight"] = state["model.norm.weight"].to("meta")  # the shape, no numbers
+    with pytest.raises(EngineError, match="half replaced"):
+        asyncio.run(asyncio.wait_for(engine.update_weights(state), 20))
+    with pytest.raises(EngineError, match="half-way"):
+        ask(engine, [1], 5)
     asyncio.run(engine.aclose())
 
 

@@ -1,5 +1,7 @@
 """What each format reads in a turn: calls, answers, and all the ways to write them wrongly."""
 
+import json
+
 import pytest
 from pydantic import BaseModel, Field
 
@@ -297,6 +299,21 @@ def test_thoughts_hold_no_calls_unless_they_were_left_open() -> None:
     thought = f"<think>\nI could do {call('{}')}\n</think>\n"
     assert read("hermes", thought + "No.") == Parsed(answer="No.")
     assert read("hermes", f"<think>\nSo {call('{}')}").calls == (Call("python", {}),)
+
+
+@pytest.mark.parametrize("lead", ["", "I look. ", "<think>\nhm\n</think>\n", "hm\n</think>\n"])
+@pytest.mark.parametrize("tag", FORMATS["hermes"].control_tags)
+def test_a_tag_in_a_string_of_a_call_is_a_part_of_its_code(tag: str, lead: str) -> None:
+    code = f"print('{tag}')"
+    parsed = read("hermes", f"{lead}{call(json.dumps({'code': code}))}\n{call('{}')}")
+    assert parsed.calls == (Call("python", {"code": code}), Call("python", {}))
+    assert not parsed.forged
+
+
+def test_a_call_that_is_only_talked_about_does_not_hide_the_end_of_a_thought() -> None:
+    for opening in ("", "<think>\n"):
+        text = f"{opening}A <tool_call> may do. {call('{}')}\n</think>\nSeven."
+        assert read("hermes", text) == Parsed(answer="Seven.")
 
 
 def test_schemas_hold_what_a_model_needs() -> None:

@@ -88,9 +88,23 @@ def test_any_code_comes_out_of_its_tags_as_it_went_in(code: str) -> None:
         assert call.arguments == {"code": code if name == "hermes" else expected}
 
 
-def _json_call(code: str) -> str:
+def _json_call(code: str, *, ascii_only: bool = False) -> str:
     call = {"name": "python", "arguments": {"code": code}}
-    return f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
+    return f"<tool_call>\n{json.dumps(call, ensure_ascii=ascii_only)}\n</tool_call>"
+
+
+@given(
+    st.lists(texts, min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from(["", "<think>7</think>"]),
+)
+def test_any_code_with_any_tags_comes_out_of_json_as_it_went_in(
+    codes: list[str], ascii_only: bool, lead: str
+) -> None:
+    said = lead + " then ".join(_json_call(code, ascii_only=ascii_only) for code in codes)
+    parsed = FORMATS["hermes"].parse(said, Finish.EOS, ())
+    assert [call.arguments for call in parsed.calls] == [{"code": code} for code in codes]
+    assert not parsed.forged
 
 
 @given(formats, st.integers(min_value=0))

@@ -49,7 +49,7 @@ def check(path: Path, ledger: Ledger) -> None:
 def test_nano_in_conversations_with_tool_turns(format: str, sampling: Sampling) -> None:
     async def go() -> list[Trajectory]:
         engine = TransformersEngine.load(nano.path(), device="cpu")
-        policy = Policy(engine, FORMATS[format], [PythonTool(kernels=3)], sampling=sampling)
+        policy = Policy(engine, FORMATS[format], [PythonTool(sessions=3)], sampling=sampling)
 
         async def talk(number: int) -> Trajectory:
             async with Rollout(policy, name=str(number), seed=number) as rollout:

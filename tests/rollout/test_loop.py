@@ -1,22 +1,27 @@
 """The loop, driven by a script and real tools: what ends a trajectory, and what stands in it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 from doubles import NANO, Echo, answer, code
 
+from interlace.rollout import loop
+from interlace.rollout.cut import cut
 from interlace.rollout.engines.base import Chunk, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.events import CallFinished, Event, Finished, PolicyText
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.ledger import Source
 from interlace.rollout.limits import Limits
-from interlace.rollout.loop import Rollout, cut
+from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Finish, StopReason, Trajectory
-from interlace.tools import ErrorKind, Tool
+from interlace.tools import ErrorKind, Tool, ToolSession
 
 
 def policy(
@@ -28,6 +33,11 @@ def policy(
 ) -> Policy:
     engine = ScriptedEngine(Tokenizer.load(NANO), script, delay=delay)
     return Policy(engine, FORMATS["retool"], [tool or Echo()], limits=limits)
+
+
+def json_call(body: str) -> str:
+    call = json.dumps({"name": "python", "arguments": {"code": body}})
+    return f"<tool_call>\n{call}\n</tool_call>"
 
 
 def roll(policy: Policy, question: str = "q", events: list[Event] | None = None) -> Trajectory:
@@ -154,6 +164,64 @@ def test_a_last_turn_is_announced_and_its_calls_are_recorded_as_refused() -> Non
     assert [call.error for call in t.calls] == [None, ErrorKind.REFUSED]
 
 
+@pytest.mark.parametrize("format", ["retool", "hermes"])
+@pytest.mark.parametrize("digits", [10, 100, 300, 400])  # each digit is a token
+def test_the_tokens_that_are_told_are_those_that_are_left(format: str, digits: int) -> None:
+    called = code("count 60") if format == "retool" else json_call("count 60")
+    engine = ScriptedEngine(Tokenizer.load(NANO), ["1" * digits + called, "It is \\boxed{1}."])
+    p = Policy(engine, FORMATS[format], [Echo()], limits=Limits(response_tokens=500))
+    t = roll(p)
+    left = 500 - (t.turns[1].start - t.ledger.prompt_length)
+    told = re.findall(r"(\d+) tokens left", text(p, t, Source.HOST))
+    assert told == ([str(left)] if left < 500 // 8 else [])
+    assert len(told) == (digits > 200)
+
+
+def test_a_turn_that_is_broken_off_is_told_nothing_of_limits() -> None:
+    p = policy([code("hang"), answer("2")], limits=Limits(turns=2, calls=1, seconds=0.3))
+
+    async def go() -> Trajectory:
+        async with Rollout(p, name="t") as rollout:
+            await rollout.ask("first?")
+            return await rollout.ask("second?")
+
+    t = asyncio.run(go())
+    assert t.answer == "2"
+    assert text(p, t, Source.HOST) == ""
+
+
+def test_a_session_that_starts_slowly_is_waited_for_as_long_as_the_question_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(Echo):
+        @asynccontextmanager
+        async def session(self) -> AsyncIterator[ToolSession]:
+            await asyncio.sleep(self.start)
+            async with super().session() as session:
+                yield session
+
+        def __init__(self, start: float) -> None:
+            super().__init__()
+            self.start = start
+
+    monkeypatch.setattr(loop, "GRACE_SECONDS", 0.05)
+    script = [code("say 1"), answer("1")]
+    limits = Limits(call_seconds=0.05, seconds=30)
+    assert roll(policy(script, tool=Slow(0.3), limits=limits)).answer == "1"
+    limits = Limits(call_seconds=0.05, seconds=0.3)
+    assert roll(policy(script, tool=Slow(3600), limits=limits)).stop is StopReason.TIMEOUT
+
+
+def test_tags_in_the_strings_of_a_json_call_are_no_tags() -> None:
+    tool = Echo()
+    body = "say " + " ".join(FORMATS["hermes"].control_tags)
+    engine = ScriptedEngine(Tokenizer.load(NANO), [json_call(body), "It is \\boxed{1}."])
+    t = roll(Policy(engine, FORMATS["hermes"], [tool]))
+    assert tool.codes == [body]
+    assert (len(t.turns), t.answer) == (2, "1")
+    assert not t.turns[0].forged
+
+
 def test_long_output_keeps_head_and_tail_and_room_for_the_answer() -> None:
     p = policy([code("count 5000"), answer("1")], limits=Limits(tool_output_tokens=64))
     t = roll(p)
@@ -251,8 +319,9 @@ def test_an_engine_that_breaks_off_is_our_failure_and_not_an_end() -> None:
 
 
 def test_several_long_results_of_one_turn_leave_room_for_the_answer() -> None:
-    call = '<tool_call>\n{"name": "python", "arguments": {"code": "count 900"}}\n</tool_call>'
-    engine = ScriptedEngine(Tokenizer.load(NANO), [f"{call}\n" * 6, "It is \\boxed{1}."])
+    engine = ScriptedEngine(
+        Tokenizer.load(NANO), [f"{json_call('count 900')}\n" * 6, "It is \\boxed{1}."]
+    )
     limits = Limits(response_tokens=2000)
     p = Policy(engine, FORMATS["hermes"], [Echo()], limits=limits)
     t = roll(p)

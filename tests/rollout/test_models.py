@@ -30,7 +30,7 @@ def test_names_folders_and_what_is_neither(tmp_path: Path, monkeypatch: pytest.M
         "gpt-nano": "unknown model 'gpt-nano': name a folder, .* nano, smollm2",
         f"{tmp_path}/nowhere": "there is no folder",
         str(file): "is a file",
-        "https://server/v1": "servers come with a later version",
+        "https://server/v1": "needs the files of a model",
         "nobody/nothing": "not on this machine and can't be fetched",
     }.items():
         with pytest.raises(ModelError, match=says):

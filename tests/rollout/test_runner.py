@@ -1,6 +1,7 @@
 """Many at once: groups, faults that stay where they are, and cancelling."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
-from interlace.tools import ToolSession
+from interlace.tools import SqlTool, ToolSession
 
 
 def runner(concurrency: int = 16, delay: float = 0.0) -> tuple[Runner, Echo]:
@@ -72,6 +73,38 @@ def test_a_tool_that_can_not_be_closed_stays_in_its_own_episode() -> None:
     assert all("can't close" in str(e.error) for e in episodes)
 
 
+def test_each_task_may_bring_its_own_database() -> None:
+    """One policy; the prompt shows the task's own tables, and queries run on its own rows."""
+    tokenizer = Tokenizer.load(NANO)
+
+    def script(request: Request) -> Reply:
+        context = tokenizer.decode(request.ids)
+        if result := re.search(r"name\n(.*)\n\(1 row\)", context):
+            return f"It is \\boxed{{{result[1]}}}."
+        (table,) = re.findall(r"(city|singer) \(1 row\)", context)
+        call = {"name": "sql", "arguments": {"query": f"select name from {table}"}}
+        return f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
+
+    made: list[str] = []
+    rows = {"city": [{"name": "Oslo"}], "singer": [{"name": "Kari"}]}
+
+    def tools_for(task: Task) -> list[SqlTool]:
+        made.append(task.id)
+        return [SqlTool.memory({task.id: rows[task.id]})]
+
+    policy = Policy(ScriptedEngine(tokenizer, script), FORMATS["hermes"])
+    run = Runner(policy, tools_for=tools_for)
+    tasks = [Task("city", "Which city?"), Task("singer", "Which singer?"), Task("lost", "Which?")]
+    episodes = collect(run, tasks, n=3)
+    answers = {e.id: e.answer for e in episodes if e.answer is not None}
+    assert answers == {f"{id}/{n}": rows[id][0]["name"] for id in rows for n in range(3)}
+    assert sorted(made[:2]) == ["city", "singer"]  # once for all attempts that could use them
+    failed = [e for e in episodes if e.task.id == "lost"]
+    assert [(e.stop, e.error) for e in failed] == [
+        (StopReason.INFRASTRUCTURE, "KeyError: 'lost'")
+    ] * 3
+
+
 def test_groups_come_whole_and_in_order() -> None:
     run, _ = runner(concurrency=3)
 
@@ -91,6 +124,37 @@ def test_what_is_done_is_skipped_and_seeds_do_not_depend_on_what_is_skipped() ->
     everything = {e.id: e.seed for e in collect(run, tasks, n=2, seed=7)}
     rest = {e.id: e.seed for e in collect(run, tasks, n=2, seed=7, skip={"0/0", "2/1"})}
     assert rest == {id: seed for id, seed in everything.items() if id not in {"0/0", "2/1"}}
+
+
+def test_an_attempt_has_the_same_seed_wherever_its_task_stands() -> None:
+    run, _ = runner()
+    tasks = [task(str(i)) for i in range(4)]
+    seeds = {e.id: e.seed for e in collect(run, tasks, n=2, seed=7)}
+    assert len(set(seeds.values())) == 8
+    reordered = [task("new"), *reversed(tasks)]
+    again = {e.id: e.seed for e in collect(run, reordered, n=3, seed=7)}
+    assert again.items() > seeds.items()
+    other = {e.id: e.seed for e in collect(run, tasks, n=2, seed=8)}
+    assert not set(other.values()) & set(seeds.values())
+    assert seeds["0/0"] == 26622346638683  # in every version
+
+
+def test_an_episode_tells_what_it_was_made_with() -> None:
+    run, _ = runner()
+    (one,) = collect(run, [task("fine")], seed=7)
+    told = one.settings
+    assert (told["model"], told["format"], told["n"], told["seed"]) == ("scripted", "retool", 1, 7)
+    assert told["sampling"] == {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    assert told["limits"]["tool_output_tokens"] == 512
+
+    class Described(Echo):
+        description = "Runs Python code, slowly."
+
+    run.policy = run.policy.with_tools([Described()])
+    (other,) = collect(run, [task("fine")], seed=7)
+    assert other.settings["tools"].keys() == told["tools"].keys() == {"python"}
+    assert other.settings["tools"] != told["tools"]
+    assert {**other.settings, "tools": None} == {**told, "tools": None}
 
 
 def test_tasks_are_read_only_as_far_as_there_is_room() -> None:

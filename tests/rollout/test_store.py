@@ -1,5 +1,6 @@
 """The episode log: what was appended is there, whatever became of the writer."""
 
+import json
 import math
 import os
 import signal
@@ -48,7 +49,7 @@ def episode(id: str = "t/0", text: str = "42", seconds: float = 0.5) -> Episode:
     return Episode(id, task, "t", 0, [trajectory], {"answer": 1.0}, seed=3, seconds=seconds)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(), seconds=st.floats(0, 1e6))
 def test_what_is_read_is_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, text: str, seconds: float
@@ -128,6 +129,53 @@ def test_a_corrupt_file_is_one_clear_sentence(tmp_path: Path, line: bytes, says:
     with pytest.raises(DataError, match=says) as caught:
         list(read_episodes(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"ledger": 1}, "turn 0 points to ledger 1 of 1"),
+        ({"ledger": -1}, "turn 0 points to ledger -1 of 1"),
+        ({"start": -3}, "turn 0 points to tokens -3 to 5 of 7"),
+        ({"start": 6}, "turn 0 points to tokens 6 to 5 of 7"),
+        ({"stop": 8}, "turn 0 points to tokens 3 to 8 of 7"),
+        ({"stop": 6}, "turn 0 points to tokens that the policy did not write"),
+    ],
+)
+def test_a_turn_that_points_nowhere_is_refused(
+    tmp_path: Path, change: dict[str, int], says: str
+) -> None:
+    path = tmp_path / "t.jsonl"
+    with EpisodeLog(path) as log:
+        log.append(episode("a"))
+        log.append(episode("b"))
+    first, second = path.read_text().splitlines()
+    record = json.loads(second)
+    record["trajectories"][0]["turns"][0] |= change
+    path.write_text(f"{first}\n{json.dumps(record)}\n")
+    episodes = read_episodes(path)
+    assert next(episodes).id == "a"
+    with pytest.raises(DataError, match=f"line 2 is not an episode: .*{says}"):
+        next(episodes)
+
+
+def test_records_of_the_first_version_are_read_and_written_as_of_this_one(tmp_path: Path) -> None:
+    """Version 1 called the model's name `policy`, and did not say what an episode was made with."""
+    path = tmp_path / "t.jsonl"
+    with EpisodeLog(path) as log:
+        log.append(episode())
+    record = json.loads(path.read_text())
+    (trajectory,) = record["trajectories"]
+    trajectory["policy"] = trajectory.pop("model")
+    del record["settings"]
+    record["schema_version"] = 1
+    path.write_text(json.dumps(record) + "\n")
+    (read,) = read_episodes(path)
+    assert read == episode()
+    with EpisodeLog(tmp_path / "again.jsonl") as log:
+        log.append(read)
+    again = json.loads((tmp_path / "again.jsonl").read_text())
+    assert (again["schema_version"], again["trajectories"][0]["model"]) == (2, "nano")
 
 
 @pytest.mark.parametrize("content", [b"notes without an end", b"one\ntwo", b'{"a": 1}\n'])

@@ -152,6 +152,18 @@ def test_no_tokenizer_is_told_apart_from_no_folder(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize("left", [[], ["vocab.json"], ["merges.txt"]])
+def test_a_lost_tokenizer_is_never_taken_for_another(tmp_path: Path, left: list[str]) -> None:
+    """transformers would make an empty Qwen2 tokenizer of these without a word."""
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    for name in left:
+        (tmp_path / name).write_text('{"a": 0, "b": 1}' if name == "vocab.json" else "#version\n")
+    with pytest.raises(TokenizerError, match="fetch it again"):
+        Tokenizer.load(tmp_path)
+
+
 def test_ends_that_are_no_ids_are_refused(tmp_path: Path) -> None:
     folder = broken(tmp_path, "generation_config.json", '{"eos_token_id": "<|im_end|>"}')
     with pytest.raises(TokenizerError, match="no token id"):

@@ -1,0 +1,40 @@
+"""The tokens of one request, until they become a span."""
+
+from .engines.base import Chunk
+from .ledger import Span
+
+__all__ = ["Sampled"]
+
+
+class Sampled:
+    """Collects what an engine streams."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self._logprobs: list[float] = []
+        self._raw: list[float] = []
+        self._version = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in the next tokens."""
+        self.ids += chunk.ids
+        self._logprobs += chunk.logprobs or ()
+        self._raw += chunk.raw_logprobs or ()
+        self._version = chunk.version
+
+    @property
+    def exact(self) -> bool:
+        """Whether these ids were sampled as such, each with its log-probability."""
+        return len(self._logprobs) == len(self.ids)
+
+    def span(self) -> Span:
+        """The tokens as the policy's; ids that were not sampled as such can't be trained on."""
+        if not self.exact:
+            return Span.policy(self.ids, version=self._version, weight=0.0)
+        differ = len(self._raw) == len(self.ids) and self._raw != self._logprobs
+        return Span.policy(
+            self.ids,
+            logprobs=self._logprobs,
+            raw_logprobs=self._raw if differ else None,
+            version=self._version,
+        )

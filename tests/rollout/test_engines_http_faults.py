@@ -1,0 +1,186 @@
+"""A server that fails: patience where it helps, one sentence where it does not, and no key told.
+
+Every server here is a real one on this machine.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from doubles import Echo
+from servers import Asked, Served, delta, serving
+
+from interlace.rollout.engines import Chunk, EngineError, HttpEngine, Request
+from interlace.rollout.formats import FORMATS
+from interlace.rollout.limits import Limits
+from interlace.rollout.loop import Rollout
+from interlace.rollout.policy import Policy
+from interlace.rollout.store import EpisodeLog
+from interlace.rollout.task import Task
+from interlace.rollout.trajectory import Episode, StopReason, Trajectory
+
+SECRET = "sk-do-not-tell"
+QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("INTERLACE_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+
+
+async def roll_out(engine: HttpEngine, limits: Limits | None = None) -> Trajectory:
+    policy = Policy(engine, FORMATS["hermes"], [Echo()], limits=limits)
+    async with Rollout(policy, name="a", seed=3) as rollout:
+        return await rollout.ask(QUESTION)
+
+
+async def take(engine: HttpEngine, request: Request) -> list[Chunk]:
+    async with aclosing(engine.generate(request)) as chunks:
+        return [chunk async for chunk in chunks]
+
+
+class Faulty:
+    """A text server that answers `faults` first, one a request, and is well from then on."""
+
+    def __init__(self, *faults: Any) -> None:
+        self.faults = list(faults)
+        self.dripped, self.told = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, asked: Asked) -> None:
+        if asked.path == "/v1/models":
+            return await asked.json({"data": [{"id": "big"}]})
+        fault = self.faults.pop(0) if self.faults else "well"
+        if isinstance(fault, int):
+            body = {"error": {"message": f"no: {asked.headers.get('authorization', '')}"}}
+            await asked.json(body, fault, retry_after="0")
+        elif fault == "html":
+            await asked.raw(b"<html>proxy</html>", "text/html")
+        elif fault == "not json":
+            await asked.events([delta("A"), "data: {oops\n\n"])
+        elif fault == "drip":
+            await asked.events(self._drip(asked))
+        elif fault == "error event":
+            await asked.events([delta("A"), {"error": {"message": "out of memory"}}])
+        else:
+            text = [delta("It is \\boxed{17}."), delta(None, "stop")]
+            await asked.events(text[: 1 if fault == "cut" else 2], cut=fault == "cut")
+
+    async def _drip(self, asked: Asked) -> AsyncIterator[dict[str, Any]]:
+        for drop in range(10**6):
+            if asked.gone:
+                break
+            yield delta("a ")
+            await asyncio.sleep(0.01)
+            if drop == 20:
+                self.dripped.set()
+        self.told.set()
+
+
+async def ask(faulty: Faulty, limits: Limits | None = None) -> tuple[Trajectory, Served]:
+    async with serving(faulty) as server:
+        engine = await HttpEngine.connect(server.url, pause=0.001, tries=5)
+        trajectory = await roll_out(engine, limits)
+        await engine.aclose()
+        return trajectory, server
+
+
+@pytest.mark.parametrize("faults", [[429] * 4, [500], [503, 429, 502]])
+def test_what_passes_is_waited_for(faults: list[int]) -> None:
+    trajectory, server = asyncio.run(ask(Faulty(*faults)))
+    assert trajectory.answer == "17"
+    assert len(server.at("/v1/chat/completions")) == len(faults) + 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "requests", "says"),
+    [
+        (429, 5, "failed 5 times"),
+        (400, 1, "refused the request"),
+        (401, 1, "refused the key"),
+        (404, 1, "refused the request"),
+        ("not json", 1, "not JSON"),
+        ("html", 1, "not JSON"),
+        ("cut", 1, "broke off"),
+        ("error event", 1, "out of memory"),
+    ],
+)
+def test_what_does_not_pass_ends_the_trajectory_with_one_sentence(
+    fault: Any, requests: int, says: str
+) -> None:
+    trajectory, server = asyncio.run(ask(Faulty(*[fault] * 9)))
+    assert trajectory.stop is StopReason.INFRASTRUCTURE
+    assert says in trajectory.details["error"]
+    assert len(server.at("/v1/chat/completions")) == requests
+
+
+def test_whoever_is_cancelled_keeps_what_came_and_the_server_is_told() -> None:
+    faulty = Faulty("drip")
+
+    async def go() -> Trajectory:
+        async with serving(faulty) as server:
+            engine = await HttpEngine.connect(server.url)
+            policy = Policy(engine, FORMATS["hermes"], [Echo()])
+            async with Rollout(policy, name="a") as rollout:
+                asking = asyncio.create_task(rollout.ask(QUESTION))
+                await faulty.dripped.wait()
+                asking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+                await faulty.told.wait()  # before the engine is closed
+            await engine.aclose()
+            return rollout.trajectory
+
+    trajectory = asyncio.run(go())
+    assert trajectory.stop is StopReason.CANCELLED
+    assert trajectory.sampled_tokens > 0
+
+
+def test_a_silent_server_is_given_up_after_its_patience() -> None:
+    async def handler(asked: Asked) -> None:
+        if asked.path == "/v1/models":
+            return await asked.json({"data": [{"id": "big"}]})
+        await asyncio.sleep(3600)
+
+    async def go() -> None:
+        async with serving(handler) as server:
+            engine = await HttpEngine.connect(server.url, patience=0.1, tries=2, pause=0.001)
+            ids = np.array(engine.tokenizer.encode("<|im_start|>user\nHi<|im_end|>\n"), np.int32)
+            with pytest.raises(EngineError, match="ReadTimeout"):
+                await take(engine, Request(ids, 10))
+            assert len(server.at("/v1/chat/completions")) == 2
+            await engine.aclose()
+
+    asyncio.run(go())
+
+
+def test_a_key_is_sent_and_told_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in errors (a server may repeat it), records or logs; OpenAI's only goes to OpenAI."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another")
+    caplog.set_level(logging.DEBUG)
+
+    async def go() -> tuple[Trajectory, Served]:
+        async with serving(Faulty(400)) as server:
+            engine = await HttpEngine.connect(server.url)
+            ended = await roll_out(engine)
+            await engine.aclose()
+            return ended, server
+
+    _, server = asyncio.run(go())
+    assert all("authorization" not in asked.headers for asked in server.asked)
+    monkeypatch.setenv("INTERLACE_API_KEY", SECRET)
+    trajectory, server = asyncio.run(go())
+    assert all(asked.headers["authorization"] == f"bearer {SECRET}" for asked in server.asked)
+    assert "***" in trajectory.details["error"]
+    with EpisodeLog(tmp_path / "log.jsonl") as log:
+        log.append(Episode("a", Task("a", QUESTION), "a", 0, [trajectory]))
+    for place in (trajectory.details["error"], (tmp_path / "log.jsonl").read_text(), caplog.text):
+        assert SECRET not in place

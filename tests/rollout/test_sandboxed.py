@@ -1,0 +1,77 @@
+"""Trajectories over the real Python tool: its walls are recorded, its start is waited for."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from doubles import NANO, Echo, answer, code
+
+from interlace.rollout import loop
+from interlace.rollout.engines.base import Request
+from interlace.rollout.engines.scripted import Reply, ScriptedEngine
+from interlace.rollout.formats import FORMATS
+from interlace.rollout.limits import Limits
+from interlace.rollout.policy import Policy
+from interlace.rollout.runner import Runner
+from interlace.rollout.task import Task
+from interlace.rollout.tokenizer import Tokenizer
+from interlace.rollout.trajectory import Episode, StopReason
+from interlace.tools import PythonTool, StartedSession, Tool, ToolSession
+
+
+def roll(tool: Tool, questions: list[str], limits: Limits) -> list[Episode]:
+    """A policy that runs what the question says and answers with the output."""
+    tokenizer = Tokenizer.load(NANO)
+
+    def script(request: Request) -> Reply:
+        context = tokenizer.decode(request.ids).split("run:")[-1]
+        output = re.search(r"<interpreter>\n(.*)\n</interpreter>", context)
+        return answer(output[1]) if output else code(context.split("`")[1])
+
+    policy = Policy(ScriptedEngine(tokenizer, script), FORMATS["retool"], [tool], limits=limits)
+    tasks = [Task(str(n), f"run: `{question}`") for n, question in enumerate(questions)]
+
+    async def go() -> list[Episode]:
+        return [episode async for episode in Runner(policy, concurrency=64).run(tasks)]
+
+    return sorted(asyncio.run(go()), key=lambda episode: int(episode.id.split("/")[0]))
+
+
+def test_more_trajectories_than_sessions_wait_their_turn_and_record_their_walls() -> None:
+    tool = PythonTool(sessions=2)
+    episodes = roll(tool, [f"{n} * 2" for n in range(64)], Limits(seconds=500))
+    assert [episode.answer for episode in episodes] == [str(2 * n) for n in range(64)]
+    tiers = {episode.trajectory.details["tools"]["python"]["isolation"] for episode in episodes}
+    assert len(tiers) == 1 and tiers <= {"full", "confined"}
+    assert tool.counts.waits > 0
+
+
+class Slow(Echo):
+    """A tool whose sessions take a while to start, and to start anew before the second call."""
+
+    starts = 0
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[ToolSession]:
+        async with super().session():
+            yield self
+
+    async def ready(self) -> None:
+        self.starts += 1
+        await asyncio.sleep(0.3)
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        return {"starts": self.starts}
+
+
+def test_a_start_counts_against_the_question_and_against_no_call(monkeypatch: Any) -> None:
+    monkeypatch.setattr(loop, "GRACE_SECONDS", 0.1)
+    assert isinstance(Slow(), StartedSession)
+    (patient,) = roll(Slow(), ["say 7"], Limits(call_seconds=0.1))
+    assert (patient.stop, patient.answer) == (StopReason.ANSWERED, "7")
+    assert patient.trajectory.details["tools"] == {"python": {"starts": 1}}
+    (hurried,) = roll(Slow(), ["say 7"], Limits(call_seconds=0.1, seconds=0.2))
+    assert hurried.stop is StopReason.TIMEOUT

@@ -1,0 +1,147 @@
+"""Several attempts, one answer: what is chosen, what is recorded, and what is passed on."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import cycle
+
+import pytest
+from doubles import NANO, Echo, answer
+
+from interlace.agent import Agent
+from interlace.rollout.engines.base import EngineError, Request
+from interlace.rollout.engines.scripted import Reply, ScriptedEngine
+from interlace.rollout.formats import FORMATS
+from interlace.rollout.policy import Policy
+from interlace.rollout.runner import Runner
+from interlace.rollout.strategies import Strategy, best_of, find_strategy, think_twice, vote
+from interlace.rollout.task import Task
+from interlace.rollout.tokenizer import Tokenizer
+from interlace.rollout.trajectory import Episode, StopReason
+from interlace.tools.errors import UsageError
+
+TOKENIZER = Tokenizer.load(NANO)
+
+
+def decide(strategy: Strategy, say: Callable[[str], Reply]) -> Episode:
+    """One episode; `say` is asked with the question of each attempt."""
+
+    def script(request: Request) -> Reply:
+        text = TOKENIZER.decode(request.ids)
+        return say(text.split("<|im_start|>user\n")[-1].split("<|im_end|>")[0])
+
+    policy = Policy(ScriptedEngine(TOKENIZER, script), FORMATS["retool"], [Echo()])
+    runner = Runner(policy, strategy=strategy, concurrency=4)
+
+    async def go() -> list[Episode]:
+        return [episode async for episode in runner.run([Task("a", "What?")], seed=5)]
+
+    (episode,) = asyncio.run(go())
+    return episode
+
+
+def answers(*texts: str) -> Callable[[str], Reply]:
+    given = cycle(texts)
+    return lambda question: answer(next(given))
+
+
+def test_a_vote_is_won_by_the_most_frequent_answer_however_it_is_written() -> None:
+    episode = decide(find_strategy("vote@5"), answers("7", "1,200", "7", "1200.0", "$1200"))
+    assert (episode.id, episode.answer) == ("a/0", "1,200")  # as the first of its camp wrote it
+    assert episode.trajectory.details["strategy"] == {
+        "name": "vote",
+        "votes": {"7": 2, "1,200": 3},
+    }
+    assert len(episode.trajectories) == 5  # every token that it cost is in the record
+    given = Counter(each.answer for each in episode.trajectories)
+    assert given == {"7": 2, "1,200": 1, "1200.0": 1, "$1200": 1}
+
+
+def test_a_tie_goes_to_the_earliest_and_silence_has_no_vote() -> None:
+    said = iter(["no idea", answer("3"), answer("4"), "none"])
+    episode = decide(find_strategy("vote@4"), lambda question: str(next(said)))
+    assert episode.answer == "3"
+
+
+def test_without_any_answer_an_attempt_that_the_model_ended_counts() -> None:
+    said: Iterator[Reply] = iter([EngineError("gone"), "I give up."])
+    episode = decide(find_strategy("vote@2"), lambda question: next(said))
+    assert (episode.stop, episode.answer) == (StopReason.ENDED, None)
+    episode = decide(find_strategy("vote@2"), lambda question: EngineError("gone"))
+    assert (episode.stop, episode.error) == (StopReason.INFRASTRUCTURE, "gone")
+
+
+def test_the_best_is_what_scores_highest() -> None:
+    async def score(episode: Episode) -> float:
+        return -abs(int(episode.answer or 0) - 40)
+
+    async def nearest(ask: object, task: Task) -> object:
+        return await best_of(ask, task, 3, score=score)  # type: ignore[arg-type]
+
+    assert decide(nearest, answers("1", "39", "90")).answer == "39"  # type: ignore[arg-type]
+
+
+def test_without_a_score_the_model_judges_its_answers() -> None:
+    given = cycle(["5", "6", "7"])
+
+    def say(question: str) -> Reply:
+        if found := re.search(r"Proposed answer: (\d)", question):
+            assert question.startswith("Question: What?")
+            return answer({"5": "2", "6": "9", "7": "not sure"}[found[1]])
+        return answer(next(given))
+
+    episode = decide(find_strategy("best@3"), say)
+    assert episode.answer == "6" and len(episode.trajectories) == 6
+
+
+def test_thinking_twice_passes_on_the_answer_alone() -> None:
+    asked: list[str] = []
+
+    def say(question: str) -> Reply:
+        asked.append(question)
+        return "Hm, let me see. " + answer(str(len(asked)))
+
+    episode = decide(find_strategy("twice@3"), say)
+    assert episode.answer == "3"
+    assert asked[0] == "What?" and asked[2].startswith("What?\nThe assistant's previous answer is")
+    assert "<answer> 2 </answer>" in asked[2] and "Hm" not in asked[2]
+
+
+def test_names_of_strategies() -> None:
+    assert find_strategy("vote") is vote and find_strategy("twice") is think_twice
+    for name in ("votes@3", "vote@0", "vote@x", "@3"):
+        with pytest.raises(UsageError, match="NAME@COUNT"):
+            find_strategy(name)
+
+
+def test_attempts_have_seeds_of_their_own_the_same_in_every_run() -> None:
+    seeds: list[list[int]] = []
+    for _ in range(2):
+        seen: list[int | None] = []
+
+        def script(request: Request, seen: list[int | None] = seen) -> Reply:
+            seen.append(request.sampling.seed)
+            return answer("1")
+
+        policy = Policy(ScriptedEngine(TOKENIZER, script), FORMATS["retool"])
+        runner = Runner(policy, strategy=find_strategy("vote@3"))
+
+        async def go(runner: Runner = runner) -> None:
+            async for _ in runner.run([Task("a", "?")], seed=1):
+                pass
+
+        asyncio.run(go())
+        seeds.append(sorted(seed or 0 for seed in seen))
+    assert seeds[0] == seeds[1] and len(set(seeds[0])) == 3
+
+
+def test_an_agent_answers_with_a_strategy() -> None:
+    said = iter([answer("3"), answer("4"), answer("4")])
+    engine = ScriptedEngine(TOKENIZER, lambda request: next(said))
+    agent = Agent(engine, tools=[Echo()], format="retool", strategy="vote@3")
+    assert agent.sampling.temperature == 1.0
+    result = agent.run_sync("What?")
+    agent.close()
+    assert (result.answer, result.usage.turns, agent.last) == ("4", 3, result)
+    assert result.usage.tokens == sum(each.sampled_tokens for each in result.episode.trajectories)
