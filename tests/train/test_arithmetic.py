@@ -47,6 +47,7 @@ def test_a_seed_gives_the_same_tasks_in_any_order(seed: int, split: str) -> None
 @given(seed=seeds, level=st.integers(1, 7))
 def test_what_is_asked_can_be_answered_from_the_question(seed: int, level: int) -> None:
     task = Arithmetic(seed, levels=(level,))[0]
+    assert "{" not in task.question
     text = "".join(c if c.isdigit() else " " for c in task.question).split()
     assert {str(number) for number in task.data["numbers"].values()} <= set(text)
 
@@ -54,7 +55,11 @@ def test_what_is_asked_can_be_answered_from_the_question(seed: int, level: int) 
 def test_numbers_of_test_problems_never_occur_in_training_whatever_the_seeds() -> None:
     def numbers(split: str, seed: int) -> set[tuple[int, ...]]:
         tasks = draw(3000, seed=seed, split=split, levels=(1, 2, 3))
-        return {tuple(sorted(task.data["numbers"].values())) for task in tasks}
+        return {
+            tuple(sorted(task.data["numbers"].values()))
+            for task in tasks
+            if task.data["kind"] != "small_sum"  # 45 in all: known by heart
+        }
 
     assert not numbers("train", 1) & numbers("test", 2)
 

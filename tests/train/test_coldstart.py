@@ -13,19 +13,43 @@ from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Finish
 from interlace.tools.python import PythonTool
 from interlace.train.coldstart import Demonstration, Reply
-from interlace.train.nano.data import DRILL, FULL, demonstrations, ledgers, texts
+from interlace.train.nano.data import DRILL, FULL, LESSONS, demonstrations, ledgers, texts
+from interlace.train.nano.families import World
 from interlace.train.nano.tokenizer import CONTROL, build_tokenizer
 
 
+async def write(count: int) -> tuple[list[Demonstration], list[bool]]:
+    """Conversations, and whether each one's last answer is right where nothing was altered."""
+    async with World() as world:
+        made = await demonstrations(FULL, count, 3, world)
+        right = []
+        for each in made:
+            for reply in each.replies:
+                answer = answered(each, reply)
+                right.append(reply.altered or await world.right(reply.task, each.format, answer))
+        return made, right
+
+
+def answered(each: Demonstration, reply: Reply) -> str:
+    parsed = FORMATS[each.format].parse(reply.steps[-1].text, Finish.EOS, ())
+    assert parsed.answer is not None
+    return parsed.answer
+
+
 @pytest.fixture(scope="module")
-def made() -> list[Demonstration]:
-    return asyncio.run(demonstrations(FULL, 60, 3, PythonTool()))
+def written() -> tuple[list[Demonstration], list[bool]]:
+    return asyncio.run(write(120))
+
+
+@pytest.fixture(scope="module")
+def made(written: tuple[list[Demonstration], list[bool]]) -> list[Demonstration]:
+    return written[0]
 
 
 @pytest.fixture(scope="module")
 def folder(made: list[Demonstration], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer")
-    build_tokenizer(texts(made, PythonTool()), 600, path)
+    build_tokenizer(texts(made), 600, path)
     return path
 
 
@@ -34,53 +58,57 @@ def replies(made: list[Demonstration]) -> list[Reply]:
 
 
 def test_the_same_seed_makes_the_same_demonstrations(made: list[Demonstration]) -> None:
-    assert asyncio.run(demonstrations(FULL, 5, 3, PythonTool())) == made[:5]
+    again, _ = asyncio.run(write(9))
+    assert again == made[:9]
+
+
+def test_every_family_is_shown_in_its_formats(made: list[Demonstration]) -> None:
+    assert {each.format for each in made} == {format for _, format in LESSONS}
+    called = {s.call.tool for r in replies(made) for s in r.steps if s.call is not None}
+    assert called == {"python", "sql", "search"}
+    several = [each for each in made if len(each.tools) == 3]
+    assert several and {each.format for each in several} == {"hermes"}
 
 
 def test_outputs_are_those_of_the_code_when_it_is_run_again(made: list[Demonstration]) -> None:
     async def run() -> int:
         compared = 0
-        for reply in replies(made)[:25]:
-            if reply.altered:
+        for reply in replies(made)[:80]:
+            calls = [step.call for step in reply.steps if step.call is not None]
+            if reply.altered or not calls or calls[0].tool != "python":
                 continue
             async with tool.session() as session:
-                for step in reply.steps:
-                    if step.call is not None:
-                        code = (step.call.arguments or {})["code"]
-                        again = await session.call({"code": code}, 10.0)
-                        # The cell's number in a traceback counts the calls of the session.
-                        assert again.text.splitlines()[-1] == step.call.output.splitlines()[-1]
-                        assert again.error == step.call.error
-                        compared += 1
+                for call in calls:
+                    again = await session.call(dict(call.arguments or {}), 10.0)
+                    # The cell's number in a traceback counts the calls of the session.
+                    assert again.text.splitlines()[-1] == call.output.splitlines()[-1]
+                    assert again.error == call.error
+                    compared += 1
         return compared
 
-    tool = PythonTool(warm=2)
+    tool = PythonTool()
     assert asyncio.run(run()) > 8
 
 
 def test_an_answer_is_the_right_one_or_follows_the_altered_result(
-    made: list[Demonstration],
+    written: tuple[list[Demonstration], list[bool]],
 ) -> None:
+    made, right = written
+    assert all(right)
     altered = 0
     for each in made:
         for reply in each.replies:
-            parsed = FORMATS[each.format].parse(reply.steps[-1].text, Finish.EOS, ())
-            assert parsed.answer is not None
-            shown = [step.call.output for step in reply.steps if step.call is not None]
-            if reply.altered and reply.steps[-2].call is not None and shown[-1][-1:].isalnum():
-                outage = reply.steps[-2].call.error is not None
-                expected = reply.task.answer if outage else shown[-1]
-                altered += not outage
-            else:
-                expected = reply.task.answer
-            assert equal_answers(parsed.answer, expected or "")
-    assert altered > 20
+            shown = [step.call for step in reply.steps if step.call is not None]
+            if reply.altered and shown[-1].error is None:
+                altered += 1
+                assert equal_answers(answered(each, reply), shown[-1].output)
+    assert altered > 10
 
 
 def test_failed_attempts_are_shown_but_not_learnt(made: list[Demonstration], folder: Path) -> None:
     tokenizer = Tokenizer.load(folder)
     failed = 0
-    for each, ledger in zip(made, ledgers(FULL, made, folder, PythonTool()), strict=True):
+    for each, ledger in zip(made, ledgers(FULL, made, folder), strict=True):
         steps = [step for reply in each.replies for step in reply.steps]
         spans = [span for span in ledger if span.source is Source.POLICY]
         for step, span in zip(steps, spans, strict=True):
@@ -100,33 +128,37 @@ def test_the_format_reads_the_calls_as_they_were_meant(made: list[Demonstration]
         for reply in each.replies:
             for step in reply.steps:
                 finish = Finish.STOP if step.call and format.inline else Finish.EOS
-                parsed = format.parse(step.text, finish, (PythonTool(),))
-                meant = [step.call.arguments] if step.call else []
-                assert [call.arguments for call in parsed.calls] == meant
+                parsed = format.parse(step.text, finish, each.tools)
+                meant = [(step.call.tool, step.call.arguments)] if step.call else []
+                assert [(call.tool, call.arguments) for call in parsed.calls] == meant
                 assert parsed.complete and not parsed.forged
 
 
 def test_a_ledger_begins_as_the_prompt_of_the_same_question_does(
     made: list[Demonstration], folder: Path
 ) -> None:
-    tokenizer, tool = Tokenizer.load(folder), PythonTool()
-    made_of_all_kinds = {(each.format, each.with_tool) for each in made}
-    assert len(made_of_all_kinds) == 4
-    for each, ledger in zip(made, ledgers(FULL, made, folder, tool), strict=True):
-        tools = (tool,) if each.with_tool else ()
-        encoder = Encoder(FORMATS[each.format], tokenizer, tools)
+    tokenizer = Tokenizer.load(folder)
+    for each, ledger in zip(made, ledgers(FULL, made, folder), strict=True):
+        encoder = Encoder(FORMATS[each.format], tokenizer, each.tools)
         prompt = encoder.prompt(each.replies[0].task.question)
         assert ledger.spans[: len(prompt)] == tuple(prompt)
         assert np.array_equal(tokenizer.encode(tokenizer.decode(prompt[0].ids)), prompt[0].ids)
 
 
 def test_a_drill_is_the_same_without_the_system_prompt(folder: Path) -> None:
-    tokenizer, tool = Tokenizer.load(folder), PythonTool()
-    drills = asyncio.run(demonstrations(DRILL, 4, 3, tool))
-    for each, ledger in zip(drills, ledgers(DRILL, drills, folder, tool), strict=True):
+    async def run() -> list[Demonstration]:
+        async with World() as world:
+            return await demonstrations(DRILL, 8, 3, world)
+
+    tokenizer = Tokenizer.load(folder)
+    drills = asyncio.run(run())
+    for each, ledger in zip(drills, ledgers(DRILL, drills, folder), strict=True):
         text = tokenizer.decode(ledger.ids)
-        question = each.replies[0].task.question
-        assert text.startswith(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+        asked = f"<|im_start|>user\n{each.replies[0].task.question}<|im_end|>\n"
+        before, behind = text.split(asked)
+        tables = [tool.description for tool in each.tools if tool.name == "sql"]
+        assert before == "".join(f"<|im_start|>system\n{text}<|im_end|>\n" for text in tables)
+        assert behind.startswith("<|im_start|>assistant\n")
         assert all(step.weight == 1 for step in each.replies[0].steps)
 
 

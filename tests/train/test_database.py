@@ -18,6 +18,7 @@ from interlace.train.generators.database import (
     check,
     check_query,
     open_database,
+    twin,
 )
 from interlace.train.generators.worlds import PLACES, STYLES, WORLDS
 
@@ -55,7 +56,7 @@ def test_a_query_with_the_words_of_the_question_is_wrong() -> None:
     async def go() -> None:
         async with WORKERS.held():
             for task in draw(100, levels=(2, 3, 4, 5, 6)):
-                asked = task.question.split("\n")[1]  # behind the schema
+                asked = task.question
                 conditions = task.data["gold"].split(" where ")[1].split(" and ")
                 assert len(conditions) == len(task.data["lookups"])
                 for condition in conditions:
@@ -75,6 +76,36 @@ def _as_asked(value: str, asked: str) -> str:
     kinds = [kind for world in WORLDS for kind in world.kinds if f" {kind}" in asked]
     is_code = len(value) == 3 and value[1:].isdecimal()
     return kinds[0] if is_code else places[0]
+
+
+def test_a_code_can_be_had_without_looking_where_its_meaning_is_spelt_as_asked() -> None:
+    """What level 3 asks for: a query that finds the code by the question's own word is right where
+    the database spells that word as the question does, and finds nothing where it does not. So a
+    policy that looks is always right, and one that never looks is right in some databases only.
+    """
+
+    async def go() -> None:
+        right = {True: 0, False: 0}
+        async with WORKERS.held():
+            for task in draw(120, levels=(3,)):
+                made = task.data["database"]
+                world = WORLDS[made["world"]]
+                gold = task.data["gold"]
+                code = gold.split("'")[1]
+                [kind] = [kind for kind in world.kinds if f" {kind}" in task.question]
+                codes = f"{world.kind}_code"
+                blind = f"(select code from {codes} where meaning = '{kind}')"
+                database = open_database(task, workers=WORKERS)
+                meaning = f"select meaning from {codes} where code = '{code}'"
+                [[spelt]] = (await database.query(meaning, COMPARED, 60.0)).rows
+                result = await check_query(
+                    task, gold.replace(f"'{code}'", blind), workers=WORKERS, seconds=60.0
+                )
+                assert result.equal is (spelt == kind), (gold, spelt, kind)
+                right[result.equal] += 1
+        assert right[True] > 20 and right[False] > 20
+
+    asyncio.run(go())
 
 
 def test_mutated_gold_queries_are_unequal() -> None:
@@ -133,6 +164,35 @@ def test_the_steps_look_up_what_the_gold_query_needs() -> None:
     asyncio.run(go())
 
 
+def test_a_twin_asks_the_same_of_another_database() -> None:
+    """Whoever knows the first database's values, and not the twin's, answers wrongly there."""
+
+    async def go() -> None:
+        same = tried = 0
+        async with WORKERS.held():
+            for task in draw(60):
+                other = twin(task)
+                assert other.question == task.question and other.answer != task.answer
+                rows = await open_database(other, workers=WORKERS).query(
+                    other.data["gold"], COMPARED, 60.0
+                )
+                assert rows.rows == ((int(str(other.answer)),),)
+                if task.data["lookups"]:
+                    assert other.data["gold"] != task.data["gold"]
+                    tried += 1
+                    same += bool(await check_query(other, task.data["gold"], workers=WORKERS))
+        assert same / tried < 0.1  # the largest number of some rows may be that of others, too
+
+    asyncio.run(go())
+
+
+def test_further_questions_are_about_the_same_database() -> None:
+    first = draw(1)[0]
+    more = draw(20, database=first.data["database"], seed=8)
+    assert {str(task.data["database"]) for task in more} == {str(first.data["database"])}
+    assert len({task.question for task in more}) > 10
+
+
 def test_tasks_follow_from_their_seed_alone() -> None:
     for split in SPLITS:
         first, again = draw(30, split=split), draw(30, split=split)
@@ -148,7 +208,7 @@ def test_tasks_follow_from_their_seed_alone() -> None:
 def test_no_test_question_can_have_been_trained_on() -> None:
     def questions(split: str, seed: int) -> set[tuple[str, str]]:
         tasks = draw(600, split=split, seed=seed)
-        return {(t.data["template"], t.question.split("\n")[1]) for t in tasks}
+        return {(t.data["template"], t.question) for t in tasks}
 
     trained, tested = questions("train", 1), questions("test", 2)
     assert not trained & tested

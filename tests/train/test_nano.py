@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,19 @@ import torch
 
 from interlace.rollout.engines import nano
 from interlace.rollout.engines.transformers import TransformersEngine
+from interlace.rollout.formats import FORMATS
 from interlace.rollout.task import Task
-from interlace.tools import ErrorKind, ToolResult
+from interlace.rollout.trajectory import Episode
+from interlace.tools import ToolResult
 from interlace.tools.errors import DataError
 from interlace.tools.python import PythonTool
-from interlace.train.generators import Arithmetic, check
+from interlace.train.nano.accuracy import Outcome, accuracy
 from interlace.train.nano.card import write_section
-from interlace.train.nano.evaluate import Changed, Score, Shared, roll_out
-from interlace.train.nano.interventions import CONDITIONS, Row, table
+from interlace.train.nano.evaluate import Score, Shared, roll_out
+from interlace.train.nano.families import FORMAT_NAMES, World
+from interlace.train.nano.interventions import Row, interventions, table, wrong
 
+PROBLEMS = 60
 CRATES = Task(
     "crates", "A crate holds 4387 bolts. How many bolts are in 296 crates?", "1298552", {}
 )
@@ -48,65 +51,66 @@ def test_it_is_as_small_as_promised_and_has_no_pickle(engine: TransformersEngine
 
 
 def test_its_tags_are_several_tokens(engine: TransformersEngine) -> None:
-    tags = "<code> </code> <interpreter> </interpreter> <answer> </answer> <tool_call> </tool_call>"
-    for tag in tags.split():
+    tags = {tag for name in FORMAT_NAMES for tag in FORMATS[name].control_tags}
+    assert len(tags) > 20
+    for tag in tags:
         assert len(engine.tokenizer.encode(tag)) >= 3, tag
     assert len(engine.tokenizer.encode("4387")) == 4
 
 
-@pytest.mark.parametrize("format", ["retool", "hermes"])
-def test_it_answers_problems_that_need_the_tool(engine: TransformersEngine, format: str) -> None:
-    async def run() -> Score:
-        async with Shared(PythonTool(), sessions=6) as tool:
-            tasks = [CRATES, *islice(Arithmetic(23, "test", needs_tool=True), 39)]
-            episodes = await roll_out(engine, format, [tool], tasks)
-        assert episodes[0].answer == "1298552"
-        assert [call.output for call in episodes[0].trajectory.calls] == ["1298552"]
-        return Score.of(episodes)
+def test_it_answers_at_least_95_percent_of_unseen_problems(engine: TransformersEngine) -> None:
+    async def run() -> list[Outcome]:
+        async with Shared(PythonTool(), sessions=6) as python, World(python) as world:
+            return await accuracy(engine, world, problems=PROBLEMS, seed=23, splits=("test",))
 
-    score = asyncio.run(run())
-    # 97 to 98 % of 500, says the card: of 40, this allows for the luck of the draw.
-    assert score.accuracy >= 0.9, score
+    outcomes = asyncio.run(run())
+    wrong: dict[tuple[str, str], int] = {}
+    for each in outcomes:
+        kind = (each.family, each.format)
+        wrong[kind] = wrong.get(kind, 0) + (not each.right)
+    assert len(wrong) == 6
+    # 95 % or more of 300, says the card. Of 60, a policy that has 95 % gets 8 wrong once in 100.
+    assert max(wrong.values()) <= 8, wrong
+    assert sum(wrong.values()) <= 0.08 * len(outcomes), wrong
 
 
-def test_it_seldom_calls_where_no_tool_is_needed(engine: TransformersEngine) -> None:
-    async def run() -> Score:
-        async with Shared(PythonTool(), sessions=6) as tool:
-            tasks = list(islice(Arithmetic(23, "test", needs_tool=False), 30))
-            episodes = await roll_out(engine, "retool", [tool], tasks)
-        assert sum(bool(e.trajectory.calls) for e in episodes) < len(episodes) / 2
-        return Score.of(episodes)
+def test_it_computes_the_question_of_the_readme(engine: TransformersEngine) -> None:
+    async def run() -> Episode:
+        tool = PythonTool()
+        return (await roll_out(engine, "retool", [CRATES], lambda task: [tool]))[0]
 
-    # 65 % of 500, says the card: it compares and reads off worse than it calls.
-    assert asyncio.run(run()).accuracy >= 0.4
+    episode = asyncio.run(run())
+    assert episode.answer == "1298552"
+    assert [call.output for call in episode.trajectory.calls] == ["1298552"]
 
 
 def test_its_answers_follow_the_tool(engine: TransformersEngine) -> None:
-    async def run() -> Score:
-        async with Shared(PythonTool(), sessions=6) as tool:
-            tasks = list(islice(Arithmetic(29, "test", needs_tool=True), 20))
-            wrong = Changed(tool, CONDITIONS["wrong results"] or (lambda code, result: result))
-            return Score.of(await roll_out(engine, "retool", [wrong], tasks))
+    async def run() -> list[Row]:
+        async with Shared(PythonTool(), sessions=6) as python, World(python) as world:
+            conditions = ("wrong results",)
+            return await interventions(engine, world, problems=20, seed=29, conditions=conditions)
 
-    score = asyncio.run(run())
-    assert score.shown == 20
-    assert score.follows >= 19 and score.correct <= 1
+    rows = [row for row in asyncio.run(run()) if row.needs_tool]
+    assert len(rows) == 6
+    for row in rows:
+        assert row.score.shown == 20
+        # Where the other database stores the very unit of the question, it converts all the same:
+        # more than half of these 20 databases are about units, of those of the card a quarter.
+        # Of 20, a policy that follows 95 % of the time follows fewer than 16 once in 300.
+        assert row.score.follows >= (12 if row.family == "database" else 16), row
+        assert row.score.correct <= 2, row
 
 
 def test_changed_results_differ_from_the_true_ones_and_repeat() -> None:
-    wrong = CONDITIONS["wrong results"]
-    assert wrong is not None
     for text in ("1298552", "7", "-12", "odd", "0"):
-        changed = wrong("print(1)", ToolResult(text))
-        assert changed.text != text and changed == wrong("print(1)", ToolResult(text))
-    error = CONDITIONS["an error"]
-    assert error is not None and error("1", ToolResult("1")).error is ErrorKind.EXCEPTION
+        changed = wrong({"code": "print(1)"}, ToolResult(text))
+        assert changed.text != text and changed == wrong({"code": "print(1)"}, ToolResult(text))
 
 
 def test_the_table_counts_what_was_shown() -> None:
     score = Score(problems=4, correct=3, shown=2, follows=1, calls=3, unanswered=0)
-    text = table([Row("retool", True, "wrong results", score)])
-    last = "| retool | need a tool | wrong results | 75.0% | 50.0% of 2 | 0.75 |"
+    text = table([Row("arithmetic", "retool", True, "wrong results", score, True)])
+    last = "| arithmetic | retool | need a tool | wrong results | 75.0% | 50.0% of 2 | 0.75 |"
     assert text.splitlines()[-1] == last
 
 
@@ -125,7 +129,3 @@ def test_the_card_holds_measured_tables() -> None:
     for section in ("training", "accuracy", "interventions"):
         between = card.split(f"<!-- {section} -->")[1].split(f"<!-- /{section} -->")[0]
         assert any(character.isdigit() for character in between), section
-
-
-def test_check_is_for_numbers_of_any_writing() -> None:
-    assert check(CRATES, "1,298,552") and not check(CRATES, "1298553")

@@ -2,19 +2,22 @@
 
 import json
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, set_seed
 
 from interlace.rollout.ledger import Ledger, Source, Span
-from interlace.tools.errors import DataError
-from interlace.train.local.sft import Batch, SFTConfig, SFTReport, batches, sft, weighted_loss
+from interlace.tools.errors import DataError, ModelError
+from interlace.train.batch import Batch
+from interlace.train.local.sft import SFTConfig, SFTReport, batches, sft, weighted_loss
 
 CONFIG = SFTConfig(
     steps=12, batch_size=4, learning_rate=1e-2, warmup=2, save_every=5, evaluate_every=6
@@ -23,7 +26,8 @@ CONFIG = SFTConfig(
 
 def tiny_model() -> PreTrainedModel:
     set_seed(0)
-    return Qwen3ForCausalLM(
+    make: Callable[[Qwen3Config], PreTrainedModel] = Qwen3ForCausalLM
+    return make(
         Qwen3Config(
             vocab_size=32,
             hidden_size=32,
@@ -116,6 +120,28 @@ def test_padding_changes_nothing() -> None:
     assert weight.item() == sum(part.item() for _, part in apart)
 
 
+def test_how_many_tokens_go_through_at_once_is_a_matter_of_memory_alone(tmp_path: Path) -> None:
+    reports = [
+        sft(tiny_model(), copying(20), replace(CONFIG, micro_tokens=tokens), tmp_path / str(tokens))
+        for tokens in (10, 1000)
+    ]
+    assert reports[0].losses == pytest.approx(reports[1].losses, rel=1e-4)
+
+
+def test_a_step_that_is_not_a_number_is_not_made_and_some_of_them_end_the_run(
+    tmp_path: Path,
+) -> None:
+    model = tiny_model()
+    head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    hooked = head.register_forward_hook(lambda module, given, logits: logits * float("nan"))
+    before = weights_of(model)
+    with pytest.raises(ModelError, match="3 steps in a row were not numbers"):
+        sft(model, copying(20), CONFIG, tmp_path)
+    hooked.remove()
+    for name, value in weights_of(model).items():
+        assert torch.equal(value, before[name]), name
+
+
 def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -169,6 +195,7 @@ def test_ledgers_without_anything_to_learn_are_refused(tmp_path: Path) -> None:
         sft(tiny_model(), [*copying(4), silent], CONFIG, tmp_path)
 
 
+@settings(deadline=None)
 @given(count=st.integers(4, 60), size=st.integers(1, 4), seed=st.integers(0, 99))
 def test_an_epoch_holds_every_ledger_at_most_once(count: int, size: int, seed: int) -> None:
     made = copying(count, seed)

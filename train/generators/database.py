@@ -6,9 +6,10 @@ alike. Every task follows from (seed, split, index) alone, and its database from
 """
 
 import hashlib
+import itertools
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...rollout.task import Task, equal_answers
@@ -22,7 +23,17 @@ from ...tools.sql import (
 )
 from .worlds import PLACES, STYLES, WORLDS, World
 
-__all__ = ["LEVELS", "LOOKUPS", "SPLITS", "Databases", "check", "check_query", "open_database"]
+__all__ = [
+    "LEVELS",
+    "LOOKUPS",
+    "SPLITS",
+    "Databases",
+    "check",
+    "check_query",
+    "open_database",
+    "script",
+    "twin",
+]
 
 SPLITS = ("train", "test", "held_out")
 LOOKUPS = ("place", "kind", "amount")
@@ -47,8 +58,12 @@ class Databases:
     5 two of them, 6 all three.
 
     A task's `data` holds `gold` (the query), `steps` (the queries that lead to it, `gold` being
-    the last one), `lookups`, `level`, `template`, `split`, `needs_tool`, and `database`, from
-    which `open_database` makes it.
+    the last one), `facts` (for each lookup: what the question says, what the database says, what
+    the query has to say), `lookups`, `level`, `template`, `split`, `needs_tool`, and `database`,
+    from which `open_database` makes it.
+
+    `database`: all questions are about this one (a task's `data["database"]`); else about one each.
+    The question does not say what tables there are: the tool's description does.
 
     Example:
         >>> task = next(iter(Databases(seed=1, split="test")))
@@ -59,6 +74,7 @@ class Databases:
     seed: int
     split: str = "train"
     levels: tuple[int, ...] = tuple(LEVELS)
+    database: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no task can be drawn from."""
@@ -80,20 +96,44 @@ class Databases:
         held_out = self.split == "held_out"
         worlds = [i for i, world in enumerate(WORLDS) if world.held_out == held_out]
         while True:  # some draws belong to the other split, or their lookups change nothing
-            made = _Made(rng.choice(worlds), rng.randrange(2**31))
+            if self.database is not None:
+                made = _Made(**self.database)
+            else:
+                made = _Made(rng.choice(worlds), rng.randrange(2**31))
             level = rng.choice(self.levels)
-            question = _ask(made, rng.choice(LEVELS[level]), rng)
-            if question is None or (not held_out and question.is_test != (self.split == "test")):
+            asked = _draw(made, rng.choice(LEVELS[level]), rng)
+            if not held_out and asked.is_test != (self.split == "test"):
                 continue
-            data = question.data | {"level": level, "split": self.split}
             id = f"database-{self.split}-{self.seed}-{index}"
-            return Task(id, question.text, question.answer, data)
+            task = _task(id, made, asked, {"level": level, "split": self.split})
+            if task is not None:
+                return task
+
+
+def twin(task: Task) -> Task:
+    """The same question over another database of its world, where the answer is another one."""
+    data = task.data
+    asked = _Asked(**data["asked"])
+    for attempt in itertools.count():
+        key = data["database"] | {"seed": data["database"]["seed"] + 1 + attempt}
+        places = _Made(**data["database"]).places
+        made = _Made(**(key | {"places": places}))
+        other = _task(f"{task.id}-twin", made, asked, {n: data[n] for n in ("level", "split")})
+        if other is None or other.answer == task.answer:
+            continue
+        if not asked.lookups or other.data["gold"] != task.data["gold"]:
+            return other
+    raise AssertionError("unreachable")
+
+
+def script(database: Mapping[str, Any]) -> str:
+    """The SQL script that makes a task's `data["database"]`."""
+    return _Made(**database).script()
 
 
 def open_database(task: Task, *, workers: Workers | None = None) -> SqliteDatabase:
     """The task's database: the same from the same task, whenever and wherever."""
-    made = task.data["database"]
-    return SqliteDatabase.memory(_Made(made["world"], made["seed"]).script(), workers=workers)
+    return SqliteDatabase.memory(script(task.data["database"]), workers=workers)
 
 
 def check(task: Task, answer: str | None) -> bool:
@@ -124,12 +164,14 @@ async def check_query(
 class _Made:
     """A database: what its world leaves open follows from a seed."""
 
-    def __init__(self, world: int, seed: int) -> None:
+    def __init__(self, world: int, seed: int, places: Sequence[str] | None = None) -> None:
         rng = random.Random(f"world {world} {seed}")
-        self.key = {"world": world, "seed": seed}
+        self.key: dict[str, Any] = {"world": world, "seed": seed}
         self.world: World = WORLDS[world]
         self.style = rng.choice(sorted(STYLES))
         self.places = rng.sample(PLACES, 5)
+        if places is not None:
+            self.key["places"] = self.places = list(places)
         self.codes = dict(zip(self.world.kinds, _codes(rng, len(self.world.kinds)), strict=True))
         self.large = rng.random() < 0.5
         """Whether amounts are kept in the larger unit."""
@@ -169,11 +211,6 @@ class _Made:
             f"insert into unit values ('{w.amount}', '{self.unit}');\n"
         )
 
-    def schema(self) -> str:
-        w = self.world
-        columns = ", ".join(["id", w.place, w.kind, w.amount, w.number])
-        return f"{w.table}({columns}), {w.kind}_code(code, meaning), unit(column_name, unit)"
-
 
 def _codes(rng: random.Random, number: int) -> list[str]:
     letter = rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ")
@@ -184,71 +221,97 @@ def _codes(rng: random.Random, number: int) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    text: str
-    answer: str
-    is_test: bool
-    data: dict[str, Any]
+class _Asked:
+    """What a question asks, whatever database it is put to."""
+
+    lookups: Sequence[str]
+    aggregate: str
+    place: str
+    kind: str
+    larger: int
+    """The amount, in the larger unit; `in_larger`: whether the question says it so."""
+    in_larger: bool
+    at_least: int | None
+    which: str
+    wording: int
+
+    @property
+    def is_test(self) -> bool:
+        """One question in ten, by a hash that no Python version changes."""
+        key = f"{self.aggregate} {self.which}"
+        return hashlib.blake2b(key.encode(), digest_size=8).digest()[0] % 10 == 0
 
 
-def _ask(made: _Made, lookups: tuple[str, ...], rng: random.Random) -> _Question | None:
-    """A question with these lookups; None where leaving one of them out gives the same answer."""
+def _draw(made: _Made, lookups: Sequence[str], rng: random.Random) -> _Asked:
     w = made.world
     aggregate = rng.choice(sorted(_AGGREGATES))
     place, kind = rng.choice(made.places), rng.choice(w.kinds)
     larger = rng.randint(2, 12)
-    stored = larger * (1 if made.large else w.factor)
-    asked = larger * (w.factor if made.large else 1)
+    in_larger = not made.large  # in the unit that the database does not have
     at_least = rng.randint(10, 40) if not lookups else None
+    if at_least is not None:
+        which = f"{w.things} that have at least {at_least} {w.number}"
+    else:
+        amount = f"{larger if in_larger else larger * w.factor} {w.units[in_larger]}"
+        which = _which(w, lookups, place, kind, amount)
+    wording = rng.randrange(len(_wordings(w, aggregate)))
+    return _Asked(
+        list(lookups), aggregate, place, kind, larger, in_larger, at_least, which, wording
+    )
+
+
+def _task(id: str, made: _Made, asked: _Asked, data: dict[str, Any]) -> Task | None:
+    """A question as a task; None where leaving a lookup out would give the same answer."""
+    w = made.world
+    stored = asked.larger * (1 if made.large else w.factor)
+    said = asked.larger * (1 if asked.in_larger else w.factor)
 
     def answer(limit: int) -> int | None:
         numbers = [
             n
             for _, p, k, a, n in made.rows
-            if ("place" not in lookups or p == place)
-            and ("kind" not in lookups or k == kind)
-            and ("amount" not in lookups or a > limit)
-            and (at_least is None or n >= at_least)
+            if ("place" not in asked.lookups or p == asked.place)
+            and ("kind" not in asked.lookups or k == asked.kind)
+            and ("amount" not in asked.lookups or a > limit)
+            and (asked.at_least is None or n >= asked.at_least)
         ]
-        if aggregate == "count":
+        if asked.aggregate == "count":
             return len(numbers)
-        return (sum(numbers) if aggregate == "total" else max(numbers)) if numbers else None
+        return (sum(numbers) if asked.aggregate == "total" else max(numbers)) if numbers else None
 
     right = answer(stored)
-    if not right or ("amount" in lookups and right == answer(asked)):
+    trap = "amount" in asked.lookups and asked.in_larger != made.large
+    if not right or (trap and right == answer(said)):
         return None
-    where, steps = _conditions(made, lookups, place, kind, stored)
-    if at_least is not None:
-        where.append(f"{w.number} >= {at_least}")
+    conditions, steps, facts = _lookups(made, asked, said, stored)
+    if asked.at_least is not None:
+        conditions.append(f"{w.number} >= {asked.at_least}")
     gold = (
-        f"select {_AGGREGATES[aggregate].format(w.number)} from {w.table} "
-        f"where {' and '.join(where)}"
+        f"select {_AGGREGATES[asked.aggregate].format(w.number)} from {w.table} "
+        f"where {' and '.join(conditions)}"
     )
-    which = _which(w, lookups, place, kind, f"{asked} {w.units[not made.large]}")
-    if at_least is not None:
-        which = f"{w.things} that have at least {at_least} {w.number}"
-    text = rng.choice(_wordings(w, aggregate)).format(which)
-    data = {
+    data |= {
         "gold": gold,
         "steps": [*steps, gold],
-        "lookups": list(lookups),
-        "needs_tool": bool(lookups),
-        "template": f"{w.table}/{aggregate}",
+        "facts": facts,
+        "lookups": list(asked.lookups),
+        "needs_tool": bool(asked.lookups),
+        "template": f"{w.table}/{asked.aggregate}",
         "database": made.key,
+        "asked": asdict(asked),
     }
-    key = f"{w.table} {aggregate} {which}"
-    is_test = hashlib.blake2b(key.encode(), digest_size=8).digest()[0] % 10 == 0
-    return _Question(f"Tables: {made.schema()}\n{text}", str(right), is_test, data)
+    question = _wordings(w, asked.aggregate)[asked.wording].format(asked.which)
+    return Task(id, question, str(right), data)
 
 
-def _conditions(
-    made: _Made, lookups: tuple[str, ...], place: str, kind: str, stored: int
-) -> tuple[list[str], list[str]]:
-    """The conditions of the gold query, and the queries that find their values."""
+def _lookups(
+    made: _Made, asked: _Asked, said: int, stored: int
+) -> tuple[list[str], list[str], list[list[str]]]:
+    """The conditions of the gold query, the queries that find their values, and what they find."""
     w = made.world
     conditions = {
-        "place": f"{w.place} = '{made.spelt(place)}'",
-        "kind": f"{w.kind} = '{made.codes[kind]}'",
+        "place": f"{w.place} = '{made.spelt(asked.place)}'",
+        "kind": f"{w.kind} = '{made.codes[asked.kind]}'",
         "amount": f"{w.amount} > {stored}",
     }
     steps = {
@@ -256,10 +319,16 @@ def _conditions(
         "kind": f"select code, meaning from {w.kind}_code",
         "amount": f"select unit from unit where column_name = '{w.amount}'",
     }
-    return [conditions[each] for each in lookups], [steps[each] for each in lookups]
+    found = {
+        "place": [asked.place, made.spelt(asked.place), made.spelt(asked.place)],
+        "kind": [asked.kind, made.codes[asked.kind], made.codes[asked.kind]],
+        "amount": [f"{said} {w.units[asked.in_larger]}", made.unit, str(stored)],
+    }
+    each = asked.lookups
+    return [conditions[n] for n in each], [steps[n] for n in each], [found[n] for n in each]
 
 
-def _which(w: World, lookups: tuple[str, ...], place: str, kind: str, limit: str) -> str:
+def _which(w: World, lookups: Sequence[str], place: str, kind: str, limit: str) -> str:
     that = [w.of_kind.format(kind)] if "kind" in lookups else []
     that += [w.more.format(limit)] if "amount" in lookups else []
     at = [w.at.format(place)] if "place" in lookups else []

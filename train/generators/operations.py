@@ -93,6 +93,15 @@ def _digits(draw: Draw) -> Numbers:
     return {"a": draw.rng.randint(1, 9), "b": draw.rng.randint(1, 9)}
 
 
+def _apart(draw: Draw) -> Numbers:
+    """Two numbers that differ in length or in the first digit: one glance tells the larger."""
+    while True:
+        n = _two(draw)
+        x, y = str(n["a"]), str(n["b"])
+        if len(x) != len(y) or x[0] != y[0]:
+            return n
+
+
 def _different(draw: Draw) -> Numbers:
     n = _two(draw)
     return n if n["a"] != n["b"] else n | {"b": n["b"] + 1}
@@ -111,6 +120,8 @@ class Operation:
     answer: Callable[[Numbers], int | str]
     steps: tuple[str, ...]
     needs_tool: bool = True
+    known: bool = False
+    """A table that one knows by heart: too small to be split into seen and unseen numbers."""
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -142,9 +153,9 @@ OPERATIONS: dict[str, Operation] = {
         _gain, lambda n: n["a"] * n["b"] - n["c"] * n["d"], ("{a} * {b}", "{r} - {c} * {d}")
     ),
     # One look at the text is enough for these.
-    "small_sum": Operation(_digits, lambda n: n["a"] + n["b"], ("{a} + {b}",), False),
-    "larger": Operation(_different, lambda n: max(n.values()), ("max({a}, {b})",), False),
-    "smaller": Operation(_different, lambda n: min(n.values()), ("min({a}, {b})",), False),
+    "small_sum": Operation(_digits, lambda n: n["a"] + n["b"], ("{a} + {b}",), False, known=True),
+    "larger": Operation(_apart, lambda n: max(n.values()), ("max({a}, {b})",), False),
+    "smaller": Operation(_apart, lambda n: min(n.values()), ("min({a}, {b})",), False),
     "first_of_two": Operation(_different, lambda n: n["a"], ("{a}",), False),
     "second_of_two": Operation(_different, lambda n: n["b"], ("{b}",), False),
     "parity": Operation(

@@ -3,17 +3,15 @@
 Operands stand in the text in the order a, b, c, d wherever their order does not matter.
 """
 
+import random
 from dataclasses import dataclass
 
-__all__ = ["PLACES", "STORIES", "Story"]
+__all__ = ["PLACES", "STORIES", "Story", "made_up"]
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One template: an operation and the texts that tell it, one a line.
-
-    A held-out story is never trained on.
-    """
+    """One template: an operation and texts that tell it, one a line. Held-out ones test alone."""
 
     name: str
     operation: str
@@ -59,6 +57,28 @@ PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
     "metres": _words("metres meters steps feet miles km"),
 }
 
+
+def made_up(rng: random.Random) -> str:
+    """A word that is none, such as `blomet`."""
+    sounds = (
+        "ba",
+        "ble",
+        "dri",
+        "fa",
+        "glo",
+        "hu",
+        "ji",
+        "kra",
+        "lo",
+        "mi",
+        "pe",
+        "ro",
+        "ste",
+        "wo",
+    )
+    return "".join(rng.choices(sounds, k=rng.randint(1, 2))) + rng.choice("bdgklmnprt")
+
+
 STORIES: tuple[Story, ...] = (
     Story(
         "containers",
@@ -70,6 +90,8 @@ STORIES: tuple[Story, ...] = (
         {name} has {a} {containers}. Each has {b} {items}. How many {items} does {name} have?
         The {place} orders {a} {containers} of {b} {items} each. How many {items} is that?
         One {container} contains {a} {items}. How many {items} are there in {b} {containers}?
+        The {place} has {a} {containers} with {b} {items} in every one. How many {items} is that?
+        {name} fills {a} {containers} with {b} {items} each. How many {items} does {name} need?
         """,
     ),
     Story(
@@ -89,6 +111,8 @@ STORIES: tuple[Story, ...] = (
         A machine makes {a} {items} an hour. How many {items} does it make in {b} hours?
         {name} walks {a} {metres} every day. How many {metres} does {name} walk in {b} days?
         The {place} needs {a} {items} per week. How many {items} does it need for {b} weeks?
+        A book has {a} pages. How many pages do {b} such books have?
+        A bus carries {a} people. How many people do {b} buses carry?
         """,
     ),
     Story(
@@ -109,6 +133,9 @@ STORIES: tuple[Story, ...] = (
         Multiply {a} by {b}.
         What is the product of {a} and {b}?
         {a} * {b}
+        {a}*{b}
+        What's {a} * {b}?
+        what is {a}*{b}?
         """,
     ),
     Story(
@@ -119,6 +146,8 @@ STORIES: tuple[Story, ...] = (
         A {container} holds {a} {items} and another holds {b} {items}. How many is that in total?
         The {place} had {a} {items} and bought {b} more. How many {items} does it have now?
         {name} has {a} {items} and gets {b} more. How many {items} does {name} have now?
+        {name} walked {a} {metres} on Monday and {b} on Tuesday. How many {metres} is that?
+        One {item} weighs {a} grams and another {b} grams. How much do both weigh together?
         """,
     ),
     Story(
@@ -130,6 +159,8 @@ STORIES: tuple[Story, ...] = (
         Add {a} and {b}.
         What is the sum of {a} and {b}?
         {a} + {b}
+        {a}+{b}
+        What's {a} + {b}?
         """,
     ),
     Story(
@@ -150,6 +181,8 @@ STORIES: tuple[Story, ...] = (
         The {place} had {a} {items} and sold {b} of them. How many {items} remain?
         There were {a} {items} in a {container}. {name} took out {b}. How many are still in it?
         {name} has {a} {items} and {other} has {b}. How many more does {name} have than {other}?
+        One {item} costs {a} {coins} and another {b}. How much more does the first one cost?
+        {name} wants {a} {items} and has {b}. How many {items} are missing?
         """,
     ),
     Story(
@@ -161,6 +194,8 @@ STORIES: tuple[Story, ...] = (
         Subtract {b} from {a}.
         What is the difference between {a} and {b}?
         {a} - {b}
+        {a}-{b}
+        What's {a} - {b}?
         """,
     ),
     Story(

@@ -6,27 +6,28 @@ so give no gradient; they are context.
 """
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...rollout.ledger import Ledger
-from ...tools.errors import DataError
-from .checkpoint import load_checkpoint, save_checkpoint
+from ...tools.errors import DataError, ModelError
+from ..batch import Batch, micro_batches
+from .checkpoint import read_checkpoint, write_checkpoint
+from .interrupt import noting_ctrl_c
+from .logprobs import token_logprobs
+from .record import Record
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["Batch", "SFTConfig", "SFTReport", "batches", "sft", "weighted_loss"]
+__all__ = ["SFTConfig", "SFTReport", "batches", "sft", "weighted_loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,21 @@ class SFTConfig:
     """The largest norm of a gradient."""
     max_length: int = 2048
     """Longer ledgers are refused."""
+    micro_tokens: int = 16384
+    """Tokens, padding included, that go through the model at once: memory depends on it."""
+    bfloat16: bool = False
+    """Whether the model computes in bfloat16; weights and optimizer keep their own type."""
+    patience: int = 3
+    """The run stops after so many steps in a row whose gradient is not a number."""
     seed: int = 0
     evaluate_every: int = 100
     save_every: int = 100
 
     def __post_init__(self) -> None:
         """Refuse what nothing could be trained with."""
-        if min(self.steps, self.batch_size, self.evaluate_every, self.save_every) < 1:
-            raise ValueError(f"steps, batch_size and intervals must be at least 1: {self!r}")
+        counts = (self.steps, self.batch_size, self.evaluate_every, self.save_every, self.patience)
+        if min(*counts, self.micro_tokens) < 1:
+            raise ValueError(f"steps, sizes and intervals must be at least 1: {self!r}")
 
     def rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
@@ -67,29 +75,6 @@ class SFTConfig:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Ledgers side by side, padded on the right with id 0 and weight 0.
-
-    `ids` int64 (B, T); `weights` float32 (B, T), the weight of each token as a target. No attention
-    mask is needed: under a causal mask what is padded on the right is seen by nobody that counts.
-    """
-
-    ids: NDArray[np.int64]
-    weights: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, ledgers: Sequence[Ledger]) -> "Batch":
-        """Pad `ledgers` to the longest."""
-        shape = (len(ledgers), max(len(ledger) for ledger in ledgers))
-        ids, weights = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        for row, ledger in enumerate(ledgers):
-            ids[row, : len(ledger)] = ledger.ids
-            weights[row, : len(ledger)] = ledger.loss_weights
-        weights[:, 0] = 0  # nothing predicts the first token
-        return cls(ids, weights)
-
-
 @dataclass(slots=True)
 class SFTReport:
     """What came of it: the loss of each step, and the loss on held-out ledgers by step."""
@@ -99,6 +84,8 @@ class SFTReport:
     tokens: int = 0
     """Tokens gone through, padding left out."""
     seconds: float = 0.0
+    refused: int = 0
+    """Steps that were not made, since their gradient was not a number."""
 
 
 def batches(ledgers: Sequence[Ledger], size: int, seed: int) -> Iterator[list[int]]:
@@ -124,18 +111,12 @@ def batches(ledgers: Sequence[Ledger], size: int, seed: int) -> Iterator[list[in
 
 
 def weighted_loss(model: "PreTrainedModel", batch: Batch) -> "tuple[torch.Tensor, torch.Tensor]":
-    """(sum of w * nll, sum of w) over a batch: both scalars, the first with a gradient."""
+    """(sum of w * nll, sum of w) over a batch: both float32 scalars, the first with a gradient."""
     import torch
-    from torch.nn import functional
 
-    device = model.device
-    ids = torch.from_numpy(batch.ids).to(device)
-    weights = torch.from_numpy(batch.weights).to(device)[:, 1:]
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # (B, T-1, V)
-    nll = functional.cross_entropy(
-        logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
-    ).view_as(weights)
-    return (nll * weights).sum(), weights.sum()
+    weights = torch.from_numpy(batch.weights).to(model.device)
+    logprobs, _ = token_logprobs(model, batch.ids, batch.weights > 0)
+    return -(logprobs * weights).sum(), weights.sum()
 
 
 def sft(
@@ -146,105 +127,115 @@ def sft(
     *,
     held_out: Sequence[Ledger] = (),
     progress: Callable[[int, SFTReport], None] | None = None,
+    record: Record | None = None,
+    source: Path | None = None,
 ) -> SFTReport:
     """Train `model` in place; checkpoints go into `folder`, from which a broken-off run goes on.
 
     Ctrl-C ends the step, saves a checkpoint and is then raised on. The same call, after that or
     after a crash, goes on from the checkpoint: on one CPU with the same number of threads, to the
     very bits of an uninterrupted run.
-    `progress(step, report)` is called after each step. Raises DataError where the ledgers can't be
-    trained on or the checkpoint is of another run.
+    `progress(step, report)` is called after each step; each is a line in `record`, where given.
+    `source` is the folder that the model came from: its tokenizer goes into the checkpoints, so
+    that they can be used as models. Raises DataError where the ledgers can't be trained on, the
+    checkpoint is of another run or the disk is full, ModelError where gradients are no numbers.
     """
     import torch
 
     _check(ledgers, config)
     optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate)
-    report = SFTReport()
-    identity = {**asdict(config), "ledgers": len(ledgers), "tokens": sum(map(len, ledgers))}
-    done = load_checkpoint(folder, model, optimizer, report, identity)
+    identity = _identity(model, ledgers, config, source)
+    done, report = _resumed(read_checkpoint(folder, model, optimizer, identity))
+    if record is not None:
+        record.go_on_after(done)
     order = batches(ledgers, config.batch_size, config.seed)
     for _ in range(done):
         next(order)
-    started = time.perf_counter() - report.seconds
-    with _ctrl_c() as pressed:
-        while done < config.steps:
+    started, refused = time.perf_counter() - report.seconds, 0
+    with noting_ctrl_c() as pressed:
+        while done < config.steps and not pressed:
             batch = [ledgers[i] for i in next(order)]
-            loss = _step(model, optimizer, Batch.of(batch), config, config.rate(done))
+            loss, norm = _step(model, optimizer, batch, config, config.rate(done))
             done += 1
             report.losses.append(loss)
             report.tokens += sum(map(len, batch))
             report.seconds = time.perf_counter() - started
+            refused = 0 if math.isfinite(norm) else refused + 1
+            report.refused += refused > 0
+            if refused == config.patience:
+                raise ModelError(
+                    f"the gradients of {refused} steps in a row were not numbers (step {done}): "
+                    "take a lower learning rate; the last checkpoint is whole"
+                )
             last = done == config.steps
             if held_out and (last or done % config.evaluate_every == 0):
-                report.held_out[done] = evaluate(model, held_out, config.batch_size)
+                report.held_out[done] = evaluate(model, held_out, config)
+            if record is not None:
+                record.log(done, _metrics(report, done, norm, config))
             if progress is not None:
                 progress(done, report)
-            stop = bool(pressed)
-            if last or stop or done % config.save_every == 0:
-                save_checkpoint(folder, model, optimizer, done, report, identity)
-            if stop:
-                raise KeyboardInterrupt
+            if last or pressed or done % config.save_every == 0:
+                state = {"done": done, "report": asdict(report), "identity": identity}
+                write_checkpoint(folder, model, optimizer, state, tokenizer_from=source)
+    if pressed:
+        raise KeyboardInterrupt
     return report
 
 
-def evaluate(model: "PreTrainedModel", ledgers: Sequence[Ledger], size: int) -> float:
+def evaluate(model: "PreTrainedModel", ledgers: Sequence[Ledger], config: SFTConfig) -> float:
     """The weighted mean loss over `ledgers`, without dropout or gradient."""
     import torch
 
     training = model.training
     model.eval()  # type: ignore[no-untyped-call]
     total = weight = 0.0
-    by_length = sorted(ledgers, key=len)
-    with torch.no_grad():
-        for start in range(0, len(by_length), size):
-            nll, weights = weighted_loss(model, Batch.of(by_length[start : start + size]))
+    with torch.no_grad(), _precision(model, config):
+        for batch in _parts(ledgers, config):
+            nll, weights = weighted_loss(model, batch)
             total, weight = total + nll.item(), weight + weights.item()
     model.train(training)
     return total / weight
 
 
-@contextmanager
-def _ctrl_c() -> Iterator[list[int]]:
-    """A list that is no longer empty once Ctrl-C was pressed: a step is never broken off half-way.
-
-    A second Ctrl-C interrupts at once. Outside of the main thread Ctrl-C is somebody else's.
-    """
-    pressed: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-
-    def note(number: int, frame: object) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _step(
     model: "PreTrainedModel",
     optimizer: "torch.optim.Optimizer",
-    batch: Batch,
+    ledgers: Sequence[Ledger],
     config: SFTConfig,
     rate: float,
-) -> float:
+) -> tuple[float, float]:
+    """One update, if its gradient is a number; the loss and the gradient's norm before it."""
     import torch
 
     for group in optimizer.param_groups:
         group["lr"] = rate
     model.train()
-    nll, weights = weighted_loss(model, batch)
-    loss = nll / weights
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-    optimizer.step()
+    loss, whole = 0.0, sum(float(ledger.loss_weights[1:].sum()) for ledger in ledgers)
+    for batch in _parts(ledgers, config):
+        with _precision(model, config):
+            nll, _ = weighted_loss(model, batch)
+        part = nll / whole  # the parts add up to the loss of the whole batch
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += float(part.detach())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norm = float(torch.nn.utils.clip_grad_norm_(trained, config.clip))
+    if math.isfinite(norm):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss.item())
+    return loss, norm
+
+
+def _parts(ledgers: Sequence[Ledger], config: SFTConfig) -> Iterator[Batch]:
+    """The ledgers in batches that fit the memory, those of about one length together."""
+    lengths = np.array([len(ledger) for ledger in ledgers])
+    for rows in micro_batches(range(len(ledgers)), lengths, config.micro_tokens):
+        yield Batch.of([ledgers[row] for row in rows])
+
+
+def _precision(model: "PreTrainedModel", config: SFTConfig) -> AbstractContextManager[Any]:
+    import torch
+
+    return torch.autocast(model.device.type, torch.bfloat16) if config.bfloat16 else nullcontext()
 
 
 def _groups(model: "PreTrainedModel", config: SFTConfig) -> list[dict[str, object]]:
@@ -257,6 +248,42 @@ def _groups(model: "PreTrainedModel", config: SFTConfig) -> list[dict[str, objec
         }
         for matrices in (True, False)
     ]
+
+
+def _identity(
+    model: "PreTrainedModel", ledgers: Sequence[Ledger], config: SFTConfig, source: Path | None
+) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one that began."""
+    free = ("evaluate_every", "save_every", "patience")
+    return {
+        **{name: value for name, value in asdict(config).items() if name not in free},
+        "ledgers": len(ledgers),
+        "tokens": sum(map(len, ledgers)),
+        "model": None if source is None else str(source),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+def _resumed(state: dict[str, Any] | None) -> tuple[int, SFTReport]:
+    if state is None:
+        return 0, SFTReport()
+    saved = state["report"]
+    held_out = {int(step): loss for step, loss in saved["held_out"].items()}
+    return int(state["done"]), SFTReport(**saved | {"held_out": held_out})
+
+
+def _metrics(report: SFTReport, step: int, norm: float, config: SFTConfig) -> dict[str, float]:
+    metrics = {
+        "loss": report.losses[-1],
+        "grad_norm": norm,
+        "learning_rate": config.rate(step - 1),
+        "tokens": report.tokens,
+        "seconds": report.seconds,
+        "refused": report.refused,
+    }
+    if step in report.held_out:
+        metrics["held_out/loss"] = report.held_out[step]
+    return metrics
 
 
 def _check(ledgers: Sequence[Ledger], config: SFTConfig) -> None:

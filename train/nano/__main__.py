@@ -41,6 +41,8 @@ def main() -> None:
                 if stage not in bars:
                     bars[stage] = screen.add_task(stage, total=total, remark="")
                 screen.update(bars[stage], completed=done, total=total, remark=remark)
+                if not screen.console.is_terminal and done % (total // 20) == 0:
+                    sys.stderr.write(f"{stage}: {done} of {total} {remark}\n")  # into a log
 
             train(recipe, given.work, given.out, show)
         sys.stderr.write("measuring (some minutes)\n")

@@ -1,4 +1,4 @@
-"""How many problems the policy answers, by format, split and level.
+"""How many problems the policy answers, by family, format, split and level.
 
 python -m interlace.train.nano.accuracy [--model FOLDER] [--problems N] [--seed S] [--write]
 """
@@ -7,64 +7,97 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from ...rollout.engines.base import Engine
-from ...rollout.trajectory import Episode
-from ...tools import Tool
+from ...rollout.task import Task
 from ...tools.python import PythonTool
-from ..generators import Arithmetic
-from .data import FORMAT_NAMES
-from .evaluate import Score, Shared, roll_out
+from .evaluate import Shared, roll_out
+from .families import FAMILIES, World
 
-__all__ = ["accuracy", "main", "table"]
+__all__ = ["SPLITS", "Outcome", "accuracy", "main", "table"]
 
-Rows = list[tuple[str, str, list[Episode]]]
-
-SPLITS = {"test": "trained templates", "held_out": "held-out templates"}
+SPLITS = {"test": "trained kinds", "held_out": "held-out kinds"}
 
 
-async def accuracy(engine: Engine, tool: Tool, *, problems: int = 500, seed: int = 11) -> Rows:
-    """(format, split, episodes) for every format and split, `problems` of each."""
-    return [
-        (
-            format,
-            split,
-            await roll_out(engine, format, [tool], list(islice(Arithmetic(seed, split), problems))),
-        )
-        for format in FORMAT_NAMES
-        for split in SPLITS
-    ]
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One problem: whether its answer was right, and whether it needs the tool."""
+
+    family: str
+    format: str
+    task: Task
+    needs_tool: bool
+    right: bool
 
 
-def table(rows: Rows) -> str:
-    """Two Markdown tables: right answers by format and split; those on held-out templates."""
+async def accuracy(
+    engine: Engine,
+    world: World,
+    *,
+    problems: int = 500,
+    seed: int = 11,
+    splits: Sequence[str] = tuple(SPLITS),
+) -> list[Outcome]:
+    """Every family in its formats and splits, `problems` of each."""
+    outcomes = []
+    for family in FAMILIES.values():
+        for format in family.formats:
+            for split in splits:
+                tasks = list(islice(family.source(seed, split), problems))
+                for episode in await roll_out(engine, format, tasks, world.tools):
+                    task = episode.task
+                    right = await world.right(task, format, episode.answer)
+                    needs = family.needs_tool(task, format)
+                    outcomes.append(Outcome(family.name, format, task, needs, right))
+    return outcomes
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Markdown: right answers by family, format and split, then by level and by template."""
     lines = [
-        "| format | problems | all | that need a tool | that need none |"
-        + "".join(f" {level} digits |" for level in (1, 2, 3, 4, 5)),
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| family | format | problems | all | that need a tool | that need none |",
+        "|---|---|---|---|---|---|",
     ]
-    for format, split, episodes in rows:
-        parts = [
-            episodes,
-            [e for e in episodes if e.task.data["needs_tool"]],
-            [e for e in episodes if not e.task.data["needs_tool"]],
-            *([e for e in episodes if e.task.data["level"] == level] for level in (1, 2, 3, 4, 5)),
-        ]
-        shares = " | ".join(f"{Score.of(part).accuracy:.1%}" if part else "-" for part in parts)
-        lines.append(f"| {format} | {SPLITS[split]} ({len(episodes)}) | {shares} |")
-    held_out = [row for row in rows if row[1] == "held_out"]
-    names = sorted({e.task.data["template"] for row in held_out for e in row[2]})
-    lines += ["", "| held-out template |" + "".join(f" {row[0]} |" for row in held_out)]
-    lines.append("|---|" + "---|" * len(held_out))
-    for name in names:
-        cells = []
-        for _, _, episodes in held_out:
-            part = [e for e in episodes if e.task.data["template"] == name]
-            cells.append(f"{Score.of(part).accuracy:.1%} of {len(part)}" if part else "-")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    columns = list(dict.fromkeys((each.family, each.format) for each in outcomes))
+    for family, format in columns:
+        for split, name in SPLITS.items():
+            part = [
+                each
+                for each in outcomes
+                if (each.family, each.format) == (family, format)
+                and each.task.data["split"] == split
+            ]
+            kinds = [part, *([e for e in part if e.needs_tool is need] for need in (True, False))]
+            shares = " | ".join(map(_share, kinds))
+            lines.append(f"| {family} | {format} | {name} ({len(part)}) | {shares} |")
+    for family in dict.fromkeys(name for name, _ in columns):
+        lines += ["", *_details(family, [each for each in outcomes if each.family == family])]
     return "\n".join(lines)
+
+
+def _details(family: str, outcomes: Sequence[Outcome]) -> list[str]:
+    """Trained kinds by level, held-out ones by template."""
+    formats = FAMILIES[family].formats
+    lines = [f"| {family} | {' | '.join(formats)} |", "|---|" + "---|" * len(formats)]
+    for split, key in (("test", "level"), ("held_out", "template")):
+        part = [each for each in outcomes if each.task.data["split"] == split]
+        for value in sorted({each.task.data[key] for each in part}):
+            rows = [each for each in part if each.task.data[key] == value]
+            shares = (
+                f"{_share([each for each in rows if each.format == format])}" for format in formats
+            )
+            held = "held out: " if split == "held_out" else ""
+            lines.append(f"| {held}{key} {value} | {' | '.join(shares)} |")
+    return lines
+
+
+def _share(outcomes: Sequence[Outcome]) -> str:
+    if not outcomes:
+        return "-"
+    return f"{sum(each.right for each in outcomes) / len(outcomes):.1%}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,17 +108,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m interlace.train.nano.accuracy")
     parser.add_argument("--model", type=Path, default=nano.path(), help="the checkpoint's folder")
-    parser.add_argument("--problems", type=int, default=500, help="problems of each split")
+    parser.add_argument("--problems", type=int, default=500, help="problems of each kind")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--write", action="store_true", help="write it into the model card")
     given = parser.parse_args(arguments)
 
-    async def run() -> Rows:
+    async def run() -> list[Outcome]:
         engine = load_engine(str(given.model), device="cpu")
-        async with Shared(PythonTool()) as tool:
-            rows = await accuracy(engine, tool, problems=given.problems, seed=given.seed)
+        async with Shared(PythonTool()) as python, World(python) as world:
+            outcomes = await accuracy(engine, world, problems=given.problems, seed=given.seed)
         await engine.aclose()
-        return rows
+        return outcomes
 
     text = table(asyncio.run(run()))
     if given.write:

@@ -1,98 +1,202 @@
-"""The nano policy's demonstrations: problems solved in conversations, in both formats."""
+"""The nano policy's demonstrations: problems solved in conversations, in every format."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...rollout.formats import FORMATS, Encoder, Message
 from ...rollout.ledger import Ledger, Source, Span
+from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
-from ...tools import Tool
-from ..coldstart import Demonstration, Shares, demonstrate, to_ledger
-from ..generators import Arithmetic
+from ...tools import Tool, ToolSession
+from ..coldstart import Demonstration, Shares, to_ledger
+from .families import BY_HEART, FAMILIES, Family, World
 
-__all__ = ["DRILL", "FORMAT_NAMES", "FULL", "Lesson", "demonstrations", "ledgers", "texts"]
+__all__ = [
+    "DRILL",
+    "FULL",
+    "LESSONS",
+    "POLISH",
+    "PRACTICE",
+    "Lesson",
+    "demonstrations",
+    "ledgers",
+    "texts",
+]
 
-FORMAT_NAMES = ("retool", "hermes")
-SESSION = 200
-"""Conversations that share one session of the tool, whose start costs half a second."""
+LESSONS = (
+    ("arithmetic", "retool"),
+    ("arithmetic", "hermes"),
+    ("database", "reex_sql"),
+    ("lookup", "search_r1"),
+    ("arithmetic", "retool"),
+    ("arithmetic", "hermes"),
+    ("database", "hermes"),
+    ("lookup", "hermes"),
+)
+"""What demonstrations show, in turn. Arithmetic has the most kinds of questions, and short ones."""
+
+HARDER = tuple(dict.fromkeys(LESSONS))
+"""Each family as often as the others: copying names and spellings takes longest to learn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One kind of demonstrations. `questions`: how many a conversation has, each as likely."""
+    """One kind of demonstrations: single problems without the system prompt, or conversations."""
 
     name: str
-    questions: tuple[int, ...]
     shares: Shares
-    system_prompt: bool = True
+    conversations: bool
+    shows: tuple[tuple[str, str], ...] = LESSONS
+    """Families and formats, in turn."""
+    families: Mapping[str, Family] = field(default_factory=lambda: FAMILIES)
+    seed: int = 0
+    """Added to the recipe's: lessons with different ones have different problems."""
 
 
 DRILL = Lesson(
     "drill",
-    questions=(1,),
-    shares=Shares(no_tool_offered=0, failed_attempt=0, outage=0),
-    system_prompt=False,
+    Shares(no_tool_offered=0, failed_attempt=0, outage=0, several_tools=0),
+    conversations=False,
 )
-"""Single problems without the system prompt, for the first steps. Copying digits from a question
-into code is learnt by attending to a few tokens among all those in the context: it comes about much
-sooner where there are a hundred of them than where there are four hundred."""
+"""For the first steps. Copying from a question into a call is learnt by attending to a few tokens
+among all those in the context: it comes about much sooner where there are a hundred of them than
+where there are four hundred."""
 
-FULL = Lesson("conversation", questions=(1, 1, 2, 3, 4, 6), shares=Shares())
+FULL = Lesson("conversation", Shares(), conversations=True)
+PRACTICE = tuple(
+    Lesson("practice", Shares(), conversations=True, shows=HARDER, seed=seed) for seed in (1, 2)
+)
+POLISH = Lesson("polish", Shares(), conversations=True, families=BY_HEART, seed=3)
 
 
 async def demonstrations(
     lesson: Lesson,
     count: int,
     seed: int,
-    tool: Tool,
+    world: World,
     progress: Callable[[int], None] | None = None,
 ) -> list[Demonstration]:
-    """`count` conversations on training problems, the formats in turn. Runs all their code."""
-    tasks = iter(Arithmetic(seed, "train"))
+    """`count` conversations on training problems, what the lesson shows in turn.
+
+    Makes all their calls.
+    """
+    seed += lesson.seed
+    sources = {name: iter(family.source(seed, "train")) for name, family in lesson.families.items()}
     made: list[Demonstration] = []
-    while len(made) < count:
-        async with tool.session() as session:
-            for _ in range(min(SESSION, count - len(made))):
-                rng = random.Random(f"{lesson.name} {seed} {len(made)}")
-                asked = [next(tasks) for _ in range(rng.choice(lesson.questions))]
-                format = FORMAT_NAMES[len(made) % len(FORMAT_NAMES)]
-                made.append(await demonstrate(asked, format, session, rng, lesson.shares))
-                if progress is not None:
-                    progress(len(made))
+    async with _Sessions(world) as sessions:
+        while len(made) < count:
+            rng = random.Random(f"{lesson.name} {seed} {len(made)}")
+            name, format = lesson.shows[len(made) % len(lesson.shows)]
+            writer = _Writer(lesson, sessions, rng, format)
+            made.append(await writer.write(lesson.families[name], sources))
+            if progress is not None:
+                progress(len(made))
     return made
 
 
+class _Sessions:
+    """The tools' sessions. The interpreter's is shared by all, since its start takes long."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "_Sessions":
+        opening = self.world.python.session()
+        self.python = await self._stack.enter_async_context(opening)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def of(self, tool: Tool, stack: AsyncExitStack) -> ToolSession:
+        """A session of a tool, until `stack` is left."""
+        if tool is self.world.python:
+            return self.python
+        return await stack.enter_async_context(tool.session())
+
+
+class _Writer:
+    """Writes one conversation."""
+
+    def __init__(
+        self, lesson: Lesson, sessions: _Sessions, rng: random.Random, format: str
+    ) -> None:
+        self.lesson = lesson
+        self.sessions = sessions
+        self.rng = rng
+        self.format = format
+
+    async def write(self, family: Family, sources: dict[str, Iterator[Task]]) -> Demonstration:
+        """The first task of each family comes from `sources`, further ones are like it."""
+        shares, rng, world = self.lesson.shares, self.rng, self.sessions.world
+        several = self.format == "hermes" and rng.random() < shares.several_tools
+        names = rng.sample(sorted(sources), len(sources)) if several else [family.name]
+        first = {name: next(sources[name]) for name in names}
+        offered = {name: world.tool(first[name]) for name in names}
+        if not several and family.twin is None and rng.random() < shares.no_tool_offered:
+            offered = {}
+        number = rng.choice(family.questions) if self.lesson.conversations else 1
+        for tool in offered.values():
+            assert tool.description  # a database's is read now, while its process is there
+        replies = []
+        for index in range(number):
+            asked = self.lesson.families[rng.choice(names)] if several else family
+            task = first[asked.name]
+            if index:
+                task = asked.alike(rng.randrange(2**31), task)[0]
+            # In a longer conversation, later questions would contradict an altered answer.
+            altered = number == 1 and asked.twin is not None and rng.random() < shares.altered
+            if altered and asked.twin is not None and task.data["needs_tool"]:
+                task = asked.twin(task)
+            async with AsyncExitStack() as stack:
+                session = None
+                if offered:
+                    session = await self.sessions.of(world.tool(task), stack)
+                replies.append(await asked.solve(task, self.format, session, rng, shares))
+        return Demonstration(self.format, tuple(offered.values()), replies)
+
+
 class _Curt(Encoder):
-    """Leaves the system prompt out."""
+    """Leaves the system prompt out, but for the tables of a database."""
+
+    def __init__(self, format: str, tokenizer: Tokenizer, tools: Sequence[Tool]) -> None:
+        super().__init__(FORMATS[format], tokenizer, tools)
+        self.tables = "\n".join(tool.description for tool in tools if tool.name == "sql")
 
     def prompt(self, question: str, history: Sequence[Message] = ()) -> list[Span]:
-        text = self.template.render([{"role": "user", "content": question}])
+        system = [{"role": "system", "content": self.tables}] if self.tables else []
+        text = self.template.render([*system, {"role": "user", "content": question}])
         return [Span.given(Source.PROMPT, self.tokenizer.encode(text))]
 
 
-def ledgers(
-    lesson: Lesson, made: Sequence[Demonstration], folder: Path, tool: Tool
-) -> list[Ledger]:
+def ledgers(lesson: Lesson, made: Sequence[Demonstration], folder: Path) -> list[Ledger]:
     """The demonstrations as ledgers, with the tokenizer in `folder`."""
     tokenizer = Tokenizer.load(folder)
-    kind = Encoder if lesson.system_prompt else _Curt
-    encoders = {
-        (name, with_tool): kind(FORMATS[name], tokenizer, (tool,) if with_tool else ())
-        for name in FORMAT_NAMES
-        for with_tool in (True, False)
-    }
-    return [to_ledger(each, encoders[each.format, each.with_tool]) for each in made]
+    encoders: dict[tuple[str, ...], Encoder] = {}
+    written = []
+    for each in made:
+        key = (each.format, *(tool.description for tool in each.tools))
+        if key not in encoders:
+            if lesson.conversations:
+                encoders[key] = Encoder(FORMATS[each.format], tokenizer, each.tools)
+            else:
+                encoders[key] = _Curt(each.format, tokenizer, each.tools)
+        written.append(to_ledger(each, encoders[key]))
+    return written
 
 
-def texts(made: Sequence[Demonstration], tool: Tool) -> Iterator[str]:
+def texts(made: Sequence[Demonstration]) -> Iterator[str]:
     """All the texts that the tokenizer learns from."""
-    for name in FORMAT_NAMES:
-        yield from [FORMATS[name].system(()), FORMATS[name].system((tool,))] * 50
-    yield from [f"{tool.name} {tool.description}"] * 50
     for each in made:
         yield "system\nuser\nassistant\ntool\n" * 2
+        yield FORMATS[each.format].system(each.tools)
+        yield FORMATS[each.format].system(())
+        for tool in each.tools:
+            yield f"{tool.name} {tool.description}"
         for reply in each.replies:
             yield reply.task.question
             for step in reply.steps:

@@ -1,4 +1,4 @@
-"""How well a policy does on the arithmetic problems, through the same loop that serves people."""
+"""How well a policy does on the families of tasks, through the same loop that serves people."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -12,14 +12,12 @@ from ...rollout.formats import FORMATS
 from ...rollout.limits import Limits
 from ...rollout.policy import Policy
 from ...rollout.runner import Runner
-from ...rollout.task import Task, equal_answers
+from ...rollout.task import Task
 from ...rollout.trajectory import Episode
 from ...tools import Tool, ToolResult, ToolSession
-from ..generators import check
+from ..coldstart.arithmetic import FORGET
 
 __all__ = ["Changed", "Score", "Shared", "roll_out"]
-
-_WIPE = "for _n in [n for n in globals() if n in ('total', 'part', 'result')]: del globals()[_n]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +29,21 @@ class Score:
     shown: int
     """Problems on which the policy made a call, and so was shown a result."""
     follows: int
-    """Of those, how many were answered with the last result that was shown."""
+    """Of those, how many were answered as the shown results have it."""
     calls: int
     unanswered: int
 
     @classmethod
-    def of(cls, episodes: Sequence[Episode]) -> "Score":
-        """Count."""
-        shown = [episode for episode in episodes if episode.trajectory.calls]
+    def of(
+        cls, episodes: Sequence[Episode], right: Sequence[bool], follows: Sequence[bool]
+    ) -> "Score":
+        """Count; `right` and `follows` say it of each episode."""
+        shown = [bool(episode.trajectory.calls) for episode in episodes]
         return cls(
             problems=len(episodes),
-            correct=sum(check(episode.task, episode.answer) for episode in episodes),
-            shown=len(shown),
-            follows=sum(map(_follows, shown)),
+            correct=sum(right),
+            shown=sum(shown),
+            follows=sum(a and b for a, b in zip(shown, follows, strict=True)),
             calls=sum(len(episode.trajectory.calls) for episode in episodes),
             unanswered=sum(episode.answer is None for episode in episodes),
         )
@@ -54,22 +54,21 @@ class Score:
         return self.correct / self.problems
 
 
-def _follows(episode: Episode) -> bool:
-    shown = episode.trajectory.calls[-1].output
-    return episode.answer is not None and equal_answers(episode.answer, shown)
-
-
 async def roll_out(
-    engine: Engine, format: str, tools: Sequence[Tool], tasks: Sequence[Task]
+    engine: Engine,
+    format: str,
+    tasks: Sequence[Task],
+    tools_for: Callable[[Task], Sequence[Tool]],
 ) -> list[Episode]:
     """Each task once, greedily, in the order of the tasks.
 
     Raises RuntimeError where our own side failed: such an episode says nothing of the policy.
     """
-    limits = Limits(turns=8, calls=8, response_tokens=512, tool_output_tokens=256)
-    policy = Policy(engine, FORMATS[format], tools, sampling=Sampling(temperature=0), limits=limits)
+    limits = Limits(turns=8, calls=8, response_tokens=1024, tool_output_tokens=384)
+    policy = Policy(engine, FORMATS[format], sampling=Sampling(temperature=0), limits=limits)
     episodes = {}
-    async for episode in Runner(policy, concurrency=64).run(tasks):
+    runner = Runner(policy, concurrency=64, tools_for=tools_for)
+    async for episode in runner.run(tasks):
         if episode.error is not None:
             raise RuntimeError(f"{episode.task.id}: {episode.error}")
         episodes[episode.task.id] = episode
@@ -121,38 +120,53 @@ class Shared(_Wrapped):
         try:
             yield session
         finally:
-            await session.call({"code": _WIPE}, 10.0)
+            await session.call({"code": FORGET}, 10.0)
             self._free.put_nowait(session)
 
 
-Change = Callable[[str, ToolResult], ToolResult]
+Change = Callable[[Mapping[str, JsonValue], ToolResult], ToolResult]
 
 
 class Changed(_Wrapped):
-    """A tool whose results are changed before the policy reads them.
+    """A tool with a hand in between: what it is asked, or what it answers, is changed.
 
-    `change` gets the code and the true result.
+    `change` gets the arguments and the true result and gives what the policy reads. `queries` are
+    run in turn, whatever is asked. `told`: the tool that the policy is told of, where that is
+    another one than the tool that is called.
     """
 
-    def __init__(self, tool: Tool, change: Change) -> None:
-        super().__init__(tool)
+    def __init__(
+        self,
+        tool: Tool,
+        change: Change | None = None,
+        *,
+        queries: Sequence[str] = (),
+        told: Tool | None = None,
+    ) -> None:
+        super().__init__(told or tool)
+        self.called = tool
         self.change = change
+        self.queries = queries
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[ToolSession]:
-        """A session of the wrapped tool, with a hand in between."""
-        async with self.tool.session() as session:
-            yield _ChangedSession(session, self.change)
+        """A session of the tool that is called."""
+        async with self.called.session() as session:
+            yield _ChangedSession(session, self)
 
 
 class _ChangedSession:
-    def __init__(self, session: ToolSession, change: Change) -> None:
+    def __init__(self, session: ToolSession, tool: Changed, calls: int = 0) -> None:
         self._session = session
-        self._change = change
+        self._tool = tool
+        self._calls = calls
 
     async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
+        if queries := self._tool.queries:
+            arguments = {"query": queries[min(self._calls, len(queries) - 1)]}
+        self._calls += 1
         result = await self._session.call(arguments, seconds)
-        return self._change(str(arguments.get("code", "")), result)
+        return result if self._tool.change is None else self._tool.change(arguments, result)
 
     async def fork(self) -> "_ChangedSession":
-        return _ChangedSession(await self._session.fork(), self._change)
+        return _ChangedSession(await self._session.fork(), self._tool, self._calls)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...rollout.ledger import Ledger
-from ...tools.python import PythonTool
 from ..coldstart import Demonstration
 from ..local.checkpoint import replace_folder, save_weights
 from ..local.sft import SFTConfig, SFTReport, sft
 from .card import CARD, write_section
-from .data import DRILL, FULL, Lesson, demonstrations, ledgers, texts
+from .data import DRILL, FULL, POLISH, PRACTICE, Lesson, demonstrations, ledgers, texts
+from .families import World
 from .tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "new_model", "train"]
 
 
-DRILLING = SFTConfig(steps=800, batch_size=32, learning_rate=2e-3)
-TRAINING = SFTConfig(steps=1600, batch_size=8, learning_rate=1.5e-3)
+DRILLING = SFTConfig(steps=2400, batch_size=32, learning_rate=2e-3)
+TRAINING = SFTConfig(steps=1400, batch_size=8, learning_rate=1e-3)
+PRACTISING = SFTConfig(steps=1800, batch_size=8, learning_rate=1.2e-3)
+POLISHING = SFTConfig(steps=600, batch_size=8, learning_rate=8e-4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,19 @@ class Recipe:
     head_size: int = 32
     hidden: int = 512
     context: int = 2048
-    drills: int = 8_000
+    drills: int = 20_000
     """Single problems without the system prompt, which come first."""
     conversations: int = 8_000
+    practice: int = 9_000
+    """Conversations again, twice so many others, with more of what takes longest to learn."""
+    polish: int = 4_000
+    """And again, with the arithmetic that is known by heart or not at all."""
     held_out: int = 200
     """Of each lesson: demonstrations whose loss is measured and never trained on."""
     drilling: SFTConfig = DRILLING
     training: SFTConfig = TRAINING
+    practising: SFTConfig = PRACTISING
+    polishing: SFTConfig = POLISHING
     threads: int = 2
     """Part of the recipe, since the order of sums depends on it."""
 
@@ -86,10 +94,11 @@ def train(recipe: Recipe, work: Path, target: Path, progress: Progress) -> None:
     import torch
 
     torch.set_num_threads(recipe.threads)
-    tool = PythonTool()
     lessons = [
         (DRILL, recipe.drills, recipe.drilling),
         (FULL, recipe.conversations, recipe.training),
+        *((lesson, recipe.practice, recipe.practising) for lesson in PRACTICE),
+        (POLISH, recipe.polish, recipe.polishing),
     ]
     made = [
         asyncio.run(_demonstrations(lesson, count + recipe.held_out, recipe, progress))
@@ -97,17 +106,19 @@ def train(recipe: Recipe, work: Path, target: Path, progress: Progress) -> None:
     ]
     fresh = work / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
-    build_tokenizer(texts([each for part in made for each in part], tool), recipe.vocabulary, fresh)
+    build_tokenizer(texts([each for part in made[:2] for each in part]), recipe.vocabulary, fresh)
     model = new_model(recipe)
     notes = []
     for (lesson, _, config), part in zip(lessons, made, strict=True):
-        every = ledgers(lesson, part, fresh, tool)
+        written = ledgers(lesson, part, fresh)
+        # A few conversations over a large database are longer than the model can read.
+        every = [ledger for ledger in written if len(ledger) <= recipe.context]
         config = replace(config, seed=recipe.seed)
         report = sft(
             model,
             every[recipe.held_out :],
             config,
-            work / lesson.name,
+            work / f"{lesson.name}-{lesson.seed}",
             held_out=every[: recipe.held_out],
             progress=partial(_stepped, progress, lesson.name, config.steps),
         )
@@ -128,7 +139,10 @@ def _install(fresh: Path, target: Path) -> None:
 
 def _stepped(progress: Progress, lesson: str, total: int, step: int, report: SFTReport) -> None:
     recent = report.losses[-20:]
-    progress(f"training, {lesson}s", step, total, f"loss {sum(recent) / len(recent):.3f}")
+    remark = f"loss {sum(recent) / len(recent):.3f}"
+    if report.held_out:
+        remark += f", on unseen ones {report.held_out[max(report.held_out)]:.3f}"
+    progress(f"training, {lesson}s", step, total, remark)
 
 
 async def _demonstrations(
@@ -138,7 +152,8 @@ async def _demonstrations(
         if count % 20 == 0 or count == total:
             progress(f"writing {lesson.name}s", count, total, "")
 
-    return await demonstrations(lesson, total, recipe.seed, PythonTool(), made)
+    async with World() as world:
+        return await demonstrations(lesson, total, recipe.seed, world, made)
 
 
 def _finish(model: "PreTrainedModel", folder: Path, training: str) -> None:
@@ -155,8 +170,9 @@ def _note(lesson: Lesson, trained: list[Ledger], config: SFTConfig, report: SFTR
     tokens = sum(map(len, trained))
     loss = report.held_out[config.steps]
     return (
-        f"- {len(trained):,} {lesson.name}s ({tokens:,} tokens, {learnt / tokens:.0%} of them "
-        f"learnt from): {config.steps:,} steps of {config.batch_size}, AdamW at "
+        f"- {lesson.name}: {len(trained):,} demonstrations ({tokens:,} tokens, "
+        f"{learnt / tokens:.0%} of them learnt from): {config.steps:,} steps of "
+        f"{config.batch_size}, AdamW at "
         f"{config.learning_rate:g}, {report.seconds / 60:.0f} minutes; loss on unseen ones "
         f"{loss:.3f}."
     )

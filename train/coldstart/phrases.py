@@ -4,19 +4,21 @@ import json
 import random
 from collections.abc import Sequence
 
-from ..rollout.task import Task
+from ...rollout.task import Task
 
 __all__ = [
     "GIVE_UP",
     "NO_TOOL",
     "READ",
     "RETRY",
+    "TOLD",
     "TRY_AGAIN",
     "answer_text",
     "call_text",
     "choose",
     "look",
     "plan",
+    "said",
 ]
 
 READ = ("The result is {}.", "The code gives {}.", "The output is {}.")
@@ -24,6 +26,7 @@ NO_TOOL = (
     "There is no tool, so I work it out in my head.",
     "I have no tool here, so this is my own estimate.",
 )
+TOLD = ("The text says so.", "That stands in the question.")
 TRY_AGAIN = ("The tool failed. I try once more.", "That was an error of the tool. I try again.")
 GIVE_UP = (
     "The tool does not work, so this is my own estimate.",
@@ -75,10 +78,8 @@ _SECOND = {
 }
 _LOOKS = {
     "small_sum": "{a} and {b} make {answer}.",
-    "larger": "I compare {a} and {b}.",
-    "smaller": "I compare {a} and {b}.",
-    "first_of_two": "The text says so.",
-    "second_of_two": "The text says so.",
+    "first_of_two": "It is the first number.",
+    "second_of_two": "It is the second number.",
     "parity": "I look at the last digit, {last}.",
     "last_digit": "I look at the end of the number.",
     "first_digit": "I look at the beginning of the number.",
@@ -101,23 +102,48 @@ def plan(task: Task, rng: random.Random, *, first: bool | None = None) -> str:
 def look(task: Task, rng: random.Random) -> str:
     """What one thinks where a look at the question is enough."""
     numbers = task.data["numbers"]
+    if task.data["kind"] in ("larger", "smaller"):
+        return _comparison(str(numbers["a"]), str(numbers["b"]))
     text = _LOOKS[task.data["kind"]].format(**numbers, answer=task.answer, last=numbers["a"] % 10)
     return f"No tool is needed. {text}" if rng.random() < 0.3 else text
 
 
-def call_text(format: str, code: str) -> str:
-    """A call of the python tool. Raises KeyError for a format that has no demonstrations yet."""
+def _comparison(a: str, b: str) -> str:
+    more = "first" if int(a) > int(b) else "second"
+    if len(a) != len(b):
+        seen = f"{a} has {len(a)} digits and {b} has {len(b)}"
+    else:
+        seen = f"{a} begins with {a[0]} and {b} with {b[0]}"
+    return f"{seen}: the {more} is larger."
+
+
+_ARGUMENTS = {"python": "code", "sql": "query", "search": "query"}
+
+
+def said(format: str, thought: str, rest: str) -> str:
+    """A turn: a thought in the format's way, and the call or answer behind it."""
+    if format in ("reex_sql", "search_r1"):
+        thought = f"<think>{thought}</think>"
+    return f"{thought}\n{rest}"
+
+
+def call_text(format: str, tool: str, argument: str) -> str:
+    """A call of a tool. Raises KeyError for a format that has no demonstrations yet."""
+    if format == "hermes":
+        call = {"name": tool, "arguments": {_ARGUMENTS[tool]: argument}}
+        return f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
     return {
-        "retool": f"<code>\n```python\n{code}\n```\n</code>",
-        "hermes": "<tool_call>\n"
-        + json.dumps({"name": "python", "arguments": {"code": code}})
-        + "\n</tool_call>",
+        "retool": f"<code>\n```python\n{argument}\n```\n</code>",
+        "reex_sql": f"<intermediate_sql>{argument}</intermediate_sql>",
+        "search_r1": f"<search>{argument}</search>",
     }[format]
 
 
 def answer_text(format: str, answer: str) -> str:
-    r"""The final answer: `\boxed{}`, in ReTool between its tags."""
+    """The final answer, as each format has it."""
     return {
         "retool": f"<answer>\\boxed{{{answer}}}</answer>",
         "hermes": f"\\boxed{{{answer}}}",
+        "reex_sql": f"<final_sql>{answer}</final_sql>",
+        "search_r1": f"<answer>{answer}</answer>",
     }[format]

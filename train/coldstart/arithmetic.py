@@ -1,7 +1,6 @@
-"""Cold-start demonstrations: how a problem is solved with a tool, written as ledgers.
+"""How arithmetic is done with an interpreter.
 
-Every piece of code is run by the tool it is written for and every output is the tool's own. Three
-things are done on purpose, each to a share of the demonstrations (see `Shares`):
+Three things are done on purpose, each to a share of the demonstrations:
 
 - a first attempt fails and is put right: the failed part is shown with loss weight 0;
 - the tool's result is altered, and the answer follows the altered result: what is learnt is to copy
@@ -11,21 +10,28 @@ things are done on purpose, each to a share of the demonstrations (see `Shares`)
 
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from ..rollout.formats import Encoder
-from ..rollout.ledger import Ledger, Span
-from ..rollout.task import Task
-from ..rollout.trajectory import CallRecord
-from ..tools import ErrorKind, ToolResult, ToolSession
-from ..tools.errors import DataError
-from .phrases import GIVE_UP, NO_TOOL, READ, RETRY, TRY_AGAIN, answer_text, call_text, choose, plan
+from ...rollout.task import Task
+from ...rollout.trajectory import CallRecord
+from ...tools import ErrorKind, ToolResult, ToolSession
+from ...tools.errors import DataError
+from .base import CALL_SECONDS, Reply, Shares, Step
+from .phrases import (
+    GIVE_UP,
+    NO_TOOL,
+    READ,
+    RETRY,
+    TRY_AGAIN,
+    answer_text,
+    call_text,
+    choose,
+    plan,
+    said,
+)
 from .phrases import look as look_at
 
-__all__ = ["Demonstration", "Reply", "Shares", "Step", "alter", "demonstrate", "to_ledger"]
+__all__ = ["FORGET", "alter", "solve_arithmetic"]
 
-CALL_SECONDS = 10.0
 OUTAGES = (
     "RuntimeError: the interpreter is not available",
     "OSError: [Errno 12] Cannot allocate memory",
@@ -33,95 +39,23 @@ OUTAGES = (
     "TimeoutError: the call took too long",
 )
 NAMES = ("total", "part", "result")
-_FORGET = f"for name in {NAMES!r}: globals().pop(name, None)"
+FORGET = f"for name in {NAMES!r}: globals().pop(name, None)"
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """The share of demonstrations that show each thing."""
-
-    no_tool_offered: float = 0.05
-    failed_attempt: float = 0.12
-    altered: float = 0.25
-    outage: float = 0.02
-    needless_call: float = 0.1
-    """Calls on problems that need none."""
-    two_calls: float = 0.5
-    """Problems of two steps that take a call for each, the second with what the first gave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the policy says in one turn, and the call's record where it makes one."""
-
-    text: str
-    call: CallRecord | None = None
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One question and the turns that answer it. `altered`: a result was not the tool's own."""
-
-    task: Task
-    steps: list[Step] = field(default_factory=list)
-    altered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Demonstration:
-    """One conversation, in one format, with or without the tool."""
-
-    format: str
-    with_tool: bool
-    replies: list[Reply]
-
-
-async def demonstrate(
-    tasks: Sequence[Task],
-    format: str,
-    session: ToolSession,
-    rng: random.Random,
-    shares: Shares | None = None,
-) -> Demonstration:
-    """Solve `tasks`, one question after another, in one conversation.
+async def solve_arithmetic(
+    task: Task, format: str, session: ToolSession | None, rng: random.Random, shares: Shares
+) -> Reply:
+    """Compute where the task needs it and a tool is there; else answer at once.
 
     Raises DataError where an unaltered solution does not give the task's answer: a wrong
     demonstration is never returned.
     """
-    shares = shares or Shares()
-    with_tool = rng.random() >= shares.no_tool_offered
-    replies = []
-    for task in tasks:
-        by_tool = task.data["needs_tool"] or rng.random() < shares.needless_call
-        if with_tool and by_tool:
-            replies.append(await _Solver(task, format, session, rng).solve(shares))
-        else:
-            replies.append(_from_the_head(task, format, rng))
-    await session.call({"code": _FORGET}, CALL_SECONDS)
-    return Demonstration(format, with_tool, replies)
-
-
-def to_ledger(demonstration: Demonstration, encoder: Encoder) -> Ledger:
-    """The demonstration as the policy would have written it, turn by turn, as token ids."""
-    tokenizer = encoder.tokenizer
-    end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
-    ledger = Ledger()
-    for number, reply in enumerate(demonstration.replies):
-        question = reply.task.question
-        spans = encoder.follow_up(question, ended=True) if number else encoder.prompt(question)
-        if spans is None:
-            raise DataError("this chat template can't hold two questions in one ledger")
-        for span in spans:
-            ledger.append(span)
-        for step in reply.steps:
-            ends = step.call is None or not encoder.format.inline
-            ids = tokenizer.encode(step.text) + (end if ends else [])
-            ledger.append(Span.policy(ids, weight=step.weight))
-            if step.call is not None:
-                for span in encoder.results([step.call], ended=ends):
-                    ledger.append(span)
-    return ledger
+    by_tool = task.data["needs_tool"] or rng.random() < shares.needless_call
+    if session is None or not by_tool:
+        return _from_the_head(task, format, rng)
+    reply = await _Solver(task, format, session, rng).solve(shares)
+    await session.call({"code": FORGET}, CALL_SECONDS)
+    return reply
 
 
 def alter(text: str, rng: random.Random) -> str:
@@ -140,7 +74,7 @@ def alter(text: str, rng: random.Random) -> str:
 def _from_the_head(task: Task, format: str, rng: random.Random) -> Reply:
     assert task.answer is not None
     thought = choose(rng, NO_TOOL) if task.data["needs_tool"] else look_at(task, rng)
-    return Reply(task, [Step(f"{thought}\n{answer_text(format, task.answer)}")])
+    return Reply(task, [Step(said(format, thought, answer_text(format, task.answer)))])
 
 
 class _Solver:
@@ -205,11 +139,12 @@ class _Solver:
 
     def _record(self, thought: str, code: str, result: ToolResult, weight: float) -> str:
         call = CallRecord("python", {"code": code}, result.text, result.error)
-        self.steps.append(Step(f"{thought}\n{call_text(self.format, code)}", call, weight))
+        text = said(self.format, thought, call_text(self.format, "python", code))
+        self.steps.append(Step(text, call, weight))
         return result.text
 
     def _answer(self, thought: str, answer: str) -> None:
-        self.steps.append(Step(f"{thought}\n{answer_text(self.format, answer)}"))
+        self.steps.append(Step(said(self.format, thought, answer_text(self.format, answer))))
 
 
 def _code(steps: list[str], rng: random.Random) -> str:

@@ -1,0 +1,84 @@
+"""A run with its real tool, whose processes are killed under it."""
+
+import os
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+from doubles import answer, code
+from small_run import learner, settings
+
+from interlace.rollout.engines import Request, ScriptedEngine
+from interlace.rollout.policy import Policy
+from interlace.rollout.store import read_episodes
+from interlace.tools import ErrorKind, PythonTool
+from interlace.train.local.record import Record, read_metrics
+from interlace.train.local.rl import Trainer
+from interlace.train.rewards import Part, Rewards
+
+
+def interpreters() -> list[int]:
+    """The sandbox processes that this process, or one of them, has started."""
+    parents: dict[int, int] = {}
+    sandboxes = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "status").read_text()
+            if b"_interlace" in (folder / "cmdline").read_bytes():
+                sandboxes.append(int(folder.name))
+        except OSError:
+            continue  # it has just ended
+        parents[int(folder.name)] = int(status.split("PPid:")[1].split()[0])
+
+    def is_mine(process: int) -> bool:
+        while process > 1 and process != os.getpid():
+            process = parents.get(process, 0)
+        return process == os.getpid()
+
+    return [process for process in sandboxes if is_mine(process)]
+
+
+def test_a_run_goes_on_when_its_interpreters_are_killed(tmp_path: Path) -> None:
+    """Each answer is the last line that the tool has said. After a kill an episode reads that its
+    process died and answers so, or it is left out; where neither is the case, it is right.
+    """
+    config = settings(tmp_path / "run", steps=2, deterministic=False, concurrency=4)
+    killed: dict[int, list[int]] = {}
+
+    with learner(config) as made, Record(tmp_path / "run") as record:
+        tokenizer = made.policy.engine.tokenizer
+
+        def script(request: Request) -> str:
+            said = re.search(
+                r"<interpreter>\n(.*)\n</interpreter>", tokenizer.decode(request.ids), re.DOTALL
+            )
+            if said is None:
+                return code("6 * 7")
+            step = trainer.done + 1
+            if step not in killed:  # while the sessions of this episode and of others live
+                killed[step] = interpreters()
+                for process in killed[step]:
+                    os.kill(process, signal.SIGKILL)
+            return answer(said[1].splitlines()[-1])
+
+        limits = replace(made.policy.limits, response_tokens=400, call_seconds=60.0)
+        engine = ScriptedEngine(tokenizer, script, delay=0.01)
+        policy = Policy(engine, made.policy.format, [PythonTool()], limits=limits)
+        right = Rewards(Part("correct", lambda episode, task: float(episode.answer == "42")))
+        trainer = Trainer(config, replace(made, policy=policy, rewards=right))
+        trainer.train(record)
+    assert set(killed) == {1, 2} and all(killed.values())
+    assert [metrics["step"] for metrics in read_metrics(tmp_path / "run")] == [1, 2]
+    for step in (1, 2):
+        episodes = list(read_episodes(tmp_path / "run" / "episodes" / f"{step:05}.jsonl"))
+        assert len(episodes) == 8
+        for episode in episodes:
+            errors = {call.error for call in episode.trajectory.calls}
+            if not episode.rewards:
+                assert episode.error
+            elif errors == {None}:
+                assert episode.rewards["correct"] == 1
+            else:
+                assert errors <= {None, ErrorKind.DIED}
+        assert any(episode.rewards.get("correct") == 1 for episode in episodes)

@@ -1,0 +1,147 @@
+"""Evaluations: what counts as right, what counts at all, and how tools were used."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from attempts import TOKENIZER, attempt
+from doubles import answer, code
+
+from interlace.rollout.store import EpisodeLog
+from interlace.rollout.task import Task
+from interlace.rollout.trajectory import Episode
+from interlace.tools.errors import DataError, UsageError
+from interlace.train.attempts import Attempt
+from interlace.train.compare import compare
+from interlace.train.evaluate import Evaluation, load_evaluation, measure, save_evaluation
+from interlace.train.plots import plot_evaluations
+from interlace.train.rewards import Checker
+from interlace.train.sources import find_tasks
+
+TASK = Task("a", "What is 3 * 4?", "12")
+CHECKER = Checker()
+
+
+def sampled(*replies: str, task: Task = TASK) -> list[Episode]:
+    """One episode for each reply, as attempts at one task."""
+    made = [attempt(task, reply) for reply in replies]
+    return [
+        replace(episode, id=f"{task.id}/{number}", sample=number)
+        for number, episode in enumerate(made)
+    ]
+
+
+def test_figures_of_four_attempts_by_hand() -> None:
+    episodes = sampled(answer("7"), answer("12"), answer("12.0"), "I don't know.")
+    found = measure(episodes, CHECKER)
+    assert found.accuracy.value == 0.5
+    assert {k: round(e.value, 4) for k, e in found.pass_at.items()} == {1: 0.5, 2: 0.8333, 4: 1.0}
+    # In pairs: 7 comes first of (7, 12); (12.0, nothing) is right. All four: 12 has two votes.
+    assert {k: e.value for k, e in found.majority_at.items()} == {1: 0.5, 2: 0.5, 4: 1.0}
+    assert [each.vote for each in found.attempts] == [0, 1, 1, None]
+
+
+def test_what_failed_on_our_side_is_in_no_figure_and_is_told() -> None:
+    failed = attempt(TASK, code("bug"))
+    nobody_knows = attempt(Task("b", "What is love?"), answer("12"))
+    found = measure([*sampled(answer("12"))[:1], replace(failed, id="a/9")], CHECKER)
+    assert found.accuracy.value == 1
+    assert len(found.attempts) == 1 and "RuntimeError: a bug in the tool" in str(found.unjudged)
+    with pytest.raises(DataError, match="nothing to measure"):
+        _ = measure([nobody_knows], CHECKER).accuracy
+
+
+def test_an_episode_that_was_run_again_counts_once() -> None:
+    found = measure([*sampled(answer("7")), *sampled(answer("12"))], CHECKER)
+    assert len(found.attempts) == 1 and found.accuracy.value == 1
+
+
+def test_how_code_was_used() -> None:
+    lead = "First I look."
+    put_right = attempt(TASK, f"{lead}{code('fail')}", code("say 1\n\nsay 2"), answer("12"))
+    never = attempt(Task("b", "3?", "3"), answer("3"))
+    wrong = attempt(Task("c", "5?", "5"), code("fail"), answer("6"))
+    found = measure([put_right, never, wrong], CHECKER, tokenizer=TOKENIZER)
+    behaviour = found.behaviour()
+    assert behaviour["code_ratio"] == pytest.approx(2 / 3)
+    assert behaviour["codes"] == 3 and behaviour["correct_codes"] == 1
+    assert behaviour["code_lines"] == pytest.approx((1 + 2 + 0 + 1) / 3)
+    assert behaviour["last_code_passes_when_right"] == 1
+    assert behaviour["last_code_passes_when_wrong"] == 0
+    assert behaviour["responses_with_errors"] == 2
+    assert behaviour["self_correction_ratio"] == 0.5
+    assert behaviour["right_after_self_correction"] == 1
+    assert found.tool_error_rate == pytest.approx(2 / 3)
+    response = len(put_right.trajectory.ledger) - put_right.trajectory.ledger.prompt_length
+    before = len(TOKENIZER.encode(lead))
+    assert found.attempts[0].first_call == pytest.approx(before / response)
+    assert found.attempts[2].first_call == 0
+
+
+def made(right: dict[str, bool], tokens: int = 10) -> Evaluation:
+    return Evaluation([Attempt(t, 0, ok, "answered", tokens=tokens) for t, ok in right.items()])
+
+
+def test_comparing_pairs_the_tasks() -> None:
+    first = made({"a": True, "b": False, "c": False, "d": False, "x": True})
+    second = made({"a": True, "b": True, "c": True, "d": False, "y": True}, tokens=4)
+    found = compare(first, second)
+    assert found.table == (1, 0, 2, 1) and found.tasks == 4 and found.left_out == 2
+    assert found.p == 0.5 and found.test == "McNemar, exact"
+    assert (found.first, found.second) == (0.25, 0.75)
+    assert found.accuracy.value == 0.5 and found.accuracy.low >= 0
+    assert found.means["tokens"].value == found.means["tokens"].high == -6
+    with pytest.raises(DataError, match="no task in common"):
+        compare(made({"a": True}), made({"b": True}))
+
+
+def test_with_several_attempts_the_means_of_tasks_are_compared() -> None:
+    def twice(task: str, *right: bool) -> list[Attempt]:
+        return [Attempt(task, i, ok, "answered") for i, ok in enumerate(right)]
+
+    first = Evaluation([*twice("a", True, False), *twice("b", False, False)])
+    second = Evaluation([*twice("a", True, True), *twice("b", True, False)])
+    found = compare(first, second)
+    assert found.table is None and found.accuracy.value == 0.5
+    assert found.p == pytest.approx(0.5, abs=0.03)  # two signs of four are as extreme
+
+
+def test_an_evaluation_comes_back_from_its_file_and_from_its_log(tmp_path: Path) -> None:
+    episodes = sampled(answer("12"), answer("7"))
+    found = measure(episodes, CHECKER, run={"model": "scripted"})
+    save_evaluation(found, tmp_path / "results.json")
+    assert load_evaluation(tmp_path) == found
+    with EpisodeLog(tmp_path / "log.jsonl") as log:
+        for episode in episodes:
+            log.append(episode)
+    from_log = load_evaluation(tmp_path / "log.jsonl", CHECKER)
+    assert from_log.attempts == found.attempts
+    (tmp_path / "results.json").write_text('{"attempts": [{"task": 1}]}')
+    with pytest.raises(DataError, match="is not an evaluation"):
+        load_evaluation(tmp_path)
+
+
+def test_pictures_are_drawn_without_a_display(tmp_path: Path) -> None:
+    found = measure(sampled(answer("12"), answer("7")), CHECKER)
+    plot_evaluations({"before": found, "after": made({"a": True})}, tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tasks_by_name(tmp_path: Path) -> None:
+    assert [task.id for task in find_tasks("arithmetic:held_out:3:7")] == [
+        f"arithmetic-held_out-7-{i}" for i in range(3)
+    ]
+    assert len(find_tasks("lookup", limit=5)) == 5
+    assert find_tasks("database:test:2")[0].data["database"]
+    row = '{"question": "2 + 2?", "answer": "It is <<2+2=4>>4.\\n#### 4"}\n'
+    (tmp_path / "g.jsonl").write_text(row)
+    (task,) = find_tasks(f"gsm8k:{tmp_path / 'g.jsonl'}")
+    assert task.answer == "4" and task.data["checker"] == "math"
+    for wrong in (
+        "arithmetic:tset",
+        "lookup:test:many",
+        "database:test:1:2:3",
+        "arithmetic:test:0",
+    ):
+        with pytest.raises(UsageError, match="names no tasks"):
+            find_tasks(wrong)

@@ -1,0 +1,90 @@
+"""What a demonstration is: one conversation, turn by turn, and its ledger."""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ...rollout.formats import Encoder
+from ...rollout.ledger import Ledger, Span
+from ...rollout.task import Task
+from ...rollout.trajectory import CallRecord
+from ...tools import Tool, ToolSession
+from ...tools.errors import DataError
+
+__all__ = ["CALL_SECONDS", "Demonstration", "Reply", "Shares", "Solver", "Step", "to_ledger"]
+
+CALL_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The share of demonstrations that show each thing."""
+
+    no_tool_offered: float = 0.05
+    failed_attempt: float = 0.12
+    altered: float = 0.25
+    """Results that are not the tool's own; the answer follows them."""
+    outage: float = 0.02
+    """The tool is out of order; the answer is then the best guess there is."""
+    needless_call: float = 0.1
+    """Calls on problems that need none."""
+    two_calls: float = 0.5
+    """Problems of two steps that take a call for each, the second with what the first gave."""
+    several_tools: float = 0.2
+    """Conversations that offer more tools than one, and may ask for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the policy says in one turn, and the call's record where it makes one."""
+
+    text: str
+    call: CallRecord | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One question and the turns that answer it. `altered`: a result was not the tool's own."""
+
+    task: Task
+    steps: list[Step] = field(default_factory=list)
+    altered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One conversation, in one format, with the tools that are offered in it."""
+
+    format: str
+    tools: tuple[Tool, ...] = field(compare=False)
+    replies: list[Reply]
+
+
+Solver: TypeAlias = Callable[
+    [Task, str, ToolSession | None, random.Random, Shares], Awaitable[Reply]
+]
+"""Solves a task in a format with a tool's session; without one, as well as that goes."""
+
+
+def to_ledger(demonstration: Demonstration, encoder: Encoder) -> Ledger:
+    """The demonstration as the policy would have written it, turn by turn, as token ids."""
+    tokenizer = encoder.tokenizer
+    end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
+    ledger = Ledger()
+    for number, reply in enumerate(demonstration.replies):
+        question = reply.task.question
+        spans = encoder.follow_up(question, ended=True) if number else encoder.prompt(question)
+        if spans is None:
+            raise DataError("this chat template can't hold two questions in one ledger")
+        for span in spans:
+            ledger.append(span)
+        for step in reply.steps:
+            ends = step.call is None or not encoder.format.inline
+            ids = tokenizer.encode(step.text) + (end if ends else [])
+            ledger.append(Span.policy(ids, weight=step.weight))
+            if step.call is not None:
+                for span in encoder.results([step.call], ended=ends):
+                    ledger.append(span)
+    return ledger

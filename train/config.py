@@ -1,0 +1,224 @@
+"""The configuration of a training run: typed, from a YAML file and flags, all defaults in sight."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..tools.errors import DataError, MissingExtra, UsageError
+from .objectives import AGGREGATIONS, IMPORTANCE_LEVELS, KL_ESTIMATORS, Objective, find_objective
+from .rewards import CHECKERS, REWARDS
+
+__all__ = ["Resolved", "TrainConfig", "parse_value", "read_config", "read_yaml"]
+
+
+class TrainConfig(BaseModel):
+    """What a run of reinforcement learning is made with. Flat, so that each value is a flag too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # The policy.
+    model: str = "nano"
+    """nano, smollm2, a folder or a Hugging Face id."""
+    format: str | None = None
+    """How it asks for tools; null: what suits the model."""
+    tools: list[str] | None = None
+    """python, sql:FILE, search:PATH; null: the database or corpus that a task brings, or python."""
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the trainer computes in. What it trains stays float32."""
+    lora_rank: int = Field(default=0, ge=0)
+    """0: all weights are trained."""
+    lora_alpha: float = Field(default=32.0, gt=0)
+    gradient_checkpointing: bool = False
+    """Layers are computed again for the gradient: less memory, a third more time."""
+
+    # The tasks.
+    tasks: str = "arithmetic:train"
+    """A file, or GENERATOR:SPLIT:COUNT:SEED; of a generator, training takes endlessly many."""
+    held_out: str | None = None
+    """The same for evaluation; null: none."""
+    reward: str = "correct"
+    """The recipe's name: see docs/train.md."""
+    checker: str = "exact"
+    """When an answer is right, for tasks that do not say it themselves."""
+    overlong_buffer: int = Field(default=0, ge=0)
+    """DAPO's soft punishment over the last so many of `response_tokens`; 0: none."""
+
+    # How a group is rolled out.
+    tasks_per_step: int = Field(default=16, ge=1)
+    group_size: int = Field(default=8, ge=2)
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    turns: int = Field(default=8, ge=1)
+    calls: int = Field(default=8, ge=0)
+    response_tokens: int = Field(default=512, ge=1)
+    tool_output_tokens: int = Field(default=256, ge=1)
+    call_seconds: float = Field(default=10.0, gt=0)
+    seconds: float = Field(default=300.0, gt=0)
+    """Wall time of one episode."""
+    concurrency: int = Field(default=64, ge=1)
+
+    # What is made of it.
+    objective: str = "dapo"
+    loss_agg_mode: str | None = None
+    """null: the objective's, as for the next three."""
+    clip_ratio_low: float | None = Field(default=None, gt=0)
+    clip_ratio_high: float | None = Field(default=None, gt=0)
+    dynamic_sampling: bool | None = None
+    """Whether groups that are all right or all wrong are replaced by others."""
+    refills: int = Field(default=3, ge=0)
+    """How often a step draws anew for such groups; then it takes what it has."""
+    without_void_turns: bool = False
+    """Whether episodes with a void turn give no gradient (SimpleTIR)."""
+    importance_level: str = "token"
+    importance_cap: float | None = Field(default=2.0, gt=0)
+    """Cap of the weights for the gap between engine and trainer; null: no weights."""
+    kl_weight: float = Field(default=0.0, ge=0)
+    """Above 0 a reference model is kept."""
+    kl_estimator: str = "k3"
+
+    # The optimizer (AdamW).
+    steps: int = Field(default=100, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    """How often a step goes over its episodes."""
+    minibatches: int = Field(default=1, ge=1)
+    """Updates an epoch."""
+    micro_tokens: int = Field(default=16384, ge=1)
+    """Tokens that go through the model at once: memory, and nothing else, depends on it."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    warmup: int = Field(default=0, ge=0)
+    """Steps until the learning rate is full; it then stays."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float = Field(default=1.0, gt=0)
+    patience: int = Field(default=3, ge=1)
+    """The run stops after so many updates in a row that were not a number."""
+
+    # The run.
+    out: str = "runs/train"
+    """Its folder."""
+    seed: int = Field(default=0, ge=0)
+    deterministic: bool = False
+    """One episode at a time: slow, and a resumed run ends in the same bits (on a CPU)."""
+    evaluate_every: int = Field(default=10, ge=1)
+    save_every: int = Field(default=10, ge=1)
+    tensorboard: bool = False
+    wandb: str | None = None
+    """A project's name; null: not used."""
+    plot: bool = False
+    """A picture of the run in its folder, at the end."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "TrainConfig":
+        for name, value, known in (
+            ("reward", self.reward, REWARDS),
+            ("checker", self.checker, CHECKERS),
+            ("loss_agg_mode", self.loss_agg_mode, AGGREGATIONS),
+            ("importance_level", self.importance_level, IMPORTANCE_LEVELS),
+            ("kl_estimator", self.kl_estimator, KL_ESTIMATORS),
+        ):
+            if value is not None and value not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
+        if self.overlong_buffer > self.response_tokens:
+            raise ValueError("overlong_buffer can't be above response_tokens")
+        try:
+            self.to_objective()
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def to_objective(self) -> Objective:
+        """The objective with what is said otherwise here. Raises UsageError for unknown names."""
+        objective = find_objective(self.objective)
+        clips = {
+            name: value
+            for name in ("clip_ratio_low", "clip_ratio_high")
+            if (value := getattr(self, name)) is not None
+        }
+        dynamic = self.dynamic_sampling
+        return replace(
+            objective,
+            config=replace(objective.config, **clips),
+            loss_agg_mode=self.loss_agg_mode or objective.loss_agg_mode,
+            dynamic_sampling=objective.dynamic_sampling if dynamic is None else dynamic,
+        )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A configuration, and where each value came from: `default`, `flag`, or the file's name."""
+
+    config: TrainConfig
+    origins: Mapping[str, str]
+
+    def to_yaml(self) -> str:
+        """All values with their origins as comments; `read_yaml` reads it back."""
+        yaml = _yaml()
+        lines = []
+        for name, value in self.config.model_dump(mode="json").items():
+            # As in a list, so that each value stands on one line.
+            text = yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
+            lines.append(f"{f'{name}: {text}':40}  # {self.origins[name]}")
+        return "\n".join(lines) + "\n"
+
+
+def read_config(file: Path | None, flags: Mapping[str, Any]) -> Resolved:
+    """The configuration of a file, with flags above it, defaults beneath.
+
+    Raises DataError where the file can't be read, UsageError for what makes no sense.
+
+    Example:
+        >>> resolved = read_config(None, {"steps": 5})
+        >>> resolved.config.steps, resolved.origins["steps"], resolved.origins["seed"]
+        (5, 'flag', 'default')
+    """
+    given = {} if file is None else read_yaml(file)
+    origins = dict.fromkeys(TrainConfig.model_fields, "default")
+    origins |= dict.fromkeys(given, str(file)) | dict.fromkeys(flags, "flag")
+    try:
+        config = TrainConfig.model_validate(given | dict(flags))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"])) or "the configuration"
+        where = origins.get(str(first["loc"][0]), "") if first["loc"] else ""
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{name}{f' ({where})' if where else ''}: {said}") from error
+    return Resolved(config, origins)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The settings in a YAML file. Raises DataError where it can't be read or is no mapping."""
+    yaml = _yaml()
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"can't read {file}: {' '.join(str(error).split())}") from error
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise DataError(f"{file} holds no settings: write lines such as `steps: 100`")
+    return {str(name): value for name, value in given.items()}
+
+
+def parse_value(text: str) -> Any:
+    """A value as it would stand in the file: `16`, `null`, `[python, "sql:a.db"]`."""
+    yaml = _yaml()
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{text!r} is no value: {' '.join(str(error).split())}") from error
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtra("a configuration file", "train") from error
+    return yaml

@@ -1,0 +1,140 @@
+"""From a configuration to what a trainer needs: model, engine, tasks, rewards."""
+
+import asyncio
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...rollout.engines import Sampling, TransformersEngine
+from ...rollout.engines.checkpoint import load_model, pick_device
+from ...rollout.formats import FORMATS, Format
+from ...rollout.limits import Limits
+from ...rollout.models import default_format, find_model
+from ...rollout.policy import Policy
+from ...rollout.tokenizer import Tokenizer
+from ...tools import PythonTool, Tool
+from ...tools.errors import UsageError
+from ..config import TrainConfig
+from ..nano.families import FAMILIES
+from ..rewards import REWARDS, Checker, Part, Rewards, overlong
+from ..sources import TaskTools, bring_tools, find_tasks, generate
+from ..stream import TaskStream
+from .logprobs import check_head
+from .lora import add_lora
+from .rl import CORRECT, Learner
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["load_trainable", "make_learner"]
+
+
+@contextmanager
+def make_learner(config: TrainConfig, tools: Sequence[Tool] | None = None) -> Iterator[Learner]:
+    """Load and connect all that `config` names; leaving it frees the model.
+
+    Without `tools`, tasks that bring a database or a corpus have that, others Python. Raises
+    ModelError, UsageError, DataError and MissingExtra in one sentence, before anything has run.
+    """
+    first = find_tasks(config.tasks, limit=1)
+    held_out = find_tasks(config.held_out) if config.held_out else []
+    task_tools = TaskTools() if tools is None and bring_tools([*first, *held_out]) else None
+    if tools is None:
+        tools = () if task_tools is not None else (PythonTool(),)
+    generated = config.tasks.partition(":")[0] in FAMILIES
+    tasks = generate(config.tasks) if generated else find_tasks(config.tasks)
+    folder = find_model(config.model)
+    model = load_trainable(folder, config)
+    reference = copy.deepcopy(model) if config.kl_weight and not config.lora_rank else None
+    engine = TransformersEngine.load(
+        folder,
+        device=config.device,
+        max_batch=1 if config.deterministic else config.concurrency,
+    )
+    engine.name = config.model
+    try:
+        with Checker(default=config.checker) as checker:
+            format = _format(config, engine.tokenizer, tools, task_tools is not None)
+            yield Learner(
+                model=model,
+                policy=Policy(
+                    engine,
+                    format,
+                    tools,
+                    sampling=Sampling(temperature=config.temperature),
+                    limits=_limits(config),
+                ),
+                rewards=_rewards(config, checker, engine.tokenizer),
+                tasks=TaskStream(tasks, config.seed),
+                held_out=held_out,
+                tools_for=task_tools,
+                resource=task_tools,
+                reference=reference,
+                tokenizer_from=folder,
+            )
+    finally:
+        asyncio.run(engine.aclose())
+
+
+def load_trainable(folder: Path, config: TrainConfig) -> "PreTrainedModel":
+    """The model of a folder, ready to be trained: without dropout, whole or with adapters.
+
+    Dropout would be noise that the engine does not have: the policy that is trained would be
+    another one than that which sampled. Raises ModelError, and MissingExtra without peft.
+    """
+    import torch
+
+    half = config.lora_rank > 0 and config.precision == "bfloat16"
+    loaded: Any = load_model(folder, pick_device(config.device), "bfloat16" if half else "float32")
+    model: PreTrainedModel = loaded
+    check_head(model)
+    module: Any
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    if config.lora_rank:
+        torch.manual_seed(config.seed)
+        add_lora(model, config.lora_rank, config.lora_alpha)
+    if config.gradient_checkpointing:
+        # transformers is about to give it this name; older ones have the other alone.
+        recompute: Callable[[dict[str, bool]], None] = getattr(
+            model, "activation_checkpointing_enable", model.gradient_checkpointing_enable
+        )
+        recompute({"use_reentrant": False})
+        model.train()  # without dropout this says no more than: compute layers again
+    return model
+
+
+def _limits(config: TrainConfig) -> Limits:
+    return Limits(
+        turns=config.turns,
+        calls=config.calls,
+        response_tokens=config.response_tokens,
+        tool_output_tokens=config.tool_output_tokens,
+        call_seconds=config.call_seconds,
+        seconds=config.seconds,
+    )
+
+
+def _format(
+    config: TrainConfig, tokenizer: Tokenizer, tools: Sequence[Tool], own_tools: bool
+) -> Format:
+    suits = "hermes" if own_tools else default_format(config.model, tokenizer, tools)
+    name = config.format or suits
+    if name not in FORMATS:
+        raise UsageError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _rewards(config: TrainConfig, checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    parts = list(REWARDS[config.reward](checker, tokenizer).parts)
+    if CORRECT not in {part.name for part in parts}:
+        parts.append(Part(CORRECT, checker.correct, 0.0))
+    if config.overlong_buffer:
+        punish = overlong(config.response_tokens, config.overlong_buffer)
+        parts.append(Part("overlong", punish))
+    return Rewards(*parts)

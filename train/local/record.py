@@ -1,0 +1,199 @@
+"""A run's folder: metrics and episodes of every step, and what a resumed run does over.
+
+runs/NAME/
+    config.yaml          what the run is made with
+    metrics.jsonl        one line a step
+    episodes/            00007.jsonl: the episodes of step 7; held-out-00010.jsonl: after step 10
+    checkpoint/          the last one: a model, and what the run needs to go on
+    replaced/            steps after the checkpoint that a killed run had made, done over since
+"""
+
+import fcntl
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ...rollout.store import EpisodeLog
+from ...tools.errors import DataError, MissingExtra
+
+__all__ = ["Record", "Sink", "TensorBoard", "WeightsAndBiases", "read_metrics"]
+
+Metrics = Mapping[str, float]
+
+
+class Sink(Protocol):
+    """Something else that wants a step's metrics."""
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Take the metrics of a step."""
+        ...
+
+    def close(self) -> None:
+        """No more will come."""
+        ...
+
+
+class Record:
+    """The open folder of a run; one process at a time. Use it as a context manager.
+
+    Raises DataError where it can't be written or another process trains in it.
+    """
+
+    def __init__(
+        self, folder: Path, sinks: "list[Sink] | None" = None, *, settings: str | None = None
+    ) -> None:
+        """`settings` go into config.yaml once the run has begun, or gone on."""
+        self.folder = folder
+        self._settings = settings
+        self._sinks = sinks or []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(folder / "metrics.jsonl", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._file)
+            raise DataError(f"another process trains in {folder}") from error
+        except OSError as error:
+            raise DataError(f"can't write {folder}: {error.strerror}") from error
+
+    def go_on_after(self, step: int) -> None:
+        """Steps after `step` will be done over: what stands of them goes to `replaced/`."""
+        if self._settings is not None:
+            self.write("config.yaml", self._settings)
+        replaced = self.folder / "replaced"
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(True)
+        kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
+        try:
+            if len(kept) < len(lines):
+                replaced.mkdir(exist_ok=True)
+                with (replaced / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                    file.writelines(line for line in lines if line not in kept)
+                os.ftruncate(self._file, len("".join(kept).encode()))
+            for path in sorted((self.folder / "episodes").glob("*.jsonl")):
+                number = re.search(r"(\d+)\.jsonl$", path.name)
+                if number and int(number[1]) > step:
+                    replaced.mkdir(exist_ok=True)
+                    count = len(list(replaced.glob(f"{path.stem}*.jsonl")))
+                    os.replace(path, replaced / f"{path.stem}-{count}.jsonl")
+        except OSError as error:
+            raise DataError(f"can't write {self.folder}: {error.strerror}") from error
+
+    def write(self, name: str, text: str) -> None:
+        """Put a small file into the folder, whole or not at all. Raises DataError."""
+        partial = self.folder / f".{name}.partial"
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, self.folder / name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise DataError(f"can't write {self.folder / name}: {error.strerror}") from error
+
+    def episodes(self, step: int, prefix: str = "") -> EpisodeLog:
+        """The log of a step's episodes."""
+        return EpisodeLog(self.folder / "episodes" / f"{prefix}{step:05}.jsonl")
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Add one step. Raises DataError (a full disk, say) and leaves no half line behind."""
+        numbers = {name: _json_number(value) for name, value in metrics.items()}
+        line = (json.dumps({"step": step, **numbers}) + "\n").encode()
+        end = os.lseek(self._file, 0, os.SEEK_END)
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            os.ftruncate(self._file, end)
+            raise DataError(f"can't write {self.folder}: {error.strerror}; resume later") from error
+        for sink in self._sinks:
+            sink.log(step, metrics)
+
+    def close(self) -> None:
+        """Close all."""
+        for sink in self._sinks:
+            sink.close()
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of all steps; a last line that a killed run tore is left out."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except (OSError, ValueError) as error:
+        raise DataError(f"can't read {folder / 'metrics.jsonl'}: {error}") from error
+
+
+def _step(line: str) -> int:
+    return int(json.loads(line)["step"])
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+class TensorBoard:
+    """Writes event files into the run's folder. Raises MissingExtra without tensorboard."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingExtra("TensorBoard", "tensorboard") from error
+        make: Any = SummaryWriter  # untyped
+        self._writer = make(str(folder / "tensorboard"))
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """One scalar for each metric."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """Sends the metrics to a project; a resumed run goes on in the same one.
+
+    Raises MissingExtra without wandb.
+    """
+
+    def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise MissingExtra("Weights & Biases", "wandb") from error
+        self._run = wandb.init(
+            project=project,
+            name=folder.name,
+            id=re.sub(r"[^\w-]", "-", str(folder)),
+            resume="allow",
+            dir=str(folder),
+            config=dict(config),
+        )
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """One point for each metric."""
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()

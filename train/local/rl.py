@@ -1,0 +1,365 @@
+"""Reinforcement learning on one machine, in plain PyTorch: the loop a newcomer reads first.
+
+A step:
+    roll out     groups of episodes, through the runner that serves everybody
+    reward       each episode; what failed on our side is left out, never counted as 0
+    compare      each episode with its group: the advantages of its tokens
+    update       a loss on the policy's own tokens, its gradient, the optimizer
+    hand over    the new weights to the engine
+Then its metrics and episodes are on disk. Formulas: `train/objectives`, docs/objectives.md.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...rollout.policy import Policy
+from ...rollout.runner import Runner
+from ...rollout.store import EpisodeLog
+from ...rollout.task import Task
+from ...rollout.trajectory import Episode
+from ...tools import Tool
+from ...tools.errors import ModelError, ToolUnavailable, UsageError
+from ..config import TrainConfig
+from ..objectives import informative
+from ..rewards import TOTAL, Rewards
+from ..stream import TaskStream
+from .checkpoint import read_checkpoint, write_checkpoint
+from .interrupt import noting_ctrl_c
+from .lora import has_lora, merged_weights, without_lora
+from .metrics import describe, share_right
+from .record import Record
+from .update import Recipe, Rows, compute_logprobs, update
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["CORRECT", "Collected", "Learner", "Trainer"]
+
+CORRECT = "correct"
+"""The part of a reward that says right from wrong: what dynamic sampling and accuracies go by."""
+
+# What may differ in a run that goes on: none of it changes what a step computes.
+_FREE = ("out", "steps", "evaluate_every", "save_every", "tensorboard", "wandb", "plot", "patience")
+
+
+@dataclass(slots=True)
+class Collected:
+    """What a step rolled out."""
+
+    groups: list[list[Episode]] = field(default_factory=list)
+    """What is trained on: episodes that could be rewarded, two or more of each task."""
+    episodes: list[Episode] = field(default_factory=list)
+    """All of them."""
+    unscored: list[str] = field(default_factory=list)
+    """Why episodes were left out, one sentence each."""
+    uninformative: int = 0
+    """Groups left out because all in them are right, or all wrong."""
+    reward_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Learner:
+    """What is trained, on what, and for what."""
+
+    model: "PreTrainedModel"
+    """The weights in training: its own copy, handed to the engine after each step."""
+    policy: Policy
+    rewards: Rewards
+    """One part is named `CORRECT`."""
+    tasks: TaskStream
+    held_out: Sequence[Task] = ()
+    tools_for: Callable[[Task], Sequence[Tool]] | None = None
+    """Where tasks bring their own tools."""
+    resource: AbstractAsyncContextManager[Any] | None = None
+    """Entered before the first episode, left after the last: what the tools live in."""
+    reference: "PreTrainedModel | None" = None
+    """For a KL penalty; with LoRA the model without its adapters takes its place."""
+    tokenizer_from: Path | None = None
+    """The folder whose tokenizer goes into the checkpoints."""
+
+
+class Trainer:
+    """Trains a policy. `train()` runs it to the end and may be called again to go on.
+
+    Example:
+        with make_learner(config) as learner, Record(Path(config.out)) as record:
+            Trainer(config, learner).train(record)
+    """
+
+    def __init__(self, config: TrainConfig, learner: Learner) -> None:
+        import torch
+
+        self.config = config
+        self.learner = learner
+        self.folder = Path(config.out)
+        self.done = 0
+        """Steps that are behind us."""
+        self.recipe = Recipe(
+            objective=config.to_objective(),
+            temperature=config.temperature,
+            loss_scale_factor=config.response_tokens,
+            importance=(
+                None
+                if config.importance_cap is None
+                else (config.importance_level, config.importance_cap)
+            ),
+            kl_weight=config.kl_weight,
+            kl_estimator=config.kl_estimator,
+            micro_tokens=config.micro_tokens,
+            clip_norm=config.clip_norm,
+            bfloat16=config.precision == "bfloat16",
+        )
+        self.optimizer = torch.optim.AdamW(
+            [parameter for parameter in learner.model.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        concurrency = 1 if config.deterministic else config.concurrency
+        self._runner = Runner(learner.policy, tools_for=learner.tools_for, concurrency=concurrency)
+        self._greedy = Runner(
+            learner.policy.with_sampling(temperature=0.0),
+            tools_for=learner.tools_for,
+            concurrency=concurrency,
+        )
+        self._refused = 0  # updates in a row
+        self._loop: asyncio.Runner
+
+    @property
+    def exact(self) -> bool:
+        """Whether a resumed run ends in the very bits of an uninterrupted one."""
+        return self.config.deterministic and self.learner.model.device.type == "cpu"
+
+    def train(
+        self,
+        record: Record,
+        *,
+        progress: Callable[[int, dict[str, float]], None] | None = None,
+        episode: Callable[[int, Episode], None] | None = None,
+    ) -> None:
+        """Go on from the checkpoint in the run's folder, if there is one, to the last step.
+
+        `progress(step, metrics)` is called after each step, `episode(step, episode)` after each
+        episode. Ctrl-C ends the step, saves a checkpoint and is then raised on. Raises ModelError
+        where updates are not numbers again and again, ToolUnavailable where a whole step failed on
+        our side, DataError where the disk is full: the last checkpoint is whole in each case.
+        """
+        self._on_episode = episode or (lambda step, episode: None)
+
+        def report(step: int, metrics: dict[str, float]) -> None:
+            record.log(step, metrics)
+            if progress is not None:
+                progress(step, metrics)
+
+        with noting_ctrl_c() as pressed, asyncio.Runner() as self._loop:
+            self._resume(record)
+            stack = AsyncExitStack()
+            if self.learner.resource is not None:
+                self._loop.run(_enter(stack, self.learner.resource))
+            try:
+                if not self.done and self.learner.held_out:
+                    report(0, self._loop.run(self._evaluate(record, 0)))
+                while self.done < self.config.steps and not pressed:
+                    metrics = self._step(record)
+                    report(self.done, metrics)
+                    last = self.done == self.config.steps
+                    if last or pressed or self.done % self.config.save_every == 0:
+                        self.save()
+            finally:
+                self._loop.run(stack.aclose())
+        if pressed:
+            raise KeyboardInterrupt
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def _step(self, record: Record) -> dict[str, float]:
+        """Everything a step does; returns its metrics."""
+        import torch
+
+        step, began = self.done + 1, time.perf_counter()
+        torch.manual_seed(_seed(self.config.seed, step))
+        with record.episodes(step) as log:
+            collected = self._loop.run(self._roll_out(step, log))
+        metrics = describe(collected.episodes, collected.unscored, collected.uninformative)
+        rolled_out = time.perf_counter()
+        rows = self._compare(collected.groups)
+        compared = time.perf_counter()
+        metrics |= self._update(rows, self.config.rate(self.done))
+        updated = time.perf_counter()
+        self._loop.run(self._hand_over())
+        self.done = step
+        metrics |= {
+            "seconds/rollout": rolled_out - began - collected.reward_seconds,
+            "seconds/reward": collected.reward_seconds,
+            "seconds/advantage": compared - rolled_out,
+            "seconds/update": updated - compared,
+            "seconds/hand_over": time.perf_counter() - updated,
+            "seconds": time.perf_counter() - began,
+        }
+        if self.learner.held_out and (
+            step == self.config.steps or step % self.config.evaluate_every == 0
+        ):
+            metrics |= self._loop.run(self._evaluate(record, step))
+        return metrics
+
+    async def _roll_out(self, step: int, log: EpisodeLog) -> Collected:
+        """Groups for the step; those that teach nothing are replaced, as often as is allowed."""
+        config, collected = self.config, Collected()
+        dynamic = self.recipe.objective.dynamic_sampling
+        for refill in range(1 + (config.refills if dynamic else 0)):
+            missing = config.tasks_per_step - len(collected.groups)
+            if not missing:
+                break
+            tasks = self.learner.tasks.draw(missing)
+            seed = _seed(config.seed, step, refill)
+            found: dict[str, list[Episode]] = {}
+            running = self._runner.groups(tasks, n=config.group_size, seed=seed)
+            async with aclosing(running) as groups:
+                async for group in groups:
+                    found[group[0].group] = await self._score(step, group, log, collected)
+            for task in tasks:  # in the order drawn, not in that of their ends
+                scored = found[task.id]
+                if dynamic and not _differ(scored):
+                    collected.uninformative += len(scored) > 1
+                elif len(scored) > 1:
+                    collected.groups.append(scored)
+        if not any(episode.rewards for episode in collected.episodes):
+            raise ToolUnavailable(
+                f"no episode of step {step} could be rewarded: {collected.unscored[0]}; the last "
+                "checkpoint is whole, resume when this is mended"
+            )
+        return collected
+
+    async def _score(
+        self, step: int, group: list[Episode], log: EpisodeLog, collected: Collected
+    ) -> list[Episode]:
+        """Reward a group and log it; those of its episodes that have a reward."""
+        clock = time.perf_counter()
+        scores = await asyncio.to_thread(self.learner.rewards.fill, group)
+        collected.reward_seconds += time.perf_counter() - clock
+        collected.episodes += group
+        collected.unscored += [score.problem for score in scores if score.problem is not None]
+        for episode in group:
+            log.append(episode)
+            self._on_episode(step, episode)
+        return [episode for episode in group if episode.rewards]
+
+    def _compare(self, groups: list[list[Episode]]) -> Rows | None:
+        """The tokens to learn from, each with its advantage, and how likely they were: what an
+        update needs to know. None where no group is left.
+        """
+        config, model = self.config, self.learner.model
+        if not groups:
+            return None
+        scores = [[episode.rewards[TOTAL] for episode in group] for group in groups]
+        rows = Rows.of(
+            groups, scores, self.recipe.objective, without_void_turns=config.without_void_turns
+        )
+        if config.epochs * config.minibatches > 1:  # else the policy in training is still that one
+            rows.old = compute_logprobs(model, rows, self.recipe)
+        if config.kl_weight:
+            rows.reference = self._reference_logprobs(rows)
+        return rows
+
+    def _update(self, rows: Rows | None, rate: float) -> dict[str, float]:
+        """The step's updates at that learning rate; their metrics, averaged."""
+        if rows is None:
+            return {"updates": 0, "refused": 0}
+        config, model = self.config, self.learner.model
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        rng = np.random.default_rng([config.seed, self.done])
+        done, refused = [], 0
+        for _ in range(config.epochs):
+            order = rng.permutation(rows.trained)
+            for part in np.array_split(order, config.minibatches):
+                if not len(part):
+                    continue
+                updated = update(model, self.optimizer, rows.take(part.tolist()), self.recipe)
+                refused += updated.refused
+                self._refused = self._refused + 1 if updated.refused else 0
+                if not updated.refused:
+                    done.append(updated.metrics)
+                if self._refused == config.patience:
+                    raise ModelError(
+                        f"{config.patience} updates in a row were not numbers, and were not made "
+                        f"(step {self.done + 1}): take a lower learning rate and resume"
+                    )
+        names = {name: None for metrics in done for name in metrics}
+        means = {name: float(np.mean([metrics[name] for metrics in done])) for name in names}
+        return {**means, "learning_rate": rate, "updates": len(done), "refused": refused}
+
+    def _reference_logprobs(self, rows: Rows) -> Any:
+        model, reference = self.learner.model, self.learner.reference
+        if reference is not None:
+            return compute_logprobs(reference, rows, self.recipe)
+        if not has_lora(model):
+            raise UsageError("kl_weight is above 0, but there is no reference model")
+        with without_lora(model):
+            return compute_logprobs(model, rows, self.recipe)
+
+    async def _hand_over(self) -> None:
+        """The new weights into the engine."""
+        engine: Any = self.learner.policy.engine
+        if hasattr(engine, "update_weights"):  # a script has none
+            await engine.update_weights(merged_weights(self.learner.model))
+
+    # -- evaluation -----------------------------------------------------------------------------
+
+    async def _evaluate(self, record: Record, step: int) -> dict[str, float]:
+        """Each held-out task once, greedily, through the same runner."""
+        episodes = []
+        with record.episodes(step, "held-out-") as log:
+            async for episode in self._greedy.run(self.learner.held_out):
+                await asyncio.to_thread(self.learner.rewards.fill, [episode])
+                log.append(episode)
+                episodes.append(episode)
+        return {f"held_out/{name}": value for name, value in share_right(episodes).items()}
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """A checkpoint, in place of the one before. Raises DataError where it can't be written."""
+        state = {
+            "done": self.done,
+            "position": self.learner.tasks.position,
+            "identity": self._identity(),
+        }
+        write_checkpoint(
+            self.folder,
+            self.learner.model,
+            self.optimizer,
+            state,
+            tokenizer_from=self.learner.tokenizer_from,
+        )
+
+    def _resume(self, record: Record) -> None:
+        state = read_checkpoint(self.folder, self.learner.model, self.optimizer, self._identity())
+        if state is not None:
+            self.done, self.learner.tasks.position = state["done"], state["position"]
+            self._loop.run(self._hand_over())
+        record.go_on_after(self.done)
+
+    def _identity(self) -> dict[str, Any]:
+        values = self.config.model_dump(mode="json")
+        return {name: value for name, value in values.items() if name not in _FREE}
+
+
+async def _enter(stack: AsyncExitStack, resource: AbstractAsyncContextManager[Any]) -> None:
+    await stack.enter_async_context(resource)
+
+
+def _differ(group: Sequence[Episode]) -> bool:
+    scores = [episode.rewards[CORRECT] for episode in group]
+    return len(scores) > 1 and bool(informative(scores, [0] * len(scores)).all())
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

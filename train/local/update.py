@@ -1,0 +1,274 @@
+"""From rewarded episodes to a step of the optimizer.
+
+    rows          every ledger of every episode, padded: ids, who wrote them, how they were sampled
+    advantages    how much better than its group an episode did, at each of its tokens
+    update        a minibatch, in micro-batches that fit the memory: loss, gradient, one step
+
+The losses of micro-batches add up to that of the minibatch, exactly: each divides by what the whole
+minibatch has.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...rollout.trajectory import Episode
+from ..batch import Batch, micro_batches
+from ..objectives import (
+    Objective,
+    agg_loss,
+    keep_mask,
+    kl_penalty,
+    outcome_rewards,
+    rollout_correction_weights,
+)
+from .logprobs import token_logprobs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+__all__ = ["Recipe", "Rows", "Updated", "compute_logprobs", "update"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an update is made with, beside the rows and the model."""
+
+    objective: Objective
+    temperature: float = 1.0
+    """That of the sampling: the policy whose gradient is taken is the one that sampled."""
+    loss_scale_factor: float | None = None
+    """What "seq-mean-token-sum-norm" divides by: the longest allowed response."""
+    importance: tuple[str, float] | None = ("token", 2.0)
+    """Level and cap of the weights for what the engine and the trainer compute differently."""
+    kl_weight: float = 0.0
+    kl_estimator: str = "k3"
+    micro_tokens: int = 16384
+    """Tokens, padding included, that go through the model at once."""
+    clip_norm: float = 1.0
+    """The largest norm of a gradient."""
+    bfloat16: bool = False
+    """Whether the model computes in bfloat16; weights and optimizer keep their own type."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """Ledgers that are trained on, with what is known of each token; all tensors are (B, T)."""
+
+    batch: Batch
+    weights: "Tensor"
+    """Loss weights, 0 wherever the policy did not write and where a filter took a row out."""
+    advantages: "Tensor"
+    engine: "Tensor"
+    """The engine's log-probabilities; NaN where there is none."""
+    old: "Tensor | None" = None
+    """Those of the policy that began the batch. None: the one in training is still that one."""
+    reference: "Tensor | None" = None
+    """Those of the reference model, where there is a KL penalty."""
+
+    @classmethod
+    def of(
+        cls,
+        groups: Sequence[Sequence[Episode]],
+        scores: Sequence[Sequence[float]],
+        objective: Objective,
+        *,
+        without_void_turns: bool = False,
+    ) -> "Rows":
+        """The rows of `groups`, whose episodes have these `scores`.
+
+        An episode of several ledgers is one response to the estimator, and has a row for each
+        ledger. Raises ValueError where the policy's tokens come without log-probabilities.
+        """
+        import torch
+
+        trajectories = [
+            (number, trajectory)
+            for number, episode in enumerate(e for group in groups for e in group)
+            for trajectory in episode.trajectories
+        ]
+        kept = keep_mask([trajectory for _, trajectory in trajectories])
+        rows = [
+            (number, ledger, bool(keep) or not without_void_turns)
+            for (number, trajectory), keep in zip(trajectories, kept, strict=True)
+            for ledger in trajectory.ledgers
+        ]
+        batch = Batch.of([ledger for _, ledger, _ in rows])
+        counts = batch.mask & (batch.weights > 0)
+        if np.isnan(batch.logprobs[counts]).any():
+            raise ValueError("tokens without the engine's log-probabilities can't be trained on")
+        weights = torch.from_numpy(batch.weights * np.array([[keep] for _, _, keep in rows]))
+        index = [number for number, group in enumerate(groups) for _ in group]
+        flat = [score for group in scores for score in group]
+        return cls(
+            batch,
+            weights,
+            _advantages(batch.mask, [number for number, _, _ in rows], flat, index, objective),
+            torch.from_numpy(batch.logprobs),
+        )
+
+    def take(self, rows: Sequence[int]) -> "Rows":
+        """Some of the rows, no wider than the longest of them."""
+        batch, width = self.batch, int(self.batch.lengths[list(rows)].max())
+        part = np.ix_(list(rows), range(width))
+        return Rows(
+            Batch(
+                batch.ids[part],
+                batch.mask[part],
+                batch.weights[part],
+                batch.logprobs[part],
+                batch.versions[part],
+                batch.lengths[list(rows)],
+            ),
+            self.weights[list(rows), :width],
+            self.advantages[list(rows), :width],
+            self.engine[list(rows), :width],
+            None if self.old is None else self.old[list(rows), :width],
+            None if self.reference is None else self.reference[list(rows), :width],
+        )
+
+    @property
+    def trained(self) -> list[int]:
+        """The rows that have a token with a loss."""
+        return [int(row) for row in (self.weights > 0).any(dim=1).nonzero().flatten()]
+
+
+def _advantages(
+    mask: NDArray[np.bool_],
+    episode_of: Sequence[int],
+    scores: Sequence[float],
+    index: Sequence[int],
+    objective: Objective,
+) -> "Tensor":
+    """Each token's advantage (B, T): an episode's rows are laid end to end, estimated as one
+    response, and taken apart again.
+    """
+    import torch
+
+    width = mask.shape[1]
+    most = max(np.bincount(episode_of))
+    laid = np.zeros((len(scores), int(most) * width), np.bool_)
+    places: list[tuple[int, slice]] = []
+    seen: dict[int, int] = defaultdict(int)
+    for row, episode in enumerate(episode_of):
+        place = slice(seen[episode] * width, (seen[episode] + 1) * width)
+        laid[episode, place] = mask[row]
+        seen[episode] += 1
+        places.append((episode, place))
+    counts = torch.from_numpy(laid)
+    rewards = outcome_rewards(torch.tensor(scores, dtype=torch.float32), counts)
+    found, _ = objective.advantage(rewards, counts, index)
+    return torch.stack([found[episode, place] for episode, place in places])
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """What came of a step of the optimizer. `refused`: it was not made, since something was not a
+    number, and the model is as it was.
+    """
+
+    metrics: dict[str, float]
+    refused: bool
+
+
+def update(
+    model: "PreTrainedModel", optimizer: "torch.optim.Optimizer", rows: Rows, recipe: Recipe
+) -> Updated:
+    """One step of the optimizer on `rows`, in micro-batches. The gradient is zero before and after.
+
+    A loss or a gradient that is not finite is not let into the weights.
+    """
+    import torch
+
+    whole = {
+        "batch_num_tokens": float(rows.weights.sum()),
+        "global_batch_size": float(len(rows.trained)),
+        "loss_scale_factor": recipe.loss_scale_factor,
+    }
+    total: dict[str, float] = defaultdict(float)
+    tokens = int((rows.weights > 0).sum())
+    for part in micro_batches(rows.trained, rows.batch.lengths, recipe.micro_tokens):
+        taken = rows.take(part)
+        loss, metrics = _loss(model, taken, recipe, whole)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total["loss"] += float(loss.detach())
+        share = int((taken.weights > 0).sum()) / tokens
+        for name, value in metrics.items():
+            if name.endswith("/max"):
+                total[name] = max(total[name], value)
+            else:
+                total[name] += share * value
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    norm = float(torch.nn.utils.clip_grad_norm_(trainable, recipe.clip_norm))
+    total["grad_norm"] = norm
+    refused = not (math.isfinite(total["loss"]) and math.isfinite(norm))
+    if not refused:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return Updated(dict(total), refused)
+
+
+def _loss(
+    model: "PreTrainedModel", rows: Rows, recipe: Recipe, whole: Mapping[str, Any]
+) -> "tuple[Tensor, dict[str, float]]":
+    """The share of these rows in the minibatch's loss, and what to log."""
+    objective = recipe.objective
+    weights, advantages, engine = (
+        values.to(model.device) for values in (rows.weights, rows.advantages, rows.engine)
+    )
+    with _precision(model, recipe):
+        new, entropy = token_logprobs(
+            model, rows.batch.ids, rows.weights.numpy() > 0, recipe.temperature
+        )
+    old = new.detach() if rows.old is None else rows.old.to(model.device)
+    metrics: dict[str, float] = {}
+    importance = None
+    if recipe.importance is not None:
+        importance, metrics = rollout_correction_weights(old - engine, weights, *recipe.importance)
+    config = replace(objective.config, global_batch_info=whole)
+    loss, more = objective.loss(
+        old, new, advantages, weights, objective.loss_agg_mode, config, importance
+    )
+    if rows.reference is not None:
+        reference = rows.reference.to(model.device)
+        kl = kl_penalty(new, reference, recipe.kl_estimator, weights)
+        loss = loss + recipe.kl_weight * agg_loss(kl, weights, objective.loss_agg_mode, **whole)
+        metrics["reference_kl"] = _mean(kl, weights)
+    metrics["entropy"] = _mean(entropy, weights)
+    metrics["engine_gap"] = _mean((old - engine).abs(), weights)
+    return loss, metrics | {name.removeprefix("actor/"): value for name, value in more.items()}
+
+
+def _mean(values: "Tensor", weights: "Tensor") -> float:
+    return float(values.detach()[weights > 0].mean())
+
+
+def compute_logprobs(model: "PreTrainedModel", rows: Rows, recipe: Recipe) -> "Tensor":
+    """The model's log-probabilities of the tokens that count, (B, T), on the CPU, no gradient."""
+    import torch
+
+    result = torch.zeros(rows.weights.shape)
+    with torch.no_grad(), _precision(model, recipe):
+        for part in micro_batches(rows.trained, rows.batch.lengths, recipe.micro_tokens):
+            taken = rows.take(part)
+            values, _ = token_logprobs(
+                model, taken.batch.ids, taken.weights.numpy() > 0, recipe.temperature
+            )
+            result[part, : values.shape[1]] = values.cpu()
+    return result
+
+
+def _precision(model: "PreTrainedModel", recipe: Recipe) -> AbstractContextManager[Any]:
+    import torch
+
+    if not recipe.bfloat16:
+        return nullcontext()
+    return torch.autocast(model.device.type, torch.bfloat16)

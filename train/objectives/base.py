@@ -1,0 +1,186 @@
+"""What an objective is made of: an advantage estimator, a policy loss, and how losses are summed.
+
+Signatures are those of verl 0.9.1, so that the same functions serve the local trainer and verl.
+Shapes: B responses, T tokens; rewards, masks, log-probabilities and advantages are (B, T).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from ...tools.errors import UsageError
+from .aggregate import agg_loss
+from .groups import Groups
+from .masked import kept, masked_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "ActorConfig",
+    "AdvantageConfig",
+    "AdvantageEstimator",
+    "Advantages",
+    "Loss",
+    "LossConfig",
+    "Objective",
+    "PolicyLoss",
+    "clip_range",
+    "measured",
+    "policy_loss",
+]
+
+Loss: TypeAlias = "tuple[Tensor, dict[str, float]]"
+"""A scalar with a gradient, and what to log."""
+Advantages: TypeAlias = "tuple[Tensor, Tensor]"
+"""(advantages, returns), both (B, T), 0 where the mask is 0, without a gradient."""
+
+
+class ActorConfig(Protocol):
+    """What a policy loss reads of its configuration: `LossConfig`, or verl's ActorConfig."""
+
+    @property
+    def clip_ratio(self) -> float: ...  # noqa: D102
+    @property
+    def clip_ratio_low(self) -> float | None: ...  # noqa: D102
+    @property
+    def clip_ratio_high(self) -> float | None: ...  # noqa: D102
+    @property
+    def clip_ratio_c(self) -> float | None: ...  # noqa: D102
+    @property
+    def global_batch_info(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """The numbers of a policy loss; the names are verl's.
+
+    Example:
+        >>> clip_range(LossConfig(clip_ratio=0.2, clip_ratio_high=0.28))
+        (0.8, 1.28)
+    """
+
+    clip_ratio: float = 0.2
+    """How far the ratio of probabilities may leave 1, on either side."""
+    clip_ratio_low: float | None = None
+    """The same downwards, where it differs; 1 or more means no lower bound."""
+    clip_ratio_high: float | None = None
+    """The same upwards, where it differs."""
+    clip_ratio_c: float | None = None
+    """Dual clip: where A < 0 the ratio counts up to this and no further. None: no such bound.
+    verl always has one (3; its ReTool recipe 10)."""
+    global_batch_info: Mapping[str, Any] = field(default_factory=dict)
+    """What `agg_loss` must know of the whole batch when this is a part of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that no ratio could keep."""
+        low, high = clip_range(self)
+        if not low < 1 < high:
+            raise UsageError(f"clip ratios must be above 0: {self!r}")
+        if self.clip_ratio_c is not None and self.clip_ratio_c <= 1:
+            raise UsageError(f"clip_ratio_c must be above 1: {self!r}")
+
+
+class PolicyLoss(Protocol):
+    """From log-probabilities and advantages to a loss to be minimised."""
+
+    def __call__(
+        self,
+        old_log_prob: "Tensor",
+        log_prob: "Tensor",
+        advantages: "Tensor",
+        response_mask: "Tensor",
+        loss_agg_mode: str = ...,
+        config: ActorConfig | None = None,
+        rollout_is_weights: "Tensor | None" = None,
+    ) -> Loss:
+        """The loss, a scalar, and what to log.
+
+        `log_prob` is of the policy in training, with a gradient; `old_log_prob` of the policy that
+        began this batch, both of the sampled tokens and at the temperature they were sampled at.
+        Without a `config` the method's own numbers hold. `rollout_is_weights` (B, T) multiply each
+        token's loss: see `mismatch.py`.
+        """
+        ...
+
+
+class AdvantageConfig(Protocol):
+    """What an estimator reads of verl's AlgoConfig."""
+
+    @property
+    def gamma(self) -> float: ...  # noqa: D102
+
+
+class AdvantageEstimator(Protocol):
+    """From rewards to how much better than expected each token did."""
+
+    def __call__(
+        self,
+        token_level_rewards: "Tensor",
+        response_mask: "Tensor",
+        index: Groups,
+        *,
+        config: AdvantageConfig | None = None,
+        **kwargs: Any,
+    ) -> Advantages:
+        """(advantages, returns). `index` says which group each response belongs to."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A published method: which parts it is made of, with its own numbers.
+
+    A KL penalty and the correction for the engine's log-probabilities go with any of them.
+    """
+
+    name: str
+    summary: str
+    """One line for a list."""
+    paper: str
+    """The arXiv id."""
+    advantage: AdvantageEstimator
+    loss: PolicyLoss
+    loss_agg_mode: str
+    config: LossConfig
+    dynamic_sampling: bool = False
+    """Whether groups with equal rewards are dropped and sampled anew (`dapo.informative`)."""
+
+
+def clip_range(config: ActorConfig) -> tuple[float, float]:
+    """The lowest and the highest ratio that the configuration leaves unclipped."""
+    low, high = config.clip_ratio_low, config.clip_ratio_high
+    return (
+        1 - (config.clip_ratio if low is None else low),
+        1 + (config.clip_ratio if high is None else high),
+    )
+
+
+def policy_loss(
+    losses: "Tensor",
+    response_mask: "Tensor",
+    loss_agg_mode: str,
+    config: ActorConfig,
+    rollout_is_weights: "Tensor | None",
+) -> "Tensor":
+    """Sum up the losses (B, T) of tokens, each times its importance weight where there are any."""
+    if rollout_is_weights is not None:
+        losses = losses * kept(rollout_is_weights.detach(), response_mask)
+    return agg_loss(losses, response_mask, loss_agg_mode, **config.global_batch_info)
+
+
+def measured(
+    log_ratio: "Tensor",
+    response_mask: "Tensor",
+    clipped: "Tensor | None" = None,
+    clipped_lower: "Tensor | None" = None,
+) -> dict[str, float]:
+    """What verl logs: the share of tokens clipped on either way, and the k1 estimate of the KL
+    divergence from the old policy.
+    """
+    parts = {"actor/pg_clipfrac": clipped, "actor/pg_clipfrac_lower": clipped_lower}
+    shares = {
+        name: 0.0 if part is None else masked_mean(part.detach(), response_mask).item()
+        for name, part in parts.items()
+    }
+    return {**shares, "actor/ppo_kl": masked_mean(-log_ratio.detach(), response_mask).item()}

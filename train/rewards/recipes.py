@@ -1,0 +1,61 @@
+"""The rewards of the papers, by name."""
+
+from collections.abc import Callable
+
+from ...rollout.tokenizer import Tokenizer
+from .base import Part, Rewards
+from .checker import Checker
+from .shaping import calls, forged, tool_errors, void_turns
+from .sql import well_formed
+
+__all__ = ["REWARDS"]
+
+_SIGNALS = (
+    Part("calls", calls, 0.0),
+    Part("tool_errors", tool_errors, 0.0),
+    Part("void_turns", void_turns, 0.0),
+    Part("forged", forged, 0.0),
+)
+"""What every recipe logs beside the reward: what was learnt shows in them first."""
+
+
+def correct(checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    """1 for a right answer, else 0."""
+    return Rewards(Part("correct", checker.correct), *_SIGNALS)
+
+
+def retool(checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    """ReTool (arXiv 2504.11536): +1 for a right answer, -1 else; nothing for format or code."""
+    return Rewards(Part("outcome", checker.sign), *_SIGNALS)
+
+
+def retool_verl(checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    """ReTool as verl's recipe has it: wrong answers with calls get a little back."""
+    return Rewards(Part("outcome", checker.sign_with_calls), *_SIGNALS)
+
+
+def search_r1(checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    """Search-R1 (arXiv 2503.09516): the exact match of the answer; F1 is logged beside it."""
+    return Rewards(Part("exact_match", checker.exact_match), Part("f1", checker.f1, 0.0), *_SIGNALS)
+
+
+def reex_sql(checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    """ReEx-SQL (arXiv 2505.12768): five parts with the paper's weights and our formulas."""
+    sql = checker.sql
+    return Rewards(
+        Part("format", well_formed(tokenizer), 2.0),
+        Part("execution", sql.execution, 3.0),
+        Part("exact_match", sql.exact, 1.0),
+        Part("entity", sql.entities, 1.0),
+        Part("exploration", sql.exploration, 2.0),
+        *_SIGNALS,
+    )
+
+
+REWARDS: dict[str, Callable[[Checker, Tokenizer], Rewards]] = {
+    "correct": correct,
+    "retool": retool,
+    "retool_verl": retool_verl,
+    "search_r1": search_r1,
+    "reex_sql": reex_sql,
+}

@@ -1,0 +1,292 @@
+"""Rewards for SQL: execution, and ReEx-SQL's five parts (arXiv 2505.12768).
+
+The paper names the parts and their weights; its formulas are not public. What stands here is our
+reading, told in `docs/rewards.md`.
+"""
+
+import asyncio
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ...rollout.formats import FORMATS
+from ...rollout.formats.scan import scan
+from ...rollout.formats.tags import ReexSql
+from ...rollout.task import Task
+from ...rollout.tokenizer import Tokenizer
+from ...rollout.trajectory import Episode, StopReason
+from ...tools import ErrorKind
+from ...tools.errors import DataError
+from ...tools.sql import (
+    COMPARED,
+    Comparison,
+    QueryFailed,
+    Rows,
+    Rule,
+    Schema,
+    SqliteDatabase,
+    Workers,
+    equal_results,
+)
+from ...tools.sql.lexer import words
+from ..generators.database import open_database
+from .base import RewardFunction, Unscored, said
+
+__all__ = ["SqlJudge", "gold_query", "well_formed"]
+
+Result = TypeVar("Result")
+
+_OPEN = 32
+"""Databases that are kept open: those in memory hold their image."""
+
+
+def gold_query(task: Task) -> str:
+    """The query that answers the task: `data["gold"]`. Raises Unscored where there is none."""
+    gold = task.data.get("gold")
+    if not isinstance(gold, str):
+        raise Unscored(f"the task {task.id!r} has no gold query in its data")
+    return gold
+
+
+class SqlJudge:
+    """Compares queries by what they give on the database of a task.
+
+    `task.data` holds the gold query as `gold` and the database as `database`: a path, or what a
+    generator made of it. `rule` says when two results are equal (`tools/sql/compare.py`); a task's
+    own `rule` comes before it. A query has `seconds`. Its methods that take (episode, task) are
+    parts of a reward, each from 0 to 1.
+
+    A query of the policy that fails is wrong. Where the gold query or the database fails, they
+    raise Unscored.
+    """
+
+    def __init__(
+        self, *, rule: Rule = "ordered", seconds: float = 10.0, workers: Workers | None = None
+    ) -> None:
+        self.rule: Rule = rule
+        self.seconds = seconds
+        self.workers = Workers() if workers is None else workers
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, SqliteDatabase] = OrderedDict()
+
+    def database(self, task: Task) -> SqliteDatabase:
+        """The database of a task. Raises Unscored where it is not there."""
+        place = task.data.get("database")
+        key = repr(place)
+        with self._lock:
+            if key in self._open:
+                self._open.move_to_end(key)
+                return self._open[key]
+        try:
+            if isinstance(place, str):
+                database = SqliteDatabase(place, workers=self.workers)
+            elif isinstance(place, dict) and place.keys() >= {"world", "seed"}:
+                database = open_database(task, workers=self.workers)
+            else:
+                raise Unscored(f"the task {task.id!r} names no database in its data")
+        except DataError as error:
+            raise Unscored(str(error)) from error
+        with self._lock:
+            self._open[key] = database
+            while len(self._open) > _OPEN:
+                self._open.popitem(last=False)
+        return database
+
+    def compare(self, task: Task, query: str, gold: str) -> Comparison:
+        """Whether a query gives what `gold` gives, under the rule.
+
+        Raises Unscored where `gold` fails, or where the two can't be compared because the gold
+        result is too large.
+        """
+        return _now(self._compare(task, query, gold))
+
+    def execution(self, episode: Episode, task: Task) -> float:
+        """1 where the answer's result is the gold query's."""
+        return float(episode.answer is not None and self.correct(task, episode.answer))
+
+    def correct(self, task: Task, query: str) -> bool:
+        """Whether a query gives what the task's gold query gives."""
+        return self.compare(task, query, gold_query(task)).equal
+
+    def exact(self, episode: Episode, task: Task) -> float:
+        """1 where the answer is the gold query word by word: case, blanks, quotes aside."""
+        if episode.answer is None:
+            return 0.0
+        return float(_spelt(episode.answer) == _spelt(gold_query(task)))
+
+    def entities(self, episode: Episode, task: Task) -> float:
+        """The overlap (Jaccard) of what the answer and the gold query name.
+
+        That is tables and columns of the database, and values written as strings or numbers.
+        """
+        if episode.answer is None:
+            return 0.0
+        schema = self._schema(task)
+        ours, gold = _Named(episode.answer, schema), _Named(gold_query(task), schema)
+        either = ours.all | gold.all
+        return len(ours.all & gold.all) / len(either) if either else 1.0
+
+    def exploration(self, episode: Episode, task: Task) -> float:
+        """1 where a look-up before the answer found something that the gold query rests on."""
+        gold = gold_query(task)
+        schema = self._schema(task)
+        wanted = _Named(gold, schema)
+        question = _plain(task.question)
+        hidden = {value for value in wanted.strings if not _stands_in(value, question)}
+        finals = {_spelt(gold), _spelt(episode.answer or "")}
+        for trajectory in episode.trajectories:
+            for call in trajectory.calls:
+                query = (call.arguments or {}).get("query")
+                if call.tool != "sql" or call.error is not None or not isinstance(query, str):
+                    continue
+                if _spelt(query) in finals or call.details.get("rows", 1) == 0:
+                    continue
+                if _tells(_Named(query, schema), wanted, hidden, _plain(call.output)):
+                    return 1.0
+        return 0.0
+
+    async def _compare(self, task: Task, query: str, gold: str) -> Comparison:
+        database = self.database(task)
+        async with database.held():
+            try:
+                expected: Rows = await database.query(gold, COMPARED, self.seconds)
+            except QueryFailed as error:
+                raise Unscored(f"the gold query of {task.id!r} fails: {error.text}") from error
+            if not expected.whole:
+                raise Unscored(f"the gold query of {task.id!r} gives too much to be compared")
+            try:
+                given = await database.query(query, COMPARED, self.seconds)
+            except QueryFailed as error:
+                if error.kind is ErrorKind.UNAVAILABLE:
+                    raise Unscored(error.text) from error
+                return Comparison(False, error.text)
+        return equal_results(gold, given, expected, task.data.get("rule", self.rule))
+
+    def _schema(self, task: Task) -> Schema:
+        try:
+            return _now(self.database(task).schema())
+        except QueryFailed as error:
+            raise Unscored(error.text) from error
+
+
+def well_formed(tokenizer: Tokenizer) -> RewardFunction:
+    """ReEx-SQL's format part: 1 where the policy kept to the tags from beginning to end.
+
+    It thought (`<think>`, closed) before it answered; every `<intermediate_sql>` could be read; it
+    wrote no `<result>` itself; its last words are the one `<final_sql>`.
+    """
+    format = FORMATS["reex_sql"]
+    assert isinstance(format, ReexSql)
+
+    def check(episode: Episode, task: Task) -> float:
+        trajectory = episode.trajectory
+        if trajectory.format != format.name or trajectory.stop is not StopReason.ANSWERED:
+            return 0.0
+        plain = []
+        for turn in trajectory.turns:
+            text = said(trajectory, turn, tokenizer)
+            found = scan(text, format.marks, final=True, in_string=format.in_string)
+            if found.unclosed or found.forged or any(c.arguments is None for c in turn.calls):
+                return 0.0
+            plain.append(found.plain)
+        return float(_in_order("\n".join(plain)))
+
+    return check
+
+
+_TAGS = re.compile(r"</?(?:think|intermediate_sql|result|final_sql)>")
+_ORDER = re.compile(r"(?:<think>)?</think>(?:<think></think>)*<final_sql></final_sql>")
+"""A template may have opened the first thought."""
+
+
+def _in_order(plain: str) -> bool:
+    tags = "".join(_TAGS.findall(plain))
+    return bool(_ORDER.fullmatch(tags)) and plain.rstrip().endswith("</final_sql>")
+
+
+# -- what a query names --------------------------------------------------------------------------
+
+_COMPARES = ("=", "like", "glob", "in", "is", "(")
+"""What may stand between a column and a string that it is compared with."""
+
+
+class _Named:
+    """The tables, columns and values that stand in a query, in lower case."""
+
+    def __init__(self, query: str, schema: Schema) -> None:
+        tables = {table.name.casefold() for table in schema.tables}
+        columns = {column.name.casefold() for table in schema.tables for column in table.columns}
+        self.tables: set[str] = set()
+        self.columns: set[str] = set()
+        self.strings: set[str] = set()
+        self.numbers: set[str] = set()
+        self.asked: set[str] = set()
+        """The strings that a column is compared with."""
+        self.star = False
+        before = named = ""
+        comparing = False
+        for word in words(query):
+            name = (word.name or "").casefold()
+            if name in tables:
+                self.tables.add(name)
+            if name in columns:
+                self.columns.add(name)
+            if word.kind == "string" or (word.kind == "quoted" and name not in tables | columns):
+                self.strings.add(_plain(word.name or word.text[1:-1].replace("''", "'")))
+            elif word.kind == "number":
+                self.numbers.add(word.text)
+            elif word.text == "*":  # all columns; not a product, and not count(*)
+                self.star |= before in ("select", "distinct", ",", ".")
+            if word.kind == "string" and comparing:
+                self.asked.add(_plain(word.text[1:-1].replace("''", "'")))
+            comparing = word.text.casefold() in _COMPARES and (comparing or named in columns)
+            before, named = word.text.casefold(), name
+
+    @property
+    def all(self) -> set[tuple[str, str]]:
+        """Everything, with its kind."""
+        named = {"table": self.tables, "column": self.columns}
+        named |= {"string": self.strings, "number": self.numbers}
+        return {(kind, name) for kind, names in named.items() for name in names}
+
+
+def _tells(look: _Named, wanted: _Named, hidden: set[str], output: str) -> bool:
+    """Whether a look-up that gave rows has to do with the gold query.
+
+    It must read a table; and it showed a value that the gold query needs and the question does not
+    give, or it looked at a column of the gold query in a table of the gold query, or asked for what
+    is written down about such a column.
+    """
+    if not look.tables:
+        return False
+    if any(_stands_in(value, output) for value in hidden - look.strings):
+        return True
+    if look.tables & wanted.tables and (look.star or look.columns & wanted.columns):
+        return True
+    return bool(look.asked & wanted.columns)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _stands_in(value: str, text: str) -> bool:
+    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+
+
+def _spelt(query: str) -> Sequence[str]:
+    """The words of a query: names without quotes and, as keywords, in lower case."""
+    spelt = [(word.name or word.text).casefold() if word.kind in ("name", "quoted") else word.text
+             for word in words(query)]  # fmt: skip
+    while spelt and spelt[-1] == ";":
+        spelt.pop()
+    return tuple(spelt)
+
+
+def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """The result of a coroutine, awaited in a thread of its own: ours may run a loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
