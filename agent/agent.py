@@ -2,50 +2,86 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, Self, TypeAlias, TypeVar
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+)
+from functools import partial
+from typing import Any, Generic, Self, TypeAlias
 
+from typing_extensions import TypeVar
+
+from ..rollout.budget import Budget
 from ..rollout.engines import Engine, Sampling
 from ..rollout.formats import FORMATS, Format
 from ..rollout.limits import Limits
 from ..rollout.models import default_format, load_engine
 from ..rollout.policy import Policy
+from ..rollout.strategies import Strategy, find_strategy
 from ..tools import FunctionTool, PythonTool, SearchTool, SqlTool, Tool
 from ..tools.errors import UsageError
-from .background import BackgroundLoop, in_daemon
-from .conversation import Conversation
-from .result import AgentEvent, Result
+from ..tools.search import HttpRetriever, is_private
+from .approval import Approval, Asker
+from .background import BackgroundLoop, Making
+from .conversation import Conversation, Terms
+from .conversations import Conversations
+from .deciding import Deciding
+from .events import AgentEvent, Done
+from .hooks import Hooks
+from .output import Shape
+from .result import Result
+from .running import After, Run
 
 __all__ = ["TOOLS", "Agent", "AnyTool"]
 
-T = TypeVar("T")
+T = TypeVar("T", default=None)
+V = TypeVar("V")
 
 AnyTool: TypeAlias = str | Tool | Callable[..., Any]
-"""A tool, its name (`python`, `sql:some.db`, `search:docs/`), or a plain typed function."""
+"""A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
+`search:http://localhost:8000/retrieve`), or a plain typed function."""
 
 
 def _prepared_search(source: str) -> Tool:
-    search = SearchTool(source)
+    # Who writes that a server is here, or in this network, means it. A name that turns out to lead
+    # here may be somebody else's doing.
+    allowed = source.startswith(("http://", "https://")) and is_private(source)
+    search = SearchTool(HttpRetriever(source, allow_private=True) if allowed else source)
     search.prepare()  # an index that takes long is made now, not within a call's time limit
     return search
 
 
 TOOLS: dict[str, Callable[[str], Tool]] = {
-    "python": lambda source: PythonTool(),
+    "python": lambda source: PythonTool(source or "sandbox"),
     "sql": SqlTool,
     "search": _prepared_search,
 }
 """The tools that can be asked for by name; what stands behind a colon is what they work on."""
-_NEEDS_SOURCE = {"sql": "a database's file", "search": "a file or folder of texts"}
+_MAY_HAVE_SOURCE = ("python",)
+_NEEDS_SOURCE = {
+    "sql": "a database's file",
+    "search": "a file or folder of texts, or a search server's address",
+}
 
 
-class Agent:
+class Agent(Generic[T]):
     """A model that answers questions and calls tools while it thinks.
 
     `model` is a name (see `load_engine`) or an engine; it is loaded once, at the first question.
     `format` is how the model asks for tools: by default, what suits the model. Without `sampling`
-    an agent is greedy: the same question gives the same answer. Use it as a context manager, or
-    close it when done; an engine that was passed in stays open.
+    an agent is greedy: the same question gives the same answer. With a `strategy` (`vote@8`, or a
+    function, see `strategies`) `run` and `stream` make several attempts, sampled at temperature 1
+    unless told otherwise, and give the one that was chosen; conversations don't. Use it as a
+    context manager, or close it when done; an engine that was passed in stays open. Within its
+    context what the tools start once (the Python sandbox) is kept from question to question.
+
+    `limits` bound each question; `budget` is used up by all of them, and by whoever shares it.
+    `output` is a type: the answer is read as that (`Result.output`), and where it does not fit the
+    model is told why and may try again, `repairs` times. `approve` says which calls are run: an
+    `Approval`, its rules as a text, or a function that is asked for each. `hooks` see what happens.
+    `conversations` keeps every conversation, to be resumed.
 
     The methods whose names end in `_sync` need no event loop and work inside a running one too.
 
@@ -62,95 +98,200 @@ class Agent:
         format: str | Format | None = None,
         limits: Limits | None = None,
         sampling: Sampling | None = None,
+        strategy: str | Strategy | None = None,
         device: str = "auto",
+        budget: Budget | None = None,
+        output: type[T] | None = None,
+        repairs: int = 1,
+        approve: Approval | Asker | str | None = None,
+        hooks: Hooks | None = None,
+        conversations: Conversations | None = None,
     ) -> None:
-        """Raises UsageError for a tool or a format that does not exist."""
+        """Raises UsageError for a tool, a format, a strategy or a rule that does not exist, and for
+        a strategy with what only a single attempt can have.
+        """
         self.model = model
         self.tools = [_tool(one) for one in tools]
+        self.terms: Terms[T] = Terms(
+            budget=budget or Budget(),
+            approval=_approval(approve),
+            hooks=hooks or Hooks(),
+            shape=None if output is None else Shape(output),
+            repairs=repairs,
+            store=conversations,
+            tools=tuple(
+                given if isinstance(given, str) else tool.name
+                for given, tool in zip(tools, self.tools, strict=True)
+            ),
+        )
+        if strategy is not None and (output, approve, hooks, conversations) != (None,) * 4:
+            raise UsageError(
+                "a strategy makes several attempts at once: it goes without approvals, hooks, a "
+                "type of output and kept conversations"
+            )
         self.format = _format(format) if isinstance(format, str) else format
         self.limits = limits or Limits()
-        self.sampling = sampling or Sampling(temperature=0.0)
+        self.strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
+        self.sampling = sampling or Sampling(temperature=0.0 if strategy is None else 1.0)
         self.device = device
-        self.last: Result | None = None
+        self.last: Result[T] | None = None
         """The latest result of `run` or `stream`, of a question that was cancelled too."""
-        self._policy: Policy | None = None
-        self._loading: asyncio.Task[Policy] | None = None
+        self.engine: Engine | None = None
+        """The engine, once it is loaded."""
+        self._policy: Making[Policy] | None = None
         self._background: BackgroundLoop | None = None
+        self._keeps_tools = False
+        self._starting = asyncio.Lock()
+        self._tools: AsyncExitStack | None = None
+        """Closes what the tools have started, if they have."""
 
     # -- async ----------------------------------------------------------------------------------
 
-    async def run(self, question: str) -> Result:
+    async def run(self, question: str) -> Result[T]:
         """Answer one question; never raises for what the model or a tool did.
 
-        Raises ModelError or MissingExtra where the model can't be loaded.
+        A call that needs an approval, where `approve` names nobody to ask, is not run. Raises
+        ModelError or MissingExtra where the model can't be loaded, and ToolUnavailable where a tool
+        can't start on this machine.
         """
+        if self.strategy is not None:
+            return await self._decide(question, self.strategy)
         async with self.conversation() as conversation:
             try:
                 return await conversation.ask(question)
             finally:
                 self.last = conversation.last
 
-    async def stream(self, question: str) -> AsyncGenerator[AgentEvent, None]:
-        """Yield what happens as it happens, and at the end `Done` with the result.
+    def stream(self, question: str) -> Run[T]:
+        """What happens as it happens, and at the end `Done` with the result.
 
-        Closing the stream, or cancelling the task that reads it, stops the answer; what there is of
-        it is `last`. Raises as `run` does.
+        Where an approval is needed, `ApprovalAsked` comes and the answer waits for what is said.
+        `Run.cancel` stops the answer; so does closing the stream, or cancelling the task that reads
+        it: what there is of it is `last`. Raises as `run` does.
         """
+        return Run(partial(self._events, question))
+
+    async def _events(self, question: str, run: Run[T]) -> AsyncGenerator[AgentEvent[T], None]:
+        if self.strategy is not None:
+            asking = asyncio.create_task(self._decide(question, self.strategy))
+
+            def stop(after: After) -> None:
+                asking.cancel()
+
+            try:
+                run.stopped_by(stop)
+                await asyncio.wait({asking})
+                result = self.last if asking.cancelled() else asking.result()
+                if result is not None:
+                    yield Done(result)
+            finally:
+                asking.cancel()
+                await asyncio.wait({asking})
+            return
         async with self.conversation() as conversation:
             try:
-                async with aclosing(conversation.stream(question)) as events:
+                async with aclosing(conversation.events(question, run)) as events:
                     async for event in events:
                         yield event
             finally:
                 self.last = conversation.last
 
+    async def _decide(self, question: str, strategy: Strategy) -> Result[T]:
+        policy = await self.policy()
+        if self._keeps_tools:
+            await self.start_tools()
+        deciding = Deciding(policy, strategy, self.terms.budget)
+        try:
+            return await deciding.ask(question)
+        finally:
+            self.last = deciding.last
+
     @asynccontextmanager
-    async def conversation(self) -> AsyncIterator[Conversation]:
-        """Questions that share one context and the tools' state. Raises as `run` does."""
-        async with Conversation(await self.policy()) as conversation:
+    async def conversation(
+        self, *, resume: str | None = None, after: Conversation[T] | None = None
+    ) -> AsyncIterator[Conversation[T]]:
+        """Questions that share one context and the tools' state.
+
+        `resume` is the id of one that was kept: what was said is there again, while the tools begin
+        anew. `after` is one, perhaps with another model, whose words this one begins with. Raises
+        as `run` does, and UsageError where the conversation to be resumed is another model's.
+        """
+        policy = await self.policy()
+        if self._keeps_tools:
+            await self.start_tools()
+        if resume is not None and self.terms.store is None:
+            raise UsageError("an agent resumes what it keeps: Agent(conversations=Conversations())")
+        store = self.terms.store
+        saved = store.load(resume) if store is not None and resume is not None else None
+        messages = after.messages if after is not None else ()
+        async with Conversation(policy, self.terms, saved=saved, messages=messages) as conversation:
             yield conversation
 
     async def policy(self) -> Policy:
         """The model, loaded, with its format, tools and limits: what the runner rolls out."""
-        if self._policy is None:
-            if self._loading is None or self._loading.done():
-                self._loading = asyncio.create_task(self._load())
-            # Who stops waiting does not stop the loading: another may wait for it too.
-            self._policy = await asyncio.shield(self._loading)
-        return self._policy
+        if self._policy is None or self._policy.failed:
+            self._policy = Making(self._load, self._free)
+        return await self._policy.wait()
 
-    async def _load(self) -> Policy:
-        if isinstance(self.model, str):
-            name = self.model
-            engine = await in_daemon(lambda: load_engine(name, device=self.device))
-        else:
-            name, engine = self.model.name, self.model
-        format = self.format or _format(default_format(name, engine.tokenizer, self.tools))
+    def _load(self) -> Policy:
+        engine = self.model
+        if isinstance(engine, str):
+            engine = load_engine(engine, device=self.device)
+        self.engine = engine
+        format = self.format or _format(default_format(engine.name, engine.tokenizer, self.tools))
         return Policy(engine, format, self.tools, sampling=self.sampling, limits=self.limits)
 
+    async def start_tools(self) -> None:
+        """Start what the tools' sessions share and keep it until `aclose`. Raises ToolUnavailable.
+
+        Without it, or outside of the agent's context, each conversation starts it for itself.
+        """
+        async with self._starting:
+            if self._tools is None:
+                async with AsyncExitStack() as started:
+                    for tool in self.tools:
+                        if isinstance(tool, AbstractAsyncContextManager):
+                            await started.enter_async_context(tool)
+                    self._tools = started.pop_all()
+
+    def _free(self, policy: Policy) -> None:
+        if isinstance(self.model, str):
+            asyncio.run(policy.engine.aclose())
+
     async def aclose(self) -> None:
-        """Free the model. The agent loads it again if it is asked again."""
-        policy, self._policy = self._policy, None
+        """Free the tools and the model, also one that is still being loaded, as soon as it is
+        there. The agent starts and loads them again if it is asked again.
+        """
+        async with self._starting:
+            tools, self._tools = self._tools, None
+            if tools is not None:
+                await tools.aclose()
+        making, self._policy = self._policy, None
+        if making is None:
+            return
+        policy = making.give_up(UsageError("the agent was closed while its model was loaded"))
         if policy is not None and isinstance(self.model, str):
             await policy.engine.aclose()
 
     async def __aenter__(self) -> Self:
+        self._keeps_tools = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._keeps_tools = False
         await self.aclose()
 
     # -- sync -----------------------------------------------------------------------------------
 
-    def run_sync(self, question: str) -> Result:
+    def run_sync(self, question: str) -> Result[T]:
         """As `run`. Ctrl-C stops the answer and raises KeyboardInterrupt; `last` is what it had."""
         return self._wait(self.run(question))
 
-    def stream_sync(self, question: str) -> Iterator[AgentEvent]:
+    def stream_sync(self, question: str) -> Iterator[AgentEvent[T]]:
         """As `stream`."""
         events = self.stream(question)
 
-        async def step() -> AgentEvent | None:
+        async def step() -> AgentEvent[T] | None:
             return await anext(events, None)
 
         try:
@@ -167,15 +308,22 @@ class Agent:
             self._background = None
 
     def __enter__(self) -> Self:
+        self._keeps_tools = True
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def _wait(self, work: Coroutine[Any, Any, V]) -> V:
         if self._background is None:
             self._background = BackgroundLoop()
         return self._background.run(work)
+
+
+def _approval(approve: Approval | Asker | str | None) -> Approval | None:
+    if approve is None or isinstance(approve, Approval):
+        return approve
+    return Approval(approve) if isinstance(approve, str) else Approval(ask=approve)
 
 
 def _tool(one: AnyTool) -> Tool:
@@ -183,7 +331,7 @@ def _tool(one: AnyTool) -> Tool:
         name, _, source = one.partition(":")
         if name not in TOOLS:
             raise UsageError(f"there is no tool {name!r}; there are: {', '.join(TOOLS)}")
-        if bool(source) != (name in _NEEDS_SOURCE):
+        if bool(source) != (name in _NEEDS_SOURCE) and name not in _MAY_HAVE_SOURCE:
             form = f"{name}:PATH, {_NEEDS_SOURCE[name]}" if not source else name
             raise UsageError(f"the tool {one!r} is written {form}")
         return TOOLS[name](source)

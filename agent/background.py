@@ -1,13 +1,13 @@
-"""Threads: an event loop for those who don't write async code, and work that nobody waits for."""
+"""Threads: an event loop for those who don't write async code, and what takes long to make."""
 
 import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["BackgroundLoop", "in_daemon"]
+__all__ = ["BackgroundLoop", "Making"]
 
 T = TypeVar("T")
 
@@ -16,7 +16,9 @@ class BackgroundLoop:
     """Runs coroutines for a thread that waits; works where a loop runs already (Jupyter) too."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        # On closing, the runner cancels what is still under way and waits for it.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._thread = threading.Thread(target=self._serve, name="interlace", daemon=True)
         self._thread.start()
 
@@ -50,44 +52,58 @@ class BackgroundLoop:
             raise
 
     def close(self) -> None:
-        """Stop the loop and end its thread."""
+        """Cancel what is still under way, wait until it has cleaned up, and end the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        try:
+        with self._runner:
             self._loop.run_forever()
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        finally:
-            self._loop.close()
 
 
-async def in_daemon(function: Callable[[], T]) -> T:
-    """What `function` returns or raises, run in a thread that never keeps the program alive.
+class Making(Generic[T]):
+    """Something that takes long to make: made once, for all who wait for it, from any event loop.
 
-    Who is cancelled while waiting leaves it behind.
+    It is made in a thread that never keeps the program alive and can't be stopped: who stops
+    waiting leaves it going for the others.
     """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)  # type: ignore[arg-type]
+    def __init__(self, make: Callable[[], T], discard: Callable[[T], None]) -> None:
+        """`discard` is called in that thread with what comes when nobody wants it any more."""
+        self._make, self._discard = make, discard
+        self._made: concurrent.futures.Future[T] = concurrent.futures.Future()
+        # From now on it can't be cancelled by one of those who wait.
+        self._made.set_running_or_notify_cancel()
+        threading.Thread(target=self._run, name="interlace-load", daemon=True).start()
 
-    def body() -> None:
-        result, failure = None, None
+    @property
+    def failed(self) -> bool:
+        """Whether it could not be made, or was given up."""
+        return self._made.done() and self._made.exception() is not None
+
+    async def wait(self) -> T:
+        """What was made. Raises what `make` raised, or what `give_up` was told."""
+        return await asyncio.wrap_future(self._made)
+
+    def give_up(self, error: Exception) -> T | None:
+        """Nobody wants it any more: what is there already is returned, and the caller's to free;
+        else those who still wait get `error`, and what comes is discarded.
+        """
         try:
-            result = function()
-        except BaseException as error:  # a thread has nobody above it to raise to
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, failure)
+            self._made.set_exception(error)
+        except concurrent.futures.InvalidStateError:
+            return None if self.failed else self._made.result()
+        return None
 
-    threading.Thread(target=body, name="interlace-load", daemon=True).start()
-    return await outcome
+    def _run(self) -> None:
+        try:
+            made = self._make()
+        except BaseException as error:  # a thread has nobody above it to raise to
+            with suppress(concurrent.futures.InvalidStateError):  # given up: nobody waits
+                self._made.set_exception(error)
+            return
+        try:
+            self._made.set_result(made)
+        except concurrent.futures.InvalidStateError:
+            self._discard(made)

@@ -3,26 +3,59 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Self
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, Self, TypeAlias
 
-from ..rollout.events import Event, Finished, Listener
+from typing_extensions import TypeVar
+
+from ..rollout.budget import Budget
+from ..rollout.events import CallFinished, Event, Finished, PolicyText
+from ..rollout.formats import Call, Message
 from ..rollout.loop import Rollout
 from ..rollout.policy import Policy
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Turn
+from ..tools import ErrorKind, ToolResult
 from ..tools.errors import UsageError
-from .result import AgentEvent, Done, Result, Usage
+from .approval import Approval, Verdict, asked
+from .conversations import Asked, Conversations, Saved
+from .events import AgentEvent, ApprovalAsked, BudgetLeft, Decision, Done
+from .hooks import Hooks
+from .output import Shape
+from .result import Result, Usage
+from .running import After, Run
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "Terms"]
+
+T = TypeVar("T", default=None)
+
+Listener: TypeAlias = Callable[[AgentEvent[Any]], None]
+
+_NOBODY = "Not run: it needs a person's approval, and there is nobody to ask."
 
 
-class Conversation:
+@dataclass(frozen=True, slots=True)
+class Terms(Generic[T]):
+    """What an agent lets its conversations do, and where they are kept."""
+
+    budget: Budget = field(default_factory=Budget)
+    approval: Approval | None = None
+    hooks: Hooks = field(default_factory=Hooks)
+    shape: Shape[T] | None = None
+    repairs: int = 1
+    store: Conversations | None = None
+    tools: tuple[str, ...] = ()
+    """The tools as the agent was given them, by name: kept for who resumes."""
+
+
+class Conversation(Generic[T]):
     """Ask as often as you like: variables, files and what was said live from question to question.
 
     `last` is the latest result, of a question that was cancelled too; `episode` is the record of
-    the whole conversation.
+    the whole conversation, and its `id` the conversation's.
 
     Example:
         async with agent.conversation() as chat:
@@ -30,16 +63,45 @@ class Conversation:
             print((await chat.ask("And x squared?")).answer)
     """
 
-    def __init__(self, policy: Policy) -> None:
-        id = uuid.uuid4().hex[:12]
-        seed = policy.sampling.seed
+    def __init__(
+        self,
+        policy: Policy,
+        terms: Terms[T] | None = None,
+        *,
+        saved: Saved | None = None,
+        messages: tuple[Message, ...] = (),
+    ) -> None:
+        """`saved` goes on with a conversation that was read back, which has to be of this model and
+        format (UsageError); `messages` begins with what was said in another one.
+        """
         self._policy = policy
-        self._rollout = Rollout(policy, name=id, listener=self._hear)
+        self._terms = terms or Terms()
+        self._saved = saved or self._begin()
+        self.episode = self._saved.episode
+        self._rollout = Rollout(
+            policy,
+            name=self.episode.id,
+            listener=self._hear,
+            budget=self._terms.budget,
+            gate=self._gate,
+        )
         self._listener: Listener | None = None
         self._busy = False
-        self.last: Result | None = None
-        # The task's question is the first one; later ones stand in the ledger.
-        self.episode = Episode(id, Task(id, ""), id, 0, [self._rollout.trajectory], seed=seed)
+        self._always: set[str] = set()  # tools that are run without asking any more
+        self._kept = (0, 0)  # questions and turns, when last saved
+        self.last: Result[T] | None = None
+        self._rollout.history.messages += messages
+        self._take_up()
+
+    @property
+    def questions(self) -> tuple[Asked, ...]:
+        """What was asked so far, and how it ended."""
+        return tuple(self._saved.asked)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What was said so far, for a conversation with another model to begin with."""
+        return tuple(self._rollout.history.messages)
 
     async def __aenter__(self) -> Self:
         return self
@@ -48,12 +110,12 @@ class Conversation:
         """End the tools' sessions."""
         await self._rollout.__aexit__(None, None, None)
 
-    async def ask(self, question: str, listener: Listener | None = None) -> Result:
+    async def ask(self, question: str, listener: Listener | None = None) -> Result[T]:
         """Answer one question; never raises for what the model or a tool did.
 
-        `listener` is called with every event as it happens. Cancelling keeps what was said until
-        then in the conversation, and as `last`. Raises UsageError while another question is being
-        answered.
+        `listener` is called with every event but `Done` as it happens. Cancelling keeps what was
+        said until then in the conversation, and as `last`. Raises UsageError while another question
+        is being answered, DataError where the conversation can't be kept.
         """
         if self._busy:
             raise UsageError("a conversation answers one question at a time")
@@ -62,37 +124,191 @@ class Conversation:
             self.episode.started = time.time()
         first_turn, clock = len(self._rollout.trajectory.turns), time.perf_counter()
         self._busy, self._listener = True, listener
+        output: T | None = None
+        problem: str | None = None
         try:
-            await self._rollout.ask(question)
+            await self._put(self._terms.shape.ask(question) if self._terms.shape else question)
+            output, problem = self._read_output()
+            for _ in range(self._terms.repairs if self._terms.shape else 0):
+                if problem is None or self._rollout.trajectory.answer is None:
+                    break
+                assert self._terms.shape is not None
+                await self._put(self._terms.shape.ask_again(problem))
+                output, problem = self._read_output()
         finally:
             self._busy, self._listener = False, None
-            self.last = self._result(question, first_turn, time.perf_counter() - clock)
+            seconds = time.perf_counter() - clock
+            self.last = self._result(question, first_turn, seconds, (output, problem))
+            for event in self._last_events(self.last):
+                if self._terms.hooks.event is not None:
+                    self._terms.hooks.event(event)
         return self.last
 
-    async def stream(self, question: str) -> AsyncGenerator[AgentEvent, None]:
-        """Yield what happens as it happens, and at the end `Done` with the result.
+    def stream(self, question: str) -> Run[T]:
+        """What happens as it happens, and at the end `Done` with the result.
 
-        Closing the stream, or cancelling the task that reads it, stops the answer.
+        Closing the stream, or cancelling the task that reads it, stops the answer; so does
+        `Run.cancel`, after which it goes on to its `Done`. Raises as `ask` does.
         """
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        return Run(partial(self.events, question))
+
+    def undo(self) -> str | None:
+        """Take back the last question and all that followed; returns it, None where there is none.
+
+        What its code did in the tools stays done. Raises UsageError while one is being answered.
+        """
+        if self._busy:
+            raise UsageError("a question that is being answered can't be taken back")
+        if not self._saved.asked:
+            return None
+        gone = self._saved.asked.pop()
+        self._rollout.history.restore(self._rollout.trajectory, gone.mark)
+        if self._terms.store is not None:
+            self._terms.store.cut(self._saved, gone.mark)
+        return gone.question
+
+    async def events(self, question: str, run: Run[T]) -> AsyncGenerator[AgentEvent[T], None]:
+        """The events of one run."""
+        events: asyncio.Queue[AgentEvent[T] | None] = asyncio.Queue()
         asking = asyncio.create_task(self.ask(question, events.put_nowait))
         asking.add_done_callback(lambda _: events.put_nowait(None))
+        stopped = False
+
+        def stop(after: After) -> None:
+            nonlocal stopped
+            if after == "turn":
+                self._rollout.stop_after_turn = True
+            else:
+                stopped = asking.cancel()
+
         try:
+            await asyncio.sleep(0)  # it has begun, and whatever stops it leaves a result
+            run.stopped_by(stop)
             while (event := await events.get()) is not None:
-                if not isinstance(event, Finished):  # Done says it, with the whole result
-                    yield event
-            yield Done(await asking)
+                yield event
+            if stopped:
+                await asyncio.wait({asking})
+            result = self.last if asking.cancelled() and stopped else await asking
+            assert result is not None
+            for last in self._last_events(result):
+                yield last
         finally:
             if not asking.done():
                 asking.cancel()
                 with suppress(asyncio.CancelledError):
                     await asking
 
+    # -- while a question is answered -----------------------------------------------------------
+
+    async def _put(self, question: str) -> None:
+        """One question to the model, whatever ends it on record."""
+        trajectory = self._rollout.trajectory
+        one = Asked(question, self._rollout.history.mark(trajectory))
+        self._saved.asked.append(one)
+        try:
+            await self._rollout.ask(question)
+        finally:
+            one.stop, one.answer = trajectory.stop, trajectory.answer
+            self._save(len(trajectory.turns))
+
+    def _read_output(self) -> tuple[T | None, str | None]:
+        """The last answer as the type that was asked for, or what is wrong with it."""
+        shape, answer = self._terms.shape, self._rollout.trajectory.answer
+        if shape is None:
+            return None, None
+        if answer is None:
+            return None, "there is no answer"
+        try:
+            return shape.read(answer), None
+        except ValueError as error:
+            return None, str(error)
+
+    async def _gate(self, call: Call) -> ToolResult | None:
+        arguments = call.arguments or {}
+        why = await self._refusal(call.tool, arguments)
+        if why is not None:
+            return ToolResult(why, ErrorKind.REFUSED, details={"approval": "denied"})
+        return await self._terms.hooks.before(call.tool, arguments)
+
+    async def _refusal(self, tool: str, arguments: dict[str, Any]) -> str | None:
+        """Why a call is not approved; None where it is."""
+        approval = self._terms.approval
+        verdict = approval.verdict(tool, arguments) if approval else Verdict.ALLOW
+        if verdict is Verdict.DENY:
+            return "Not run: this is not allowed here."
+        if approval is None or verdict is Verdict.ALLOW or tool in self._always:
+            return None
+        if approval.ask is not None:
+            said = await asked(approval.ask, tool, arguments)
+            decision = Decision(said is True, said if isinstance(said, str) else "")
+        elif self._listener is not None:
+            event = ApprovalAsked(tool, arguments)
+            self._tell(event)
+            decision = await event.decision()
+        else:
+            return _NOBODY
+        if decision.allowed and decision.always:
+            self._always.add(tool)
+        why = f"Not run: {decision.why}" if decision.why else "Not run: a person said no."
+        return None if decision.allowed else why
+
     def _hear(self, event: Event) -> None:
+        if isinstance(event, Finished):  # Done says it, with the whole result
+            return
+        if isinstance(event, PolicyText):  # the turns before this one are finished
+            self._save(len(self._rollout.trajectory.turns) - 1, unless_done=True)
+        self._tell(event)
+        if isinstance(event, CallFinished) and self._terms.budget.bounded:
+            self._tell(BudgetLeft(self._terms.budget.left))
+
+    def _tell(self, event: AgentEvent[Any]) -> None:
         if self._listener is not None:
             self._listener(event)
+        if self._terms.hooks.event is not None:
+            self._terms.hooks.event(event)
 
-    def _result(self, question: str, first_turn: int, seconds: float) -> Result:
+    def _last_events(self, result: Result[T]) -> list[AgentEvent[T]]:
+        budget = self._terms.budget
+        return [*([BudgetLeft(budget.left)] if budget.bounded else []), Done(result)]
+
+    # -- records --------------------------------------------------------------------------------
+
+    def _begin(self) -> Saved:
+        id, policy = uuid.uuid4().hex[:12], self._policy
+        # The task's question is the first one; later ones stand in the ledger.
+        episode = Episode(id, Task(id, ""), id, 0, seed=policy.sampling.seed)
+        return Saved(episode, [], self._terms.tools or tuple(policy.tools))
+
+    def _take_up(self) -> None:
+        """Go on where the conversation that was read back stands."""
+        if not self.episode.trajectories:
+            self.episode.trajectories.append(self._rollout.trajectory)
+            return
+        trajectory, now = self.episode.trajectory, self._rollout.trajectory
+        if (trajectory.model, trajectory.format) != (now.model, now.format):
+            raise UsageError(
+                f"the conversation {self.episode.id} is one with {trajectory.model} in the format "
+                f"{trajectory.format}, not with {now.model} in {now.format}"
+            )
+        self._rollout.trajectory = trajectory
+        questions = self._saved.asked
+        ends = [one.mark.turns for one in questions[1:]] + [len(trajectory.turns)]
+        for one, end in zip(questions, ends, strict=True):
+            one.stop = one.stop or StopReason.CANCELLED  # whoever answered it was killed
+            if one.stop is not StopReason.INFRASTRUCTURE:
+                remember = self._rollout.history.remember
+                remember(one.question, trajectory, one.mark.turns, end)
+
+    def _save(self, finished: int, *, unless_done: bool = False) -> None:
+        """Keep what is finished; `unless_done`: if there is anything new."""
+        now = len(self._saved.asked), finished
+        if self._terms.store is not None and not (unless_done and now == self._kept):
+            self._terms.store.save(self._saved, finished)
+            self._kept = now
+
+    def _result(
+        self, question: str, first_turn: int, seconds: float, read: tuple[T | None, str | None]
+    ) -> Result[T]:
         trajectory = self._rollout.trajectory
         tokenizer = self._policy.engine.tokenizer
         turns = trajectory.turns[first_turn:]
@@ -109,6 +325,8 @@ class Conversation:
             usage=self._usage(turns, len(calls), seconds),
             error=error,
             episode=self.episode,
+            output=read[0],
+            output_problem=read[1],
         )
 
     def _usage(self, turns: list[Turn], calls: int, seconds: float) -> Usage:

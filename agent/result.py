@@ -1,12 +1,15 @@
-"""What an agent gives back: a result, always, and events while it comes about."""
+"""What an agent gives back: a result, always."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic
 
-from ..rollout.events import CallFinished, CallStarted, Notice, PolicyText
+from typing_extensions import TypeVar
+
 from ..rollout.trajectory import CallRecord, Episode, StopReason, Trajectory
 
-__all__ = ["AgentEvent", "Done", "Result", "Usage"]
+__all__ = ["Result", "Usage"]
+
+T = TypeVar("T", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +31,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(Generic[T]):
     """How one question ended.
 
     There is always one, whatever the model or a tool did: `stop` says why it ended, and `answer` is
-    None where there is none. `text` is all that the model wrote. `error` says what failed on our
-    side, where `stop` is `INFRASTRUCTURE`. `episode` is the record with every token, as a log and a
-    trainer take it; in a conversation it is shared and goes on growing.
+    None where there is none. `text` is all that the model wrote. `output` is the answer as the type
+    that the agent was given; where it does not fit, it is None and `output_problem` says why.
+    `error` says what failed on our side, where `stop` is `INFRASTRUCTURE`. `episode` is the record
+    with every token, as a log and a trainer take it; in a conversation it is shared and goes on
+    growing.
     """
 
     question: str
@@ -45,19 +50,15 @@ class Result:
     usage: Usage
     error: str | None
     episode: Episode
+    output: T | None = None
+    output_problem: str | None = None
 
     @property
     def trajectory(self) -> Trajectory:
         """The trajectory with its ledgers."""
         return self.episode.trajectory
 
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The last event of a stream."""
-
-    result: Result
-
-
-AgentEvent: TypeAlias = PolicyText | CallStarted | CallFinished | Notice | Done
-"""What a stream yields. `Done` comes last and once."""
+    @property
+    def denied(self) -> tuple[CallRecord, ...]:
+        """The calls that were not approved."""
+        return tuple(call for call in self.calls if call.details.get("approval") == "denied")

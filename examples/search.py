@@ -1,16 +1,26 @@
-"""Search a folder of Markdown and text, as a model would: five lines, no server."""
+"""Ask a collection of texts, and say where the answer stands: the first search says what to search
+for next, and each call keeps which passages it found.
 
-import asyncio
+A folder of Markdown, text or JSONL does as well: `SearchTool("docs")`.
+"""
 
-from interlace.tools.search import SearchTool
+import tempfile
+from pathlib import Path
 
+from interlace import Agent, SearchTool
 
-async def main() -> None:
-    """Look something up in this repository's documentation."""
-    tool = SearchTool("docs", top=2)
-    async with tool.session() as session:
-        result = await session.call({"query": "exit code when a file is missing"}, seconds=10)
-    print(result.text)
+TEXTS = {
+    "Belo Karan": "Belo Karan was born in Tiruna. Belo Karan works as a baker.",
+    "Tiruna": "Tiruna lies on the river Gosel. Tiruna was founded in 1427.",
+    "Vadom": "Vadom lies on the river Prelis. Vadom was founded in 1802.",
+}
 
-
-asyncio.run(main())
+with tempfile.TemporaryDirectory() as folder:
+    for title, text in TEXTS.items():
+        Path(folder, f"{title}.md").write_text(f"# {title}\n\n{text}\n")
+    with Agent(tools=[SearchTool(folder, index=Path(folder, "index"))]) as agent:
+        result = agent.run_sync("On which river does the town where Belo Karan was born lie?")
+for call in result.calls:
+    print(f"> {call.arguments}\n{call.output}\n")
+hits = [hit for call in result.calls for hit in call.details["hits"]]
+print(result.answer, "- sources:", ", ".join(dict.fromkeys(hit["title"] for hit in hits)))

@@ -1,12 +1,24 @@
-"""The `sql` tool by itself: what a model is told of a database, and what its queries give it.
+"""Ask a database: the model looks up how it spells and codes things, then counts.
 
-A path instead of the script opens a file, read-only. A model that speaks SQL uses it the same way:
-`Agent("Qwen/Qwen3-0.6B", tools=[SqlTool("some.db")])`.
+A path opens a file, read-only: `SqlTool("some.db")`.
 """
 
-from interlace.tools.sql import SqlTool
+from interlace import Agent, SqlTool
 
-tool = SqlTool.memory("create table town (name text); insert into town values ('OSLO'), ('Moss')")
-print(tool.description)
-for query in ("select nmae from town", "select name from town", "drop table town"):
-    print(f"\n> {query}\n{tool.ask(query).text}")
+PARCELS = """
+create table parcel (
+  id integer primary key, town text, status text, weight integer, pieces integer);
+insert into parcel values (1, 'NEW HAVEN', 'K17', 900, 4), (2, 'OLD MILL', 'K52', 3100, 9),
+  (3, 'NEW HAVEN', 'K52', 2500, 7), (4, 'RED LAKE', 'K17', 400, 2),
+  (5, 'NEW HAVEN', 'K17', 700, 12);
+create table status_code (code text primary key, meaning text);
+insert into status_code values ('K17', 'LOST'), ('K52', 'WAITING');
+create table unit (column_name text primary key, unit text);
+insert into unit values ('weight', 'g');
+"""
+
+with Agent(tools=[SqlTool.memory(PARCELS)]) as agent:
+    result = agent.run_sync("How many parcels to New Haven that are marked lost are there?")
+for call in result.calls:
+    print(f"> {call.arguments}\n{call.output}\n")
+print(result.answer)

@@ -1,4 +1,6 @@
-"""`interlace doctor`: how a tokenizer and a format get on with each other."""
+"""`interlace doctor`: which walls the Python sandbox has here, or how a tokenizer and a format
+get on with each other.
+"""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .ending import guarded, print_json
+from .ending import Exit, guarded, print_json
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -167,18 +169,31 @@ def render(found: Report) -> "Text":
 
 def doctor(
     tokenizer: Annotated[
-        Path, typer.Option(help="The folder of a Hugging Face tokenizer or model.")
-    ],
+        Path | None,
+        typer.Option(help="The folder of a Hugging Face tokenizer or model: look at that instead."),
+    ] = None,
     format: Annotated[str, typer.Option(help="The format to look at.")] = "retool",
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Show how a tokenizer cuts a format's tags, and which tokens would be trained."""
+    """Try the walls around the model's Python code, each and together; 7 where none can be had.
+
+    With --tokenizer: how it cuts a format's tags, and which tokens would be trained.
+    """
     with guarded(json=json, debug=debug):
         import sys
 
         from .terminal import make_console
 
+        if tokenizer is None:
+            from .machine import python_sandbox, render_sandbox
+
+            sandbox = python_sandbox()
+            if json:
+                print_json({"python": asdict(sandbox)})
+            else:
+                make_console(sys.stdout).print(render_sandbox(sandbox), soft_wrap=True, end="")
+            raise typer.Exit(Exit.DONE if sandbox.tier else Exit.UNAVAILABLE)
         found = report(tokenizer, format)
         if json:
             print_json(asdict(found))

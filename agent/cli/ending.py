@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import sys
 import traceback
@@ -45,6 +46,7 @@ class Exit(IntEnum):
     THRESHOLD = 8
     DATA = 9
     INTERRUPTED = 130
+    UNREAD = 141
     TERMINATED = 143
 
 
@@ -54,13 +56,14 @@ Exit codes:
   1    a bug of ours
   2    the command line makes no sense, or an optional part is missing
   3    no answer: the model ended without one, or a limit was reached
-  4    a budget is spent (reserved)
-  5    an approval was denied (reserved)
+  4    no answer: a budget is spent
+  5    no answer: a call was not approved
   6    the model: unknown, broken, too large for this machine
   7    a tool or the engine failed, not the model
-  8    an evaluation is below its threshold (reserved)
+  8    an evaluation is below its threshold
   9    a data file is missing, unreadable or corrupt
   130  stopped with Ctrl-C
+  141  nobody reads the output any more (`| head -1`)
   143  stopped with SIGTERM"""
 
 
@@ -122,22 +125,39 @@ def guarded(*, json: bool = False, debug: bool = False) -> Iterator[None]:
     traceback comes before the sentence.
     """
     try:
-        yield
-        sys.stdout.flush()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except (typer.Exit, typer.Abort):
         raise
-    except BrokenPipeError:
-        # Nobody reads on (`| head -1`). What is still buffered must not be tried again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(Exit.DONE) from None
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except Terminated:
         raise typer.Exit(Exit.TERMINATED) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _silence_unread():
+            raise typer.Exit(Exit.UNREAD) from None
         if debug:
             traceback.print_exc()
         raise typer.Exit(_told(error, json=json, debug=debug)) from None
+
+
+def _silence_unread() -> bool:
+    """Whether nobody reads stdout or stderr any more. What is still buffered for them must not be
+    tried again at exit.
+    """
+    unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream.fileno())]
+    for stream in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(unread)
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether it is a pipe or a socket whose other end is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # the errors are always reported
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _told(error: Exception, *, json: bool, debug: bool) -> int:

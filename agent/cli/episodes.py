@@ -35,7 +35,7 @@ def summary(episode: Episode) -> dict[str, Any]:
         "stop": episode.stop.value if episode.stop else None,
         "rewards": episode.rewards,
         "error": episode.error,
-        "model": trajectories[-1].policy if trajectories else None,
+        "model": trajectories[-1].model if trajectories else None,
         "format": trajectories[-1].format if trajectories else None,
         "turns": sum(len(one.turns) for one in trajectories),
         "calls": sum(len(one.calls) for one in trajectories),
@@ -63,7 +63,7 @@ def print_episode(
     _print_head(console, episode)
     for number, trajectory in enumerate(episode.trajectories):
         if len(episode.trajectories) > 1:
-            console.out(f"trajectory {number} of {trajectory.policy}", style="bold")
+            console.out(f"trajectory {number} of {trajectory.model}", style="bold")
         for turn_line in _turns(trajectory):
             console.out(turn_line, style="dim")
         for at, ledger in enumerate(trajectory.ledgers):
@@ -94,7 +94,7 @@ def _print_head(console: "Console", episode: Episode) -> None:
     tools = sum(turn.tool_seconds for one in episode.trajectories for turn in one.turns)
     parts = [
         *dict.fromkeys(
-            f"{printable(t.policy)}, {printable(t.format)}" for t in episode.trajectories
+            f"{printable(t.model)}, {printable(t.format)}" for t in episode.trajectories
         ),
         f"{counts['policy']} tokens sampled, {counts['trained']} trained",
         f"{episode.seconds:.2f} s (tools {tools:.2f} s)",

@@ -6,11 +6,19 @@ from typing import Annotated
 import typer
 
 from .chat import chat
+from .coldstart import coldstart
+from .conversations import conversations
 from .doctor import doctor
 from .ending import EXIT_CODES, Exit, Terminated, catch_sigterm
+from .eval import evaluate
+from .init import init
+from .models import models
 from .rollout import rollout
 from .run import run
+from .sft import sft
 from .show import show
+from .tools import tools
+from .train import train
 
 __all__ = ["app", "main"]
 
@@ -33,19 +41,63 @@ app = typer.Typer(
     ),
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 app.command(epilog=_epilog('interlace run "How many bolts are in 296 crates of 4387?" --json'))(run)
-app.command(epilog=_epilog("interlace chat --model Qwen/Qwen3-0.6B"))(chat)
+app.command(
+    epilog=_epilog(
+        "interlace chat --model Qwen/Qwen3-0.6B",
+        "interlace chat --tool sql:shop.db --approve ask --budget tokens=20000,calls=50",
+        "interlace chat --resume",
+    )
+)(chat)
+app.add_typer(
+    conversations,
+    name="conversations",
+    epilog=_epilog("interlace conversations show 4f2a", "interlace chat --resume 4f2a"),
+)
+app.command(epilog=_epilog("interlace tools sql:shop.db search:docs/"))(tools)
+app.command(epilog=_epilog("interlace init my-agent"))(init)
 app.command(
     epilog=_epilog(
         r"printf 'question one\nquestion two\n' | interlace rollout - --n 8 --out t.jsonl"
     )
 )(rollout)
+app.command(
+    "eval",
+    epilog=_epilog(
+        "interlace eval arithmetic:test:200 --n 4 --out runs/nano",
+        "interlace eval gsm8k_test.jsonl --checker math --model ./my-model --pair",
+        "interlace eval --compare runs/before runs/after --plots both.png",
+    ),
+)(evaluate)
+app.command(
+    epilog=_epilog(
+        "interlace coldstart arithmetic:train:500 --n 4 --out runs/own",
+        "interlace coldstart gsm8k:train.jsonl --from gsm8k --model smollm2 --out runs/gsm8k",
+        "interlace coldstart tasks.jsonl --from rewrite --writer Qwen/Qwen3-8B --out runs/written",
+    )
+)(coldstart)
+app.command(
+    epilog=_epilog(
+        "interlace sft runs/gsm8k/traces.jsonl --model smollm2 --out runs/sft",
+        "interlace sft a.jsonl b.jsonl --model Qwen/Qwen3-0.6B --lora-rank 16 --out runs/adapters",
+        "interlace eval gsm8k:test.jsonl --model runs/sft/checkpoint --pair",
+    )
+)(sft)
 app.command(epilog=_epilog("interlace show t.jsonl --episode 1-5f2c9a01/0 --ids"))(show)
-app.command(epilog=_epilog("interlace doctor --tokenizer ./my-model --format hermes"))(doctor)
+app.command(
+    epilog=_epilog(
+        "interlace train --model nano --tasks arithmetic --steps 50 --out runs/first",
+        "interlace train examples/train_nano.yaml --dry-run",
+    )
+)(train)
+app.command(epilog=_epilog("interlace models", "interlace models http://localhost:8000/v1"))(models)
+app.command(
+    epilog=_epilog("interlace doctor", "interlace doctor --tokenizer ./my-model --format hermes")
+)(doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -58,12 +110,21 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _interlace(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """A model that thinks, and runs Python in the middle of its thought."""
+    if context.invoked_subcommand is not None:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        print(context.get_help())
+        raise typer.Exit
+    from .welcome import welcome
+
+    raise typer.Exit(welcome())
 
 
 def main() -> None:
@@ -73,7 +134,7 @@ def main() -> None:
         # A terminal that can't show a character shows its number; it never ends a run.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app()
+        app(prog_name="interlace")
     except Terminated:
         sys.exit(Exit.TERMINATED)
     except KeyboardInterrupt:

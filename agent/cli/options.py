@@ -5,16 +5,18 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
+
+from .complete import formats, models, tools
 
 if TYPE_CHECKING:
     from ...rollout.engines import Sampling
     from ...rollout.limits import Limits
-    from ..agent import Agent
+    from ..agent import Agent, AnyTool
 
-__all__ = ["LimitOptions", "ModelOptions", "OutputOptions", "command", "make_agent"]
+__all__ = ["LimitOptions", "ModelOptions", "OutputOptions", "Strategy", "command", "make_agent"]
 
 R = TypeVar("R")
 
@@ -28,17 +30,28 @@ class ModelOptions:
         typer.Option(
             "--model",
             "-m",
-            help="nano (bundled), smollm2 (fetched once), a folder or a Hugging Face id.",
+            autocompletion=models,
+            help="nano (bundled), smollm2 (fetched once), a folder, a Hugging Face id or a server "
+            "(http://host:8000/v1#name).",
         ),
     ] = "nano"
     format: Annotated[
         str | None,
-        typer.Option(help="How the model asks for tools; without it, what suits the model."),
+        typer.Option(
+            help="How the model asks for tools; without it, what suits the model.",
+            autocompletion=formats,
+        ),
     ] = None
     tool: Annotated[
         list[str] | None,
-        typer.Option(help="python, sql:FILE, search:PATH or none; may be given several times."),
+        typer.Option(
+            help="python, python:jupyter, sql:FILE, search:PATH or none; again for several.",
+            autocompletion=tools,
+        ),
     ] = None
+    no_isolation: Annotated[
+        bool, typer.Option("--no-isolation", help="Run the model's Python code with your rights.")
+    ] = False
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     seed: Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")] = None
     temperature: Annotated[
@@ -53,6 +66,16 @@ class ModelOptions:
     ] = 0
 
 
+Strategy: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        help="Several attempts, one answer: vote@8 (the most frequent), best@4 (as the model "
+        "judges), twice@2 (asked again with its answer).",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
     """How much one question may use. The model is told where a limit comes near."""
@@ -62,6 +85,10 @@ class LimitOptions:
     max_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of the response, those of tools included.")
     ] = 4096
+    max_tool_tokens: Annotated[
+        int,
+        typer.Option(min=1, help="Tokens of one call's output; of more, head and tail."),
+    ] = 512
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one question.")] = 300.0
     call_timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one call.")] = 10.0
 
@@ -103,26 +130,39 @@ def command(function: Callable[..., R]) -> Callable[..., R]:
     return run
 
 
-def make_agent(model: ModelOptions, limits: LimitOptions, *, temperature: float) -> "Agent":
-    """The agent that the options describe; `temperature` is the command's default.
+def make_agent(
+    model: ModelOptions, limits: LimitOptions, *, temperature: float, **terms: Any
+) -> "Agent":
+    """The agent that the options describe; `temperature` is the command's default, `terms` what
+    `Agent` takes besides (`budget`, `approve`, ...).
 
     Its model is not loaded yet, but fetched, if need be. Raises UsageError and ModelError.
     """
-    from ...rollout.models import find_model
+    from ...rollout.models import find_model, is_server
     from ..agent import Agent
 
     names = model.tool or ["python"]
     agent = Agent(
         model.model,
-        tools=[name for name in names if name != "none"],
+        tools=[_unwalled(name) if model.no_isolation else name for name in names if name != "none"],
         format=model.format,
         limits=_limits(limits),
         sampling=_sampling(model, temperature),
         device=model.device,
+        **terms,
     )
     # Fetching may take long: here, before there is an event loop, Ctrl-C ends it at once.
-    find_model(model.model)
+    if not is_server(model.model):
+        find_model(model.model)
     return agent
+
+
+def _unwalled(name: str) -> "AnyTool":
+    """The tool of that name; if it is Python, without walls."""
+    from ...tools import PythonTool
+
+    kind, _, backend = name.partition(":")
+    return PythonTool(backend or "sandbox", isolation="none") if kind == "python" else name
 
 
 def _limits(options: LimitOptions) -> "Limits":
@@ -132,6 +172,7 @@ def _limits(options: LimitOptions) -> "Limits":
         turns=options.max_turns,
         calls=options.max_calls,
         response_tokens=options.max_tokens,
+        tool_output_tokens=options.max_tool_tokens,
         call_seconds=options.call_timeout,
         seconds=options.timeout,
     )

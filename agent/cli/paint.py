@@ -19,20 +19,21 @@ class _Block:
     close: str
     kind: str | None
     hidden: tuple[str, ...] = ()
+    language: str = ""
 
 
 _FENCES = ("```python\n", "```py\n", "```sql\n", "```\n", "```")
 _BLOCKS = (
-    _Block("<code>", "</code>", "code", _FENCES),
-    _Block("<intermediate_sql>", "</intermediate_sql>", "code", _FENCES),
+    _Block("<code>", "</code>", "code", _FENCES, "python"),
+    _Block("<intermediate_sql>", "</intermediate_sql>", "code", _FENCES, "sql"),
     _Block("<search>", "</search>", "code"),
     _Block("<final_sql>", "</final_sql>", "answer", _FENCES),
     _Block("<answer>", "</answer>", "answer"),
     # A call as JSON is shown when it starts: with its code as code.
     _Block("<tool_call>", "</tool_call>", None),
     _Block("<action_input>", "</action_input>", None),
-    _Block("```python\n", "```", "code"),
-    _Block("```py\n", "```", "code"),
+    _Block("```python\n", "```", "code", language="python"),
+    _Block("```py\n", "```", "code", language="python"),
 )
 _OPENINGS = {block.open: block for block in _BLOCKS}
 
@@ -41,13 +42,15 @@ class Painter:
     """Cuts a stream of text into pieces of one kind each; tags themselves are left out.
 
     A tag may come in any number of parts: what could be the beginning of one is held back until it
-    is clear. `live` says whether the last call's code was shown while it was written.
+    is clear. `live` says whether the last call's code was shown while it was written, `language`
+    in what it is written, where that is known.
     """
 
     def __init__(self) -> None:
         self._block: _Block | None = None
         self._held = ""
         self.live = False
+        self.language = ""
 
     def feed(self, text: str) -> Iterator[Piece]:
         """The pieces that are certain now."""
@@ -88,6 +91,7 @@ class Painter:
         if self._block is None:
             self._block = _OPENINGS[mark]
             self.live = self._block.kind == "code"
+            self.language = self._block.language
         elif mark == self._block.close:
             self._block = None
 

@@ -1,24 +1,71 @@
-"""How far a run of many is: a bar, how the episodes ended, tokens a second."""
+"""How far a run of many is: a bar, how the episodes ended, and what goes on right now."""
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
-__all__ = ["Progress"]
+    from ...rollout.traffic import Traffic
+
+__all__ = ["Progress", "live_line"]
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def live_line(figures: dict[str, Any]) -> str:
+    """One line of a runner's figures.
+
+    Example:
+        >>> live_line({"sampling": 12, "calling": 4, "engine_idle": 0.004,
+        ...            "prefilled_again_share": 0.031, "retried": 0, "turns": {1: 2, 3: 8}})
+        'engine 12 · tools 4 · idle 0.4 % · prefilled again 3.1 % · turns 1▃▁█3'
+    """
+    said = [
+        f"engine {figures['sampling']}",
+        f"tools {figures['calling']}",
+        f"idle {100 * figures['engine_idle']:.1f} %",
+        f"prefilled again {100 * figures['prefilled_again_share']:.1f} %",
+    ]
+    if figures["retried"]:
+        said.append(f"tried again {figures['retried']}")
+    if turns := figures["turns"]:
+        most, first, last = max(turns.values()), min(turns), max(turns)
+        heights = [turns.get(n, 0) * (len(_LEVELS) - 1) / most for n in range(first, last + 1)]
+        said.append(f"turns {first}{''.join(_LEVELS[round(h + 0.49)] for h in heights)}{last}")
+    return " · ".join(said)
+
+
+class _Bar(Bar):
+    """A bar with the line of what goes on below it."""
+
+    traffic: "Traffic | None" = None
+
+    def get_renderables(self) -> "Iterable[RenderableType]":
+        yield self.make_tasks_table(self.tasks)
+        if self.traffic is not None:
+            yield Text(live_line(self.traffic.figures()), style="dim")
 
 
 class Progress:
     """A progress bar on a terminal; nothing elsewhere."""
 
-    def __init__(self, console: "Console", total: int, *, hidden: bool = False) -> None:
-        self._bar = Bar(
+    def __init__(
+        self,
+        console: "Console",
+        total: int,
+        *,
+        hidden: bool = False,
+        traffic: "Traffic | None" = None,
+    ) -> None:
+        self._bar = _Bar(
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.description}"),
@@ -27,6 +74,7 @@ class Progress:
             transient=True,
             disable=hidden or not console.is_terminal,
         )
+        self._bar.traffic = traffic
         self._task = self._bar.add_task("", total=total)
         self._stops: Counter[str] = Counter()
         self._tokens = 0
@@ -36,9 +84,10 @@ class Progress:
         """Count one episode."""
         self._stops[stop] += 1
         self._tokens += tokens
-        speed = self._tokens / (time.perf_counter() - self._started)
-        stops = ", ".join(f"{count} {name}" for name, count in self._stops.most_common())
-        self._bar.update(self._task, advance=1, description=f"{stops} · {speed:.0f} tokens/s")
+        said = ", ".join(f"{count} {name}" for name, count in self._stops.most_common())
+        if self._tokens:
+            said += f" · {self._tokens / (time.perf_counter() - self._started):.0f} tokens/s"
+        self._bar.update(self._task, advance=1, description=said)
 
     def __enter__(self) -> Self:
         self._bar.start()

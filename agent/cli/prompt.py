@@ -3,10 +3,12 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.filters import is_searching
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.defaults import create_output
@@ -21,18 +23,25 @@ def history_file() -> Path:
 
 
 class Prompt:
-    """Reads questions from a terminal. `loading` ends the reading if it fails."""
+    """Reads questions from a terminal. `loading` ends the reading if it fails; Tab completes
+    `words`; `example` stands at the first prompt, to be asked with Enter or typed over.
+    """
 
-    def __init__(self, loading: asyncio.Task[object]) -> None:
+    def __init__(
+        self, loading: asyncio.Task[object], *, words: Sequence[str] = (), example: str = ""
+    ) -> None:
         self._session: PromptSession[str] = PromptSession(
             history=_history(),
             multiline=True,
             key_bindings=_keys(),
             prompt_continuation="… ",
+            completer=WordCompleter(list(words), sentence=True),
+            complete_while_typing=False,
             output=create_output(stdout=sys.stderr),
         )
         loading.add_done_callback(self._loaded)
         self._loading = loading
+        self._example = example
 
     async def read(self) -> AsyncGenerator[str, None]:
         """One question after the other, until Ctrl-D. Raises what `loading` raised."""
@@ -40,7 +49,8 @@ class Prompt:
             if self._loading.done():
                 self._loading.result()
             try:
-                yield (await self._session.prompt_async("> ")).strip()
+                example, self._example = self._example, ""
+                yield (await self._session.prompt_async("> ", default=example)).strip()
             except KeyboardInterrupt:  # Ctrl-C clears the line
                 continue
             except EOFError:
@@ -65,7 +75,7 @@ def _history() -> History:
 def _keys() -> KeyBindings:
     keys = KeyBindings()
 
-    @keys.add("enter")
+    @keys.add("enter", filter=~is_searching)  # in a search of the history it takes what was found
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.document.text_before_cursor.endswith("\\"):

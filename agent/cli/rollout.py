@@ -15,6 +15,7 @@ import typer
 
 from .ending import Exit, guarded, print_json, run_to_end
 from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
+from .resume import refuse_other
 from .run import load, warnings
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Job:
     out: Annotated[Path, typer.Option("--out", "-o", help="The log of episodes, JSONL.")]
     n: Annotated[int, typer.Option(min=1, help="Attempts at each task.")] = 1
     concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 16
+    retries: Annotated[
+        int, typer.Option(min=0, help="Times that what failed on our side is tried again.")
+    ] = 1
     resume: Annotated[
         bool,
         typer.Option(
@@ -66,14 +70,12 @@ def rollout(
     it is finished. A killed run is completed by the same command with --resume.
     """
     with guarded(json=output.json, debug=output.debug):
-        from .tasks import read_tasks
+        from ...rollout.taskfile import read_tasks
 
         _check(job)
         tasks = read_tasks(source)
         agent = make_agent(model, limits, temperature=1.0)
-        # Drawn if not given: each episode records the seed it was sampled with.
-        seed = secrets.randbits(32) if model.seed is None else model.seed
-        raise typer.Exit(run_to_end(_Rollout(agent, job, output).run(tasks, seed)))
+        raise typer.Exit(run_to_end(_Rollout(agent, job, output).run(tasks, model.seed)))
 
 
 def _check(job: Job) -> None:
@@ -103,16 +105,18 @@ class _Rollout:
         self._output = output
         self._console = make_console(sys.stderr)
         self._screen = Screen(self._console)
+        self._asked: dict[str, Any] = {}  # what the episodes are made with, as far as it is known
         self._last: dict[str, _Line] = {}  # of each episode in the log, by its id
         self._new = self._tokens = 0
         self._seconds = 0.0
+        self._figures: dict[str, Any] = {}
         self._error: str | None = None
 
-    async def run(self, tasks: list["Task"], seed: int) -> Exit:
+    async def run(self, tasks: list["Task"], seed: int | None) -> Exit:
         from ...rollout.store import EpisodeLog
 
         quiet = self._output.quiet
-        self._refuse_early()
+        self._refuse_early(seed)
         async with self._agent:
             await load(self._agent, self._console, quiet=quiet)
             if not quiet:
@@ -122,24 +126,23 @@ class _Rollout:
             with EpisodeLog(self._job.out) as log:
                 self._read_log(policy)
                 try:
-                    await self._run_all(policy, tasks, seed, log)
+                    await self._run_all(policy, tasks, log)
                 except asyncio.CancelledError:
                     self._say_how_to_resume(len(tasks) * self._job.n)
                     raise
         self._finish(len(tasks) * self._job.n)
         return Exit.UNAVAILABLE if self._error is not None else Exit.DONE
 
-    async def _run_all(
-        self, policy: "Policy", tasks: list["Task"], seed: int, log: "EpisodeLog"
-    ) -> None:
+    async def _run_all(self, policy: "Policy", tasks: list["Task"], log: "EpisodeLog") -> None:
         from ...rollout.runner import Runner
         from .progress import Progress
 
         done = {id for id, line in self._last.items() if line.done}
-        runner = Runner(policy, concurrency=self._job.concurrency)
-        total = len(tasks) * self._job.n
+        runner = Runner(policy, concurrency=self._job.concurrency, retries=self._job.retries)
+        total, seed = len(tasks) * self._job.n, self._asked["seed"]
         clock = time.perf_counter()
-        shown = Progress(self._console, total, hidden=self._output.quiet)
+        hidden = self._output.quiet
+        shown = Progress(self._console, total, hidden=hidden, traffic=runner.traffic)
         with shown:
             for id in done:
                 shown.add(self._last[id].stop, 0)
@@ -152,6 +155,7 @@ class _Rollout:
                 for episode in runner.interrupted:
                     self._record(episode, log, shown)
                 self._seconds = time.perf_counter() - clock
+                self._figures = runner.traffic.figures()
 
     def _record(self, episode: "Episode", log: "EpisodeLog", shown: "Progress") -> None:
         from ...rollout.task import equal_answers
@@ -170,32 +174,37 @@ class _Rollout:
             self._error = episode.error or "unknown"
         shown.add(line.stop, tokens)
 
-    def _refuse_early(self) -> None:
+    def _refuse_early(self, seed: int | None) -> None:
         """Look at the log's first record before the model is loaded for nothing."""
+        from dataclasses import asdict
+
         from ...rollout.store import read_episodes
 
+        agent = self._agent
+        self._asked = {
+            "model": str(agent.model),
+            "format": None if agent.format is None else agent.format.name,
+            "sampling": asdict(agent.sampling),
+            "limits": asdict(agent.limits),
+            "n": self._job.n,
+            "seed": seed,
+        }
         first = next(read_episodes(self._job.out), None) if self._job.out.is_file() else None
         if first is not None:
-            model, format = self._agent.model, self._agent.format
-            self._check(first, str(model), None if format is None else format.name)
+            refuse_other(self._job.out, first, self._asked)
 
     def _read_log(self, policy: "Policy") -> None:
-        """Learn what the log holds already. Raises UsageError where another policy wrote it."""
+        """Learn what the log holds already. Raises UsageError where another command wrote it."""
         from ...rollout.store import read_episodes
 
+        self._asked |= policy.settings
         for episode in read_episodes(self._job.out):
-            self._check(episode, policy.engine.name, policy.format.name)
+            refuse_other(self._job.out, episode, self._asked)
+            if self._asked["seed"] is None:  # what completes a run goes on with its seed
+                self._asked["seed"] = episode.settings.get("seed")
             self._last[episode.id] = _Line.of(episode)
-
-    def _check(self, episode: "Episode", model: str, format: str | None) -> None:
-        from ...tools.errors import UsageError
-
-        for one in episode.trajectories:
-            if one.policy != model or format not in (None, one.format):
-                raise UsageError(
-                    f"{self._job.out} was written with --model {one.policy} --format {one.format}: "
-                    "resume it with the same, or name another --out"
-                )
+        if self._asked["seed"] is None:  # each episode records the seed it was sampled with
+            self._asked["seed"] = secrets.randbits(32)
 
     def _finish(self, total: int) -> None:
         if self._job.parquet is not None:
@@ -237,6 +246,7 @@ class _Rollout:
             "correct": sum(judged) / len(judged) if judged else None,
             "tokens": self._tokens,
             "seconds": round(self._seconds, 3),
+            "metrics": self._figures,
             "error": self._error,
         }
 

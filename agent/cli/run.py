@@ -1,5 +1,6 @@
 """`interlace run`: one question."""
 
+import asyncio
 import sys
 from contextlib import aclosing, nullcontext
 from dataclasses import asdict
@@ -8,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .ending import Exit, guarded, print_json, run_to_end
-from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
+from .guard import GuardOptions, ask_person, left_line, read_approval, read_budget
+from .options import (
+    LimitOptions,
+    ModelOptions,
+    OutputOptions,
+    Strategy,
+    command,
+    make_agent,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["as_json", "exit_code", "load", "run", "warnings"]
 
+_TIERS = {
+    "confined": "The model's Python code is confined, though this machine allows no namespaces: "
+    "`interlace doctor` tells which walls stand.",
+    "none": "The model's Python code runs as you, without isolation.",
+}
+"""What is said where the Python tool's walls are not all that there could be."""
+
 
 @command
 def run(
@@ -27,8 +43,10 @@ def run(
         typer.Argument(help="The question; - or nothing reads all of stdin.", show_default=False),
     ] = None,
     *,
+    strategy: Strategy = None,
     model: ModelOptions,
     limits: LimitOptions,
+    guard: GuardOptions,
     output: OutputOptions,
 ) -> None:
     """Answer one question. The answer alone goes to stdout, all else to stderr."""
@@ -36,7 +54,9 @@ def run(
         from .terminal import make_console
 
         question = _question(question)
-        agent = make_agent(model, limits, temperature=0.0)
+        terms = {"approve": read_approval(guard), "budget": read_budget(guard)}
+        greedy = 0.0 if strategy is None else 1.0
+        agent = make_agent(model, limits, temperature=greedy, strategy=strategy, **terms)
         console = make_console(sys.stderr)
         result = run_to_end(_answer(agent, question, console, output))
         raise typer.Exit(exit_code(result))
@@ -59,9 +79,11 @@ def _question(given: str | None) -> str:
 async def _answer(
     agent: "Agent", question: str, console: "Console", output: OutputOptions
 ) -> "Result":
+    from ..events import ApprovalAsked
     from .screen import Screen
 
     screen = Screen(console, answers=not sys.stdout.isatty())
+    here = sys.stdin.isatty() and sys.stderr.isatty()
     async with agent:
         await load(agent, console, quiet=output.quiet)
         if not output.quiet:
@@ -70,8 +92,11 @@ async def _answer(
         try:
             async with aclosing(agent.stream(question)) as events:
                 async for event in events:
-                    if not output.quiet:
+                    asked = isinstance(event, ApprovalAsked)
+                    if not output.quiet or (asked and here):
                         screen.show(event)
+                    if isinstance(event, ApprovalAsked):
+                        await ask_person(event, here=here)
         finally:  # a stopped answer is told as well
             if agent.last is not None:
                 await _report(agent, agent.last, screen, output)
@@ -97,23 +122,30 @@ async def _report(
         failed = result.stop is StopReason.INFRASTRUCTURE
         screen.say(f"[{why_no_answer(result)}]", "error" if failed else "notice")
     if not output.quiet:
-        screen.say(usage_line(result), "dim")
+        budget = agent.terms.budget
+        left = f" · {left_line(budget.left)}" if budget.bounded else ""
+        screen.say(usage_line(result) + left, "dim")
 
 
 async def load(agent: "Agent", console: "Console", *, quiet: bool) -> None:
-    """Load the model, and say so on a terminal."""
+    """Load the model and start the tools, and say so on a terminal."""
     status = console.status(f"loading {agent.model}", spinner="dots")
     with nullcontext() if quiet or not console.is_terminal else status:
-        await agent.policy()
+        await asyncio.gather(agent.policy(), agent.start_tools())
 
 
 def warnings(agent: "Agent") -> list[str]:
-    """What a person has to know before the first question."""
+    """What a person has to know before the first question, once the tools are started."""
+    from ...tools import PythonTool
+
     said = []
     if agent.model == "nano":
         said.append("nano is a tiny demonstration model: it knows its tasks and nothing else.")
-    if any(tool.name == "python" for tool in agent.tools):
-        said.append("The model's Python code runs as you, without isolation.")
+    if why := getattr(agent.engine, "why", ""):
+        said.append(f"The server speaks text only ({why}): what it says can't be trained on.")
+    for tool in agent.tools:
+        if isinstance(tool, PythonTool) and tool.tier in _TIERS:
+            said.append(_TIERS[tool.tier])
     return said
 
 
@@ -123,6 +155,10 @@ def exit_code(result: "Result") -> Exit:
 
     if result.stop is StopReason.ANSWERED:
         return Exit.DONE
+    if result.stop is StopReason.BUDGET:
+        return Exit.BUDGET
+    if result.denied and result.stop is not StopReason.INFRASTRUCTURE:
+        return Exit.APPROVAL
     return Exit.UNAVAILABLE if result.stop is StopReason.INFRASTRUCTURE else Exit.NO_ANSWER
 
 
@@ -133,7 +169,7 @@ def as_json(result: "Result") -> dict[str, Any]:
         "question": result.question,
         "answer": result.answer,
         "stop": result.stop.value,
-        "model": trajectory.policy,
+        "model": trajectory.model,
         "format": trajectory.format,
         "usage": asdict(result.usage),
         "calls": [

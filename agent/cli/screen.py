@@ -1,11 +1,17 @@
 """What a person sees while a question is answered: on stderr, as it happens."""
 
-from typing import TYPE_CHECKING
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ...rollout.events import CallFinished, CallStarted, Notice, PolicyText
 from ...rollout.trajectory import CallRecord, StopReason
-from ..result import AgentEvent, Done, Result
+from ...tools import Artifact
+from ..events import AgentEvent, ApprovalAsked, BudgetLeft, Done
+from ..result import Result
+from .grid import as_grid
 from .paint import Painter
+from .pictures import picture_protocol, save_artifact, show_picture
 from .terminal import printable
 
 if TYPE_CHECKING:
@@ -29,8 +35,10 @@ _MARGINS = {"code": ("│ ", "│ "), "output": ("→ ", "  "), "error": ("→ "
 class Screen:
     """Shows events: the model's words plain, code, output, errors and notices each in a colour.
 
-    Without colours, code and output still differ by their margin. `answers` says whether an answer
-    in tags is shown where it is written; whoever prints it at the end anyway leaves it out.
+    Without colours, code and output still differ by their margin; with them, code is highlighted,
+    line by line. On a terminal, tables are grids and plots are shown, if it can. `answers` says
+    whether an answer in tags is shown where it is written; whoever prints it at the end anyway
+    leaves it out.
     """
 
     def __init__(self, console: "Console", *, answers: bool = True) -> None:
@@ -41,6 +49,8 @@ class Screen:
         self._begun = False  # whether this block has a first line already
         self._inside = False  # whether the cursor stands inside a line
         self._breaks = 0  # line feeds that wait for text to follow
+        self._language = ""
+        self._unlit = ""  # code, until its line is whole
 
     def show(self, event: AgentEvent) -> None:
         """Show one event."""
@@ -48,11 +58,18 @@ class Screen:
             for text, kind in self._painter.feed(event.text):
                 self._say(text, kind)
             return
+        if isinstance(event, BudgetLeft):
+            return
         for text, kind in self._painter.end():
             self._say(text, kind)
-        if isinstance(event, CallStarted):
+        if isinstance(event, CallStarted | ApprovalAsked):
             if not self._painter.live:
+                self._language = event.tool
                 self._block(_call(event), "code")
+            # What was shown to be approved is not shown again when it starts.
+            self._painter.live = isinstance(event, ApprovalAsked)
+            if self._painter.live:
+                self.line()
         elif isinstance(event, CallFinished):
             self._result(event.call)
         elif isinstance(event, Notice):
@@ -67,6 +84,7 @@ class Screen:
 
     def line(self) -> None:
         """Go to the beginning of a line."""
+        self._light()
         if self._inside:
             self._console.out("", highlight=False)
         self._kind, self._begun, self._inside, self._breaks = "", False, False, 0
@@ -77,10 +95,23 @@ class Screen:
         self._console.out("", highlight=False)
 
     def _result(self, call: CallRecord) -> None:
-        self._block(call.output, "error" if call.error else "output")
-        if call.artifacts:
-            kinds = ", ".join(artifact.mime for artifact in call.artifacts)
-            self._block(f"[{kinds}: kept in the record]", "notice")
+        # Somebody looks, also where no colours belong.
+        seen = self._console.is_terminal or self._console.file.isatty()
+        grid = as_grid(call.output, self._console.width - 2) if seen and not call.error else None
+        self._block(grid or call.output, "error" if call.error else "output")
+        for artifact in call.artifacts:
+            self._artifact(artifact)
+
+    def _artifact(self, artifact: Artifact) -> None:
+        protocol = picture_protocol(os.environ) if self._console.is_terminal else None
+        if artifact.mime == "image/png" and protocol is not None:
+            self.line()
+            show_picture(self._console.file, artifact.data, protocol)
+            return
+        try:
+            self._block(f"[{artifact.mime}: {save_artifact(artifact)}]", "notice")
+        except OSError as error:
+            self._block(f"[{artifact.mime}: kept in the record; {error}]", "notice")
 
     def _block(self, text: str, kind: str) -> None:
         self.line()
@@ -92,9 +123,12 @@ class Screen:
         if kind != self._kind:
             self.line()
             self._kind = kind
+            if kind == "code" and self._painter.live:
+                self._language = self._painter.language
         style = _STYLES[kind]
         for number, part in enumerate(printable(text).split("\n")):
             if number:
+                self._light()
                 self._breaks += self._begun
             if not part or (not self._begun and not part.strip()):
                 continue
@@ -104,11 +138,37 @@ class Screen:
             if not self._inside:
                 margin = _MARGINS.get(kind, ("", ""))[self._begun]
                 self._console.out(margin, style="dim", end="", highlight=False)
-            self._console.out(part, style=style, end="", highlight=False)
+            if kind == "code" and self._console.color_system is not None:
+                self._unlit += part
+            else:
+                self._console.out(part, style=style, end="", highlight=False)
             self._begun = self._inside = True
 
+    def _light(self) -> None:
+        """Print the line of code that is whole now, highlighted."""
+        line, self._unlit = self._unlit, ""
+        if not line:
+            return
+        lexer = _lexer(self._language)
+        if lexer is None:
+            self._console.out(line, style=_STYLES["code"], end="", highlight=False)
+            return
+        text = lexer.highlight(line)
+        text.rstrip()
+        self._console.print(text, end="", soft_wrap=True, highlight=False)
 
-def _call(event: CallStarted) -> str:
+
+@cache
+def _lexer(language: str) -> Any:
+    """What highlights a line in that language; None for what is no code."""
+    if language not in ("python", "sql"):
+        return None
+    from rich.syntax import Syntax
+
+    return Syntax("", language, theme="ansi_dark", background_color="default")
+
+
+def _call(event: CallStarted | ApprovalAsked) -> str:
     """A call as a person reads it: its code, or its name and arguments."""
     if len(event.arguments) == 1:
         name, value = next(iter(event.arguments.items()))
@@ -133,6 +193,7 @@ def why_no_answer(result: Result) -> str:
         StopReason.LENGTH: "no answer: the limit of tokens is reached (--max-tokens), or the "
         "model's context is full",
         StopReason.TIMEOUT: "no answer: the time is up (--timeout)",
+        StopReason.BUDGET: "no answer: the budget is spent (--budget)",
         StopReason.CANCELLED: "stopped",
         StopReason.INFRASTRUCTURE: f"failed on our side: {result.error}",
         StopReason.ANSWERED: "answered",

@@ -112,7 +112,7 @@ class _Tokenizers:
         """The tokenizer to read this episode with; says on stderr, once, where there is none."""
         if self._given is not None or not episode.trajectories:
             return self._given
-        name = episode.trajectories[-1].policy
+        name = episode.trajectories[-1].model
         if name not in self._found:
             self._found[name] = self._find(name)
         found: Tokenizer | None = self._found[name]

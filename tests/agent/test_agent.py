@@ -11,6 +11,7 @@ from tiny import byte_tokenizer
 
 from interlace import Agent, Limits
 from interlace.agent import AgentEvent, Done
+from interlace.agent.background import BackgroundLoop
 from interlace.rollout.engines import Reply, ScriptedEngine
 from interlace.rollout.events import CallFinished, CallStarted, PolicyText
 from interlace.rollout.store import EpisodeLog, read_episodes
@@ -94,11 +95,13 @@ def test_a_cancelled_question_is_kept_and_the_conversation_goes_on(tmp_path: Pat
 
 
 def test_cancelling_a_run_leaves_what_there_was(tmp_path: Path) -> None:
-    agent = Agent(engine(tmp_path, "Well. " + code("hang")), tools=[Echo()])
+    echo = Echo()
+    agent = Agent(engine(tmp_path, "Well. " + code("hang")), tools=[echo])
 
     async def cancel() -> None:
         running = asyncio.create_task(agent.run("?"))
-        await asyncio.sleep(0.2)
+        while not echo.codes:
+            await asyncio.sleep(0.01)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -118,6 +121,99 @@ def test_the_sync_twins_work_inside_a_running_loop_too(tmp_path: Path) -> None:
         second, last = asyncio.run(notebook())
     assert second == "2" and isinstance(last, Done) and last.result.answer == "3"
     assert not [thread for thread in threading.enumerate() if thread.name == "interlace"]
+
+
+class Shelf:
+    """Loads engines slowly, and counts them and those that were closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.loaded = self.closed = 0
+        self.go_on = threading.Event()
+
+    def load(self, name: str, *, device: str) -> ScriptedEngine:
+        self.loaded += 1
+        assert self.go_on.wait(60)
+        shelf = self
+
+        class Counted(ScriptedEngine):
+            async def aclose(self) -> None:
+                shelf.closed += 1
+
+        return Counted(byte_tokenizer(self.folder), [answer("1")])
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    shelf = Shelf(tmp_path)
+    monkeypatch.setattr("interlace.agent.agent.load_engine", shelf.load)
+    return shelf
+
+
+def test_a_model_is_loaded_once_for_all_who_wait_and_closed_once(shelf: Shelf) -> None:
+    agent = Agent("slow", tools=[])
+
+    async def two() -> str | None:
+        hasty, patient = (asyncio.create_task(agent.run("?")) for _ in range(2))
+        await asyncio.sleep(0.05)
+        hasty.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hasty
+        asyncio.get_running_loop().call_later(0.05, shelf.go_on.set)
+        return (await patient).answer
+
+    async def none() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(agent.policy(), 0.05)
+
+    asyncio.run(none())  # all who waited are gone, and their event loop too
+    assert asyncio.run(two()) == "1"
+    assert (shelf.loaded, shelf.closed) == (1, 0)
+    asyncio.run(agent.aclose())
+    asyncio.run(agent.aclose())
+    assert (shelf.loaded, shelf.closed) == (1, 1)
+
+
+def test_a_model_that_comes_too_late_is_closed(shelf: Shelf) -> None:
+    agent = Agent("slow", tools=[])
+
+    async def close_early() -> None:
+        waiting = asyncio.create_task(agent.policy())
+        await asyncio.sleep(0.05)
+        await agent.aclose()
+        with pytest.raises(UsageError, match="closed while its model was loaded"):
+            await waiting
+
+    asyncio.run(close_early())
+    shelf.go_on.set()
+    for thread in threading.enumerate():
+        if thread.name == "interlace-load":
+            thread.join(60)
+    assert (shelf.loaded, shelf.closed) == (1, 1)
+    assert agent.run_sync("?").answer == "1"  # asked again, it is loaded again
+    agent.close()
+    assert (shelf.loaded, shelf.closed) == (2, 2)
+
+
+def test_closing_ends_what_is_still_under_way() -> None:
+    cleaned_up = []
+
+    async def leave_behind() -> asyncio.Task[None]:
+        async def forever() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)  # cleaning up may take a while
+                cleaned_up.append(True)
+
+        task = asyncio.create_task(forever())
+        await asyncio.sleep(0)
+        return task
+
+    loop = BackgroundLoop()
+    task = loop.run(leave_behind())
+    loop.close()
+    assert task.cancelled() and cleaned_up == [True] and task.get_loop().is_closed()
 
 
 def test_tools_are_names_tools_or_plain_functions(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
-"""`interlace doctor`: what would be trained with a tokenizer and a format, and the traps."""
+"""`interlace doctor`: the walls around Python; what is trained with a tokenizer and a format."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -28,6 +31,56 @@ def test_tags_and_the_trajectory_are_shown_for_every_format(vocabulary: str, for
     assert any(line.startswith("policy *") for line in lines)
     assert any(line.startswith("tool     ") for line in lines)
     assert not any(line.startswith(("tool   *", "prompt *", "host   *")) for line in lines)
+
+
+def test_the_walls_are_tried_one_by_one_and_together() -> None:
+    result = CliRunner().invoke(app, ["--json"])
+    found = json.loads(result.stdout)["python"]
+    assert {"landlock", "system-call filter", "network namespace"} <= set(found["walls"])
+    assert result.exit_code == (0 if found["tier"] else 7)
+    if found["tier"] == "full":
+        assert not found["why"] and found["walls"]["landlock"] == "ok"
+        text = CliRunner().invoke(app, []).stdout
+        assert "Python sandbox            full" in text and "landlock                ok" in text
+
+
+@pytest.mark.parametrize(
+    ("refused", "tier", "exit_code"),
+    [(("unshare", "mount"), "confined", 0), (("unshare", "landlock"), None, 7)],
+)
+def test_a_machine_that_refuses_walls_is_told_so_and_how_code_is_run_there(
+    refused: tuple[str, ...], tier: str | None, exit_code: int
+) -> None:
+    said = where(refused, "doctor", "--json")
+    found = json.loads(said.stdout)["python"]
+    assert (found["tier"], said.returncode) == (tier, exit_code)
+    assert "namespace" in found["why"]
+    if tier is None:
+        run = where(refused, "run", "What is 17 * 23?")
+        assert (run.returncode, run.stdout) == (7, "")
+        assert "can't be isolated here" in run.stderr and "--no-isolation" in run.stderr
+        open_to_all = where(refused, "run", "What is 17 * 23?", "--no-isolation")
+        assert open_to_all.returncode in (0, 3)
+        assert "runs as you, without isolation" in open_to_all.stderr
+    else:
+        run = where(refused, "run", "What is 17 * 23?")
+        assert run.returncode in (0, 3)
+        assert "is confined, though this machine allows no namespaces" in run.stderr
+
+
+def where(refused: tuple[str, ...], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`interlace` on a machine that refuses these system calls."""
+    program = (
+        "import sys\nfrom refusals import refuse\nfrom interlace.agent.cli.main import main\n"
+        f"refuse(*{refused!r}); sys.argv = ['interlace', *{arguments!r}]; main()"
+    )
+    path = os.pathsep.join(p for p in sys.path if p)
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def test_for_machines_it_is_one_json_object() -> None:

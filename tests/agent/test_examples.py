@@ -1,11 +1,14 @@
 """Every example runs as it stands and prints what it promises."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jupyter_client.manager import KernelManager
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUESTIONS = (
@@ -16,21 +19,44 @@ QUESTIONS = (
 PRINTS = {
     "ask.py": ["1298552 (1 call"],
     "stream.py": ["Python says: 14946", "answered: 14946"],
+    "structured.py": ["1298553 is one more"],
+    "approval.py": ["python wants to run 'print(", "14946; 9 calls left"],
+    "web_app.py": ["1247 (answered)\n1276 (answered)\n1305 (answered)\n"],
     "function_tool.py": ["the function was called with ['", "the answer is 1298552"],
     "rollouts.py": ["bolts/0  ", "bolts/7  ", "P"],
-    "sql.py": [
-        "name TEXT: Moss, OSLO",
-        "Did you mean town.name?",
-        "(2 rows)",
-        "DROP is not allowed",
-    ],
-    "search.py": ["id: cli.md#", "a data file is missing"],
+    "database_per_task.py": ["select count(*) from tree where park = 'Forest, Green'"],
+    "sql.py": ["> {'query': ", "(1 row)\n\n2\n"],
+    "search.py": ["> {'query': ", "Gosel - sources: Belo Karan, Tiruna"],
     "chat.py": ["1298552\n7800\n"],
 }
 
 
 def test_every_example_is_run_here() -> None:
     assert {file.name for file in EXAMPLES.glob("*.py")} == set(PRINTS)
+
+
+def test_the_notebook_runs_cell_by_cell() -> None:
+    cells = json.loads((EXAMPLES / "notebook.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    shown = []
+
+    def hear(message: dict[str, Any]) -> None:
+        assert message["msg_type"] != "error", message["content"]["evalue"]
+        if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
+            shown.append(message["content"]["text"])
+
+    manager = KernelManager(transport="ipc")
+    manager.start_kernel(env=os.environ | {"OMP_NUM_THREADS": "1"})
+    client = manager.client()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=240)
+        for cell in code:
+            client.execute_interactive(cell, timeout=240, output_hook=hear)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert "".join(shown) == "1298552\n7800\n"
 
 
 @pytest.mark.parametrize("name", PRINTS)

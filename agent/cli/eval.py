@@ -1,0 +1,322 @@
+"""`interlace eval`: how good a model is on tasks with answers, and how it uses its tools."""
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .ending import Exit, guarded, print_json, run_to_end
+from .options import (
+    LimitOptions,
+    ModelOptions,
+    OutputOptions,
+    Strategy,
+    command,
+    make_agent,
+)
+from .run import load, warnings
+
+if TYPE_CHECKING:
+    from ...rollout.formats import Format
+    from ...rollout.task import Task
+    from ...rollout.tokenizer import Tokenizer
+    from ...train.evaluate import Evaluation
+    from ...train.rewards import Checker
+    from .record import Record
+    from .screen import Screen
+
+__all__ = ["evaluate", "roll_out", "settings_of"]
+
+ARMS = {"tools": True, "no_tools": False}
+"""The two arms of --pair, and whether they have tools."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """What is evaluated, how often, and where to."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A folder for episodes and results; without it, nothing."),
+    ] = None
+    n: Annotated[int, typer.Option(min=1, help="Attempts at each task.")] = 1
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None
+    concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 16
+    strategy: Strategy = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out: what is done is kept.")
+    ] = False
+    checker: Annotated[
+        str,
+        typer.Option(help="exact, math, em or sql: for tasks that don't name theirs."),
+    ] = "exact"
+    pair: Annotated[
+        bool,
+        typer.Option(
+            "--pair", help="Each task with tools and without, greedily, and the difference."
+        ),
+    ] = False
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="FIRST SECOND",
+            help="Two runs (folders of --out, or logs of episodes), instead of TASKS.",
+        ),
+    ] = None
+    plots: Annotated[Path | None, typer.Option(help="Draw a PNG there.")] = None
+    at_least: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Exit with 8 where the accuracy is below this."),
+    ] = None
+
+
+@command
+def evaluate(
+    job: EvalOptions,
+    model: ModelOptions,
+    limits: LimitOptions,
+    output: OutputOptions,
+    tasks: Annotated[
+        str | None,
+        typer.Argument(
+            help="A file (JSONL, Parquet) or a generator: arithmetic:test:200, database, lookup."
+        ),
+    ] = None,
+) -> None:
+    """Measure a model on tasks with answers: accuracy, pass@k, maj@k, how it uses its tools.
+
+    One attempt at each task is greedy, several are sampled at temperature 1. A task that brings a
+    database or a corpus is asked of it, unless --tool says otherwise.
+    """
+    with guarded(json=output.json, debug=output.debug):
+        from ...train.rewards import Checker
+
+        _check(tasks, job, model)
+        with Checker(default=job.checker) as checker:
+            if job.compare is not None:
+                _compare(job, checker, output)
+                return
+            assert tasks is not None
+            measured = _Evaluate(tasks, job, model, limits, output, checker).run()
+        lowest = min(evaluation.accuracy.value for evaluation in measured.values())
+        if any(evaluation.unjudged for evaluation in measured.values()):
+            raise typer.Exit(Exit.UNAVAILABLE)
+        if job.at_least is not None and lowest < job.at_least:
+            raise typer.Exit(Exit.THRESHOLD)
+
+
+def _check(tasks: str | None, job: EvalOptions, model: ModelOptions) -> None:
+    """Find what makes no sense before the work begins."""
+    from ...tools.errors import MissingExtra, UsageError
+    from ...train.rewards import CHECKERS
+
+    if (tasks is None) == (job.compare is None):
+        raise UsageError("name the tasks to evaluate on, or two runs with --compare")
+    if job.pair and (job.n > 1 or model.temperature or model.tool == ["none"]):
+        raise UsageError(
+            "--pair is greedy, one attempt at each task with tools and one without: leave out "
+            "--n, --temperature and --tool none"
+        )
+    if job.strategy is not None:
+        from ...rollout.strategies import find_strategy
+
+        find_strategy(job.strategy)
+        if job.pair:
+            raise UsageError("--pair compares single attempts: leave out --strategy")
+    if job.resume and job.out is None:
+        raise UsageError("--resume needs the --out that is to be completed")
+    if job.checker not in CHECKERS:
+        raise UsageError(f"there is no checker {job.checker!r}: one of {', '.join(CHECKERS)}")
+    if job.plots is not None:
+        import importlib.util
+
+        if importlib.util.find_spec("matplotlib") is None:
+            raise MissingExtra("--plots", "plot")
+
+
+def _compare(job: EvalOptions, checker: "Checker", output: OutputOptions) -> None:
+    from ...train.compare import compare
+    from ...train.evaluate import load_evaluation
+    from .figures import print_comparison
+    from .terminal import make_console
+
+    assert job.compare is not None
+    first, second = (load_evaluation(path, checker) for path in job.compare)
+    names = [str(path) for path in job.compare]
+    comparison = compare(first, second)
+    if job.plots is not None:
+        from ...train.plots import plot_evaluations
+
+        plot_evaluations(dict(zip(names, (first, second), strict=True)), job.plots)
+    if output.json:
+        print_json({"comparison": comparison.to_json(), "error": None})
+    else:
+        print_comparison(make_console(sys.stdout), comparison, *names)
+
+
+class _Evaluate:
+    """One run of the command."""
+
+    def __init__(
+        self,
+        source: str,
+        job: EvalOptions,
+        model: ModelOptions,
+        limits: LimitOptions,
+        output: OutputOptions,
+        checker: "Checker",
+    ) -> None:
+        from ...train.sources import find_tasks
+        from .screen import Screen
+        from .terminal import make_console
+
+        self.source = source
+        self.job = job
+        self.model = model
+        self.limits = limits
+        self.output = output
+        self.checker = checker
+        self.screen = Screen(make_console(sys.stderr))
+        self.tasks = find_tasks(source, limit=job.limit)
+        self.temperature = 0.0 if job.n == 1 and job.strategy is None else 1.0
+
+    def run(self) -> dict[str, "Evaluation"]:
+        """Roll out, measure, write and print; the evaluations by arm."""
+        arms = ARMS if self.job.pair else {"": True}
+        measured = {name: self._measure(name, with_tools) for name, with_tools in arms.items()}
+        report = self._report(measured)
+        if self.output.json:
+            print_json(report)
+        return measured
+
+    def _measure(self, arm: str, with_tools: bool) -> "Evaluation":
+        from ...train.evaluate import measure, save_evaluation
+        from .record import Record, drawn_seed
+
+        folder = None if self.job.out is None else self.job.out / arm
+        model = self.model if with_tools else dataclasses.replace(self.model, tool=["none"])
+        seed = drawn_seed(model.seed, folder)
+        settings = settings_of(self.source, model, self.limits, seed) | {
+            "n": self.job.n,
+            "limit": self.job.limit,
+        }
+        if self.job.strategy is not None:
+            settings["strategy"] = self.job.strategy
+        record = Record(folder, settings, resume=self.job.resume)
+        with record:
+            tokenizer = run_to_end(
+                roll_out(
+                    record,
+                    self.tasks,
+                    model,
+                    self.limits,
+                    self.screen,
+                    n=self.job.n,
+                    concurrency=self.job.concurrency,
+                    temperature=self.temperature,
+                    quiet=self.output.quiet,
+                    strategy=self.job.strategy,
+                )
+            )
+            evaluation = measure(
+                record.last.values(), self.checker, tokenizer=tokenizer, run=settings
+            )
+        if folder is not None:
+            save_evaluation(evaluation, folder / "results.json")
+        return evaluation
+
+    def _report(self, measured: dict[str, "Evaluation"]) -> dict[str, Any]:
+        from ...train.compare import compare
+        from .figures import print_comparison, print_evaluation
+        from .terminal import make_console
+
+        console = make_console(sys.stdout)
+        report: dict[str, Any] = {"error": None}
+        for arm, evaluation in measured.items():
+            title = " · ".join(filter(None, (self.source, self.model.model, arm)))
+            report |= {arm: evaluation.summary()} if arm else evaluation.summary()
+            if not self.output.json:
+                print_evaluation(console, evaluation, title)
+        if self.job.pair:
+            comparison = compare(measured["no_tools"], measured["tools"])
+            report["comparison"] = comparison.to_json()
+            if not self.output.json:
+                print_comparison(console, comparison, "no tools", "tools")
+        if self.job.plots is not None:
+            from ...train.plots import plot_evaluations
+
+            plot_evaluations({arm or "run": each for arm, each in measured.items()}, self.job.plots)
+        return report
+
+
+def settings_of(
+    source: str, model: ModelOptions, limits: LimitOptions, seed: int
+) -> dict[str, Any]:
+    """What episodes depend on, as plain data: the options but the device."""
+    kept = {key: value for key, value in dataclasses.asdict(model).items() if key != "device"}
+    return {"tasks": source, **kept, **dataclasses.asdict(limits), "seed": seed}
+
+
+async def roll_out(
+    record: "Record",
+    tasks: Sequence["Task"],
+    model: ModelOptions,
+    limits: LimitOptions,
+    screen: "Screen",
+    *,
+    n: int,
+    concurrency: int,
+    temperature: float,
+    quiet: bool,
+    format: "Format | None" = None,
+    strategy: str | None = None,
+) -> "Tokenizer":
+    """Fill the record with `n` attempts at each task; the tokenizer of the model.
+
+    Tasks that bring a database or a corpus are asked of that, unless `model.tool` says otherwise.
+    A `format` comes before the one that `model` names. With a `strategy` each attempt is several.
+    """
+    from ...rollout.runner import Runner
+    from ...rollout.strategies import find_strategy
+    from ...train.sources import TaskTools, bring_tools
+    from .progress import Progress
+    from .terminal import make_console
+
+    console = make_console(sys.stderr)
+    own = model.tool is None and bring_tools(tasks)
+    if own:  # the format is that of a model that can be told of any tool
+        model = dataclasses.replace(model, tool=["none"], format=model.format or "hermes")
+    agent = make_agent(model, limits, temperature=temperature)
+    agent.format = format or agent.format
+    async with agent, AsyncExitStack() as stack:
+        await load(agent, console, quiet=quiet)
+        if not quiet:
+            for warning in warnings(agent):
+                screen.say(warning, "notice")
+        policy = await agent.policy()
+        tools_for = await stack.enter_async_context(TaskTools()) if own else None
+        runner = Runner(
+            policy,
+            tools_for=tools_for,
+            concurrency=concurrency,
+            strategy=None if strategy is None else find_strategy(strategy),
+        )
+        total = len(tasks) * n
+        with Progress(console, total, hidden=quiet, traffic=runner.traffic) as shown:
+            try:
+                await record.fill(runner, tasks, n, record.settings["seed"], shown)
+            except asyncio.CancelledError:
+                if record.folder is not None:
+                    screen.say(
+                        f"stopped: {len(record.done)} of {total} attempts are done, "
+                        f"{record.folder} has them; the same command with --resume goes on",
+                        "notice",
+                    )
+                raise
+        return policy.engine.tokenizer

@@ -1,0 +1,193 @@
+"""`interlace train`: reinforcement learning on this machine."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .ending import Exit, guarded, print_json
+from .options import OutputOptions, command
+
+if TYPE_CHECKING:
+    from ...tools import Tool
+    from ...train.config import Resolved, TrainConfig
+    from ...train.local.record import Sink
+    from ...train.local.rl import Trainer
+
+__all__ = ["train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The settings asked for most; --set reaches all of them."""
+
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="nano, smollm2, a folder or a Hugging Face id."),
+    ] = None
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="A file of tasks, or a generator: arithmetic, database, lookup."),
+    ] = None
+    held_out: Annotated[
+        str | None, typer.Option(help="Tasks to evaluate on, such as arithmetic:test:200.")
+    ] = None
+    objective: Annotated[str | None, typer.Option(help="grpo, dapo, dr_grpo, rloo, ...")] = None
+    reward: Annotated[str | None, typer.Option(help="correct, retool, search_r1, ...")] = None
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps in all.")] = None
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's.")] = None
+    lora_rank: Annotated[
+        int | None, typer.Option(min=0, help="Rank of adapters; 0 trains all weights.")
+    ] = None
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Of tasks and sampling.")] = None
+    out: Annotated[str | None, typer.Option("--out", "-o", help="The run's folder.")] = None
+
+
+@command
+def train(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="Settings; flags come before it."),
+    ] = None,
+    *,
+    options: TrainOptions,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any setting; several times."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, from its checkpoint.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print all settings and where each is from.")
+    ] = False,
+    output: OutputOptions,
+) -> None:
+    """Train a policy by reinforcement learning on tasks with known answers.
+
+    Metrics, every episode and the checkpoint go to the run's folder. Ctrl-C finishes the step and
+    saves; --resume goes on.
+    """
+    with guarded(json=output.json, debug=output.debug):
+        resolved = _resolve(config, _flags(options, settings or []), resume=resume)
+        if dry_run:
+            print(resolved.to_yaml(), end="", flush=True)
+            return
+        _check_folder(Path(resolved.config.out), resume=resume)
+        _run(resolved, output)
+        raise typer.Exit(Exit.DONE)
+
+
+def _flags(options: TrainOptions, settings: list[str]) -> dict[str, Any]:
+    from ...tools.errors import UsageError
+    from ...train.config import parse_value
+
+    named = {field.name: getattr(options, field.name) for field in fields(options)}
+    flags = {name: value for name, value in named.items() if value is not None}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: write NAME=VALUE, such as --set group_size=16")
+        flags[name.strip().replace("-", "_")] = parse_value(value)
+    return flags
+
+
+def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Resolved":
+    from ...tools.errors import UsageError
+    from ...train.config import TrainConfig, read_config
+
+    if resume and file is None:
+        folder = Path(flags.get("out", TrainConfig().out))
+        file = folder / "config.yaml"
+        if not file.is_file():
+            raise UsageError(f"{folder} holds no run to go on with: name it with --out")
+        flags["out"] = str(folder)
+    return read_config(file, flags)
+
+
+def _check_folder(folder: Path, *, resume: bool) -> None:
+    from ...tools.errors import UsageError
+
+    begun = (folder / "metrics.jsonl").is_file() or (folder / "checkpoint").exists()
+    if begun and not resume:
+        raise UsageError(
+            f"{folder} holds a run already: --resume goes on with it, another --out leaves it alone"
+        )
+
+
+def _run(resolved: "Resolved", output: OutputOptions) -> None:
+    from ...train.local.learner import make_learner
+    from ...train.local.plot import need_matplotlib, plot_run
+    from ...train.local.record import Record
+    from ...train.local.rl import Trainer
+    from .ending import tell
+    from .training import TrainingScreen
+
+    config, folder = resolved.config, Path(resolved.config.out)
+    if config.plot:
+        need_matplotlib()
+    with ExitStack() as stack:
+        learner = stack.enter_context(make_learner(config, _tools(config)))
+        record = Record(folder, _sinks(config), settings=resolved.to_yaml())
+        stack.enter_context(record)
+        trainer = Trainer(config, learner)
+        screen = TrainingScreen(config, sys.stderr, hidden=output.quiet)
+        screen.say(_begin(trainer))
+        stack.enter_context(_told_how_to_resume(trainer, quiet=output.quiet))
+        stack.enter_context(screen)
+        trainer.train(record, progress=screen.step, episode=screen.episode)
+    if config.plot:
+        screen.say(f"plot: {plot_run(folder)}")
+    if output.json:
+        print_json({"out": str(folder), "steps": trainer.done, "metrics": screen.last})
+    elif not output.quiet:
+        tell(f"{trainer.done} steps; the model is in {folder / 'checkpoint'}")
+
+
+def _tools(config: "TrainConfig") -> "list[Tool] | None":
+    from ..agent import Agent
+
+    if config.tools is None:
+        return None
+    return Agent(config.model, tools=[name for name in config.tools if name != "none"]).tools
+
+
+def _sinks(config: "TrainConfig") -> "list[Sink]":
+    from ...train.local.record import TensorBoard, WeightsAndBiases
+
+    folder = Path(config.out)
+    sinks: list[Sink] = []
+    if config.tensorboard:
+        sinks.append(TensorBoard(folder))
+    if config.wandb is not None:
+        sinks.append(WeightsAndBiases(folder, config.wandb, config.model_dump(mode="json")))
+    return sinks
+
+
+def _begin(trainer: "Trainer") -> str:
+    model = trainer.learner.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    after = (
+        "resuming is exact: the same bits as without a break"
+        if trainer.exact
+        else "resuming goes on from the same state with new noise"
+    )
+    return f"{trained:,} weights on {model.device} · {trainer.recipe.objective.name} · {after}"
+
+
+@contextmanager
+def _told_how_to_resume(trainer: "Trainer", *, quiet: bool) -> Iterator[None]:
+    from .ending import tell
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not quiet:
+            out = trainer.folder
+            tell(f"stopped after step {trainer.done}; interlace train --resume --out {out} goes on")
+        raise

@@ -1,0 +1,270 @@
+"""Conversations on disk: one SQLite file, every finished turn of each, written as it is finished.
+
+A conversation is what its ledgers are: spans of tokens. They only grow, so a save adds rows and
+rewrites none, and a process that is killed leaves all turns that were finished.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from ..rollout.history import Mark
+from ..rollout.ledger import Ledger, Span
+from ..rollout.task import Task
+from ..rollout.trajectory import Episode, StopReason, Trajectory, Turn
+from ..tools.errors import DataError
+
+__all__ = ["Asked", "Conversations", "Saved", "Summary", "default_file"]
+
+VERSION = 1
+_TABLES = """
+create table if not exists conversation (
+  id text primary key, title text not null, model text not null, format text not null,
+  tools text not null, started real not null, updated real not null, seconds real not null,
+  exact integer not null);
+create table if not exists question (
+  conversation text not null references conversation on delete cascade, number integer not null,
+  text text not null, mark text not null, stop text, answer text,
+  primary key (conversation, number));
+create table if not exists span (
+  conversation text not null references conversation on delete cascade,
+  ledger integer not null, number integer not null, data text not null,
+  primary key (conversation, ledger, number));
+create table if not exists turn (
+  conversation text not null references conversation on delete cascade, number integer not null,
+  data text not null, primary key (conversation, number));
+"""
+_TURN: TypeAdapter[Turn] = TypeAdapter(Turn)
+
+
+def default_file() -> Path:
+    """Where conversations are kept: below `$XDG_DATA_HOME`, else `~/.local/share`."""
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "interlace" / "conversations.db"
+
+
+@dataclass(slots=True)
+class Asked:
+    """One question of a conversation: where it stands, and how it ended.
+
+    `stop` is None while it is answered, and after a crash.
+    """
+
+    question: str
+    mark: Mark
+    stop: StopReason | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A conversation in a list. `started` and `updated` are Unix time, seconds."""
+
+    id: str
+    title: str
+    model: str
+    format: str
+    tools: tuple[str, ...]
+    started: float
+    updated: float
+    questions: int
+
+
+@dataclass(slots=True)
+class Saved:
+    """A conversation as it was read back: its record, its questions, and what is on the disk."""
+
+    episode: Episode
+    asked: list[Asked]
+    tools: tuple[str, ...]
+    spans: list[int] = field(default_factory=list)
+    """Spans of each ledger that are on the disk."""
+    turns: int = 0
+
+
+class Conversations:
+    """A file of conversations. Made where it is missing, readable by its owner alone.
+
+    Raises DataError where the file can't be used.
+
+    Example:
+        agent = Agent(conversations=Conversations("talks.db"))
+        async with agent.conversation(resume="4f2a90c1d3e7") as chat:
+            await chat.ask("And squared?")
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = default_file() if path is None else Path(path)
+        self._lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._db = sqlite3.connect(self.path, timeout=10, check_same_thread=False)
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = normal")
+            self._db.execute("pragma foreign_keys = on")
+            (version,) = self._db.execute("pragma user_version").fetchone()
+            if version > VERSION:
+                raise DataError(f"{self.path} was written by a newer version: upgrade interlace")
+            self._db.executescript(f"{_TABLES} pragma user_version = {VERSION};")
+        except (OSError, sqlite3.Error) as error:
+            raise DataError(f"can't keep conversations in {self.path}: {error}") from error
+
+    def all(self) -> list[Summary]:
+        """All of them, the one that was talked in last first."""
+        with self._reading() as db:
+            rows = db.execute(
+                "select id, title, model, format, tools, started, updated, (select count(*) from "
+                "question where conversation = id) from conversation order by updated desc, id"
+            ).fetchall()
+        return [_summary(*row) for row in rows]
+
+    def find(self, start: str | None = None) -> str:
+        """The id that begins so; without one, that of the latest. Raises DataError."""
+        ids = [summary.id for summary in self.all()]
+        found = [id for id in ids if id.startswith(start)] if start else ids[:1]
+        if start in found:
+            return start
+        if len(found) != 1:
+            what = f"no conversation {start!r}" if start else "no conversation yet"
+            what = f"{len(found)} conversations whose id begins with {start}" if found else what
+            raise DataError(f"there is {what}; `interlace conversations` lists them")
+        return found[0]
+
+    def load(self, id: str) -> Saved:
+        """A conversation as it stands: up to its last finished turn. Raises DataError."""
+        with self._reading() as db:
+            row = db.execute(
+                "select title, model, format, tools, started, seconds, exact from conversation "
+                "where id = ?",
+                [id],
+            ).fetchone()
+            if row is None:
+                raise DataError(f"there is no conversation {id!r} in {self.path}")
+            title, model, format, tools, started, seconds, exact = row
+            trajectory = Trajectory(model=model, format=format, exact=bool(exact))
+            spans = "select ledger, data from span where conversation = ? order by ledger, number"
+            for number, data in db.execute(spans, [id]):
+                while len(trajectory.ledgers) <= number:
+                    trajectory.ledgers.append(Ledger())
+                trajectory.ledger.append(Span.from_json(json.loads(data)))
+            turns = db.execute(
+                "select data from turn where conversation = ? order by number", [id]
+            ).fetchall()
+            trajectory.turns = [_TURN.validate_json(data) for (data,) in turns]
+            asked = db.execute(
+                "select text, mark, stop, answer from question where conversation = ? "
+                "order by number",
+                [id],
+            ).fetchall()
+        questions = [_asked(*row) for row in asked]
+        if questions:
+            trajectory.stop, trajectory.answer = questions[-1].stop, questions[-1].answer
+        episode = Episode(id, Task(id, title), id, 0, [trajectory], started=started)
+        episode.seconds = seconds
+        lengths = [len(ledger.spans) for ledger in trajectory.ledgers]
+        return Saved(episode, questions, tuple(json.loads(tools)), lengths, len(trajectory.turns))
+
+    def delete(self, id: str) -> None:
+        """Forget one."""
+        with self._writing() as db:
+            db.execute("delete from conversation where id = ?", [id])
+
+    def save(self, saved: Saved, finished: int) -> None:
+        """Write what is new: questions, spans, and turns up to the first `finished` of them."""
+        episode, trajectory = saved.episode, saved.episode.trajectory
+        id = episode.id
+        with self._writing() as db:
+            values = (id, episode.task.question, trajectory.model, trajectory.format)
+            db.execute(
+                "insert into conversation values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do "
+                "update set updated = excluded.updated, seconds = excluded.seconds, "
+                "exact = excluded.exact",
+                [
+                    *values,
+                    json.dumps(saved.tools),
+                    episode.started,
+                    time.time(),
+                    episode.seconds,
+                    trajectory.exact,
+                ],
+            )
+            for number, one in enumerate(saved.asked):
+                row = one.question, json.dumps(asdict(one.mark)), one.stop, one.answer
+                db.execute(
+                    "insert into question values (?, ?, ?, ?, ?, ?) on conflict do update set "
+                    "stop = excluded.stop, answer = excluded.answer",
+                    [id, number, *row],
+                )
+            known = saved.spans + [0] * (len(trajectory.ledgers) - len(saved.spans))
+            spans = [
+                (id, at, number, json.dumps(span.to_json()))
+                for at, ledger in enumerate(trajectory.ledgers)
+                for number, span in enumerate(ledger.spans[known[at] :], known[at])
+            ]
+            db.executemany("insert into span values (?, ?, ?, ?)", spans)
+            turns = enumerate(trajectory.turns[saved.turns : finished], saved.turns)
+            rows = [(id, number, _TURN.dump_json(turn).decode()) for number, turn in turns]
+            db.executemany("insert into turn values (?, ?, ?)", rows)
+        saved.spans = [len(ledger.spans) for ledger in trajectory.ledgers]
+        saved.turns = max(saved.turns, finished)
+
+    def cut(self, saved: Saved, mark: Mark) -> None:
+        """Take back what came after the questions that `saved` still holds."""
+        id = saved.episode.id
+        with self._writing() as db:
+            gone = [id, len(saved.asked)]
+            db.execute("delete from question where conversation = ? and number >= ?", gone)
+            db.execute("delete from turn where conversation = ? and number >= ?", [id, mark.turns])
+            db.execute(
+                "delete from span where conversation = ? and (ledger >= ? or ledger = ? and "
+                "number >= ?)",
+                [id, mark.ledgers, mark.ledgers - 1, mark.spans],
+            )
+        saved.spans = [*saved.spans[: max(0, mark.ledgers - 1)], mark.spans][: mark.ledgers]
+        saved.turns = min(saved.turns, mark.turns)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except (sqlite3.Error, ValueError) as error:
+                raise DataError(f"can't read conversations from {self.path}: {error}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                with self._db:
+                    yield self._db
+            except sqlite3.IntegrityError as error:
+                raise DataError(
+                    "the conversation goes on in another process: its turns are kept there"
+                ) from error
+            except sqlite3.Error as error:
+                raise DataError(f"can't keep conversations in {self.path}: {error}") from error
+
+
+def _summary(id: str, title: str, model: str, format: str, tools: str, *rest: float) -> Summary:
+    started, updated, questions = rest
+    names = tuple(json.loads(tools))
+    return Summary(id, title, model, format, names, started, updated, int(questions))
+
+
+def _asked(question: str, mark: str, stop: str | None, answer: str | None) -> Asked:
+    numbers: dict[str, Any] = json.loads(mark)
+    return Asked(question, Mark(**numbers), StopReason(stop) if stop else None, answer)

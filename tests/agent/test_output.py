@@ -1,0 +1,75 @@
+"""An answer as a value of a type: read leniently, checked strictly, asked for again once."""
+
+import asyncio
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from doubles import Echo, answer, code
+from pydantic import BaseModel, PositiveInt, RootModel
+from tiny import byte_tokenizer
+
+from interlace import Agent
+from interlace.agent.output import Shape
+from interlace.rollout.engines import ScriptedEngine
+from interlace.rollout.trajectory import StopReason
+from interlace.tools.errors import UsageError
+
+
+class Parcel(BaseModel):
+    town: str
+    grams: PositiveInt
+    state: Literal["lost", "waiting"] = "waiting"
+
+
+class Bolts(RootModel[PositiveInt]):
+    pass
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"town": "Oslo", "grams": 900}',
+        'Here it is:\n```json\n{"town": "Oslo", "grams": 900}\n```',
+        'The parcel is {"town": "Oslo", "grams": "900"}.',
+    ],
+)
+def test_json_is_found_where_models_put_it(said: str) -> None:
+    assert Shape(Parcel).read(said) == Parcel(town="Oslo", grams=900)
+
+
+def test_what_does_not_fit_is_told_in_words() -> None:
+    with pytest.raises(ValueError, match="grams: Input should be greater than 0; state: "):
+        Shape(Parcel).read('{"town": "Oslo", "grams": -1, "state": "eaten"}')
+    with pytest.raises(UsageError, match="has no JSON schema"):
+        Shape(type(byte_tokenizer))
+
+
+def test_a_wrong_answer_is_repaired_in_the_same_conversation(tmp_path: Path) -> None:
+    wrong, right = '{"town": "Oslo", "grams": 0}', '{"town": "Oslo", "grams": 900}'
+    script = [
+        code("say 900"),
+        f"<answer>{wrong}</answer>",
+        f"<answer>{right}</answer>",
+    ]
+    engine = ScriptedEngine(byte_tokenizer(tmp_path), script)
+    result = asyncio.run(Agent(engine, tools=[Echo()], output=Parcel).run("Which parcel?"))
+    assert result.output is not None and result.output.grams == 900  # an editor knows the type
+    assert (result.stop, result.answer, result.output_problem) == (StopReason.ANSWERED, right, None)
+    assert result.usage.turns == 3 and len(result.calls) == 1
+    prompts = [engine.tokenizer.decode(request.ids.tolist()) for request in engine.requests]
+    assert '"exclusiveMinimum": 0' in prompts[0]
+    assert "does not fit: grams: Input should be greater than 0" in prompts[-1]
+
+
+def test_an_answer_that_never_fits_is_still_a_result(tmp_path: Path) -> None:
+    engine = ScriptedEngine(byte_tokenizer(tmp_path), [answer("many"), answer("a lot")])
+    result = asyncio.run(Agent(engine, tools=[], output=Bolts).run("How many?"))
+    assert (result.answer, result.output) == ("a lot", None)
+    assert result.output_problem is not None and "valid integer" in result.output_problem
+
+
+def test_the_bundled_model_answers_with_a_number() -> None:
+    with Agent(output=Bolts) as agent:
+        result = agent.run_sync("A crate holds 4387 bolts. How many bolts are in 296 crates?")
+    assert result.output is not None and result.output.root == 1298552
