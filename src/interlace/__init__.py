@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .agent import Agent
+    from .agent import Agent, Approval, Conversations, Hooks
+    from .rollout.budget import Budget
     from .rollout.engines.base import Sampling
     from .rollout.limits import Limits
     from .rollout.task import Task
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent",
+    "Approval",
+    "Budget",
+    "Conversations",
+    "Hooks",
     "InterlaceError",
     "Limits",
     "PythonTool",
@@ -30,6 +35,10 @@ __all__ = [
 
 _HOMES = {
     "Agent": "agent",
+    "Approval": "agent",
+    "Budget": "rollout.budget",
+    "Conversations": "agent",
+    "Hooks": "agent",
     "InterlaceError": "tools.errors",
     "Limits": "rollout.limits",
     "PythonTool": "tools",
