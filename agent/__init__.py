@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .approval import Approval, Rule
     from .conversation import Conversation
     from .conversations import Conversations
-    from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done
+    from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
     from .hooks import Hooks
     from .result import Result, Usage
     from .running import Run
@@ -23,6 +23,7 @@ _HOMES = {
     "Conversations": "conversations",
     "Done": "events",
     "Hooks": "hooks",
+    "Reasoning": "events",
     "Result": "result",
     "Rule": "approval",
     "Run": "running",
@@ -39,6 +40,7 @@ __all__ = [
     "Conversations",
     "Done",
     "Hooks",
+    "Reasoning",
     "Result",
     "Rule",
     "Run",

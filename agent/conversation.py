@@ -27,6 +27,7 @@ from .hooks import Hooks
 from .output import Shape
 from .result import Result, Usage
 from .running import After, Run
+from .thinking import Thinking
 
 __all__ = ["Conversation", "Terms"]
 
@@ -85,6 +86,7 @@ class Conversation(Generic[T]):
             budget=self._terms.budget,
             gate=self._gate,
         )
+        self._thinking = Thinking(policy)
         self._listener: Listener | None = None
         self._busy = False
         self._always: set[str] = set()  # tools that are run without asking any more
@@ -253,11 +255,11 @@ class Conversation(Generic[T]):
         return None if decision.allowed else why
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, Finished):  # Done says it, with the whole result
-            return
         if isinstance(event, PolicyText):  # the turns before this one are finished
             self._save(len(self._rollout.trajectory.turns) - 1, unless_done=True)
-        self._tell(event)
+        for one in self._thinking.hear(event, self._rollout.trajectory):
+            if not isinstance(one, Finished):  # Done says it, with the whole result
+                self._tell(one)
         if isinstance(event, CallFinished) and self._terms.budget.bounded:
             self._tell(BudgetLeft(self._terms.budget.left))
 

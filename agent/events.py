@@ -7,10 +7,10 @@ from typing import Any, Generic, TypeAlias
 from typing_extensions import TypeVar
 
 from ..rollout.budget import Left
-from ..rollout.events import CallFinished, CallStarted, Notice, PolicyText
+from ..rollout.events import CallFinished, CallOutput, CallStarted, Notice, PolicyText
 from .result import Result
 
-__all__ = ["AgentEvent", "ApprovalAsked", "BudgetLeft", "Decision", "Done"]
+__all__ = ["AgentEvent", "ApprovalAsked", "BudgetLeft", "Decision", "Done", "Reasoning"]
 
 T = TypeVar("T", default=None)
 
@@ -24,6 +24,14 @@ class Decision:
     allowed: bool
     why: str = ""
     always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """The model thinks: `text` stands between `<think>` and `</think>`, or is one of these."""
+
+    text: str
+    tokens: int
 
 
 class ApprovalAsked:
@@ -72,6 +80,14 @@ class Done(Generic[T]):
 
 
 AgentEvent: TypeAlias = (
-    PolicyText | CallStarted | CallFinished | Notice | ApprovalAsked | BudgetLeft | Done[T]
+    PolicyText
+    | Reasoning
+    | CallStarted
+    | CallOutput
+    | CallFinished
+    | Notice
+    | ApprovalAsked
+    | BudgetLeft
+    | Done[T]
 )
 """What a stream yields. `Done` comes last and once."""

@@ -22,7 +22,7 @@ class Hooks:
     `event` is called with every event of every question, whoever else reads them. `before_call` is
     called with a tool's name and arguments, once the call is approved: None lets it run; a
     `ToolResult` is given to the model in its place (from a cache, say). What they raise ends the
-    question as failed on our side.
+    question as failed on our side; what `event` raises at a `CallOutput` goes to the event loop.
     """
 
     event: Callable[[AgentEvent[Any]], None] | None = None

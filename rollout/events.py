@@ -5,7 +5,16 @@ from typing import Any, TypeAlias
 
 from .trajectory import CallRecord, StopReason
 
-__all__ = ["CallFinished", "CallStarted", "Event", "Finished", "Listener", "Notice", "PolicyText"]
+__all__ = [
+    "CallFinished",
+    "CallOutput",
+    "CallStarted",
+    "Event",
+    "Finished",
+    "Listener",
+    "Notice",
+    "PolicyText",
+]
 
 from collections.abc import Callable
 
@@ -24,6 +33,14 @@ class CallStarted:
 
     tool: str
     arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutput:
+    """A call that still runs showed `text`. Raw: it is untrusted, and `CallFinished` has it all."""
+
+    tool: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +65,5 @@ class Finished:
     answer: str | None
 
 
-Event: TypeAlias = PolicyText | CallStarted | CallFinished | Notice | Finished
+Event: TypeAlias = PolicyText | CallStarted | CallOutput | CallFinished | Notice | Finished
 Listener: TypeAlias = Callable[[Event], None]

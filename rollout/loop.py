@@ -19,12 +19,20 @@ from typing import Self, TypeAlias
 
 import numpy as np
 
-from ..tools import Budgeted, ErrorKind, StartedSession, Tool, ToolResult, ToolSession
+from ..tools import Budgeted, ErrorKind, LiveSession, StartedSession, Tool, ToolResult, ToolSession
 from .budget import Budget, BudgetSpent
 from .cut import cut
-from .engines.base import Chunk, EngineError, Request
-from .engines.stops import begins_stop
-from .events import CallFinished, CallStarted, Event, Finished, Listener, Notice, PolicyText
+from .engines.base import EngineError, Request
+from .events import (
+    CallFinished,
+    CallOutput,
+    CallStarted,
+    Event,
+    Finished,
+    Listener,
+    Notice,
+    PolicyText,
+)
 from .failure import ToolFailed, reason
 from .formats import Call, Parsed
 from .history import History
@@ -195,6 +203,7 @@ class Rollout:
         where it may go on: others hold what it could not get of the budget, or all are held up.
         """
         policy, ledger = self.policy, self.trajectory.ledger
+        tokenizer, stops = policy.engine.tokenizer, policy.format.stop
         wanted = self._tokens_left()
         if wanted <= 0:
             turn.finish = Finish.LENGTH
@@ -204,7 +213,7 @@ class Rollout:
             ids=ledger.ids,
             max_tokens=granted,
             sampling=replace(policy.sampling, seed=self._turn_seed(len(ledger))),
-            stop=policy.format.stop,
+            stop=stops,
             context=self.name,
         )
         sampled = Sampled()
@@ -219,12 +228,12 @@ class Rollout:
                     turn.cached += chunk.cached
                     self._traffic.tokens += len(chunk.ids)
                     if self._listener is not None and chunk.ids:
-                        eos = policy.engine.tokenizer.eos_ids
+                        eos = tokenizer.eos_ids
                         text = "".join(stream.push(id) for id in chunk.ids if id not in eos)
                         self._listener(PolicyText(text, len(chunk.ids)))
                     if chunk.finish is not None:
                         turn.finish = chunk.finish
-                    elif self._traffic.held and self._may_break_off(sampled, chunk):
+                    elif self._traffic.held and sampled.may_break_off(tokenizer, stops):
                         whole = False
                         break
         finally:  # a cancel or a failure keeps what was sampled
@@ -235,11 +244,6 @@ class Rollout:
                 ledger.append(sampled.span())
                 turn.stop = len(ledger)
         return whole and (turn.finish is not Finish.LENGTH or granted == wanted)
-
-    def _may_break_off(self, sampled: Sampled, chunk: Chunk) -> bool:
-        """Not in text, nor inside a stop string, of which nobody would see the whole then."""
-        tokenizer, stops = self.policy.engine.tokenizer, self.policy.format.stop
-        return chunk.logprobs is not None and not begins_stop(tokenizer, sampled.ids, stops)
 
     # -- tools ----------------------------------------------------------------------------------
 
@@ -300,11 +304,17 @@ class Rollout:
         seconds = self.policy.limits.call_seconds
         try:
             session = await self._session(call.tool)  # its start counts against the question alone
+            if self._listener is not None and isinstance(session, LiveSession):
+                session.hear = partial(self._hear, call.tool)
             async with asyncio.timeout(seconds + GRACE_SECONDS):
                 return await session.call(call.arguments or {}, seconds)
         except Exception as error:  # boundary: around a tool
             text = f"the tool {call.tool!r} failed: {reason(error)}"
             return ToolResult(text, ErrorKind.UNAVAILABLE)
+
+    def _hear(self, tool: str, text: str) -> None:
+        # Soon: what a listener raises is not the tool's failure.
+        asyncio.get_running_loop().call_soon(self._emit, CallOutput(tool, text))
 
     async def _session(self, name: str) -> ToolSession:
         """The trajectory's session of a tool, opened at its first call, and ready for the next."""

@@ -1,7 +1,11 @@
 """The tokens of one request, until they become a span."""
 
+from collections.abc import Sequence
+
 from .engines.base import Chunk
+from .engines.stops import begins_stop
 from .ledger import Span
+from .tokenizer import Tokenizer
 
 __all__ = ["Sampled"]
 
@@ -26,6 +30,10 @@ class Sampled:
     def exact(self) -> bool:
         """Whether these ids were sampled as such, each with its log-probability."""
         return len(self._logprobs) == len(self.ids)
+
+    def may_break_off(self, tokenizer: Tokenizer, stops: Sequence[str]) -> bool:
+        """Not in text, nor inside a stop string, of which nobody would see the whole then."""
+        return bool(self.ids) and self.exact and not begins_stop(tokenizer, self.ids, stops)
 
     def span(self) -> Span:
         """The tokens as the policy's; ids that were not sampled as such can't be trained on."""

@@ -18,6 +18,7 @@ __all__ = [
     "Artifact",
     "Budgeted",
     "ErrorKind",
+    "LiveSession",
     "StartedSession",
     "Tool",
     "ToolResult",
@@ -121,6 +122,14 @@ class StartedSession(ToolSession, Protocol):
     def details(self) -> Mapping[str, JsonValue]:
         """What is recorded with the trajectory, once the session is ready."""
         ...
+
+
+@runtime_checkable
+class LiveSession(ToolSession, Protocol):
+    """A session that tells what a call shows while it still runs: for people who wait."""
+
+    hear: Callable[[str], None] | None
+    """Given each piece of text as it arrives, in the event loop. The result has all of it again."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, get_type_hints, overload
 
 import pydantic_core
@@ -32,7 +32,8 @@ class FunctionTool:
     their defaults, `Annotated[..., Field(description=...)]`, `Literal`, lists, models and so on.
     What the function returns is read as text: a string as it is, `None` as nothing, all else as
     JSON; it may also return a `ToolResult`. What it raises becomes an `EXCEPTION` result, save
-    `ToolUnavailable`, which says that the failure is ours.
+    `ToolUnavailable`, which says that the failure is ours. Of a generator, what it yields is the
+    text, piece by piece: whoever listens hears each at once, and the deadline keeps what there is.
 
     An async function runs in the event loop and is cancelled at the deadline. A sync one runs in
     a thread of its own. A thread can't be killed: at the deadline the call returns `TIMEOUT` and
@@ -63,8 +64,9 @@ class FunctionTool:
         self.function = function
         self.description = _first_paragraph(function) if description is None else description
         self.arguments = _schema(function, self.name)
-        self._asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 (an object with an async __call__)
+        self._asynchronous = any(
+            inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+            for one in (function, getattr(function, "__call__", None))  # noqa: B004 (an object)
         )
         self._left_behind: set[threading.Thread | asyncio.Task[ToolResult]] = set()
 
@@ -78,19 +80,34 @@ class FunctionTool:
         """A session; functions keep no state, so there is nothing to hold."""
         yield _FunctionSession(self)
 
-    async def run(self, arguments: BaseModel, seconds: float) -> ToolResult:
-        """Call the function with arguments that were read, stopped after `seconds`."""
+    async def run(
+        self, arguments: BaseModel, seconds: float, hear: Callable[[str], None] | None = None
+    ) -> ToolResult:
+        """Call the function with arguments that were read, stopped after `seconds`.
+
+        `hear` gets what a generator yields, as it yields it.
+        """
         given, named = _bind(self.function, arguments)
-        if self._asynchronous:
-            return await self._run_async(given, named, seconds)
-        return await self._run_thread(given, named, seconds)
+        pieces = _Pieces(hear)
+        run = self._run_async if self._asynchronous else self._run_thread
+        result = await run(given, named, seconds, pieces)
+        if not pieces.texts:
+            return result
+        text = "\n".join(filter(None, ["".join(pieces.texts).rstrip("\n"), result.text]))
+        return dataclasses.replace(result, text=text)
 
     async def _run_async(
-        self, given: list[Any], named: dict[str, Any], seconds: float
+        self, given: list[Any], named: dict[str, Any], seconds: float, pieces: "_Pieces"
     ) -> ToolResult:
         async def body() -> ToolResult:
             try:
-                return _as_result(await self.function(*given, **named))
+                value = self.function(*given, **named)
+                if not inspect.isasyncgen(value):
+                    return _as_result(await value)
+                async with aclosing(value):
+                    async for piece in value:
+                        pieces.add(_as_text(piece))
+                return ToolResult("")
             except (Exception, SystemExit) as error:
                 return _as_failure(error)
 
@@ -111,7 +128,7 @@ class FunctionTool:
                 self._leave_behind(task)
 
     async def _run_thread(
-        self, given: list[Any], named: dict[str, Any], seconds: float
+        self, given: list[Any], named: dict[str, Any], seconds: float, pieces: "_Pieces"
     ) -> ToolResult:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[ToolResult] = loop.create_future()
@@ -122,7 +139,14 @@ class FunctionTool:
 
         def body() -> None:
             try:
-                result = _as_result(self.function(*given, **named))
+                value = self.function(*given, **named)
+                if inspect.isgenerator(value):
+                    for piece in value:
+                        if answer.done():  # out of time: here this thread can stop
+                            break
+                        loop.call_soon_threadsafe(pieces.add, _as_text(piece))
+                    value = None
+                result = _as_result(value)
             except BaseException as error:  # a thread has nobody above it to raise to
                 result = _as_failure(error)
             with suppress(RuntimeError):  # the loop closed before a stray thread came to its end
@@ -145,20 +169,36 @@ class FunctionTool:
         self._left_behind = {call, *filter(_runs, self._left_behind)}
 
 
+class _Pieces:
+    """What a generator has yielded so far."""
+
+    def __init__(self, hear: Callable[[str], None] | None) -> None:
+        self.texts: list[str] = []
+        self._hear = hear
+
+    def add(self, text: str) -> None:
+        self.texts.append(text)
+        if self._hear is not None:
+            self._hear(text)
+
+
 class _FunctionSession:
-    """Stateless, so that a copy of it is itself."""
+    """Functions keep no state: a copy is a new one."""
 
     def __init__(self, tool: FunctionTool) -> None:
         self._tool = tool
+        self.hear: Callable[[str], None] | None = None
 
     async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
         start = time.perf_counter()
         read = read_arguments(self._tool.arguments, arguments)
-        result = read if isinstance(read, ToolResult) else await self._tool.run(read, seconds)
+        if isinstance(read, ToolResult):
+            return read
+        result = await self._tool.run(read, seconds, self.hear)
         return dataclasses.replace(result, seconds=time.perf_counter() - start)
 
     async def fork(self) -> ToolSession:
-        return self
+        return _FunctionSession(self._tool)
 
 
 @overload

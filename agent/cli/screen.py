@@ -1,17 +1,19 @@
 """What a person sees while a question is answered: on stderr, as it happens."""
 
 import os
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ...rollout.events import CallFinished, CallStarted, Notice, PolicyText
+from ...rollout.events import CallFinished, CallOutput, CallStarted, Notice, PolicyText
 from ...rollout.trajectory import CallRecord, StopReason
 from ...tools import Artifact
-from ..events import AgentEvent, ApprovalAsked, BudgetLeft, Done
+from ..events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
 from ..result import Result
 from .grid import as_grid
 from .paint import Painter
 from .pictures import picture_protocol, save_artifact, show_picture
+from .prose import Prose
 from .terminal import printable
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ __all__ = ["Screen", "usage_line", "why_no_answer"]
 
 _STYLES = {
     "words": "",
+    "thought": "dim",
     "code": "cyan",
     "answer": "bold",
     "output": "green",
@@ -36,9 +39,9 @@ class Screen:
     """Shows events: the model's words plain, code, output, errors and notices each in a colour.
 
     Without colours, code and output still differ by their margin; with them, code is highlighted,
-    line by line. On a terminal, tables are grids and plots are shown, if it can. `answers` says
-    whether an answer in tags is shown where it is written; whoever prints it at the end anyway
-    leaves it out.
+    line by line, and words are Markdown. On a terminal, tables are grids and plots are shown, if it
+    can. What a call prints is shown as it comes. `answers` says whether an answer in tags is shown
+    where it is written; whoever prints it at the end anyway leaves it out.
     """
 
     def __init__(self, console: "Console", *, answers: bool = True) -> None:
@@ -51,12 +54,22 @@ class Screen:
         self._breaks = 0  # line feeds that wait for text to follow
         self._language = ""
         self._unlit = ""  # code, until its line is whole
+        self._heard = ""  # what the call that runs has shown
+        self._prose = Prose(console) if console.color_system is not None else None
 
     def show(self, event: AgentEvent) -> None:
         """Show one event."""
         if isinstance(event, PolicyText):
             for text, kind in self._painter.feed(event.text):
                 self._say(text, kind)
+            return
+        if isinstance(event, Reasoning):
+            thought = event.text.removeprefix("<think>").removesuffix("</think>")
+            for text, kind in self._painter.feed(thought):
+                self._say(text, "thought" if kind == "words" else kind)
+            return
+        if isinstance(event, CallOutput):
+            self._hear(event.text)
             return
         if isinstance(event, BudgetLeft):
             return
@@ -84,6 +97,8 @@ class Screen:
 
     def line(self) -> None:
         """Go to the beginning of a line."""
+        if self._prose is not None:
+            self._prose.end()
         self._light()
         if self._inside:
             self._console.out("", highlight=False)
@@ -94,13 +109,45 @@ class Screen:
         self.line()
         self._console.out("", highlight=False)
 
+    def _hear(self, text: str) -> None:
+        """What a call shows while it runs. A line that it writes over is written over here too."""
+        self._heard += text
+        for number, part in enumerate(re.split(r"\r(?!\n)", text)):
+            if number and self._inside and self._kind == "output":
+                over = "\r\x1b[K" if self._console.is_terminal else "\n"
+                self._console.file.write(over)
+                self._inside = False
+            self._say(part, "output")
+        self._console.file.flush()
+
     def _result(self, call: CallRecord) -> None:
+        heard, self._heard = self._heard.strip("\n"), ""
+        if heard.strip():
+            self._rest(call, heard)
+        else:
+            self._whole(call)
+        for artifact in call.artifacts:
+            self._artifact(artifact)
+
+    def _rest(self, call: CallRecord, heard: str) -> None:
+        """What a call ended with, behind what it has shown so far."""
+        whole = (call.full_output or call.output).lstrip("\n")
+        if not whole.startswith(heard):  # what was heard is not all, or was written over
+            self._whole(call)
+            return
+        rest, kind = whole[len(heard) :], "error" if call.error else "output"
+        if rest.strip():
+            self._say("\n" if kind == self._kind else "", kind)
+            self._say(rest.strip("\n"), kind)
+        if call.full_output is not None:
+            read, of = len(call.output), len(call.full_output)
+            self._block(f"[the model reads {read:,} of these {of:,} characters]", "notice")
+
+    def _whole(self, call: CallRecord) -> None:
         # Somebody looks, also where no colours belong.
         seen = self._console.is_terminal or self._console.file.isatty()
         grid = as_grid(call.output, self._console.width - 2) if seen and not call.error else None
         self._block(grid or call.output, "error" if call.error else "output")
-        for artifact in call.artifacts:
-            self._artifact(artifact)
 
     def _artifact(self, artifact: Artifact) -> None:
         protocol = picture_protocol(os.environ) if self._console.is_terminal else None
@@ -125,6 +172,9 @@ class Screen:
             self._kind = kind
             if kind == "code" and self._painter.live:
                 self._language = self._painter.language
+        if kind == "words" and self._prose is not None:
+            self._prose.feed(text)
+            return
         style = _STYLES[kind]
         for number, part in enumerate(printable(text).split("\n")):
             if number:

@@ -122,6 +122,7 @@ def test_starts_that_are_given_up_harm_no_other_start(sandbox: Box) -> None:
 
     async def start() -> str:
         async with sandbox.tool.session() as session:
+            assert isinstance(session, PythonSession)
             return await text(session, "6 * 7")
 
     async def main() -> None:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..base import Artifact
@@ -34,8 +34,16 @@ class CellOutput:
     object that has both a text and an HTML form is read as its text, and the HTML is kept.
     """
 
-    def __init__(self, characters: int, numbers: dict[str, int]) -> None:
-        """`numbers` counts the names given so far in the session, and goes on being used."""
+    def __init__(
+        self,
+        characters: int,
+        numbers: dict[str, int],
+        hear: Callable[[str], None] | None = None,
+    ) -> None:
+        """`numbers` counts the names given so far in the session, and goes on being used. `hear`
+        gets what is printed and displayed as it comes in, without colours.
+        """
+        self._hear = hear
         self._characters = characters
         self._shown = _HeadAndTail(characters)
         self._value = ""
@@ -83,6 +91,8 @@ class CellOutput:
             self._shown.clear()
             self._clear_first = False
         self._shown.add(text)
+        if self._hear is not None and text:
+            self._hear(_ESCAPE_SEQUENCE.sub("", text))
 
     def _write_line(self, text: str) -> None:
         if text:

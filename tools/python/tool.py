@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -183,6 +183,8 @@ class PythonSession:
         self._seat = seat
         self._stopping: asyncio.Task[None] | None = None
         self._closed = False
+        self.hear: Callable[[str], None] | None = None
+        """Gets what a cell prints and displays while it runs; see `LiveSession`."""
         self._lost = ""
         """What the next result must tell about variables that are gone."""
         self._numbers: dict[str, int] = {}
@@ -294,7 +296,7 @@ class PythonSession:
         return self._seat.kernel
 
     async def _run(self, kernel: Interpreter, code: str, seconds: float) -> ToolResult:
-        output = CellOutput(self._tool.characters, self._numbers)
+        output = CellOutput(self._tool.characters, self._numbers, self.hear)
         kind: ErrorKind | None = None
         note, lost = "", False
         try:

@@ -144,13 +144,22 @@ class Transcript:
                 continue
             before, mark, after = self._text.partition(self._mark)
             if not mark:
-                keep = len(self._mark) - 1
-                done, self._text = self._text[:-keep], self._text[-keep:]
+                keep = self._begun_mark()
+                done, self._text = self._text[:keep], self._text[keep:]
                 self._write(done)
                 return
             self._write(before, final=True)
             self._text = after
             self._at_mark = True
+
+    def _begun_mark(self) -> int:
+        """Where a mark may begin of which the rest has not come; the text's end if nowhere."""
+        start = max(0, len(self._text) - len(self._mark) + 1)
+        while (start := self._text.find(b"\0", start)) >= 0:
+            if self._mark.startswith(self._text[start:]):
+                return start
+            start += 1
+        return len(self._text)
 
     def _write(self, data: bytes, final: bool = False) -> None:
         if self._output is not None:

@@ -1,0 +1,79 @@
+"""What a model thinks and what it says, told apart while it speaks."""
+
+from ..rollout.events import Event, Finished, PolicyText
+from ..rollout.policy import Policy
+from ..rollout.trajectory import Trajectory
+from .events import Reasoning
+
+__all__ = ["Thinking"]
+
+_OPEN, _CLOSE = "<think>", "</think>"
+_LAST_TOKENS = 16
+"""So many of a prompt are looked at: a template may open a thought at its end."""
+
+
+class Thinking:
+    """Cuts what a model writes where it begins and ends to think. Nothing is left out.
+
+    The tags belong to the thought. A tag may come in any number of parts: what could be the
+    beginning of one is held back until it is clear.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._tokenizer = policy.engine.tokenizer
+        self._inline = policy.format.inline
+        self._turns = 0
+        self._thinks = False
+        self._held = ""
+        self._tokens = 0
+
+    def hear(self, event: Event, trajectory: Trajectory) -> list[Event | Reasoning]:
+        """The event, or what is certain of it now; what was held back comes first."""
+        if not isinstance(event, PolicyText):
+            events: list[Event | Reasoning] = [*self._end(), event]
+            self._thinks = self._thinks and not isinstance(event, Finished)
+            return events
+        if self._turns != len(trajectory.turns):
+            self._turns = len(trajectory.turns)
+            self._begin(trajectory)
+        return [*self._feed(event)]
+
+    def _begin(self, trajectory: Trajectory) -> None:
+        turn = trajectory.turns[-1]
+        ids = trajectory.ledgers[turn.ledger].ids[max(0, turn.start - _LAST_TOKENS) : turn.start]
+        opened = self._tokenizer.decode(ids.tolist()).rstrip().endswith(_OPEN)
+        # Where results come in the middle of a turn's text, a thought goes on behind them.
+        self._thinks = opened or (self._inline and self._thinks)
+
+    def _feed(self, event: PolicyText) -> list[PolicyText | Reasoning]:
+        text, self._held = self._held + event.text, ""
+        self._tokens += event.tokens
+        events: list[PolicyText | Reasoning] = []
+        while text:
+            tag = _CLOSE if self._thinks else _OPEN
+            before, found, after = text.partition(tag)
+            if not found:
+                keep = _begun(text, tag)
+                text, self._held = text[: len(text) - keep], text[len(text) - keep :]
+                events += self._piece(text)
+                break
+            events += self._piece(before + tag if self._thinks else before)
+            text = after if self._thinks else tag + after
+            self._thinks = not self._thinks
+        return events
+
+    def _end(self) -> list[PolicyText | Reasoning]:
+        held, self._held = self._held, ""
+        return self._piece(held) if held or self._tokens else []
+
+    def _piece(self, text: str) -> list[PolicyText | Reasoning]:
+        if not text and not self._tokens:
+            return []
+        tokens, self._tokens = self._tokens, 0
+        return [(Reasoning if self._thinks else PolicyText)(text, tokens)]
+
+
+def _begun(text: str, tag: str) -> int:
+    """How many characters at the end of `text` may be the beginning of the tag."""
+    lengths = range(min(len(text), len(tag) - 1), 0, -1)
+    return next((length for length in lengths if tag.startswith(text[-length:])), 0)
