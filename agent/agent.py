@@ -20,9 +20,9 @@ from ..rollout.limits import Limits
 from ..rollout.models import default_format, load_engine
 from ..rollout.policy import Policy
 from ..rollout.strategies import Strategy, find_strategy
-from ..tools import FunctionTool, PythonTool, SearchTool, SqlTool, Tool
+from ..tools import FunctionTool, Tool
 from ..tools.errors import UsageError
-from ..tools.search import HttpRetriever, is_private
+from ..tools.named import find_tool
 from .approval import Approval, Asker
 from .background import BackgroundLoop, Making
 from .conversation import Conversation, Terms
@@ -34,7 +34,7 @@ from .output import Shape
 from .result import Result
 from .running import After, Run
 
-__all__ = ["TOOLS", "Agent", "AnyTool"]
+__all__ = ["Agent", "AnyTool"]
 
 T = TypeVar("T", default=None)
 V = TypeVar("V")
@@ -42,28 +42,6 @@ V = TypeVar("V")
 AnyTool: TypeAlias = str | Tool | Callable[..., Any]
 """A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
 `search:http://localhost:8000/retrieve`), or a plain typed function."""
-
-
-def _prepared_search(source: str) -> Tool:
-    # Who writes that a server is here, or in this network, means it. A name that turns out to lead
-    # here may be somebody else's doing.
-    allowed = source.startswith(("http://", "https://")) and is_private(source)
-    search = SearchTool(HttpRetriever(source, allow_private=True) if allowed else source)
-    search.prepare()  # an index that takes long is made now, not within a call's time limit
-    return search
-
-
-TOOLS: dict[str, Callable[[str], Tool]] = {
-    "python": lambda source: PythonTool(source or "sandbox"),
-    "sql": SqlTool,
-    "search": _prepared_search,
-}
-"""The tools that can be asked for by name; what stands behind a colon is what they work on."""
-_MAY_HAVE_SOURCE = ("python",)
-_NEEDS_SOURCE = {
-    "sql": "a database's file",
-    "search": "a file or folder of texts, or a search server's address",
-}
 
 
 class Agent(Generic[T]):
@@ -328,13 +306,7 @@ def _approval(approve: Approval | Asker | str | None) -> Approval | None:
 
 def _tool(one: AnyTool) -> Tool:
     if isinstance(one, str):
-        name, _, source = one.partition(":")
-        if name not in TOOLS:
-            raise UsageError(f"there is no tool {name!r}; there are: {', '.join(TOOLS)}")
-        if bool(source) != (name in _NEEDS_SOURCE) and name not in _MAY_HAVE_SOURCE:
-            form = f"{name}:PATH, {_NEEDS_SOURCE[name]}" if not source else name
-            raise UsageError(f"the tool {one!r} is written {form}")
-        return TOOLS[name](source)
+        return find_tool(one)
     return FunctionTool(one) if callable(one) else one
 
 
