@@ -18,12 +18,12 @@ from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
 from ..config import TrainConfig
 from ..nano.families import FAMILIES
-from ..rewards import REWARDS, Checker, Part, Rewards, overlong
+from ..rewards import Checker, find_rewards
 from ..sources import TaskTools, bring_tools, find_tasks, generate
 from ..stream import TaskStream
 from .logprobs import check_head
 from .lora import add_lora
-from .rl import CORRECT, Learner
+from .rl import Learner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,7 +66,13 @@ def make_learner(config: TrainConfig, tools: Sequence[Tool] | None = None) -> It
                     sampling=Sampling(temperature=config.temperature),
                     limits=_limits(config),
                 ),
-                rewards=_rewards(config, checker, engine.tokenizer),
+                rewards=find_rewards(
+                    config.reward,
+                    checker,
+                    engine.tokenizer,
+                    response_tokens=config.response_tokens,
+                    overlong_buffer=config.overlong_buffer,
+                ),
                 tasks=TaskStream(tasks, config.seed),
                 held_out=held_out,
                 tools_for=task_tools,
@@ -128,13 +134,3 @@ def _format(
     if name not in FORMATS:
         raise UsageError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
     return FORMATS[name]
-
-
-def _rewards(config: TrainConfig, checker: Checker, tokenizer: Tokenizer) -> Rewards:
-    parts = list(REWARDS[config.reward](checker, tokenizer).parts)
-    if CORRECT not in {part.name for part in parts}:
-        parts.append(Part(CORRECT, checker.correct, 0.0))
-    if config.overlong_buffer:
-        punish = overlong(config.response_tokens, config.overlong_buffer)
-        parts.append(Part("overlong", punish))
-    return Rewards(*parts)

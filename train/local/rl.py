@@ -28,7 +28,7 @@ from ...tools import Tool
 from ...tools.errors import ModelError, ToolUnavailable, UsageError
 from ..config import TrainConfig
 from ..objectives import informative
-from ..rewards import TOTAL, Rewards
+from ..rewards import CORRECT, TOTAL, Rewards
 from ..stream import TaskStream
 from .checkpoint import read_checkpoint, write_checkpoint
 from .interrupt import noting_ctrl_c
@@ -40,10 +40,7 @@ from .update import Recipe, Rows, compute_logprobs, update
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["CORRECT", "Collected", "Learner", "Trainer"]
-
-CORRECT = "correct"
-"""The part of a reward that says right from wrong: what dynamic sampling and accuracies go by."""
+__all__ = ["Collected", "Learner", "Trainer"]
 
 # What may differ in a run that goes on: none of it changes what a step computes.
 _FREE = ("out", "steps", "evaluate_every", "save_every", "tensorboard", "wandb", "plot", "patience")

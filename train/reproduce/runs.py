@@ -17,8 +17,8 @@ from ...rollout.trajectory import Episode
 from ..config import TrainConfig
 from ..local.learner import load_trainable
 from ..local.record import Record
-from ..local.rl import CORRECT, Learner, Trainer
-from ..rewards import Checker, Part, Rewards, why_unscored
+from ..local.rl import Learner, Trainer
+from ..rewards import CORRECT, Checker, Part, Rewards, why_unscored
 from ..stream import TaskStream
 from .arms import ARMS, LIMITS, Arm
 from .masking import Unmasked

@@ -3,13 +3,14 @@
 from .base import TOTAL, Part, RewardFunction, Rewards, Score, Unscored, said, why_unscored
 from .checker import CHECKERS, Checker
 from .math import MathVerify
-from .recipes import REWARDS
+from .recipes import CORRECT, REWARDS, find_rewards
 from .search import best_f1, exact_match
 from .shaping import overlong, tool_errors, void_turns
 from .sql import SqlJudge
 
 __all__ = [
     "CHECKERS",
+    "CORRECT",
     "REWARDS",
     "TOTAL",
     "Checker",
@@ -22,6 +23,7 @@ __all__ = [
     "Unscored",
     "best_f1",
     "exact_match",
+    "find_rewards",
     "overlong",
     "said",
     "tool_errors",

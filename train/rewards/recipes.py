@@ -5,10 +5,13 @@ from collections.abc import Callable
 from ...rollout.tokenizer import Tokenizer
 from .base import Part, Rewards
 from .checker import Checker
-from .shaping import calls, forged, tool_errors, void_turns
+from .shaping import calls, forged, overlong, tool_errors, void_turns
 from .sql import well_formed
 
-__all__ = ["REWARDS"]
+__all__ = ["CORRECT", "REWARDS", "find_rewards"]
+
+CORRECT = "correct"
+"""The part of a reward that says right from wrong: what dynamic sampling and accuracies go by."""
 
 _SIGNALS = (
     Part("calls", calls, 0.0),
@@ -21,7 +24,7 @@ _SIGNALS = (
 
 def correct(checker: Checker, tokenizer: Tokenizer) -> Rewards:
     """1 for a right answer, else 0."""
-    return Rewards(Part("correct", checker.correct), *_SIGNALS)
+    return Rewards(Part(CORRECT, checker.correct), *_SIGNALS)
 
 
 def retool(checker: Checker, tokenizer: Tokenizer) -> Rewards:
@@ -59,3 +62,24 @@ REWARDS: dict[str, Callable[[Checker, Tokenizer], Rewards]] = {
     "search_r1": search_r1,
     "reex_sql": reex_sql,
 }
+
+
+def find_rewards(
+    name: str,
+    checker: Checker,
+    tokenizer: Tokenizer,
+    *,
+    response_tokens: int,
+    overlong_buffer: int = 0,
+) -> Rewards:
+    """A recipe's parts as a run takes them: `CORRECT` is among them, as a signal if it is no part
+    of the recipe, and DAPO's soft punishment over the last `overlong_buffer` of `response_tokens`.
+
+    Raises KeyError for a name that is not in `REWARDS`.
+    """
+    parts = list(REWARDS[name](checker, tokenizer).parts)
+    if CORRECT not in {part.name for part in parts}:
+        parts.append(Part(CORRECT, checker.correct, 0.0))
+    if overlong_buffer:
+        parts.append(Part("overlong", overlong(response_tokens, overlong_buffer)))
+    return Rewards(*parts)
