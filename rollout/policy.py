@@ -59,6 +59,12 @@ class Policy:
         policy.sampling = replace(self.sampling, **changes)  # type: ignore[arg-type]
         return policy
 
+    def with_engine(self, engine: Engine) -> "Policy":
+        """The same policy, sampled from an engine with the same tokenizer."""
+        policy = copy(self)
+        policy.engine = engine
+        return policy
+
     def with_tools(self, tools: Sequence[Tool]) -> "Policy":
         """The same policy, offered other tools. Cheap enough for each task to bring its own.
 

@@ -1,0 +1,105 @@
+"""Our loop as an AgentLoop of verl 0.9: it has verl's servers sample, and nothing else differs.
+
+verl makes one of these for each trajectory; what is worth keeping is kept once a process.
+"""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import (
+    AgentLoopBase,
+    AgentLoopMetrics,
+    AgentLoopOutput,
+)
+
+from ...rollout.engines.base import Sampling
+from ...rollout.models import find_model
+from ...rollout.tokenizer import Tokenizer
+from ...tools.errors import UsageError
+from .data import from_row
+from .response import to_response
+from .settings import read_settings
+from .worker import Attempt, Lengths, Worker
+
+__all__ = ["InterlaceLoop"]
+
+
+class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have no types for us
+    """`actor_rollout_ref.rollout.agent.default_agent_loop=interlace`; settings: `LoopSettings`."""
+
+    _worker: ClassVar["asyncio.Task[Worker] | None"] = None
+    """What this process keeps; it ends with the process."""
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+        """One trajectory, from a row of the data set to what verl trains on.
+
+        Raises LeftOut where our side failed it: verl logs it, trains on the group's others, and
+        with `trainer.v1.sampler.sync_refill_failed_groups=True` replaces a group that has none.
+        Raises UsageError and DataError for settings and rows that make no sense.
+        """
+        worker = await self._shared()
+        task, history = from_row(row)
+        attempt = Attempt(
+            task,
+            history,
+            sample=int(row.get("session_id", 0)),
+            step=int(row.get("global_steps", 0)),
+            sampling=Sampling(
+                temperature=float(sampling_params["temperature"]),
+                top_p=float(sampling_params["top_p"]),
+                top_k=max(0, int(sampling_params["top_k"])),
+            ),
+        )
+        rolled = await worker.roll_out(attempt)
+        response = to_response(rolled, without_void_turns=worker.settings.without_void_turns)
+        fields = asdict(response)
+        fields["metrics"] = AgentLoopMetrics(**fields["metrics"])
+        if not self.rollout_config.calculate_log_probs:
+            fields["response_logprobs"] = None
+        return AgentLoopOutput(**fields)
+
+    async def _shared(self) -> Worker:
+        if InterlaceLoop._worker is None:
+            InterlaceLoop._worker = asyncio.create_task(self._start())
+        return await asyncio.shield(InterlaceLoop._worker)
+
+    async def _start(self) -> Worker:
+        rollout = self.rollout_config
+        if rollout.name in ("sglang", "trtllm"):
+            raise UsageError(
+                f"actor_rollout_ref.rollout.name={rollout.name}: this loop speaks vLLM's sampling "
+                "parameters, so set it to vllm"
+            )
+        if self.apply_chat_template_kwargs:
+            raise UsageError(
+                "data.apply_chat_template_kwargs is not read by this loop: write what it says into "
+                "actor_rollout_ref.model.custom_chat_template"
+            )
+        custom = rollout.get("custom")
+        settings = read_settings(None if custom is None else OmegaConf.to_container(custom))
+        worker = Worker(
+            settings,
+            self.server_manager,
+            self._own_tokenizer(),
+            name=str(self.config.actor_rollout_ref.model.path),
+            lengths=Lengths(
+                rollout.prompt_length,
+                rollout.response_length,
+                rollout.max_model_len or rollout.prompt_length + rollout.response_length,
+            ),
+        )
+        return await worker.__aenter__()
+
+    def _own_tokenizer(self) -> Tokenizer:
+        """Ours, from the files that verl's was made from, with the chat template that verl's has.
+
+        Raises TokenizerError where there is none.
+        """
+        name = str(self.tokenizer.name_or_path)
+        folder = Path(name) if Path(name).is_dir() else find_model(name)
+        tokenizer = Tokenizer.load(folder)
+        tokenizer.config["chat_template"] = self.tokenizer.chat_template
+        return tokenizer

@@ -1,0 +1,95 @@
+"""An episode as verl wants it: one prompt, one response, one mask, one number."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...rollout.trajectory import Trajectory
+from ...tools import ErrorKind
+from ..objectives import void_turns
+from .worker import Rolled
+
+__all__ = ["Response", "to_response"]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The fields of verl's AgentLoopOutput (verl 0.9.1), as plain data.
+
+    `response_mask` is 1 where the policy's tokens are trained; `response_logprobs` are 0 where it
+    is 0. The last token of a response is one of the policy's: what a tool said behind it conditions
+    nothing, and a value model skips masked positions, a reward on one included.
+    """
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    response_mask: list[int]
+    response_logprobs: list[float]
+    reward_score: float
+    num_turns: int
+    metrics: dict[str, Any]
+    extra_fields: dict[str, Any]
+
+
+def to_response(rolled: Rolled, *, without_void_turns: bool = False) -> Response:
+    """What verl trains on. All of it is read from the ledger."""
+    trajectory, engine = rolled.episode.trajectory, rolled.engine
+    ledger = trajectory.ledger
+    begin, end = ledger.prompt_length, int(np.flatnonzero(ledger.response_mask)[-1]) + 1
+    trained = ledger.loss_weights[begin:end] > 0
+    if without_void_turns and void_turns(trajectory):
+        trained = np.zeros_like(trained)
+    logprobs = np.where(trained, ledger.logprobs[begin:end], 0.0)
+    rewards = rolled.episode.rewards
+    calling = sum(bool(turn.calls) for turn in trajectory.turns)
+    return Response(
+        prompt_ids=ledger.ids[:begin].tolist(),
+        response_ids=ledger.ids[begin:end].tolist(),
+        response_mask=trained.astype(int).tolist(),
+        response_logprobs=logprobs.tolist(),
+        reward_score=rolled.reward,
+        # As verl counts: the question, each time the policy spoke, each message with results.
+        num_turns=1 + len(trajectory.turns) + calling,
+        metrics={
+            "generate_sequences": sum(turn.seconds for turn in trajectory.turns),
+            "tool_calls": sum(turn.tool_seconds for turn in trajectory.turns),
+            "compute_score": rolled.scoring_seconds,
+            "num_preempted": -1 if engine.preempted is None else engine.preempted,
+        },
+        extra_fields={
+            # verl makes an array of whole numbers of these: None would end the run.
+            "min_global_steps": engine.first_step or 0,
+            "max_global_steps": engine.last_step or 0,
+            "reward_extra_info": dict(rewards),
+            "turn_scores": [],
+            "tool_rewards": [],
+            "interlace": _described(trajectory),
+        },
+    )
+
+
+def _described(trajectory: Trajectory) -> dict[str, Any]:
+    """How it went, turn by turn and tool by tool; times in seconds."""
+    tools: dict[str, dict[str, float]] = {}
+    for call in trajectory.calls:
+        tool = tools.setdefault(call.tool, {"calls": 0, "errors": 0, "timeouts": 0, "seconds": 0.0})
+        tool["calls"] += 1
+        tool["errors"] += call.error is not None
+        tool["timeouts"] += call.error is ErrorKind.TIMEOUT
+        tool["seconds"] += call.seconds
+    return {
+        "stop": trajectory.stop.value if trajectory.stop else None,
+        "turns": [
+            {
+                "tokens": turn.stop - turn.start,
+                "calls": len(turn.calls),
+                "seconds": turn.seconds,
+                "tool_seconds": turn.tool_seconds,
+                "prefilled": turn.prefilled,
+                "cached": turn.cached,
+            }
+            for turn in trajectory.turns
+        ],
+        "tools": tools,
+    }

@@ -1,0 +1,73 @@
+"""What our agent loop is told in verl's configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ...rollout.formats import FORMATS
+from ...tools.errors import UsageError
+from ..rewards import CHECKERS, REWARDS
+
+__all__ = ["PLACE", "LoopSettings", "read_settings"]
+
+PLACE = "actor_rollout_ref.rollout.custom.interlace"
+"""Where these settings stand: verl leaves `custom` to others."""
+
+
+class LoopSettings(BaseModel):
+    """How a policy is let act. The names are those of `TrainConfig`, where both have them.
+
+    What verl's own keys say is not said again here: `data.max_response_length` are the response's
+    tokens, `rollout.n` is the group's size, and `rollout.temperature`, `top_p` and `top_k` sample.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str
+    """How the policy asks for tools."""
+    tools: list[str] | None = None
+    """python, sql:FILE, search:PATH; null: the database or corpus that a task brings, or python."""
+    reward: str = "correct"
+    checker: str = "exact"
+    """When an answer is right, for tasks that do not say it themselves."""
+    overlong_buffer: int = Field(default=0, ge=0)
+    """DAPO's soft punishment over the last so many tokens of the response; 0: none."""
+    without_void_turns: bool = False
+    """Whether episodes with a void turn give no gradient (SimpleTIR)."""
+    turns: int = Field(default=8, ge=1)
+    calls: int = Field(default=8, ge=0)
+    tool_output_tokens: int = Field(default=512, ge=1)
+    call_seconds: float = Field(default=30.0, gt=0)
+    seconds: float = Field(default=1800.0, gt=0)
+    """Wall time of one episode, waiting for the server included."""
+    concurrency: int = Field(default=256, ge=1)
+    """Episodes under way at once in one of verl's agent-loop workers."""
+    retries: int = Field(default=1, ge=0)
+    """How often an episode that failed on our side is tried again, before it is left out."""
+    episodes: str | None = None
+    """A folder for all episodes, token by token: `interlace show` reads them. null: none."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "LoopSettings":
+        for name, value, known in (
+            ("format", self.format, FORMATS),
+            ("reward", self.reward, REWARDS),
+            ("checker", self.checker, CHECKERS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
+        return self
+
+
+def read_settings(custom: Mapping[str, Any] | None) -> LoopSettings:
+    """The settings in verl's `rollout.custom`. Raises UsageError, which names the key."""
+    given = (custom or {}).get("interlace")
+    if given is None:
+        raise UsageError(f"{PLACE} is not set: it needs a format, such as {PLACE}.format=retool")
+    try:
+        return LoopSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join([PLACE, *map(str, first["loc"])])
+        raise UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error

@@ -1,0 +1,226 @@
+"""What one of verl's agent-loop processes keeps: tools, rewards, a log of episodes."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from ...rollout.engines.base import Sampling
+from ...rollout.formats import FORMATS, Message
+from ...rollout.ledger import Source
+from ...rollout.limits import Limits
+from ...rollout.loop import Rollout
+from ...rollout.policy import Policy
+from ...rollout.store import EpisodeLog
+from ...rollout.task import Task
+from ...rollout.tokenizer import Tokenizer
+from ...rollout.trajectory import Episode, StopReason
+from ...tools import Tool
+from ...tools.errors import UsageError
+from ...tools.named import find_tool
+from ..rewards import TOTAL, Checker, find_rewards
+from ..sources import TaskTools, bring_tools
+from .engine import Client, VerlEngine
+from .settings import LoopSettings
+
+__all__ = ["Attempt", "LeftOut", "Lengths", "Rolled", "Worker"]
+
+_PAUSE = 1.0
+"""Seconds before an attempt that failed on our side is made again; they double."""
+
+
+class LeftOut(Exception):
+    """An episode that can't be trained on, through no fault of the policy: why, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """The most tokens of a prompt, of a response, and of both together."""
+
+    prompt: int
+    response: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a task: verl's session."""
+
+    task: Task
+    history: Sequence[Message] = ()
+    """What stands before the question."""
+    sample: int = 0
+    step: int = 0
+    """verl's global step."""
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """An episode that has its rewards, and the engine it was sampled from."""
+
+    episode: Episode
+    engine: VerlEngine
+    scoring_seconds: float
+
+    @property
+    def reward(self) -> float:
+        """The sum of the reward's parts."""
+        return self.episode.rewards[TOTAL]
+
+
+class Worker:
+    """Rolls out and rewards, for as many of verl's sessions at once as the settings allow.
+
+    The tools' processes, the checker's and the log's file are held while it is entered. Raises
+    UsageError for settings that do not go together.
+    """
+
+    def __init__(
+        self,
+        settings: LoopSettings,
+        client: Client,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        lengths: Lengths,
+    ) -> None:
+        self.settings = settings
+        self.lengths = lengths
+        self._client = client
+        self._name = name
+        self._tools = [find_tool(each) for each in settings.tools or ()]
+        self._world = TaskTools() if settings.tools is None else None
+        self._policy = Policy(
+            VerlEngine(client, tokenizer, name=name, context_length=lengths.context),
+            FORMATS[settings.format],
+            self._tools,
+            limits=Limits(
+                turns=settings.turns,
+                calls=settings.calls,
+                response_tokens=lengths.response,
+                tool_output_tokens=settings.tool_output_tokens,
+                call_seconds=settings.call_seconds,
+                seconds=settings.seconds,
+            ),
+        )
+        self._checker = Checker(default=settings.checker)
+        self._rewards = find_rewards(
+            settings.reward,
+            self._checker,
+            tokenizer,
+            response_tokens=lengths.response,
+            overlong_buffer=settings.overlong_buffer,
+        )
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._log: EpisodeLog | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Start what all trajectories share. Raises ToolUnavailable, and DataError for the log."""
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._checker)
+            if self.settings.episodes is not None:
+                file = f"{socket.gethostname()}-{os.getpid()}.jsonl"
+                log = EpisodeLog(Path(self.settings.episodes) / file)
+                self._log = stack.enter_context(log)
+            if self._world is not None:
+                await stack.enter_async_context(self._world)
+            for tool in self._tools:
+                if isinstance(tool, AbstractAsyncContextManager):
+                    await stack.enter_async_context(tool)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End the tools' processes."""
+        await self._stack.aclose()
+
+    async def roll_out(self, attempt: Attempt) -> Rolled:
+        """One episode with its rewards. Raises LeftOut where our side failed it, after `retries`
+        more attempts, and where nobody can know its reward: verl then trains without it.
+        """
+        tries = 0
+        async with self._slots:
+            while True:
+                try:
+                    return await self._try(attempt, tries)
+                except LeftOut:
+                    if tries == self.settings.retries:
+                        raise
+                await asyncio.sleep(_PAUSE * 2.0**tries)
+                tries += 1
+
+    async def _try(self, attempt: Attempt, tried: int) -> Rolled:
+        policy = await self._policy_for(attempt)
+        task, began = attempt.task, time.time()
+        id = f"{attempt.step}.{task.id}/{attempt.sample}"
+        episode = Episode(id, task, task.id, attempt.sample, started=began)
+        episode.settings = {**policy.settings, "step": attempt.step}
+        engine = VerlEngine(
+            self._client,
+            policy.engine.tokenizer,
+            name=self._name,
+            context_length=self.lengths.context,
+        )
+        rollout = Rollout(policy.with_engine(engine), name=f"{id}@{began}.{tried}")
+        rollout.history.messages.extend(attempt.history)
+        episode.trajectories.append(rollout.trajectory)
+        try:
+            async with rollout:
+                await rollout.ask(task.question)
+        except Exception as error:  # boundary: a tool that can't be closed
+            rollout.trajectory.stop = StopReason.INFRASTRUCTURE
+            rollout.trajectory.details.setdefault("error", f"{type(error).__name__}: {error}")
+        if episode.stop is StopReason.INFRASTRUCTURE:
+            episode.error = episode.trajectory.details.get("error")
+        episode.seconds = time.time() - began
+        problem, seconds = await self._score(episode)
+        if self._log is not None:
+            self._log.append(episode)
+        if problem is not None:
+            raise LeftOut(f"the episode {id} is left out: {problem}")
+        return Rolled(episode, engine, seconds)
+
+    async def _score(self, episode: Episode) -> tuple[str | None, float]:
+        """Set the episode's rewards; why there are none, and the seconds it took."""
+        began = time.perf_counter()
+        score = await asyncio.to_thread(self._rewards.score, episode)
+        episode.rewards = score.rewards
+        problem = score.problem
+        if problem is None and not _sampled(episode):
+            problem = "it ended before the policy said anything"
+        return problem, time.perf_counter() - began
+
+    async def _policy_for(self, attempt: Attempt) -> Policy:
+        """The policy with the task's own tools. Raises UsageError for a prompt that is too long:
+        verl would cut off its beginning.
+        """
+        policy = self._policy.with_sampling(
+            temperature=attempt.sampling.temperature,
+            top_p=attempt.sampling.top_p,
+            top_k=attempt.sampling.top_k,
+        )
+        if self._world is not None:
+            policy = policy.with_tools(await asyncio.to_thread(self._tools_of, attempt.task))
+        spans = policy.encoder.prompt(attempt.task.question, attempt.history)
+        length = sum(map(len, spans))
+        if length > self.lengths.prompt:
+            raise UsageError(
+                f"the prompt of the task {attempt.task.id} has {length} tokens with what the "
+                f"format adds, above data.max_prompt_length={self.lengths.prompt}: raise that"
+            )
+        return policy
+
+    def _tools_of(self, task: Task) -> Sequence[Tool]:
+        assert self._world is not None
+        return self._world(task) if bring_tools([task]) else [self._world.python]
+
+
+def _sampled(episode: Episode) -> bool:
+    return any(span.source is Source.POLICY for span in episode.trajectory.ledger)
