@@ -9,6 +9,7 @@ import asyncio
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -72,7 +73,12 @@ class Peer:
     def __init__(self) -> None:
         from jupyter_client.manager import AsyncKernelManager
 
-        self.manager = AsyncKernelManager(kernel_name="python3", transport="ipc")
+        self.folder = tempfile.TemporaryDirectory()  # or all kernels have the same sockets
+        self.manager = AsyncKernelManager(
+            kernel_name="python3",
+            transport="ipc",
+            connection_file=f"{self.folder.name}/kernel.json",
+        )
 
     async def start(self) -> None:
         """Until it answers."""
@@ -98,6 +104,7 @@ class Peer:
         """Kill it."""
         self.client.stop_channels()
         await self.manager.shutdown_kernel(now=True)
+        self.folder.cleanup()
 
 
 @contextmanager

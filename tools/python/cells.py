@@ -5,7 +5,8 @@ as they do in kernel.py, whose functions write them.
 """
 
 # IPython's classes are changed here, and typed differently from version to version.
-# mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined,union-attr"
+# mypy: disable-error-code="no-untyped-call,no-any-return,override,assignment,misc"
+# mypy: disable-error-code="attr-defined,union-attr,arg-type"
 # ruff: noqa: D102 (methods that IPython and io describe)
 
 import asyncio
@@ -15,6 +16,7 @@ import getpass
 import io
 import linecache
 import os
+import re
 import signal
 import sys
 import warnings
@@ -25,8 +27,11 @@ from typing import Any, Protocol
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.formatters import DisplayFormatter
+from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.profiledir import ProfileDir
+from traitlets import Instance
 from traitlets.config import Config
 
 from . import kernel
@@ -35,6 +40,9 @@ __all__ = ["Shell", "Sink", "Stream", "make_shell"]
 
 
 WARM_UPS = 20
+TEXT_ONLY = frozenset({bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset})
+NOT_ONLY_PYTHON = re.compile(r"\A\s|[%!?]|^\s*(?:[,;/]|>>>|\.\.\.|In\b)", re.MULTILINE)
+"""What IPython may take for more than Python; a cell without it stays as it is."""
 
 
 class Sink(Protocol):
@@ -81,6 +89,42 @@ class Values(DisplayHook):
         if data:
             self.shell.show("execute_result", data)
 
+    @staticmethod
+    def semicolon_at_end_of_expression(expression: str) -> bool:
+        # To tokenize the cell takes as long as running a short one.
+        return ";" in expression and DisplayHook.semicolon_at_end_of_expression(expression)
+
+
+class Formats(DisplayFormatter):
+    """Displays in all formats, with a short way for what has but one: text."""
+
+    def format(
+        self, obj: object, include: object = None, exclude: object = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        if type(obj) in TEXT_ONLY and include is exclude is None:
+            text = self.formatters["text/plain"]
+            others = (self.ipython_display_formatter, self.mimebundle_formatter)
+            every = (*others, *(each for each in self.formatters.values() if each is not text))
+            kinds = type(obj).__mro__
+            if not any(kind in each.type_printers for each in every for kind in kinds):
+                shown = text(obj)
+                return ({} if shown is None else {"text/plain": shown}), {}
+        return super().format(obj, include, exclude)
+
+
+class Transformer(TransformerManager):
+    """Turns magics, shell commands and prompts into Python, where a cell could have any."""
+
+    def transform_cell(self, cell: str) -> str:
+        changed = self.cleanup_transforms + self.line_transforms != self.usual
+        if changed or NOT_ONLY_PYTHON.search(cell):
+            return super().transform_cell(cell)
+        return cell if cell.endswith("\n") else cell + "\n"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.usual = self.cleanup_transforms + self.line_transforms
+
 
 class Compiler(CachingCompiler):
     """Names cells as a reader would."""
@@ -96,6 +140,11 @@ class Shell(InteractiveShell):
     failure: tuple[str, str] | None = None
     """The class and the traceback of the last error."""
     failed_to_show = False
+    input_transformer_manager = Instance(Transformer, ())
+
+    def init_display_formatter(self) -> None:
+        self.display_formatter = Formats(parent=self)
+        self.configurables.append(self.display_formatter)
 
     async def run(self, code: str) -> tuple[str, str] | None:
         """Run one cell; the class of what it raised, and a traceback to read."""

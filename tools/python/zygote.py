@@ -234,6 +234,7 @@ class Keeper:
 
 
 def _import_what_most_code_uses() -> None:
+    import numpy.random  # noqa: F401 (which sympy imports late, if ever)
     import sympy  # noqa: F401
 
 
