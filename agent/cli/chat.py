@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from .config import folder_notice, settings
 from .ending import Exit, guarded, print_json, run_to_end
 from .guard import GuardOptions, ask_person, left_line, read_approval, read_budget
 from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
@@ -131,7 +132,7 @@ class Chat:
             self._resume = self._store.find(id)
             saved = self._store.load(self._resume)
             made = saved.episode.trajectory
-            if self._model.model not in ("nano", made.model):
+            if self._model.model not in (settings("chat")["model"].value, made.model):
                 raise UsageError(
                     f"the conversation {self._resume} is one with {made.model}: /model "
                     f"{self._model.model} goes on with another, once it is resumed"
@@ -250,7 +251,8 @@ class Chat:
             self.say(answer, "answer")
 
     def _warn(self) -> None:
-        for warning in warnings(self.agent):
+        notice = [] if self._example else folder_notice()  # the first chat has no settings
+        for warning in [*notice, *warnings(self.agent)]:
             self.say(warning, "notice")
 
     async def _stream(self, run: "Run") -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .config import folder_notice
 from .ending import Exit, guarded, print_json, run_to_end
 from .options import (
     LimitOptions,
@@ -297,7 +298,7 @@ async def roll_out(
     async with agent, AsyncExitStack() as stack:
         await load(agent, console, quiet=quiet)
         if not quiet:
-            for warning in warnings(agent):
+            for warning in [*folder_notice(), *warnings(agent)]:
                 screen.say(warning, "notice")
         policy = await agent.policy()
         tools_for = await stack.enter_async_context(TaskTools()) if own else None

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -26,6 +26,7 @@ __all__ = [
 class GuardOptions:
     """What is asked before it is done, and how much may be used in all."""
 
+    layered: ClassVar = True
     approve: Annotated[
         list[str] | None,
         typer.Option(

@@ -7,9 +7,10 @@ import typer
 
 from .chat import chat
 from .coldstart import coldstart
+from .config import COMMANDS, config, defaults
 from .conversations import conversations
 from .doctor import doctor
-from .ending import EXIT_CODES, Exit, Terminated, catch_sigterm
+from .ending import EXIT_CODES, Exit, Terminated, catch_sigterm, guarded
 from .eval import evaluate
 from .init import init
 from .models import models
@@ -60,6 +61,7 @@ app.add_typer(
 )
 app.command(epilog=_epilog("interlace tools sql:shop.db search:docs/"))(tools)
 app.command(epilog=_epilog("interlace init my-agent"))(init)
+app.command(epilog=_epilog("interlace config", "interlace config rollout --json"))(config)
 app.command(
     epilog=_epilog(
         r"printf 'question one\nquestion two\n' | interlace rollout - --n 8 --out t.jsonl"
@@ -118,6 +120,11 @@ def _interlace(
 ) -> None:
     """A model that thinks, and runs Python in the middle of its thought."""
     if context.invoked_subcommand is not None:
+        if context.invoked_subcommand in COMMANDS:
+            with guarded():
+                context.default_map = {
+                    context.invoked_subcommand: defaults(context.invoked_subcommand)
+                }
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         print(context.get_help())

@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 import typer
 
@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from ...rollout.limits import Limits
     from ..agent import Agent, AnyTool
 
-__all__ = ["LimitOptions", "ModelOptions", "OutputOptions", "Strategy", "command", "make_agent"]
+__all__ = [
+    "LimitOptions",
+    "ModelOptions",
+    "OutputOptions",
+    "Strategy",
+    "command",
+    "make_agent",
+    "variable",
+]
 
 R = TypeVar("R")
 
@@ -25,6 +33,7 @@ R = TypeVar("R")
 class ModelOptions:
     """Which model, which tools, how it samples."""
 
+    layered: ClassVar = True
     model: Annotated[
         str,
         typer.Option(
@@ -80,6 +89,7 @@ Strategy: TypeAlias = Annotated[
 class LimitOptions:
     """How much one question may use. The model is told where a limit comes near."""
 
+    layered: ClassVar = True
     max_turns: Annotated[int, typer.Option(min=1, help="Times the model may speak.")] = 16
     max_calls: Annotated[int, typer.Option(min=0, help="Tool calls that are run.")] = 16
     max_tokens: Annotated[
@@ -104,8 +114,16 @@ class OutputOptions:
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
 
 
+def variable(option: str) -> str:
+    """The variable of the environment that stands for an option."""
+    return f"INTERLACE_{option.upper()}"
+
+
 def command(function: Callable[..., R]) -> Callable[..., R]:
-    """Spread the parameters that are option groups into the options they consist of."""
+    """Spread the parameters that are option groups into the options they consist of.
+
+    Those of a group that is `layered` can be set in the environment and in files too (config.py).
+    """
     signature = inspect.signature(function)
     groups: dict[str, Any] = {}
     spread: list[inspect.Parameter] = []
@@ -113,7 +131,12 @@ def command(function: Callable[..., R]) -> Callable[..., R]:
         group = parameter.annotation
         if isinstance(group, type) and dataclasses.is_dataclass(group):
             groups[name] = group
-            spread += inspect.signature(group).parameters.values()
+            inside = inspect.signature(group).parameters
+            spread += inside.values()
+            if getattr(group, "layered", False):
+                for option in inside:
+                    told = inside[option].annotation.__metadata__[0]
+                    told.envvar, told.show_envvar = variable(option), False
         else:
             spread.append(parameter)
     spread = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in spread]

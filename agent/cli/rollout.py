@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .config import folder_notice
 from .ending import Exit, guarded, print_json, run_to_end
 from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
 from .resume import refuse_other
@@ -120,7 +121,7 @@ class _Rollout:
         async with self._agent:
             await load(self._agent, self._console, quiet=quiet)
             if not quiet:
-                for warning in warnings(self._agent):
+                for warning in [*folder_notice(), *warnings(self._agent)]:
                     self._screen.say(warning, "notice")
             policy = await self._agent.policy()
             with EpisodeLog(self._job.out) as log:

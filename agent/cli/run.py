@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .config import folder_notice
 from .ending import Exit, guarded, print_json, run_to_end
 from .guard import GuardOptions, ask_person, left_line, read_approval, read_budget
 from .options import (
@@ -87,7 +88,7 @@ async def _answer(
     async with agent:
         await load(agent, console, quiet=output.quiet)
         if not output.quiet:
-            for warning in warnings(agent):
+            for warning in [*folder_notice(), *warnings(agent)]:
                 screen.say(warning, "notice")
         try:
             async with aclosing(agent.stream(question)) as events:
