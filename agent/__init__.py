@@ -1,4 +1,4 @@
-"""What people and programs talk to: `Agent`, conversations and the command line."""
+"""What people and programs talk to: `Agent`, `Team`, conversations and the command line."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -8,10 +8,25 @@ if TYPE_CHECKING:
     from .approval import Approval, Rule
     from .conversation import Conversation
     from .conversations import Conversations
-    from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
+    from .events import (
+        AgentEvent,
+        ApprovalAsked,
+        BudgetLeft,
+        Decided,
+        Done,
+        Executed,
+        Judged,
+        Reasoning,
+        Recruited,
+        Spoken,
+        Voted,
+    )
     from .hooks import Hooks
     from .result import Result, Usage
     from .running import Run
+    from .team.embed import langgraph_tools
+    from .team.record import Round, read_rounds
+    from .team.team import Team
 
 _HOMES = {
     "Agent": "agent",
@@ -21,13 +36,23 @@ _HOMES = {
     "BudgetLeft": "events",
     "Conversation": "conversation",
     "Conversations": "conversations",
+    "Decided": "events",
     "Done": "events",
+    "Executed": "events",
     "Hooks": "hooks",
+    "Judged": "events",
     "Reasoning": "events",
+    "Recruited": "events",
     "Result": "result",
+    "Round": "team.record",
     "Rule": "approval",
     "Run": "running",
+    "Spoken": "events",
+    "Team": "team.team",
     "Usage": "result",
+    "Voted": "events",
+    "langgraph_tools": "team.embed",
+    "read_rounds": "team.record",
 }
 
 __all__ = [
@@ -38,13 +63,23 @@ __all__ = [
     "BudgetLeft",
     "Conversation",
     "Conversations",
+    "Decided",
     "Done",
+    "Executed",
     "Hooks",
+    "Judged",
     "Reasoning",
+    "Recruited",
     "Result",
+    "Round",
     "Rule",
     "Run",
+    "Spoken",
+    "Team",
     "Usage",
+    "Voted",
+    "langgraph_tools",
+    "read_rounds",
 ]
 
 

@@ -1,7 +1,7 @@
 """An agent: a model, the tools it is offered, and how it is let act."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -9,7 +9,7 @@ from contextlib import (
     asynccontextmanager,
 )
 from functools import partial
-from typing import Any, Generic, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -23,8 +23,9 @@ from ..rollout.strategies import Strategy, find_strategy
 from ..tools import FunctionTool, Tool
 from ..tools.errors import UsageError
 from ..tools.named import find_tool
+from .answers import Answers
 from .approval import Approval, Asker
-from .background import BackgroundLoop, Making
+from .background import Making
 from .conversation import Conversation, Terms
 from .conversations import Conversations
 from .deciding import Deciding
@@ -37,14 +38,13 @@ from .running import After, Run
 __all__ = ["Agent", "AnyTool"]
 
 T = TypeVar("T", default=None)
-V = TypeVar("V")
 
 AnyTool: TypeAlias = str | Tool | Callable[..., Any]
 """A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
 `search:http://localhost:8000/retrieve`), or a plain typed function."""
 
 
-class Agent(Generic[T]):
+class Agent(Answers[T]):
     """A model that answers questions and calls tools while it thinks.
 
     `model` is a name (see `load_engine`) or an engine; it is loaded once, at the first question.
@@ -88,6 +88,7 @@ class Agent(Generic[T]):
         """Raises UsageError for a tool, a format, a strategy or a rule that does not exist, and for
         a strategy with what only a single attempt can have.
         """
+        super().__init__()
         self.model = model
         self.tools = [_tool(one) for one in tools]
         self.terms: Terms[T] = Terms(
@@ -112,13 +113,11 @@ class Agent(Generic[T]):
         self.strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
         self.sampling = sampling or Sampling(temperature=0.0 if strategy is None else 1.0)
         self.device = device
-        self.last: Result[T] | None = None
-        """The latest result of `run` or `stream`, of a question that was cancelled too."""
         self.engine: Engine | None = None
         """The engine, once it is loaded."""
         self._policy: Making[Policy] | None = None
-        self._background: BackgroundLoop | None = None
-        self._keeps_tools = False
+        self.keeps_tools = False
+        """Whether what the tools start once is kept from question to question."""
         self._starting = asyncio.Lock()
         self._tools: AsyncExitStack | None = None
         """Closes what the tools have started, if they have."""
@@ -176,7 +175,7 @@ class Agent(Generic[T]):
 
     async def _decide(self, question: str, strategy: Strategy) -> Result[T]:
         policy = await self.policy()
-        if self._keeps_tools:
+        if self.keeps_tools:
             await self.start_tools()
         deciding = Deciding(policy, strategy, self.terms.budget)
         try:
@@ -195,7 +194,7 @@ class Agent(Generic[T]):
         as `run` does, and UsageError where the conversation to be resumed is another model's.
         """
         policy = await self.policy()
-        if self._keeps_tools:
+        if self.keeps_tools:
             await self.start_tools()
         if resume is not None and self.terms.store is None:
             raise UsageError("an agent resumes what it keeps: Agent(conversations=Conversations())")
@@ -251,51 +250,8 @@ class Agent(Generic[T]):
         if policy is not None and isinstance(self.model, str):
             await policy.engine.aclose()
 
-    async def __aenter__(self) -> Self:
-        self._keeps_tools = True
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._keeps_tools = False
-        await self.aclose()
-
-    # -- sync -----------------------------------------------------------------------------------
-
-    def run_sync(self, question: str) -> Result[T]:
-        """As `run`. Ctrl-C stops the answer and raises KeyboardInterrupt; `last` is what it had."""
-        return self._wait(self.run(question))
-
-    def stream_sync(self, question: str) -> Iterator[AgentEvent[T]]:
-        """As `stream`."""
-        events = self.stream(question)
-
-        async def step() -> AgentEvent[T] | None:
-            return await anext(events, None)
-
-        try:
-            while (event := self._wait(step())) is not None:
-                yield event
-        finally:
-            self._wait(events.aclose())
-
-    def close(self) -> None:
-        """As `aclose`, for an agent that was used through its sync methods."""
-        if self._background is not None:
-            self._wait(self.aclose())
-            self._background.close()
-            self._background = None
-
-    def __enter__(self) -> Self:
-        self._keeps_tools = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _wait(self, work: Coroutine[Any, Any, V]) -> V:
-        if self._background is None:
-            self._background = BackgroundLoop()
-        return self._background.run(work)
+    def _hold(self, kept: bool) -> None:
+        self.keeps_tools = kept
 
 
 def _approval(approve: Approval | Asker | str | None) -> Approval | None:

@@ -13,16 +13,16 @@ from typing_extensions import TypeVar
 
 from ..rollout.budget import Budget
 from ..rollout.events import CallFinished, Event, Finished, PolicyText
-from ..rollout.formats import Call, Message
+from ..rollout.formats import Message
 from ..rollout.loop import Rollout
 from ..rollout.policy import Policy
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Turn
-from ..tools import ErrorKind, ToolResult
 from ..tools.errors import UsageError
-from .approval import Approval, Verdict, asked
+from .approval import Approval
 from .conversations import Asked, Conversations, Saved
-from .events import AgentEvent, ApprovalAsked, BudgetLeft, Decision, Done
+from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done
+from .gate import Gate
 from .hooks import Hooks
 from .output import Shape
 from .result import Result, Usage
@@ -34,8 +34,6 @@ __all__ = ["Conversation", "Terms"]
 T = TypeVar("T", default=None)
 
 Listener: TypeAlias = Callable[[AgentEvent[Any]], None]
-
-_NOBODY = "Not run: it needs a person's approval, and there is nobody to ask."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +82,11 @@ class Conversation(Generic[T]):
             name=self.episode.id,
             listener=self._hear,
             budget=self._terms.budget,
-            gate=self._gate,
+            gate=Gate(self._terms.approval, self._terms.hooks, self._ask_for_approval),
         )
         self._thinking = Thinking(policy)
         self._listener: Listener | None = None
         self._busy = False
-        self._always: set[str] = set()  # tools that are run without asking any more
         self._kept = (0, 0)  # questions and turns, when last saved
         self.last: Result[T] | None = None
         self._rollout.history.messages += messages
@@ -225,34 +222,11 @@ class Conversation(Generic[T]):
         except ValueError as error:
             return None, str(error)
 
-    async def _gate(self, call: Call) -> ToolResult | None:
-        arguments = call.arguments or {}
-        why = await self._refusal(call.tool, arguments)
-        if why is not None:
-            return ToolResult(why, ErrorKind.REFUSED, details={"approval": "denied"})
-        return await self._terms.hooks.before(call.tool, arguments)
-
-    async def _refusal(self, tool: str, arguments: dict[str, Any]) -> str | None:
-        """Why a call is not approved; None where it is."""
-        approval = self._terms.approval
-        verdict = approval.verdict(tool, arguments) if approval else Verdict.ALLOW
-        if verdict is Verdict.DENY:
-            return "Not run: this is not allowed here."
-        if approval is None or verdict is Verdict.ALLOW or tool in self._always:
-            return None
-        if approval.ask is not None:
-            said = await asked(approval.ask, tool, arguments)
-            decision = Decision(said is True, said if isinstance(said, str) else "")
-        elif self._listener is not None:
-            event = ApprovalAsked(tool, arguments)
-            self._tell(event)
-            decision = await event.decision()
-        else:
-            return _NOBODY
-        if decision.allowed and decision.always:
-            self._always.add(tool)
-        why = f"Not run: {decision.why}" if decision.why else "Not run: a person said no."
-        return None if decision.allowed else why
+    def _ask_for_approval(self, event: ApprovalAsked) -> bool:
+        if self._listener is None:
+            return False
+        self._tell(event)
+        return True
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, PolicyText):  # the turns before this one are finished

@@ -6,11 +6,27 @@ from typing import Any, Generic, TypeAlias
 
 from typing_extensions import TypeVar
 
+from ..rollout import roles
 from ..rollout.budget import Left
-from ..rollout.events import CallFinished, CallOutput, CallStarted, Notice, PolicyText
+from ..rollout.events import CallFinished, CallOutput, CallStarted, Event, Notice, PolicyText
 from .result import Result
 
-__all__ = ["AgentEvent", "ApprovalAsked", "BudgetLeft", "Decision", "Done", "Reasoning"]
+__all__ = [
+    "AgentEvent",
+    "ApprovalAsked",
+    "BudgetLeft",
+    "Decided",
+    "Decision",
+    "Done",
+    "Executed",
+    "Judged",
+    "Reasoning",
+    "Recruited",
+    "Speaker",
+    "Spoken",
+    "TeamEvent",
+    "Voted",
+]
 
 T = TypeVar("T", default=None)
 
@@ -79,6 +95,85 @@ class Done(Generic[T]):
     result: Result[T]
 
 
+# -- of a team ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who of a team speaks, and when: one call of a role.
+
+    `role` is ceo, recruiter, solver, critic, executor or evaluator; `name` what an expert was
+    called by the recruiter. `round` and `turn` count from 0, the turn within a round's discussion;
+    `index` counts the critics.
+    """
+
+    role: str
+    name: str
+    round: int
+    turn: int = 0
+    index: int = 0
+
+    @property
+    def key(self) -> str:
+        """`0.solver.1`, `0.critic.1.2`: the same in every run."""
+        key = f"{self.round}.{self.role}"
+        if self.role in ("solver", "critic"):
+            key += f".{self.turn}"
+        return f"{key}.{self.index}" if self.role == "critic" else key
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """Something happened in what a member of the team says. Critics speak at the same time."""
+
+    speaker: Speaker
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The CEO has decided on a round. `experts` and `tokens` are what holds, after the clamps."""
+
+    round: int
+    goes_on: bool
+    experts: int
+    tokens: int
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recruited:
+    """The experts of a round, the solver first."""
+
+    round: int
+    experts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """A critic has voted on the solver's plan."""
+
+    speaker: Speaker
+    vote: roles.Vote
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What came of running the plan."""
+
+    round: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The evaluator has judged the plan."""
+
+    round: int
+    verdict: roles.Verdict
+
+
+TeamEvent: TypeAlias = Spoken | Decided | Recruited | Voted | Executed | Judged
 AgentEvent: TypeAlias = (
     PolicyText
     | Reasoning
@@ -86,8 +181,10 @@ AgentEvent: TypeAlias = (
     | CallOutput
     | CallFinished
     | Notice
+    | TeamEvent
     | ApprovalAsked
     | BudgetLeft
     | Done[T]
 )
-"""What a stream yields. `Done` comes last and once."""
+"""What a stream yields. `Done` comes last and once. An agent's has no `TeamEvent`; a team's has
+what its members say in `Spoken`."""

@@ -80,7 +80,7 @@ class Rollout:
         self.name = name
         self.trajectory = Trajectory(model=policy.engine.name, format=policy.format.name)
         self._seed = policy.sampling.seed if seed is None else seed
-        self._listener = listener
+        self.listener = listener
         self._traffic = traffic or Traffic()
         self._budget = budget or Budget()
         self._gate = gate
@@ -227,10 +227,10 @@ class Rollout:
                     turn.prefilled += chunk.prefilled
                     turn.cached += chunk.cached
                     self._traffic.tokens += len(chunk.ids)
-                    if self._listener is not None and chunk.ids:
+                    if self.listener is not None and chunk.ids:
                         eos = tokenizer.eos_ids
                         text = "".join(stream.push(id) for id in chunk.ids if id not in eos)
-                        self._listener(PolicyText(text, len(chunk.ids)))
+                        self.listener(PolicyText(text, len(chunk.ids)))
                     if chunk.finish is not None:
                         turn.finish = chunk.finish
                     elif self._traffic.held and sampled.may_break_off(tokenizer, stops):
@@ -304,7 +304,7 @@ class Rollout:
         seconds = self.policy.limits.call_seconds
         try:
             session = await self._session(call.tool)  # its start counts against the question alone
-            if self._listener is not None and isinstance(session, LiveSession):
+            if self.listener is not None and isinstance(session, LiveSession):
                 session.hear = partial(self._hear, call.tool)
             async with asyncio.timeout(seconds + GRACE_SECONDS):
                 return await session.call(call.arguments or {}, seconds)
@@ -394,5 +394,5 @@ class Rollout:
         return int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
 
     def _emit(self, event: Event) -> None:
-        if self._listener is not None:
-            self._listener(event)
+        if self.listener is not None:
+            self.listener(event)

@@ -11,6 +11,7 @@ from ..tools import Tool
 from ..tools.errors import UsageError
 from .engines.base import Engine, Sampling
 from .formats import Encoder, Format
+from .formats.words import Words
 from .limits import Limits
 
 __all__ = ["Policy"]
@@ -63,6 +64,19 @@ class Policy:
         """The same policy, sampled from an engine with the same tokenizer."""
         policy = copy(self)
         policy.engine = engine
+        return policy
+
+    def with_limits(self, **changes: int | float) -> "Policy":
+        """The same policy, within other limits."""
+        policy = copy(self)
+        policy.limits = replace(self.limits, **changes)  # type: ignore[arg-type]
+        return policy
+
+    def in_words(self) -> "Policy":
+        """The same model, asked to say something: plain words, no tools."""
+        policy = copy(self)
+        policy.format, policy.tools = Words(), {}
+        policy.encoder = self.encoder.with_format(policy.format, ())
         return policy
 
     def with_tools(self, tools: Sequence[Tool]) -> "Policy":

@@ -4,12 +4,21 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Container, Iterable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..tools import Tool
 from .budget import Budget
@@ -22,10 +31,25 @@ from .task import Task
 from .traffic import Traffic
 from .trajectory import Episode, StopReason, Trajectory
 
-__all__ = ["Enough", "Runner", "episode_id", "episode_seed"]
+__all__ = ["Attempt", "Enough", "Open", "Runner", "episode_id", "episode_seed"]
 
 Enough: TypeAlias = Callable[[Sequence[Episode]], bool]
 """Whether the episodes of a group that are over decide it, so that the others may stop."""
+
+
+class Open(Protocol):
+    """Opens a rollout as one of a runner's: it counts, waits its turn and shares the budget."""
+
+    def __call__(
+        self, policy: Policy, *, name: str, seed: int | None, make: Callable[..., Rollout] = Rollout
+    ) -> AbstractAsyncContextManager[Rollout]:
+        """`name` is its own; `make` takes what `Rollout` takes."""
+        ...
+
+
+Attempt: TypeAlias = Callable[[Episode, Policy, Open], Awaitable[None]]
+"""Makes an episode of several rollouts, a team's say: puts their trajectories into it, that of the
+answer last. What it raises ends the episode as failed on our side."""
 
 _PAUSE = 1.0
 """Seconds before an attempt that failed on our side is made again; they double."""
@@ -56,8 +80,8 @@ class Runner:
     results of equal calls to tools that are `pure`.
 
     With a `strategy` an episode is not one attempt but several, of which one is chosen: its
-    trajectory stands last. A `budget` is shared by all attempts. `traffic` counts what happens, and
-    can hold it up.
+    trajectory stands last. With an `attempt` it is whatever that makes of it. A `budget` is shared
+    by all. `traffic` counts what happens, and can hold it up.
 
     Example:
         runner = Runner(policy, tools_for=lambda task: [sql.on(databases[task.data["db"]])])
@@ -71,8 +95,11 @@ class Runner:
         concurrency: int = 64,
         retries: int = 0,
         strategy: Strategy | None = None,
+        attempt: Attempt | None = None,
         budget: Budget | None = None,
     ) -> None:
+        if strategy is not None and attempt is not None:
+            raise ValueError("a strategy asks a policy: an attempt of its own goes without")
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, got {concurrency}")
         if retries < 0:
@@ -82,6 +109,7 @@ class Runner:
         self.concurrency = concurrency
         self.retries = retries
         self.strategy = strategy
+        self.attempt = attempt
         self.budget = budget
         self.traffic = Traffic()
         self.interrupted: list[Episode] = []
@@ -193,7 +221,9 @@ class Runner:
         try:
             policy, settings = await group.policy()
             episode.settings |= settings
-            if self.strategy is None:
+            if self.attempt is not None:
+                await self.attempt(episode, policy, self._open)
+            elif self.strategy is None:
                 await self._attempt(episode, policy, episode.task.question)
             else:
                 await self._decide(episode, policy, self.strategy)
@@ -233,6 +263,16 @@ class Runner:
                     await rollout.ask(question)
             except Exception as error:  # boundary: a tool that can't be closed
                 self._failed(episode, StopReason.INFRASTRUCTURE, reason(error))
+
+    @asynccontextmanager
+    async def _open(
+        self, policy: Policy, *, name: str, seed: int | None, make: Callable[..., Rollout] = Rollout
+    ) -> AsyncIterator[Rollout]:
+        async with self._slots:
+            opening = make(policy, name=name, seed=seed, traffic=self.traffic, budget=self.budget)
+            with self.traffic.attempt():
+                async with opening as rollout:
+                    yield rollout
 
     def _failed(self, episode: Episode, stop: StopReason, error: str | None = None) -> None:
         if not episode.trajectories:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -15,7 +15,9 @@ from ..tools.errors import DataError, MissingExtra
 from .ledger import Ledger
 from .trajectory import SCHEMA_VERSION, Episode, Trajectory
 
-__all__ = ["EpisodeLog", "export_parquet", "read_episodes"]
+__all__ = ["EpisodeLog", "dump_record", "export_parquet", "read_episodes"]
+
+T = TypeVar("T")
 
 _ADAPTER: TypeAdapter[Episode] = TypeAdapter(Episode)
 _RECORD = b'{"id":'
@@ -57,7 +59,7 @@ class EpisodeLog:
 
     def append(self, episode: Episode) -> None:
         """Add one episode. Raises DataError (a full disk, say) and leaves no half line behind."""
-        line = _dump(episode)
+        line = dump_record(_ADAPTER, episode) + b"\n"
         end = os.fstat(self._file).st_size
         try:
             written = 0
@@ -126,12 +128,13 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
             yield _parse(line, f"{path}, line {number}")
 
 
-def _dump(episode: Episode) -> bytes:
+def dump_record(adapter: TypeAdapter[T], record: T) -> bytes:
+    """A record as JSON; what is no text in its strings (a lone surrogate, say) becomes `?`."""
     try:
-        return _ADAPTER.dump_json(episode) + b"\n"
-    except PydanticSerializationError:  # a lone surrogate, say: no UTF-8 can hold it
-        data = _encodable(_ADAPTER.dump_python(episode))
-        return _ADAPTER.dump_json(_ADAPTER.validate_python(data)) + b"\n"
+        return adapter.dump_json(record)
+    except PydanticSerializationError:  # no UTF-8 can hold it
+        data = _encodable(adapter.dump_python(record))
+        return adapter.dump_json(adapter.validate_python(data))
 
 
 def _encodable(value: Any) -> Any:

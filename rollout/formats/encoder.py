@@ -57,7 +57,11 @@ class Encoder:
 
     def with_tools(self, tools: Sequence[Tool]) -> "Encoder":
         """The same for other tools. What the template was asked once is not asked again."""
-        return Encoder(self.format, self.tokenizer, tools, layouts=self._layouts)
+        return self.with_format(self.format, tools)
+
+    def with_format(self, format: Format, tools: Sequence[Tool]) -> "Encoder":
+        """The same for another format. Raises as the constructor does."""
+        return Encoder(format, self.tokenizer, tools, layouts=self._layouts)
 
     @property
     def continues(self) -> bool:

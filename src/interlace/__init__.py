@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .agent import Agent, Approval, Conversations, Hooks
+    from .agent import Agent, Approval, Conversations, Hooks, Team
     from .rollout.budget import Budget
     from .rollout.engines.base import Sampling
     from .rollout.limits import Limits
@@ -28,6 +28,7 @@ __all__ = [
     "SearchTool",
     "SqlTool",
     "Task",
+    "Team",
     "Tool",
     "ToolResult",
     "tool",
@@ -46,6 +47,7 @@ _HOMES = {
     "SearchTool": "tools",
     "SqlTool": "tools",
     "Task": "rollout.task",
+    "Team": "agent",
     "Tool": "tools",
     "ToolResult": "tools",
     "tool": "tools",

@@ -1,0 +1,176 @@
+"""One run of a team: its members' calls, each a rollout of its own, and their record."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar
+
+from ...rollout.budget import Budget
+from ...rollout.events import Event, Finished
+from ...rollout.forcing import Forced
+from ...rollout.formats import Message
+from ...rollout.formats.words import spoken
+from ...rollout.loop import Gate, Rollout
+from ...rollout.policy import Policy
+from ...rollout.runner import Open
+from ...rollout.trajectory import StopReason, Trajectory
+from ..events import AgentEvent, Speaker, Spoken
+from .record import Record
+from .roles import Prompt, Rules
+
+__all__ = ["Calls", "Reply", "TeamEnded", "alone"]
+
+V = TypeVar("V")
+
+# Why a member's call ends the whole run.
+_ENDS = {
+    StopReason.BUDGET: "budget",
+    StopReason.CANCELLED: "cancelled",
+    StopReason.INFRASTRUCTURE: "infrastructure",
+}
+
+
+class TeamEnded(Exception):
+    """The run can't go on; the message is why: budget, cancelled or infrastructure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[V]):
+    """What a member said, as it was read (None where it could not be), and its answer."""
+
+    read: V | None
+    answer: str | None = None
+
+
+class Calls:
+    """Makes the calls of one run. `tell` hears what happens; `record` holds all of it."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        rules: Rules,
+        open: Open,
+        record: Record,
+        budget: Budget,
+        tell: Callable[[AgentEvent[Any]], object],
+    ) -> None:
+        self.policy = policy
+        self.budget = budget
+        self.tell = tell
+        self.record = record
+        self.stopping = False
+        """Once set, nobody begins to speak any more."""
+        self.tests: str | None = None
+        """What the executor has written for this question."""
+        self._rules = rules
+        self._open = open
+        self._words = policy.in_words()
+        self._speaking: set[Rollout] = set()
+
+    def stop_after_turn(self) -> None:
+        """Let those who speak finish their turn, and nobody begin."""
+        self.stopping = True
+        for rollout in self._speaking:
+            rollout.stop_after_turn = True
+
+    async def say(
+        self,
+        speaker: Speaker,
+        prompt: Prompt,
+        read: Callable[[str], V | None],
+        show: Callable[[V], dict[str, Any]],
+        *,
+        tokens: int | None = None,
+    ) -> Reply[V]:
+        """Have a member speak until what it says can be read, as often as the rules allow.
+
+        With `tokens` it is an expert: it has the agent's tools and format, and its thought is cut
+        off where that many are used up. Raises TeamEnded.
+        """
+        expert = tokens is not None
+        for attempt in range(self._rules.tries):
+            policy = self.policy if expert else self._words
+            if attempt and self._rules.nudges and speaker.role != "ceo":
+                policy, tokens = _nudged(policy, attempt), _halved(tokens)
+            trajectory, text = await self._speak(speaker, attempt, policy, prompt, tokens)
+            why = _ENDS.get(trajectory.stop or StopReason.INFRASTRUCTURE)
+            found = read(text) if text else None
+            if why is None or (why != "infrastructure" and found is not None):
+                self.record.end(speaker, attempt, {} if found is None else show(found))
+            if why is not None:
+                raise TeamEnded(why)
+            if found is not None:
+                return Reply(found, trajectory.answer)
+        return Reply(None)
+
+    async def _speak(
+        self, speaker: Speaker, attempt: int, policy: Policy, prompt: Prompt, tokens: int | None
+    ) -> tuple[Trajectory, str]:
+        """One rollout, and what was said in it, without the thoughts."""
+        if self.stopping:
+            raise TeamEnded("cancelled")
+        make: Callable[..., Rollout] = Rollout
+        if tokens is not None:
+            first, tail = self._rules.forcing(tokens)
+            policy, make = policy.with_limits(response_tokens=first), partial(Forced, tail=tail)
+        episode = self.record.episode
+        key = f"{speaker.key}/{attempt}"
+        seed = None if episode.seed is None else _seed(episode.seed, key)
+        opening = self._open(policy, name=f"{episode.id}/{key}@{id(self)}", seed=seed, make=make)
+        async with opening as rollout:
+            rollout.history.messages.append(Message("system", prompt.system))
+            rollout.listener = partial(self._hear, speaker)
+            self.record.begin(speaker, attempt, rollout.trajectory)
+            self._speaking.add(rollout)
+            try:
+                if self.stopping:
+                    rollout.stop_after_turn = True
+                trajectory = await rollout.ask(prompt.question)
+            finally:
+                self._speaking.discard(rollout)
+            messages = rollout.history.messages
+            last = messages[-1]
+            return trajectory, spoken(last.content) if last.role == "assistant" else ""
+
+    def _hear(self, speaker: Speaker, event: Event) -> None:
+        if not isinstance(event, Finished):
+            self.tell(Spoken(speaker, event))
+
+
+@asynccontextmanager
+async def alone(
+    policy: Policy,
+    *,
+    name: str,
+    seed: int | None,
+    make: Callable[..., Rollout] = Rollout,
+    gate: Gate,
+    budget: Budget,
+) -> AsyncIterator[Rollout]:
+    """Opens a rollout that is no runner's: its calls go through a gate."""
+    async with make(policy, name=name, seed=seed, budget=budget, gate=gate) as rollout:
+        yield rollout
+
+
+def _seed(seed: int, key: str) -> int:
+    """The seed of one call: the same wherever it stands in time."""
+    parts = json.dumps([seed, key])
+    return int.from_bytes(blake2b(parts.encode(), digest_size=6).digest())
+
+
+def _nudged(policy: Policy, times: int) -> Policy:
+    """Sampled a little otherwise. The released code also raises its presence and frequency
+    penalties, by 0.01 and 0.02: engines here have none.
+    """
+    sampling = policy.sampling
+    return policy.with_sampling(
+        temperature=max(0.0, sampling.temperature - 0.01 * times),
+        top_p=max(0.01, sampling.top_p - 0.01 * times),
+    )
+
+
+def _halved(tokens: int | None) -> int | None:
+    return tokens // 2 if tokens is not None and tokens > 8192 else tokens

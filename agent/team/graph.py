@@ -1,0 +1,320 @@
+"""The state machine of a team, as a LangGraph graph (arXiv 2504.09772, after AgentVerse).
+
+    START -> ceo -> recruit -> solve -> critic (each, at the same time) -> gather
+                                 ^                                           |
+                                 +--- somebody disagrees --------------------+
+                                                 nobody, or often enough ----> execute
+    execute -> evaluate -> ceo, until it is right, the rounds are over or the CEO stops -> finish
+    Whatever ends the run (a budget, a cancel, a failure of ours) leads to its end from any node.
+
+The state is small and plain, so that any checkpointer can keep it. Token ids are not in it: they
+are in the run's record (`Calls`), which a node finds by the state's `run`.
+"""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ...rollout.roles import Decision, Verdict, Vote, read_decision, read_experts, read_verdict
+from ...rollout.roles import read_vote as read_vote_of
+from ..events import Decided, Executed, Judged, Recruited, Speaker, Voted
+from .calls import Calls, TeamEnded
+from .roles import NO_FEEDBACK, Prompts
+from .state import Plan, State, Update, opening
+
+if TYPE_CHECKING:
+    from langgraph.graph import StateGraph
+
+__all__ = ["DONT_KNOW", "Execute", "Graph"]
+
+DONT_KNOW = "I don't know."
+_SOLVER_SEES, _CRITIC_SEES = 5, 3
+"""Messages of the discussion, the latest ones."""
+
+Execute: TypeAlias = Callable[[Calls, Prompts, int, str], Awaitable[str]]
+"""Runs a plan in a round and says what came of it; "" for nothing. Raises TeamEnded."""
+
+
+class Graph:
+    """The nodes and edges. `find` gives the calls of the run that a state belongs to,
+    `close` is called when it is over.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        find: Callable[[State], Awaitable[Calls]],
+        close: Callable[[State], Awaitable[None]],
+        execute: Execute | None,
+    ) -> None:
+        self._plan = plan
+        self._rules = plan.rules
+        self._find = find
+        self._close = close
+        self._execute = execute
+
+    def build(self) -> "StateGraph[State]":
+        """The graph, to be compiled with a checkpointer or without. Raises MissingExtra."""
+        from langgraph.graph import END, START, StateGraph
+
+        graph: StateGraph[State] = StateGraph(State)
+        nodes: dict[str, Any] = {
+            "begin": self.begin,
+            "ceo": self.ceo,
+            "recruit": self.recruit,
+            "solve": self.solve,
+            "critic": self.critic,
+            "gather": self.gather,
+            "execute": self.execute,
+            "evaluate": self.evaluate,
+            "finish": self.finish,
+        }
+        for name, node in nodes.items():
+            graph.add_node(name, node)
+        graph.add_edge(START, "begin")
+        graph.add_edge("begin", "ceo")
+        graph.add_edge("critic", "gather")
+        graph.add_edge("finish", END)
+        ways: dict[str, tuple[Callable[[State], Any], list[str]]] = {
+            "ceo": (_unless_ended("recruit"), ["recruit"]),
+            "recruit": (_unless_ended("solve"), ["solve"]),
+            "solve": (self.after_solve, ["critic", "execute"]),
+            "gather": (self.after_gather, ["solve", "execute"]),
+            "execute": (_unless_ended("evaluate"), ["evaluate"]),
+            "evaluate": (_unless_ended("ceo"), ["ceo"]),
+        }
+        for name, (route, targets) in ways.items():
+            graph.add_conditional_edges(name, route, [*targets, "finish"])
+        return graph
+
+    # -- nodes ----------------------------------------------------------------------------------
+
+    async def begin(self, state: State) -> Update:
+        """Fill in what a graph around this one did not say."""
+        run = state.get("run") or uuid.uuid4().hex[:12]
+        return {**opening(run, state["question"]), "votes": None}
+
+    async def ceo(self, state: State) -> Update:
+        """Go on or stop, how many experts, in what direction, with how many tokens each."""
+        calls, round = await self._find(state), state["round"]
+        prompts = self._prompts(state)
+        prompt = prompts.ceo(state["solution"], state["feedback"], self._resources(state, calls))
+        try:
+            speaker = Speaker("ceo", "CEO", round)
+            said = await calls.say(
+                speaker, prompt, read_decision, lambda d: asdict(self._clamped(round, d))
+            )
+        except TeamEnded as ended:
+            return {"why": str(ended)}
+        held = self._clamped(round, said.read or Decision(True, None, "", None))
+        calls.tell(held)
+        if self._rules.honours_stop and not held.goes_on and state["plan"]:
+            return {"why": "stopped"}
+        resources = f"Experts: {held.experts}. Tokens for each: {held.tokens}."
+        return {
+            "count": held.experts,
+            "tokens": held.tokens,
+            "direction": held.direction,
+            "resources": resources,
+        }
+
+    async def recruit(self, state: State) -> Update:
+        """Name the experts; the first one solves. What the CEO has to say is said to all."""
+        calls, round, count = await self._find(state), state["round"], state["count"]
+        prompt = self._prompts(state).recruiter(count, state["feedback"])
+        try:
+            said = await calls.say(
+                Speaker("recruiter", "Recruiter", round),
+                prompt,
+                lambda text: read_experts(text, count),
+                lambda names: {"experts": names},
+            )
+        except TeamEnded as ended:
+            return {"why": str(ended)}
+        experts = said.read or ["Scientist"] * count
+        calls.tell(Recruited(round, tuple(experts)))
+        spoken = list(state["said"])
+        if state["direction"]:
+            spoken.append({"sender": "CEO", "text": state["direction"], "round": round})
+        return {"experts": experts, "said": spoken, "turn": 0, "votes": None}
+
+    async def solve(self, state: State) -> Update:
+        """A plan, in the light of the last few things that were said."""
+        calls, name = await self._find(state), state["experts"][0]
+        speaker = Speaker("solver", name, state["round"], state["turn"])
+        seen = _seen(state["said"], _SOLVER_SEES)
+        prompt = self._prompts(state).solver(name, state["direction"], seen)
+        try:
+            said = await calls.say(
+                speaker, prompt, _text, lambda text: {"plan": text}, tokens=state["tokens"]
+            )
+        except TeamEnded as ended:
+            return {"why": str(ended)}
+        plan = said.read or DONT_KNOW
+        note = {"sender": name, "text": plan, "round": state["round"]}
+        return {
+            "solution": plan,
+            "answer": said.answer,
+            "plan": speaker.key,
+            "said": [*state["said"], note],
+            "votes": None,
+        }
+
+    async def critic(self, state: Update) -> Update:
+        """One critic's vote on the plan; it sees this round alone."""
+        calls, index, round = (
+            await self._find(State(run=state["run"])),
+            state["index"],
+            state["round"],
+        )
+        speaker = Speaker("critic", state["name"], round, state["turn"], index)
+        seen = _seen([each for each in state["said"] if each["round"] == round], _CRITIC_SEES)
+        prompts = self._prompts(State(question=state["question"]))
+        prompt = prompts.critic(state["name"], state["direction"], seen)
+        try:
+            said = await calls.say(
+                speaker,
+                prompt,
+                self._read_vote,
+                lambda vote: {"agrees": vote.agrees, "answer": state["answer"]},
+                tokens=state["tokens"],
+            )
+        except TeamEnded as ended:
+            return {"votes": [{"index": index, "agrees": None, "review": "", "why": str(ended)}]}
+        vote = said.read or Vote(True if self._rules.silence_agrees else None, "")
+        calls.tell(Voted(speaker, vote))
+        return {"votes": [{"index": index, **asdict(vote), "why": ""}]}
+
+    async def gather(self, state: State) -> Update:
+        """The reviews of those who disagree, in the order of the critics, are told to all."""
+        votes = sorted(state["votes"], key=lambda vote: vote["index"])
+        ended = [vote["why"] for vote in votes if vote["why"]]
+        if ended:
+            return {"why": ended[0]}
+        notes = [
+            {
+                "sender": state["experts"][vote["index"] + 1],
+                "text": vote["review"],
+                "round": state["round"],
+            }
+            for vote in _objections(votes)
+        ]
+        return {"said": [*state["said"], *notes], "turn": state["turn"] + 1}
+
+    async def execute(self, state: State) -> Update:
+        """Run the plan, where that is wanted; only the evaluator is told what came of it."""
+        if self._execute is None:
+            return {"output": ""}
+        calls, round = await self._find(state), state["round"]
+        try:
+            output = await self._execute(calls, self._prompts(state), round, state["solution"])
+        except TeamEnded as ended:
+            return {"why": str(ended)}
+        calls.tell(Executed(round, output))
+        return {"output": output}
+
+    async def evaluate(self, state: State) -> Update:
+        """Accept the plan, or say what to do better. One that can't be read rejects."""
+        calls, round = await self._find(state), state["round"]
+        prompt = self._prompts(state).evaluator(
+            state["experts"], state["solution"], state["output"]
+        )
+        try:
+            said = await calls.say(
+                Speaker("evaluator", "Evaluator", round),
+                prompt,
+                read_verdict,
+                lambda verdict: {
+                    **asdict(verdict),
+                    "answer": state["answer"],
+                    "output": state["output"],
+                },
+            )
+        except TeamEnded as ended:
+            return {"why": str(ended)}
+        verdict = said.read or Verdict(False, "")
+        calls.tell(Judged(round, verdict))
+        last = round + 1 >= self._plan.rounds
+        why = "accepted" if verdict.correct else "rounds" if last else ""
+        return {
+            "correct": verdict.correct,
+            "feedback": verdict.advice or NO_FEEDBACK,
+            "round": round + 1,
+            "why": why,
+        }
+
+    async def finish(self, state: State) -> Update:
+        """Close the run's record."""
+        await self._close(state)
+        return {}
+
+    # -- edges ----------------------------------------------------------------------------------
+
+    def after_solve(self, state: State) -> Any:
+        """To every critic at the same time; past them where there is none."""
+        from langgraph.types import Send
+
+        if state["why"]:
+            return "finish"
+        critics = state["experts"][1:]
+        if not critics or not self._plan.critiques or state["turn"] >= self._plan.critiques:
+            return "execute"
+        told = ("run", "question", "round", "turn", "direction", "said", "answer", "tokens")
+        shared = {name: value for name, value in state.items() if name in told}
+        return [Send("critic", {**shared, "index": i, "name": n}) for i, n in enumerate(critics)]
+
+    def after_gather(self, state: State) -> str:
+        """Once more where somebody disagrees."""
+        if state["why"]:
+            return "finish"
+        return "solve" if _objections(state["votes"]) else "execute"
+
+    # -- rules ----------------------------------------------------------------------------------
+
+    def _prompts(self, state: State) -> Prompts:
+        return Prompts(state["question"], self._plan.max_experts, self._plan.menu)
+
+    def _clamped(self, round: int, decision: Decision) -> Decided:
+        """What holds of a decision: numbers within their bounds, or the defaults."""
+        least, most = self._plan.tokens
+        count = 2 if decision.experts is None else max(2, decision.experts)
+        if self._rules.clamps_experts:
+            count = min(count, self._plan.max_experts)
+        tokens = most if decision.tokens is None else min(max(decision.tokens, least), most)
+        return Decided(round, decision.goes_on, count, tokens, decision.direction)
+
+    def _read_vote(self, text: str) -> Vote | None:
+        """None where it can't be read, so that it is asked again."""
+        vote = read_vote_of(text, agrees_first=self._rules.agrees_first)
+        return None if vote.agrees is None else vote
+
+    def _resources(self, state: State, calls: Calls) -> str:
+        """What the CEO is told of the means: its last allocation, and what is spent and left."""
+        if self._rules.name == "paper":
+            return state["resources"]
+        spent = sum(each.sampled_tokens for each in calls.record.trajectories)
+        left = calls.budget.left.tokens
+        more = "" if left is None else f" Tokens left for all: {left}."
+        return f"{state['resources']} Tokens spent so far: {spent}.{more}"
+
+
+def _unless_ended(name: str) -> Callable[[State], str]:
+    def route(state: State) -> str:
+        return "finish" if state["why"] else name
+
+    return route
+
+
+def _objections(votes: list[Update]) -> list[Update]:
+    """Of the votes, those that disagree and say why, in the order of the critics."""
+    against = [vote for vote in votes if vote["agrees"] is False and vote["review"]]
+    return sorted(against, key=lambda vote: vote["index"])
+
+
+def _seen(said: list[Update], count: int) -> list[tuple[str, str]]:
+    return [(each["sender"], each["text"]) for each in said[-count:]]
+
+
+def _text(text: str) -> str | None:
+    return text or None

@@ -1,0 +1,57 @@
+"""Plain words: a format without calls, for those who are asked to say something, not to solve it.
+
+The CEO of a team, its recruiter and its evaluator speak so. What they say is read by
+`rollout/roles.py`.
+"""
+
+from collections.abc import Sequence
+
+from ...tools import Tool
+from ...tools.errors import UsageError
+from ..trajectory import CallRecord, Finish
+from .base import Parsed
+
+__all__ = ["END_OF_THOUGHT", "Words", "spoken"]
+
+END_OF_THOUGHT = "</think>"
+
+
+class Words:
+    """What is said is the answer, without the thought before it.
+
+    Example:
+        >>> Words().parse("<think>Let me see.</think> It is well.", Finish.EOS, ()).answer
+        'It is well.'
+    """
+
+    name = "words"
+    stop: tuple[str, ...] = ()
+    inline = True
+    control_tags: tuple[str, ...] = ()
+
+    def check(self, tools: Sequence[Tool]) -> None:
+        """Raise UsageError for any tool."""
+        if tools:
+            raise UsageError("the format words can call no tool; use the format hermes for any")
+
+    def system(self, tools: Sequence[Tool]) -> str:
+        """Nothing."""
+        return ""
+
+    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+        """The whole turn, once it is over."""
+        return Parsed(answer=(spoken(text) or None) if finish is Finish.EOS else None)
+
+    def render(self, calls: Sequence[CallRecord]) -> str:
+        """Nothing: there are no calls."""
+        return ""
+
+
+def spoken(text: str) -> str:
+    """What was said, without the thoughts: all behind the last end of a thought.
+
+    Example:
+        >>> spoken("<think>17 or 19?</think> It is 17. ")
+        'It is 17.'
+    """
+    return text.rpartition(END_OF_THOUGHT)[2].strip()

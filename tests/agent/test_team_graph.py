@@ -1,0 +1,180 @@
+"""A team that is killed goes on where it stood; it stands in other graphs, and its tools too."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from teams import cast, decision, team, verdict
+
+from interlace import Budget, PythonTool
+from interlace.agent import Decided, Done, Judged, langgraph_tools, read_rounds
+from interlace.tools.errors import DataError, UsageError
+
+# A process of its own: the second critic (or whoever is named) never comes back.
+KILLED = """
+import asyncio, sys
+from teams import cast, decision, team, verdict
+
+def waits(role):
+    count[role] = count.get(role, 0) + 1
+    if f"{role}{count[role]}" == sys.argv[2]:
+        print("now", flush=True)
+        return 3600.0
+    return 0.0
+
+count = {}
+engine = cast({"ceo": [decision(n=3)], "evaluator": [verdict(0, "again"), verdict(1)]}, waits=waits)
+team(engine, runs=sys.argv[1]).run_sync("What?")
+"""
+
+
+def wait_for_the_first_critic(file: Path) -> None:
+    """Until LangGraph has kept that it is done."""
+    done = "select count(*) from writes where channel = 'branch:to:gather'"
+    with closing(sqlite3.connect(file)) as db:
+        while not db.execute(done).fetchone()[0]:
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("where", "asked_again", "whole"),
+    [
+        ("ceo1", ["ceo", "recruiter", "solver", "critic", "critic", "evaluator"], 12),
+        ("critic2", ["critic", "evaluator"], 12),
+        ("evaluator1", ["evaluator"], 12),
+        ("solver2", ["solver", "critic", "critic", "evaluator"], 12),
+    ],
+)
+def test_a_killed_run_goes_on_at_the_step_that_was_not_finished(
+    tmp_path: Path, where: str, asked_again: list[str], whole: int
+) -> None:
+    file = tmp_path / "team.db"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", KILLED, str(file), where]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"now\n"
+            if where == "critic2":
+                wait_for_the_first_critic(file)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+
+    second = where.endswith("2") and where != "critic2"
+    verdicts = [verdict(1)] if second else [verdict(0, "again"), verdict(1)]
+    engine = cast({"ceo": [decision(n=3)], "evaluator": verdicts})
+    budget = Budget(tokens=10_000)
+    made = team(engine, runs=str(file), budget=budget)
+    (saved,) = made.unfinished()
+    assert saved.question == "What?"
+
+    async def go_on() -> Any:
+        *_, last = [event async for event in made.resume(saved.id)]
+        assert isinstance(last, Done)
+        return last.result
+
+    result = asyncio.run(go_on())
+    assert engine.order[: len(asked_again)] == asked_again
+    assert result.answer == "42" and result.episode.id == saved.id
+    trajectories = result.episode.trajectories
+    assert len(trajectories) == whole
+    votes = [round.votes for round in read_rounds(result.episode)]
+    assert votes == [[[True, True]], [[True, True]]]
+    # What was spent before the kill counts, but for what the killed step had sampled.
+    assert budget.spent.tokens == sum(t.sampled_tokens for t in trajectories)
+    assert made.unfinished() == []
+    with pytest.raises(UsageError, match="has ended"):
+        made.resume(saved.id)
+
+
+def test_a_run_goes_on_with_its_own_team_alone(tmp_path: Path) -> None:
+    file = str(tmp_path / "team.db")
+    with pytest.raises(UsageError, match="resumes what it keeps"):
+        team(cast()).resume("a")
+    made = team(cast(waits=lambda role: 3600.0 if role == "solver" else 0.0), runs=file)
+
+    async def cancel() -> None:
+        running = asyncio.create_task(made.run("What?"))
+        while "solver" not in made.agent.engine.order:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(made.agent.policy())
+    asyncio.run(cancel())
+    (saved,) = made.unfinished()
+    with pytest.raises(DataError, match="no run 'b'"):
+        made.resume("b")
+    other = team(cast(), runs=file, rounds=3)
+    with pytest.raises(UsageError, match="another team's"):
+        asyncio.run(anext(other.resume(saved.id)))
+
+
+class Outer(TypedDict, total=False):
+    question: str
+    answer: str | None
+    shouted: str
+
+
+def test_a_team_is_a_node_of_another_graph(tmp_path: Path) -> None:
+    engine = cast({"evaluator": [verdict(0), verdict(1)]})
+    made = team(engine)
+
+    def shout(state: Outer) -> Outer:
+        return {"shouted": f"{state['answer']}!"}
+
+    graph = StateGraph(Outer)
+    graph.add_node("team", made.graph())
+    graph.add_node("shout", shout)
+    graph.add_edge(START, "team")
+    graph.add_edge("team", "shout")
+    graph.add_edge("shout", END)
+    outer = graph.compile(checkpointer=InMemorySaver())
+
+    async def go() -> tuple[list[Any], dict[str, Any]]:
+        config: Any = {"configurable": {"thread_id": "a"}}
+        events = [
+            event
+            async for _, event in outer.astream(
+                {"question": "What?"}, config, stream_mode="custom", subgraphs=True
+            )
+        ]
+        return events, (await outer.aget_state(config)).values
+
+    events, state = asyncio.run(go())
+    assert state == {"question": "What?", "answer": "42", "shouted": "42!"}
+    kinds = [type(event) for event in events if isinstance(event, Decided | Judged)]
+    assert kinds == [Decided, Judged, Decided, Judged]
+    assert made.last is not None and len(read_rounds(made.last.episode)) == 2
+
+
+def test_our_tools_are_tools_of_langgraph() -> None:
+    def call(code: str) -> AIMessage:
+        return AIMessage("", tool_calls=[{"name": "python", "args": {"code": code}, "id": code}])
+
+    async def go() -> list[str]:
+        async with langgraph_tools([PythonTool()]) as tools:
+            graph = StateGraph(MessagesState)
+            graph.add_node("tools", ToolNode(tools))
+            graph.add_edge(START, "tools")
+            graph.add_edge("tools", END)
+            compiled, said = graph.compile(), []
+            for code in ("x = 6", "print(x * 7)", "1 / 0"):
+                state = await compiled.ainvoke({"messages": [call(code)]})
+                said.append(str(state["messages"][-1].content))
+            return said
+
+    _, product, error = asyncio.run(go())
+    assert product == "42" and "ZeroDivisionError" in error
