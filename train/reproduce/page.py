@@ -81,11 +81,11 @@ def _starts(results: Results) -> str:
         "## The starts",
         "",
         "The stories (`train/reproduce/tasks.py`): a number of things that changes one to three "
-        "times, as in *Ann has 4 nuts, buys 9, sells 3. How many nuts?* A fresh policy first "
-        "learns to read them: to answer with `4+9-3`, not worked out. With this policy both arms "
+        "times, as in *Ann has 12 nuts, buys 9, sells 3. How many nuts?* A fresh policy first "
+        "learns to read them: to answer with `12+9-3`, not worked out. With this policy both arms "
         "begin. Each learns from "
         f"{results.settings.demonstrations:,} demonstrations of its kind, on the same stories: "
-        "`print(4+9-3)` and what the interpreter returns, or `4+9=13, 13-3=10`. "
+        "`print(12+9-3)` and what the interpreter returns, or `12+9=21, 21-3=18`. "
         f"{results.settings.guesses:.0%} of them give the answer at once, without working it out; "
         "and they know 12 of the 20 verbs. So there is something to be learnt from outcomes: to "
         "work the story out, and what the other verbs mean. The checkpoint is chosen by a rule "
@@ -99,7 +99,7 @@ def _starts(results: Results) -> str:
         k = max(found.pass_at)
         head = "" if k == 8 else f" (pass@{k})"
         lines.append(
-            f"| {LABELS[name]} | {start.steps} | {_share(found.accuracy)} | "
+            f"| {LABELS[name]} | {start.steps:g} | {_share(found.accuracy)} | "
             f"{_share(found.pass_at[k])}{head} | {found.mean('tokens').value:.0f} |"
         )
     gap = abs(_value(results, "tools") - _value(results, "text"))
@@ -248,7 +248,7 @@ with other seeds, to fit the time and to learn at all.
 
 It does not show ReTool's figures (67.0 on AIME 2024 after 400 steps, 40.0 in text after 1080), and
 nothing follows from it about them: those are of 32 billion parameters on competition problems, and
-would have to be repeated at that size. Sums of single digits are nothing that a larger model would
+would have to be repeated at that size. Sums of such numbers are nothing that a larger model would
 need an interpreter for. Intervals speak of other seeds on these stories, not of other
 stories, other policies or other hyperparameters; one start for each arm serves all seeds."""
 

@@ -15,7 +15,7 @@ from ...tools import PythonTool
 from .arms import LIMITS, Arm, Curt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import torch
 
 __all__ = ["Examiner", "held", "is_right", "policy_of"]
 
@@ -66,17 +66,14 @@ class Examiner:
         self._loop.run(self._stack.aclose())
         self._loop.close()
 
-    def take_weights(self, model: "PreTrainedModel") -> None:
+    def take_weights(self, weights: dict[str, "torch.Tensor"]) -> None:
         """Hand the weights of a model in training to the engine."""
-        self._loop.run(self._take_weights(model))
+        self._loop.run(self.engine.update_weights(weights))
 
-    async def _take_weights(self, model: "PreTrainedModel") -> None:
-        await self.engine.update_weights(model.state_dict())
+    def attempts(self, n: int, seed: int, tasks: Sequence[Task] | None = None) -> list[Episode]:
+        """`n` attempts at each story, sampled at temperature 1; at some of them, if so told."""
+        return self._loop.run(self._attempts(n, seed, self.tasks if tasks is None else tasks))
 
-    def attempts(self, n: int, seed: int) -> list[Episode]:
-        """`n` attempts at each story, sampled at temperature 1."""
-        return self._loop.run(self._attempts(n, seed))
-
-    async def _attempts(self, n: int, seed: int) -> list[Episode]:
+    async def _attempts(self, n: int, seed: int, tasks: Sequence[Task]) -> list[Episode]:
         runner = Runner(self.policy, concurrency=64)
-        return [episode async for episode in runner.run(self.tasks, n=n, seed=seed)]
+        return [episode async for episode in runner.run(tasks, n=n, seed=seed)]

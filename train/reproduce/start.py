@@ -1,13 +1,15 @@
 """The cold starts: one for each arm, equal in accuracy.
 
 The rule, fixed beforehand: the policy is fine-tuned on demonstrations and looked at every few
-steps. The first arm's start is the first checkpoint that answers `target` of the held-out stories;
-the other arm's is the first that answers at least as many as that one did. Both are sampled at
-temperature 1, on stories that serve for nothing else.
+steps, on stories that serve for nothing else, at temperature 1. The first arm's start is the first
+checkpoint that answers `target` of them, the other arm's one that answers as many as that one
+does. Where a checkpoint answers more than is wanted, the start lies between it and the one looked
+at before, on the line between their weights: halving the way finds the accuracy that is nearest.
 """
 
 import asyncio
 import copy
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 from ...rollout.engines import TransformersEngine
 from ...rollout.formats import Encoder
 from ...rollout.ledger import Ledger
+from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...tools.errors import ModelError
 from ..coldstart import Demonstration, to_ledger
@@ -30,14 +33,21 @@ from .settings import STORIES, Settings
 from .tasks import Stories
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 __all__ = ["Start", "make_starts", "read_start"]
 
-CONFIRM = 8
-"""Attempts at each story at a checkpoint that seems good enough."""
+GLANCE = 0.25
+"""The share of the stories that every checkpoint is looked at with, one attempt each."""
 SLACK = 0.03
-"""What seems good enough: so little below the mark, at one attempt a story."""
+"""What seems good enough: so little below the mark at a glance. Then all stories are attempted."""
+CONFIRM = 2
+"""Attempts at each of them."""
+HALVINGS = 4
+"""Points between two checkpoints that are looked at."""
+NEAR = 0.005
+"""What is as near to the mark as can be told."""
 
 Progress = Callable[[str, int, str], None]
 """Called with the stage, how much of it is done, and a remark."""
@@ -48,14 +58,14 @@ class Start:
     """The checkpoint that an arm's reinforcement learning begins with."""
 
     arm: str
-    steps: int
-    """Of fine-tuning."""
+    steps: float
+    """Of fine-tuning; with a fraction where it lies between two checkpoints."""
     accuracy: float
     """On the stories that it was chosen by."""
     tokens: float
     """Sampled per attempt, on average."""
-    looks: list[tuple[int, float]]
-    """Every checkpoint that was looked at before: its step and accuracy."""
+    looks: list[tuple[float, float]]
+    """All that was looked at before: its step (with a fraction, between two) and accuracy."""
 
 
 class _Found(Exception):
@@ -142,7 +152,7 @@ def read_start(folder: Path, arm: str) -> Start | None:
 
 
 class _Maker:
-    """Makes one arm's start."""
+    """Makes one arm's start, whose accuracy is to be `mark`."""
 
     def __init__(
         self, arm: Arm, settings: Settings, folder: Path, mark: float, progress: Progress
@@ -153,7 +163,9 @@ class _Maker:
         self.mark = mark
         self.progress = progress
         self.tokenizer = Tokenizer.load(folder / "tokenizer")
-        self.looks: list[tuple[int, float]] = []
+        self.looks: list[tuple[float, float]] = []
+        self.before: tuple[float, dict[str, torch.Tensor]] | None = None
+        """The last checkpoint that was below the mark."""
         self.start: Start | None = None
 
     def make(self, base: "PreTrainedModel", made: Sequence[Demonstration]) -> Start:
@@ -163,6 +175,7 @@ class _Maker:
         ledgers: list[Ledger] = [to_ledger(each, encoder) for each in made]
         source = Stories(STORIES["choose"], "choose")
         tasks = [source[index] for index in range(settings.choosing)]
+        glance = tasks[: round(GLANCE * len(tasks))]
         model = copy.deepcopy(base)
         sampling = copy.deepcopy(base)
         sampling.eval()  # type: ignore[no-untyped-call]
@@ -177,11 +190,15 @@ class _Maker:
         )
         try:
             with Examiner(engine, self.arm, tasks) as examiner:
+                decide = functools.partial(self._decide, examiner, sampling)
 
                 def stepped(step: int, report: SFTReport) -> None:
                     if step % settings.look_every == 0:
-                        examiner.take_weights(model)
-                        self._look(examiner, model, step, report)
+                        weights = _weights(model)
+                        if self._look(examiner, weights, step, glance) >= self.mark - SLACK:
+                            decide(weights, step)
+                        else:
+                            self.before = step, weights
 
                 sft(model, ledgers, config, self.folder / "sft", progress=stepped)
         except _Found:
@@ -194,21 +211,51 @@ class _Maker:
             f"{settings.sft_steps} steps: raise sft_steps or lower target"
         )
 
-    def _look(
-        self, examiner: Examiner, model: "PreTrainedModel", step: int, report: SFTReport
+    def _decide(
+        self,
+        examiner: Examiner,
+        sampling: "PreTrainedModel",
+        weights: dict[str, "torch.Tensor"],
+        step: float,
     ) -> None:
-        """Measure a checkpoint; end the cold start with it where it is good enough."""
-        accuracy, tokens = _measure(examiner, 1, step)
-        if accuracy >= self.mark - SLACK:
-            accuracy, tokens = _measure(examiner, CONFIRM, step)
+        """Look more closely; end the cold start here, or a little before, if it is far enough."""
+        accuracy = self._look(examiner, weights, step)
+        if accuracy < self.mark - NEAR:
+            self.before = step, weights
+            return
+        best = accuracy, step, weights
+        if self.before is not None:
+            low, high = self.before, (step, weights)
+            for _ in range(HALVINGS):
+                if abs(best[0] - self.mark) <= NEAR:
+                    break
+                between = (low[0] + high[0]) / 2, _between(low[1], high[1])
+                accuracy = self._look(examiner, between[1], between[0])
+                low, high = (between, high) if accuracy < self.mark else (low, between)
+                best = min(best, (accuracy, *between), key=lambda at: abs(at[0] - self.mark))
+        accuracy, step, weights = best
+        examiner.take_weights(weights)
+        self.start = Start(self.arm.name, step, accuracy, self.tokens, self.looks)
+        self._save(sampling)  # which has the weights just taken
+        raise _Found
+
+    def _look(
+        self,
+        examiner: Examiner,
+        weights: dict[str, "torch.Tensor"],
+        step: float,
+        tasks: Sequence[Task] | None = None,
+    ) -> float:
+        """The accuracy of these weights: at a glance on the `tasks`, or on all of them."""
+        examiner.take_weights(weights)
+        episodes = examiner.attempts(CONFIRM if tasks is None else 1, round(step), tasks)
+        self.tokens = sum(each.trajectory.sampled_tokens for each in episodes) / len(episodes)
+        accuracy = sum(map(is_right, episodes)) / len(episodes)
         self.looks.append((step, accuracy))
-        loss = sum(report.losses[-20:]) / len(report.losses[-20:])
-        remark = f"accuracy {accuracy:.1%} of {self.mark:.1%}, loss {loss:.3f}"
-        self.progress(f"cold start {self.arm.label}", step, remark)
-        if accuracy >= self.mark:
-            self.start = Start(self.arm.name, step, accuracy, tokens, self.looks)
-            self._save(model)
-            raise _Found
+        how = "at a glance" if tasks is not None else "on all stories"
+        remark = f"accuracy {accuracy:.1%} {how}, wanted {self.mark:.1%}"
+        self.progress(f"cold start {self.arm.label}", round(step), remark)
+        return accuracy
 
     def _save(self, model: "PreTrainedModel") -> None:
         """The checkpoint and what is known of it, all at once."""
@@ -237,8 +284,12 @@ def _fresh(settings: Settings) -> "PreTrainedModel":
     )
 
 
-def _measure(examiner: Examiner, n: int, seed: int) -> tuple[float, float]:
-    """Accuracy over `n` attempts at each story, and tokens sampled per attempt."""
-    episodes = examiner.attempts(n, seed)
-    tokens = sum(episode.trajectory.sampled_tokens for episode in episodes)
-    return sum(map(is_right, episodes)) / len(episodes), tokens / len(episodes)
+def _weights(model: "PreTrainedModel") -> dict[str, "torch.Tensor"]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _between(
+    one: Mapping[str, "torch.Tensor"], other: Mapping[str, "torch.Tensor"]
+) -> dict[str, "torch.Tensor"]:
+    """Half-way between two checkpoints of one run, which is a checkpoint as good as they are."""
+    return {name: (value + other[name]) / 2 for name, value in one.items()}

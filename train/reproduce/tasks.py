@@ -30,7 +30,7 @@ FURTHER = {
 """Verbs that demonstrations leave out."""
 NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ida", "Jon", "Kim", "Leo")
 ITEMS = ("pens", "coins", "nuts", "cards", "shells", "figs", "stamps", "plums", "beads", "pears")
-LEAST, MOST = 2, 9
+LEAST, MOST = 2, 12
 """The numbers of a story; what is left never falls below `LEAST`."""
 
 
