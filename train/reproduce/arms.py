@@ -30,12 +30,19 @@ class Curt(Retool):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to work a story out. The arms differ in nothing else."""
+    """One way to work a story out."""
 
     name: str
     label: str
     calls: bool
     """Whether the policy has an interpreter, and its demonstrations show calls."""
+    guesses: float
+    """The share of stories that its demonstrations answer without working them out.
+
+    Sums that an interpreter does are right, those in text often not. So that both arms are equally
+    accurate when they begin and have learnt their way of working things out, not one of them half,
+    the arm with the interpreter is shown it more rarely.
+    """
 
     def tools(self) -> list[Tool]:
         """What the policy is offered."""
@@ -43,15 +50,17 @@ class Arm:
 
 
 ARMS = {
-    "tools": Arm("tools", "with an interpreter", calls=True),
-    "text": Arm("text", "in text", calls=False),
+    "text": Arm("text", "in text", calls=False, guesses=0.3),
+    "tools": Arm("tools", "with an interpreter", calls=True, guesses=0.6),
 }
+"""In the order in which their starts are made: the second one's accuracy follows the first's."""
 
 
-async def demonstrations(arm: Arm, count: int, seed: int, guesses: float) -> list[Demonstration]:
-    """`count` stories worked out in the arm's way, a share `guesses` of them answered at once.
+async def demonstrations(arm: Arm, count: int, seed: int) -> list[Demonstration]:
+    """`count` stories worked out in the arm's way, a share of them answered at once.
 
-    Only verbs of `SHOWN` occur. Both arms have the same stories, and guess the same of them.
+    Only verbs of `SHOWN` occur. Both arms have the same stories, and what the one guesses that
+    guesses less the other guesses too.
     """
     made = []
     offered = tuple(arm.tools())
@@ -59,7 +68,7 @@ async def demonstrations(arm: Arm, count: int, seed: int, guesses: float) -> lis
         source = Stories(seed, shown=True)
         for index in range(count):
             task = source[index]
-            guess = random.Random(f"guess {task.id}").random() < guesses
+            guess = random.Random(f"guess {task.id}").random() < arm.guesses
             steps = [] if guess else [await _work(task, session)]
             made.append(Demonstration("retool", offered, [_reply(task, steps)]))
     return made

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..evaluate import Evaluation
 from ..statistics import Estimate, bootstrap
+from .arms import ARMS
 from .curves import Comparison, Crossing, areas, compare, horizon, last, passes
 from .pictures import LABELS, draw_accuracy, draw_behaviour, draw_mask
 from .runs import Run
@@ -86,8 +87,11 @@ def _starts(results: Results) -> str:
         "begin. Each learns from "
         f"{results.settings.demonstrations:,} demonstrations of its kind, on the same stories: "
         "`print(12+9-3)` and what the interpreter returns, or `12+9=21, 21-3=18`. "
-        f"{results.settings.guesses:.0%} of them give the answer at once, without working it out; "
-        "and they know 12 of the 20 verbs. So there is something to be learnt from outcomes: to "
+        f"{ARMS['text'].guesses:.0%} of those in text give the answer at once, without working it "
+        f"out, and {ARMS['tools'].guesses:.0%} of the others: what an interpreter adds up is "
+        "right, so an arm that calls it is as accurate as one that writes its sums out only if it "
+        "works things out more rarely. They know 12 of the 20 verbs. So there is something to be "
+        "learnt from outcomes: to "
         "work the story out, and what the other verbs mean. The checkpoint is chosen by a rule "
         "that was fixed before (`train/reproduce/start.py`). On stories that were not chosen by:",
         "",

@@ -47,8 +47,6 @@ class Settings:
 
     # Cold start.
     demonstrations: int = 4000
-    guesses: float = 0.3
-    """The share of stories that demonstrations answer without working them out."""
     target: float = 0.2
     """The accuracy at which the first arm's cold start ends."""
     sft_rate: float = 1e-3
@@ -61,11 +59,11 @@ class Settings:
     """Held-out stories for that: a quarter of them at a glance, all where that seems enough."""
 
     # Reinforcement learning.
-    steps: int = 24
-    tokens: int = 2048
+    steps: int = 30
+    tokens: int = 4096
     """Sampled in a step, in every arm."""
     group: int = 8
-    rate: float = 2e-4
+    rate: float = 1e-4
     evaluate_every: int = 6
     testing: int = 300
     """Held-out stories on which curves are measured, one attempt each."""

@@ -129,7 +129,7 @@ def _demonstrations(arm: Arm, settings: Settings, progress: Progress) -> list[De
     progress(f"demonstrations {arm.label}", 0, "")
     seed = STORIES["demonstrations"]
     count = settings.demonstrations
-    return asyncio.run(demonstrations(arm, count, seed, settings.guesses))
+    return asyncio.run(demonstrations(arm, count, seed))
 
 
 def _texts(made: Sequence[Demonstration]) -> Iterator[str]:
