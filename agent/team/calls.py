@@ -121,9 +121,11 @@ class Calls:
         seed = None if episode.seed is None else _seed(episode.seed, key)
         opening = self._open(policy, name=f"{episode.id}/{key}@{id(self)}", seed=seed, make=make)
         async with opening as rollout:
-            rollout.history.messages.append(Message("system", prompt.system))
+            told = Message("system", prompt.system)
+            rollout.history.messages.append(told)
             rollout.listener = partial(self._hear, speaker)
-            self.record.begin(speaker, attempt, rollout.trajectory)
+            asked = policy.encoder.messages(prompt.question, [told])
+            self.record.begin(speaker, attempt, rollout.trajectory, asked)
             self._speaking.add(rollout)
             try:
                 if self.stopping:

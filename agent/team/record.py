@@ -7,15 +7,14 @@ from typing import Any
 
 from ...rollout.ledger import Ledger, Source
 from ...rollout.policy import Policy
+from ...rollout.roles import TEAM
 from ...rollout.trajectory import Episode, StopReason, Trajectory
 from ..events import Speaker
 from ..result import Result, Usage
 from .runs import Runs
 
-__all__ = ["TEAM", "Record", "Round", "read_rounds", "to_result"]
+__all__ = ["Record", "Round", "read_rounds", "to_result"]
 
-TEAM = "team"
-"""Under this name a trajectory's `details` hold who spoke, when, and what was read of it."""
 _STOPS = {
     "budget": StopReason.BUDGET,
     "cancelled": StopReason.CANCELLED,
@@ -48,11 +47,18 @@ class Record:
         """All so far."""
         return list(self._calls.values())
 
-    def begin(self, speaker: Speaker, attempt: int, trajectory: Trajectory) -> None:
-        """A call has begun; the one before, if it was the same, could not be read."""
+    def begin(
+        self, speaker: Speaker, attempt: int, trajectory: Trajectory, asked: list[dict[str, Any]]
+    ) -> None:
+        """A call has begun, with these messages; the one before could not be read."""
         if attempt:
             _leave_out(self._calls[speaker.key, attempt - 1])
-        trajectory.details[TEAM] = {**asdict(speaker), "attempt": attempt, "read": {}}
+        trajectory.details[TEAM] = {
+            **asdict(speaker),
+            "attempt": attempt,
+            "asked": asked,
+            "read": {},
+        }
         self._calls[speaker.key, attempt] = trajectory
 
     def end(self, speaker: Speaker, attempt: int, read: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class Encoder:
         self._schemas = schemas if self.tells_tools else []
         self._system = format.system(() if self.tells_tools else tools)
         self._layout = self._layouts.find(
-            self._messages("?"), self._schemas, results=not format.inline
+            self.messages("?"), self._schemas, results=not format.inline
         )
         if not format.inline and self._layout.results is None and tools:
             raise UsageError(
@@ -80,7 +80,7 @@ class Encoder:
         A system message at the head of the history is added to the format's own. Raises UsageError
         where the template does not take these messages.
         """
-        messages = self._messages(question, history)
+        messages = self.messages(question, history)
         try:
             text = self.template.render(messages, tools=self._schemas)
         except Refused:
@@ -145,7 +145,8 @@ class Encoder:
         end = self.tokenizer.special_text("eos_token") if ended else None
         return self.tokenizer.encode_continuation(text, after=end)
 
-    def _messages(self, question: str, history: Sequence[Message] = ()) -> list[dict[str, Any]]:
+    def messages(self, question: str, history: Sequence[Message] = ()) -> list[dict[str, Any]]:
+        """What the template is given for a prompt: system message, history, question."""
         system = self._system
         if history and history[0].role == "system":
             system = "\n\n".join(filter(None, (system, history[0].content)))

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...rollout.policy import Policy
-from ...rollout.runner import Runner
+from ...rollout.runner import Attempt, Runner
 from ...rollout.store import EpisodeLog
 from ...rollout.task import Task
 from ...rollout.trajectory import Episode
 from ...tools import Tool
 from ...tools.errors import ModelError, ToolUnavailable, UsageError
 from ..config import TrainConfig
+from ..credit import Credit
 from ..objectives import informative
 from ..rewards import CORRECT, TOTAL, Rewards
 from ..stream import TaskStream
@@ -74,6 +75,10 @@ class Learner:
     held_out: Sequence[Task] = ()
     tools_for: Callable[[Task], Sequence[Tool]] | None = None
     """Where tasks bring their own tools."""
+    attempt: Attempt | None = None
+    """What makes an episode, where it is more than one rollout: a team's `attempt`."""
+    credit: Credit | None = None
+    """Takes a group of a team's episodes apart: see `train/credit.py`."""
     resource: AbstractAsyncContextManager[Any] | None = None
     """Entered before the first episode, left after the last: what the tools live in."""
     reference: "PreTrainedModel | None" = None
@@ -120,11 +125,14 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         concurrency = 1 if config.deterministic else config.concurrency
-        self._runner = Runner(learner.policy, tools_for=learner.tools_for, concurrency=concurrency)
-        self._greedy = Runner(
-            learner.policy.with_sampling(temperature=0.0),
-            tools_for=learner.tools_for,
-            concurrency=concurrency,
+        self._runner, self._greedy = (
+            Runner(
+                policy,
+                tools_for=learner.tools_for,
+                concurrency=concurrency,
+                attempt=learner.attempt,
+            )
+            for policy in (learner.policy, learner.policy.with_sampling(temperature=0.0))
         )
         self._refused = 0  # updates in a row
         self._loop: asyncio.Runner
@@ -252,7 +260,9 @@ class Trainer:
         """The tokens to learn from, each with its advantage, and how likely they were: what an
         update needs to know. None where no group is left.
         """
-        config, model = self.config, self.learner.model
+        config, model, credit = self.config, self.learner.model, self.learner.credit
+        if credit is not None:
+            groups = [part for group in groups for part in credit(group)]
         if not groups:
             return None
         scores = [[episode.rewards[TOTAL] for episode in group] for group in groups]

@@ -1,0 +1,151 @@
+"""Multi-agent traces in the shape of M500 (arXiv 2504.09772): read to be learnt from, and written.
+
+A row has a `question`, a `solution`, and for each role a list of messages (`role`, `content`):
+`expert_recruiter_messages`, `problem_solver_messages`, `critic_messages`, `evaluator_messages`.
+Ours have `ceo_messages` too, which M500 lacks. A system message begins a conversation of its own.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...rollout.formats import Encoder, Message
+from ...rollout.formats.words import Words
+from ...rollout.ledger import Ledger, Source, Span
+from ...rollout.roles import TEAM
+from ...rollout.task import Task
+from ...rollout.tokenizer import Tokenizer
+from ...rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn
+from ...tools.errors import DataError
+
+__all__ = ["LISTS", "read_m500", "write_m500"]
+
+LISTS = {
+    "ceo": "ceo_messages",
+    "recruiter": "expert_recruiter_messages",
+    "solver": "problem_solver_messages",
+    "critic": "critic_messages",
+    "evaluator": "evaluator_messages",
+}
+"""The list of each role's messages."""
+_ROLES = ("system", "user", "assistant")
+
+
+def read_m500(path: str | Path, tokenizer: Tokenizer) -> Iterator[Episode]:
+    """The rows of a JSONL file as episodes to fine-tune on, for a model with that tokenizer.
+
+    Each of an assistant's messages is a trajectory of its own: what came before is its prompt, as
+    at inference, where no member of a team sees its own earlier thoughts. Raises DataError, naming
+    the line, for what is no such row.
+    """
+    encoder = Encoder(Words(), tokenizer, ())
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"can't read {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            episode = _episode(row, f"m500-{number}", encoder)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}, line {number} is no trace of a team: {error}") from error
+        yield episode
+
+
+def _episode(row: Mapping[str, Any], id: str, encoder: Encoder) -> Episode:
+    task = Task(id, str(row["question"]), data={"solution": str(row.get("solution", ""))})
+    episode = Episode(f"{id}/0", task, id, 0)
+    for role, name in LISTS.items():
+        messages: list[Message] = []
+        turn = 0
+        for given in row.get(name) or []:
+            message = _message(given)
+            if message.role == "system":
+                messages = []
+            messages.append(message)
+            if message.role == "assistant":
+                episode.trajectories.append(_trajectory(messages, role, turn, encoder))
+                turn += 1
+    if not episode.trajectories:
+        raise ValueError("there is no message of an assistant in it")
+    return episode
+
+
+def _message(given: Mapping[str, Any]) -> Message:
+    role, content = given["role"], given["content"]
+    if role not in _ROLES or not isinstance(content, str):
+        raise ValueError(f"a message has a role of {', '.join(_ROLES)} and a text")
+    return Message(role, content)
+
+
+def _trajectory(messages: Sequence[Message], role: str, turn: int, encoder: Encoder) -> Trajectory:
+    if len(messages) < 2 or messages[-2].role != "user":
+        raise ValueError(f"the {role}'s message {turn} answers no user's")
+    *history, asked, said = messages
+    tokenizer = encoder.tokenizer
+    ledger = Ledger(encoder.prompt(asked.content, history))
+    start = len(ledger)
+    # What a model said may hold tags of its own, but no control token that it did not end with.
+    content = tokenizer.harmless(said.content, special_only=True)
+    end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
+    ledger.append(Span.policy([*tokenizer.encode(content), *end]))
+    return Trajectory(
+        model="m500",
+        format=Words.name,
+        ledgers=[ledger],
+        turns=[Turn(0, start, len(ledger), Finish.EOS)],
+        stop=StopReason.ANSWERED,
+        answer=said.content,
+        details={TEAM: {"role": role, "name": role, "round": 0, "turn": turn, "index": 0}},
+    )
+
+
+def write_m500(episodes: Iterable[Episode], path: str | Path, tokenizer: Tokenizer) -> int:
+    """Write a team's episodes in that shape, one a line, and return how many.
+
+    Tries that could not be read are left out. Where an expert called tools, what they returned
+    stands in its message as it saw it: to learn from such episodes without learning their outputs,
+    fine-tune on the log itself (`interlace sft`), whose mask knows them. The file appears whole or
+    not at all; raises DataError where it can't be written, or an episode is no team's.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    count = 0
+    try:
+        with partial.open("w", encoding="utf-8", errors="replace") as file:
+            for episode in episodes:
+                file.write(json.dumps(_row(episode, tokenizer), ensure_ascii=False) + "\n")
+                count += 1
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _row(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
+    row: dict[str, Any] = {"question": episode.task.question, "solution": ""}
+    row |= {name: [] for name in LISTS.values()}
+    for trajectory in episode.trajectories:
+        team = trajectory.details.get(TEAM)
+        if team is None or "asked" not in team:
+            raise DataError(f"{episode.id} is no episode of a team")
+        if not team["read"] or team["role"] not in LISTS:
+            continue
+        row[LISTS[team["role"]]] += [
+            *team["asked"],
+            {"role": "assistant", "content": _said(trajectory, tokenizer)},
+        ]
+        row["solution"] = team["read"].get("plan", row["solution"])
+    return row
+
+
+def _said(trajectory: Trajectory, tokenizer: Tokenizer) -> str:
+    """All behind the prompt, without the token that ends it."""
+    ids = [id for s in trajectory.ledger if s.source is not Source.PROMPT for id in s.ids.tolist()]
+    return tokenizer.decode([id for id in ids if id not in tokenizer.eos_ids])
