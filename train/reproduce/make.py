@@ -2,6 +2,8 @@
 
 import asyncio
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -99,7 +101,7 @@ def _runs(settings: Settings, folder: Path, screen: Progress) -> None:
     bar = screen.add_task("runs", total=total, remark="")
     # Not forked: a fork would copy threads of torch in the middle of what they do.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(settings.workers, context, _end_with_parent) as pool:
         waiting: set[Future[Run]] = {
             pool.submit(train, settings, folder, variant, seed) for variant, seed in missing
         }
@@ -119,6 +121,18 @@ def _runs(settings: Settings, folder: Path, screen: Progress) -> None:
                 future.cancel()
             raise
     screen.update(bar, completed=total)
+
+
+def _end_with_parent() -> None:
+    """Or a worker would finish its run, and begin others, when the command is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _steps(folder: Path) -> int:
