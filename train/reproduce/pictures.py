@@ -28,7 +28,10 @@ def draw_accuracy(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
     for axes, axis in zip(panels, AXES, strict=True):
         for variant in ("tools", "text"):
             _draw(axes, runs, variant, axis, "accuracy", each=True)
-        axes.set(xlabel=NAMES[axis], ylim=(0, 1))
+        axes.set(xlabel=NAMES[axis])
+        axes.set_ylim(bottom=0)
+        if axis == "tokens":
+            axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1000:g}k")
     panels[0].set_ylabel("held-out accuracy")
     panels[0].legend(fontsize=8, loc="upper left")
     _save(figure, path)
@@ -59,7 +62,8 @@ def draw_mask(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
     ):
         for variant in ("tools", "unmasked"):
             _draw(axes, same, variant, "step", measure)
-        axes.set(xlabel="steps", ylabel=name, ylim=(0, 1.02))
+        axes.set(xlabel="steps", ylabel=name)
+        axes.set_ylim(bottom=0)
     panels[1].legend(fontsize=8, loc="lower right")
     _save(figure, path)
 
