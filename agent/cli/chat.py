@@ -173,11 +173,15 @@ class Chat:
             await self.agent.aclose()
         return Exit.DONE if self.interactive else self._code
 
-    async def answer(self, question: str) -> None:
-        """Answer one question; on a terminal, Ctrl-C stops the answer alone."""
+    async def answer(self, question: str, *, team: bool = False) -> None:
+        """Answer one question; on a terminal, Ctrl-C stops the answer alone. A `team` of such
+        agents answers outside of the conversation.
+        """
         await load(self.agent, self._console, quiet=self._output.quiet)
-        conversation = await self._open()
-        task = asyncio.create_task(self._stream(conversation.stream(question)))
+        from ..team.team import Team
+
+        who: Team | Conversation = await self._open() if not team else Team.ceo(self.agent)
+        task = asyncio.create_task(self._stream(who.stream(question)))
         loop = asyncio.get_running_loop()
         if self.interactive:
             loop.add_signal_handler(signal.SIGINT, task.cancel)
@@ -190,8 +194,8 @@ class Chat:
         finally:
             if self.interactive:
                 loop.remove_signal_handler(signal.SIGINT)
-            if conversation.last is not None:
-                self._report(conversation.last)
+            if who.last is not None:
+                self._report(who.last)
 
     def undo(self) -> str | None:
         """Take back the last question."""

@@ -46,7 +46,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-app.command(epilog=_epilog('interlace run "How many bolts are in 296 crates of 4387?" --json'))(run)
+app.command(
+    epilog=_epilog(
+        'interlace run "How many bolts are in 296 crates of 4387?" --json',
+        'interlace run --team --model Qwen/Qwen3-8B "How many primes are below 1000?"',
+    )
+)(run)
 app.command(
     epilog=_epilog(
         "interlace chat --model Qwen/Qwen3-0.6B",

@@ -19,11 +19,13 @@ from .options import (
     command,
     make_agent,
 )
+from .team import TeamOptions, who_answers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..agent import Agent
+    from ..answers import Answers
     from ..result import Result
     from .screen import Screen
 
@@ -45,6 +47,7 @@ def run(
     ] = None,
     *,
     strategy: Strategy = None,
+    team: TeamOptions,
     model: ModelOptions,
     limits: LimitOptions,
     guard: GuardOptions,
@@ -59,7 +62,7 @@ def run(
         greedy = 0.0 if strategy is None else 1.0
         agent = make_agent(model, limits, temperature=greedy, strategy=strategy, **terms)
         console = make_console(sys.stderr)
-        result = run_to_end(_answer(agent, question, console, output))
+        result = run_to_end(_answer(agent, who_answers(agent, team), question, console, output))
         raise typer.Exit(exit_code(result))
 
 
@@ -78,7 +81,7 @@ def _question(given: str | None) -> str:
 
 
 async def _answer(
-    agent: "Agent", question: str, console: "Console", output: OutputOptions
+    agent: "Agent", who: "Answers", question: str, console: "Console", output: OutputOptions
 ) -> "Result":
     from ..events import ApprovalAsked
     from .screen import Screen
@@ -91,7 +94,7 @@ async def _answer(
             for warning in [*folder_notice(), *warnings(agent)]:
                 screen.say(warning, "notice")
         try:
-            async with aclosing(agent.stream(question)) as events:
+            async with aclosing(who.stream(question)) as events:
                 async for event in events:
                     asked = isinstance(event, ApprovalAsked)
                     if not output.quiet or (asked and here):
@@ -99,10 +102,10 @@ async def _answer(
                     if isinstance(event, ApprovalAsked):
                         await ask_person(event, here=here)
         finally:  # a stopped answer is told as well
-            if agent.last is not None:
-                await _report(agent, agent.last, screen, output)
-    assert agent.last is not None
-    return agent.last
+            if who.last is not None:
+                await _report(agent, who.last, screen, output)
+    assert who.last is not None
+    return who.last
 
 
 async def _report(

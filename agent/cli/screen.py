@@ -14,6 +14,7 @@ from .grid import as_grid
 from .paint import Painter
 from .pictures import picture_protocol, save_artifact, show_picture
 from .prose import Prose
+from .team import lane
 from .terminal import printable
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Screen:
             return
         for text, kind in self._painter.end():
             self._say(text, kind)
+        if (told := lane(event)) is not None:
+            self.say(told, "dim")
         if isinstance(event, CallStarted | ApprovalAsked):
             if not self._painter.live:
                 self._language = event.tool

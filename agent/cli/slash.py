@@ -74,6 +74,18 @@ async def _retry(chat: "Chat", rest: str) -> None:
         await chat.answer(gone)
 
 
+async def _team(chat: "Chat", rest: str) -> None:
+    from ...tools.errors import InterlaceError
+
+    if not rest:
+        chat.say("[/team needs a question]", "notice")
+        return
+    try:
+        await chat.answer(rest, team=True)
+    except InterlaceError as error:
+        chat.say(f"[{error}]", "error")
+
+
 async def _save(chat: "Chat", rest: str) -> None:
     from ...rollout.store import EpisodeLog
     from ...tools.errors import DataError
@@ -123,6 +135,7 @@ COMMANDS: dict[str, tuple[Callable[["Chat", str], Awaitable[None]], str, str]] =
     "/help": (_help, "", "this list"),
     "/tools": (_tools, "", "the tools and the format"),
     "/model": (_model, "[NAME]", "the model; with a name, another one goes on"),
+    "/team": (_team, "QUESTION", "a CEO and its experts answer, outside of the conversation"),
     "/undo": (_undo, "", "take back the last question and its answer"),
     "/retry": (_retry, "", "take back the last answer and ask again"),
     "/save": (_save, "FILE", "add the conversation to a log, which `interlace show FILE` reads"),

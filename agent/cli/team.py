@@ -1,0 +1,74 @@
+"""A team on the command line: its options, and what its CEO decides as a compact lane."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..agent import Agent
+    from ..answers import Answers
+    from ..events import AgentEvent
+
+__all__ = ["TeamOptions", "lane", "who_answers"]
+
+_WIDE = 76
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamOptions:
+    """Whether a team answers, and how large it may be."""
+
+    team: Annotated[
+        bool, typer.Option("--team", help="A CEO and its experts answer, not one agent alone.")
+    ] = False
+    experts: Annotated[int, typer.Option(min=2, help="The most experts of a team.")] = 4
+    rounds: Annotated[int, typer.Option(min=1, help="The most rounds of a team.")] = 2
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The team does what the paper's released code does.")
+    ] = False
+
+
+def who_answers(agent: "Agent[Any]", options: TeamOptions) -> "Answers[Any]":
+    """The agent, or its team. Raises UsageError."""
+    if not options.team:
+        return agent
+    from ..team.team import Team
+
+    paper: Any = "paper" if options.paper else None
+    return Team.ceo(agent, max_experts=options.experts, rounds=options.rounds, compat=paper)
+
+
+def lane(event: "AgentEvent[Any]") -> str | None:
+    """What a person is told of a team's event, in one line; None where that is nothing."""
+    from ..events import Decided, Executed, Judged, Recruited, Voted
+
+    match event:
+        case Decided():
+            if not event.goes_on:
+                return f"CEO, round {event.round + 1}: stop"
+            aim = f" · {event.direction}" if event.direction else ""
+            said = f"{event.experts} experts, {event.tokens} tokens each{aim}"
+            return _short(f"CEO, round {event.round + 1}: {said}")
+        case Recruited():
+            first, *others = event.experts
+            return _short(f"  {first} solves; critics: {', '.join(others)}")
+        case Voted():
+            agrees, name = event.vote.agrees, event.speaker.name
+            if agrees is None:
+                return _short(f"  {name} can't be read and abstains")
+            why = f": {event.vote.review}" if not agrees and event.vote.review else ""
+            return _short(f"  {name} {'agrees' if agrees else 'disagrees'}{why}")
+        case Executed():
+            return _short(f"  run: {event.output}") if event.output else None
+        case Judged():
+            if event.verdict.correct:
+                return "  accepted"
+            return _short(f"  rejected: {event.verdict.advice or 'no advice'}")
+    return None
+
+
+def _short(text: str) -> str:
+    """The first line, cut."""
+    line = text[:2] + " ".join(text[2:].split())
+    return line if len(line) <= _WIDE else f"{line[: _WIDE - 1]}…"

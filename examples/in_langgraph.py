@@ -1,0 +1,41 @@
+"""A team is a node of another graph, and our tools are LangGraph's."""
+
+import asyncio
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+
+from interlace import Agent, PythonTool, Team
+from interlace.agent import langgraph_tools
+
+
+class State(MessagesState):
+    question: str
+    answer: str | None
+
+
+def check(state: State) -> dict[str, Any]:
+    code = f"print({state['answer']} == 4387 * 296)"
+    call = {"name": "python", "args": {"code": code}, "id": "1"}
+    return {"messages": [AIMessage("", tool_calls=[call])]}
+
+
+async def main() -> None:
+    team = Team.ceo(Agent(), max_experts=2, rounds=1, tokens=(128, 512))
+    async with team, langgraph_tools([PythonTool()]) as tools:
+        graph = StateGraph(State)
+        nodes: list[tuple[str, Any]] = [
+            ("team", team.graph()),
+            ("check", check),
+            ("tools", ToolNode(tools)),
+        ]
+        graph.add_sequence(nodes)
+        graph.add_edge(START, "team")
+        question = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
+        state = await graph.compile().ainvoke({"question": question, "messages": []})
+    print(state["answer"], state["messages"][-1].content)
+
+
+asyncio.run(main())
