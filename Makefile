@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench nano reproduce-retool wheel constraints
+.PHONY: help setup demo test test-slow lint format bench nano reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,6 +44,9 @@ nano: setup  ## retrain the nano model from its seed (about two hours on two cor
 
 reproduce-retool: setup  ## RL with an interpreter against text (QUICK=1: three seeds, fewer steps)
 	$(PY) -m interlace.train.reproduce $(if $(QUICK),--quick)
+
+reproduce-ceo: setup  ## the CEO learns to size a team: ten seeds (under half an hour on two cores)
+	$(PY) -m interlace.train.ceo
 
 wheel: setup  ## build the wheel and the sdist, and try the wheel in a clean environment
 	@scripts/check-wheel $(PY)

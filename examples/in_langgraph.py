@@ -12,17 +12,21 @@ from interlace.agent import langgraph_tools
 
 
 class State(MessagesState):
+    """The team needs a question and leaves an answer."""
+
     question: str
     answer: str | None
 
 
 def check(state: State) -> dict[str, Any]:
+    """Ask Python whether that is right."""
     code = f"print({state['answer']} == 4387 * 296)"
     call = {"name": "python", "args": {"code": code}, "id": "1"}
     return {"messages": [AIMessage("", tool_calls=[call])]}
 
 
 async def main() -> None:
+    """Build the graph and run it once."""
     team = Team.ceo(Agent(), max_experts=2, rounds=1, tokens=(128, 512))
     async with team, langgraph_tools([PythonTool()]) as tools:
         graph = StateGraph(State)

@@ -222,7 +222,7 @@ class Runner:
             policy, settings = await group.policy()
             episode.settings |= settings
             if self.attempt is not None:
-                await self.attempt(episode, policy, self._open)
+                await self._make(self.attempt, episode, policy)
             elif self.strategy is None:
                 await self._attempt(episode, policy, episode.task.question)
             else:
@@ -238,6 +238,17 @@ class Runner:
             if episode.stop is StopReason.INFRASTRUCTURE:
                 episode.error = episode.trajectory.details.get("error", episode.error)
             self.traffic.finished(episode)
+
+    async def _make(self, attempt: Attempt, episode: Episode, policy: Policy) -> None:
+        """Let somebody else make the episode; where our side failed it, again."""
+        for tried in range(self.retries + 1):
+            await attempt(episode, policy, self._open)
+            if episode.stop is not StopReason.INFRASTRUCTURE or tried == self.retries:
+                return
+            self.traffic.retried += 1
+            await asyncio.sleep(_PAUSE * 2.0**tried * random.uniform(0.5, 1.0))
+            episode.trajectories.clear()
+            episode.error = None
 
     async def _attempt(self, episode: Episode, policy: Policy, question: str) -> None:
         """Add a trajectory; where our side failed it, another in its place."""

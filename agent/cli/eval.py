@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .arms import in_order, print_arms, read_arms, strategy_of
 from .config import folder_notice
 from .ending import Exit, guarded, print_json, run_to_end
 from .options import (
@@ -22,6 +23,7 @@ from .options import (
     make_agent,
 )
 from .run import load, warnings
+from .team import TeamOptions, team_of
 
 if TYPE_CHECKING:
     from ...rollout.formats import Format
@@ -64,10 +66,11 @@ class EvalOptions:
         ),
     ] = False
     compare: Annotated[
-        tuple[Path, Path] | None,
+        str | None,
         typer.Option(
-            metavar="FIRST SECOND",
-            help="Two runs (folders of --out, or logs of episodes), instead of TASKS.",
+            metavar="ARMS|FIRST SECOND",
+            help="single,vote@k,team: each task in these ways, vote@k at the team's tokens. Or two "
+            "runs (folders of --out, or logs of episodes) instead of TASKS.",
         ),
     ] = None
     plots: Annotated[Path | None, typer.Option(help="Draw a PNG there.")] = None
@@ -83,6 +86,7 @@ def evaluate(
     model: ModelOptions,
     limits: LimitOptions,
     output: OutputOptions,
+    team: TeamOptions,
     tasks: Annotated[
         str | None,
         typer.Argument(
@@ -98,13 +102,16 @@ def evaluate(
     with guarded(json=output.json, debug=output.debug):
         from ...train.rewards import Checker
 
-        _check(tasks, job, model)
+        _check(tasks, job, model, team)
+        assert tasks is not None
+        arms = read_arms(job.compare)
         with Checker(default=job.checker) as checker:
-            if job.compare is not None:
-                _compare(job, checker, output)
+            if job.compare is not None and arms is None:
+                _compare((Path(job.compare), Path(tasks)), job, checker, output)
                 return
-            assert tasks is not None
-            measured = _Evaluate(tasks, job, model, limits, output, checker).run()
+            evaluating = _Evaluate(tasks, job, model, limits, output, checker)
+            evaluating.team = team
+            measured = evaluating.run() if arms is None else evaluating.run_arms(arms)
         lowest = min(evaluation.accuracy.value for evaluation in measured.values())
         if any(evaluation.unjudged for evaluation in measured.values()):
             raise typer.Exit(Exit.UNAVAILABLE)
@@ -112,13 +119,17 @@ def evaluate(
             raise typer.Exit(Exit.THRESHOLD)
 
 
-def _check(tasks: str | None, job: EvalOptions, model: ModelOptions) -> None:
+def _check(tasks: str | None, job: EvalOptions, model: ModelOptions, team: TeamOptions) -> None:
     """Find what makes no sense before the work begins."""
     from ...tools.errors import MissingExtra, UsageError
     from ...train.rewards import CHECKERS
 
-    if (tasks is None) == (job.compare is None):
+    if tasks is None:
         raise UsageError("name the tasks to evaluate on, or two runs with --compare")
+    if read_arms(job.compare) is not None and (job.pair or job.strategy or team.team):
+        raise UsageError("--compare names the ways to answer: leave out --pair, --strategy, --team")
+    if team.team and (job.pair or job.strategy):
+        raise UsageError("--team goes without --pair and --strategy")
     if job.pair and (job.n > 1 or model.temperature or model.tool == ["none"]):
         raise UsageError(
             "--pair is greedy, one attempt at each task with tools and one without: leave out "
@@ -141,15 +152,16 @@ def _check(tasks: str | None, job: EvalOptions, model: ModelOptions) -> None:
             raise MissingExtra("--plots", "plot")
 
 
-def _compare(job: EvalOptions, checker: "Checker", output: OutputOptions) -> None:
+def _compare(
+    paths: tuple[Path, Path], job: EvalOptions, checker: "Checker", output: OutputOptions
+) -> None:
     from ...train.compare import compare
     from ...train.evaluate import load_evaluation
     from .figures import print_comparison
     from .terminal import make_console
 
-    assert job.compare is not None
-    first, second = (load_evaluation(path, checker) for path in job.compare)
-    names = [str(path) for path in job.compare]
+    first, second = (load_evaluation(path, checker) for path in paths)
+    names = [str(path) for path in paths]
     comparison = compare(first, second)
     if job.plots is not None:
         from ...train.plots import plot_evaluations
@@ -185,18 +197,57 @@ class _Evaluate:
         self.checker = checker
         self.screen = Screen(make_console(sys.stderr))
         self.tasks = find_tasks(source, limit=job.limit)
+        self.team = TeamOptions()
         self.temperature = 0.0 if job.n == 1 and job.strategy is None else 1.0
 
     def run(self) -> dict[str, "Evaluation"]:
         """Roll out, measure, write and print; the evaluations by arm."""
         arms = ARMS if self.job.pair else {"": True}
-        measured = {name: self._measure(name, with_tools) for name, with_tools in arms.items()}
+        measured = {
+            name: self._measure(name, with_tools, self.job.strategy, self.team)
+            for name, with_tools in arms.items()
+        }
         report = self._report(measured)
         if self.output.json:
             print_json(report)
         return measured
 
-    def _measure(self, arm: str, with_tools: bool) -> "Evaluation":
+    def run_arms(self, arms: Sequence[str]) -> dict[str, "Evaluation"]:
+        """The same for ways to answer, and each compared with the last of them."""
+        from ...train.compare import compare
+        from .figures import print_comparison
+        from .terminal import make_console
+
+        found: dict[str, Evaluation] = {}
+        tokens: dict[str, float] = {}
+        for arm in in_order(arms):
+            team = dataclasses.replace(self.team, team=arm == "team")
+            strategy = strategy_of(arm, tokens)
+            if strategy is not None:
+                self.temperature = 1.0
+            found[arm] = self._measure(arm.replace("@", "-"), True, strategy, team)
+            tokens[arm] = found[arm].mean("tokens").value
+        measured = {strategy_of(arm, tokens) or arm: found[arm] for arm in arms}
+        *others, last = measured
+        against = {name: compare(measured[name], measured[last]) for name in others}
+        if self.output.json:
+            report: dict[str, Any] = {name: each.summary() for name, each in measured.items()}
+            report["comparison"] = {name: each.to_json() for name, each in against.items()}
+            print_json(report | {"error": None})
+        else:
+            console = make_console(sys.stdout)
+            print_arms(console, measured)
+            for name, comparison in against.items():
+                print_comparison(console, comparison, name, last)
+        if self.job.plots is not None:
+            from ...train.plots import plot_evaluations
+
+            plot_evaluations(measured, self.job.plots)
+        return measured
+
+    def _measure(
+        self, arm: str, with_tools: bool, strategy: str | None, team: TeamOptions
+    ) -> "Evaluation":
         from ...train.evaluate import measure, save_evaluation
         from .record import Record, drawn_seed
 
@@ -207,8 +258,10 @@ class _Evaluate:
             "n": self.job.n,
             "limit": self.job.limit,
         }
-        if self.job.strategy is not None:
-            settings["strategy"] = self.job.strategy
+        if strategy is not None:
+            settings["strategy"] = strategy
+        if team.team:
+            settings["team"] = dataclasses.asdict(team)
         record = Record(folder, settings, resume=self.job.resume)
         with record:
             tokenizer = run_to_end(
@@ -222,7 +275,8 @@ class _Evaluate:
                     concurrency=self.job.concurrency,
                     temperature=self.temperature,
                     quiet=self.output.quiet,
-                    strategy=self.job.strategy,
+                    strategy=strategy,
+                    team=team,
                 )
             )
             evaluation = measure(
@@ -277,11 +331,13 @@ async def roll_out(
     quiet: bool,
     format: "Format | None" = None,
     strategy: str | None = None,
+    team: TeamOptions | None = None,
 ) -> "Tokenizer":
     """Fill the record with `n` attempts at each task; the tokenizer of the model.
 
     Tasks that bring a database or a corpus are asked of that, unless `model.tool` says otherwise.
-    A `format` comes before the one that `model` names. With a `strategy` each attempt is several.
+    A `format` comes before the one that `model` names. With a `strategy` each attempt is several,
+    with a `team` that of a CEO and its experts.
     """
     from ...rollout.runner import Runner
     from ...rollout.strategies import find_strategy
@@ -307,6 +363,7 @@ async def roll_out(
             tools_for=tools_for,
             concurrency=concurrency,
             strategy=None if strategy is None else find_strategy(strategy),
+            attempt=team_of(agent, team).attempt if team is not None and team.team else None,
         )
         total = len(tasks) * n
         with Progress(console, total, hidden=quiet, traffic=runner.traffic) as shown:

@@ -77,6 +77,7 @@ app.command(
     epilog=_epilog(
         "interlace eval arithmetic:test:200 --n 4 --out runs/nano",
         "interlace eval gsm8k_test.jsonl --checker math --model ./my-model --pair",
+        "interlace eval arithmetic:test:100 --compare single,vote@k,team",
         "interlace eval --compare runs/before runs/after --plots both.png",
     ),
 )(evaluate)

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from ..agent import Agent
     from ..answers import Answers
     from ..events import AgentEvent
+    from ..team.team import Team
 
-__all__ = ["TeamOptions", "lane", "who_answers"]
+__all__ = ["TeamOptions", "lane", "team_of", "who_answers"]
 
 _WIDE = 76
 
@@ -31,8 +32,11 @@ class TeamOptions:
 
 def who_answers(agent: "Agent[Any]", options: TeamOptions) -> "Answers[Any]":
     """The agent, or its team. Raises UsageError."""
-    if not options.team:
-        return agent
+    return team_of(agent, options) if options.team else agent
+
+
+def team_of(agent: "Agent[Any]", options: TeamOptions) -> "Team":
+    """A team of such agents. Raises UsageError."""
     from ..team.team import Team
 
     paper: Any = "paper" if options.paper else None

@@ -164,7 +164,7 @@ class Graph:
     async def critic(self, state: Update) -> Update:
         """One critic's vote on the plan; it sees this round alone."""
         calls, index, round = (
-            await self._find(State(run=state["run"])),
+            await self._find(_run_of(state)),
             state["index"],
             state["round"],
         )
@@ -297,6 +297,10 @@ class Graph:
         left = calls.budget.left.tokens
         more = "" if left is None else f" Tokens left for all: {left}."
         return f"{state['resources']} Tokens spent so far: {spent}.{more}"
+
+
+def _run_of(state: Update) -> State:
+    return State(run=state["run"], question=state["question"])
 
 
 def _unless_ended(name: str) -> Callable[[State], str]:

@@ -169,7 +169,8 @@ class Team(Answers):
                 hooks.event(event)
             return True
 
-        calls = self._begin(question, saved, policy, tell)
+        id = uuid.uuid4().hex[:12] if saved is None else saved.id
+        calls = self._begin(Task(id, question), saved, policy, tell)
         answering = asyncio.create_task(self._go(calls, fresh=saved is None))
         answering.add_done_callback(lambda _: events.put_nowait(None))
         stopped = False
@@ -202,7 +203,7 @@ class Team(Answers):
 
     def _begin(
         self,
-        question: str,
+        task: Task,
         saved: SavedRun | None,
         policy: Policy,
         tell: Callable[[AgentEvent[Any]], bool],
@@ -210,14 +211,11 @@ class Team(Answers):
         """A run that begins, or goes on. Raises UsageError for another team's."""
         made = json.dumps([policy.engine.name, policy.format.name, self.settings])
         if saved is None:
-            id = uuid.uuid4().hex[:12]
             if self.runs is not None:
-                self.runs.begin(id, question, made)
-        else:
-            id = saved.id
-            if saved.made != made:
-                raise UsageError(f"the run {id} is another team's: it was made with {saved.made}")
-        calls = self._calls(Task(id, question), policy, tell)
+                self.runs.begin(task.id, task.question, made)
+        elif saved.made != made:
+            raise UsageError(f"the run {task.id} is another team's: it was made with {saved.made}")
+        calls = self._calls(task, policy, tell)
         if saved is not None:
             calls.record.episode.started = saved.started
             calls.record.take_up(saved.calls)
@@ -225,7 +223,7 @@ class Team(Answers):
                 self.budget.settle(0, trajectory.sampled_tokens)
                 for _ in trajectory.calls:
                     self.budget.take_call()
-        self._flying[id] = calls
+        self._flying[task.id] = calls
         return calls
 
     def _calls(self, task: Task, policy: Policy, tell: Callable[[AgentEvent[Any]], bool]) -> Calls:
@@ -272,13 +270,16 @@ class Team(Answers):
         if id not in self._flying:
             policy = await self.agent.policy()
             if id not in self._flying:
-                task = Task(id, state.get("question", ""))
-                self._flying[id] = self._calls(task, policy, tell_graph)
+                known = self.runs is not None and any(run.id == id for run in self.runs.all())
+                saved = self.runs.load(id) if self.runs is not None and known else None
+                task = Task(id, state["question"])
+                self._begin(task, saved, policy, tell_graph)
         return self._flying[id]
 
     async def _finish(self, state: State) -> None:
         """The run is over: its record is put in order."""
-        calls = self._flying.pop(state["run"])
+        calls = await self._find(state)
+        del self._flying[state["run"]]
         calls.record.close(state["plan"], state["why"])
         if calls.tell is tell_graph:
             self.last = to_result(calls.record, calls.policy)

@@ -54,6 +54,19 @@ def test_tools_on_and_off_on_the_same_tasks(evaluated: Path) -> None:
     assert with_tools["accuracy"]["method"] == "Wilson"
 
 
+def test_a_team_is_compared_with_one_agent_at_equal_tokens(evaluated: Path) -> None:
+    sizes = ("--experts", "2", "--rounds", "1", "--max-tokens", "256")
+    tasks = evaluated.with_name("tasks.jsonl")
+    found = report("eval", tasks, "--compare", "single,vote@k,team", *sizes, "--limit", "1")
+    (vote,) = (name for name in found if name.startswith("vote@"))
+    single, team = (found[arm]["means"]["tokens"]["value"] for arm in ("single", "team"))
+    assert vote == f"vote@{round(team / single)}" and team > single
+    assert set(found["comparison"]) == {"single", vote}
+    for arms in ("single,vote@k", "single,abacus", "single,single"):
+        code, _, err = interlace("eval", tasks, "--compare", arms)
+        assert code == 2 and err.count("\n") == 1
+
+
 def test_two_runs_are_compared_from_their_files(evaluated: Path) -> None:
     found = report("eval", "--compare", evaluated / "no_tools", evaluated / "tools")["comparison"]
     assert found["accuracy"]["value"] == 1 and found["table"] == [0, 0, 2, 0] and found["p"] == 0.5
