@@ -38,7 +38,8 @@ async def main() -> None:
         graph.add_sequence(nodes)
         graph.add_edge(START, "team")
         question = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
-        state = await graph.compile().ainvoke({"question": question, "messages": []})
+        given = State(question=question, messages=[], answer=None)
+        state = await graph.compile().ainvoke(given)
     print(state["answer"], state["messages"][-1].content)
 
 
