@@ -14,6 +14,7 @@ CLI = Path(__file__).parents[1] / "scripted_cli.py"
 
 def test_a_team_answers_and_its_decisions_are_seen(tmp_path: Path) -> None:
     review = "No: it is off by one, and there is more to say of that than a line has room for."
+    review += " [Disagree]"
     said = [
         decision(n=3, direction="mind the units"), experts("Ada", "Bob", "Cyd"), answer("42"),
         "Fine. [Agree]", review, answer("43"), "[Agree]", "[Agree]", verdict(1),
