@@ -1,6 +1,7 @@
 """From a model's name to an engine: what is bundled, what is fetched, what lies on the disk."""
 
 import asyncio
+import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..tools import Tool
-from ..tools.errors import ModelError
+from ..tools.errors import ModelError, UsageError
 from .smollm2 import smollm2_folder, smollm2_path
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
 __all__ = [
+    "FORMAT_FILE",
     "KNOWN",
     "cached_models",
     "default_format",
@@ -25,6 +27,8 @@ __all__ = [
     "local_model",
 ]
 
+FORMAT_FILE = "interlace.json"
+"""What our training leaves beside the weights: the format that they were trained in."""
 KNOWN = {
     "nano": "bundled: a tiny demonstration model that knows only its tasks",
     "smollm2": "SmolLM2-135M-Instruct, fetched once through pip (93 MB) and converted",
@@ -125,14 +129,28 @@ def cached_models() -> list[tuple[str, int]]:
 def default_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = ()) -> str:
     """The format a model is let speak where nobody names one.
 
-    hermes, which can call any tool, where the chat template knows tools or there are others than
-    python; else retool, whose tags the model is told of in its system prompt. The nano model
-    knows both, and writes Python in retool.
+    What it was trained in here, if that can call all the tools. Else hermes, which can call any
+    tool, where the chat template knows tools or there are others than python; else retool, whose
+    tags the model is told of in its system prompt. The nano model knows both, and writes Python in
+    retool.
     """
-    if any(tool.name != "python" for tool in tools):
-        return "hermes"
+    trained = _trained_format(Path(name), tools)
+    if trained is not None or any(tool.name != "python" for tool in tools):
+        return trained or "hermes"
     knows_tools = re.search(r"\btools\b", tokenizer.chat_template or "") is not None
     return "hermes" if knows_tools and name != "nano" else "retool"
+
+
+def _trained_format(folder: Path, tools: Sequence[Tool]) -> str | None:
+    """The format that training left in a model's folder, if it fits."""
+    from .formats import FORMATS
+
+    try:
+        said = json.loads((folder / FORMAT_FILE).read_text(encoding="utf-8"))["format"]
+        FORMATS[said].check(tools)
+    except (OSError, ValueError, LookupError, TypeError, UsageError):
+        return None
+    return str(said)
 
 
 def _connect(address: str, tokenizer: str | None) -> "Engine":

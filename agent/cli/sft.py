@@ -140,6 +140,7 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
                     progress=screen.step,
                     record=record,
                     source=source,
+                    format=found.formats.most_common(1)[0][0],
                 )
             except KeyboardInterrupt:
                 screen.say(f"stopped; the same command with --resume goes on in {job.out}")

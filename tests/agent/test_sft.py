@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from interlace.agent.cli.main import app
-from interlace.rollout.models import load_engine
+from interlace.rollout.models import default_format, load_engine
 from interlace.rollout.store import EpisodeLog
 from interlace.rollout.task import Task
-from interlace.tools.python import PythonTool
+from interlace.tools import FunctionTool, PythonTool
 from interlace.train.coldstart.checks import check_traces
 from interlace.train.coldstart.gsm8k import trace_of
 from interlace.train.coldstart.traces import trace_format
@@ -105,6 +105,10 @@ def test_a_run_stopped_with_ctrl_c_goes_on_and_its_checkpoint_is_a_model(
     assert report["held_out_loss"] == steps[-1]["held_out/loss"] and report["held_out"] > 0
     engine = load_engine(report["model"], device="cpu")
     assert engine.tokenizer.encode("</code>") == TOKENIZER.encode("</code>")
+    # It speaks what it was taught, unless that can't call what it is offered.
+    assert default_format(report["model"], engine.tokenizer, [PythonTool()]) == "retool"
+    other = FunctionTool(lambda: 1, name="other")
+    assert default_format(report["model"], engine.tokenizer, [other]) == "hermes"
 
 
 def in_process(*arguments: str | Path) -> tuple[int, str]:

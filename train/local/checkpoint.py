@@ -3,8 +3,8 @@
 A run's folder holds one of them, `checkpoint/`: `model.safetensors` with its `config.json` (the
 weights, as an ordinary Hugging Face checkpoint), `optimizer.safetensors` (the optimizer's tensors,
 named `<index>.<name>`), `trainer.json` (what else the run needs to go on, and which run this is),
-and where there are adapters `adapters.safetensors`: the weights in `model.safetensors` have them
-added in.
+`interlace.json` (the format that it was trained in), and where there are adapters
+`adapters.safetensors`: the weights in `model.safetensors` have them added in.
 """
 
 import json
@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...rollout.models import FORMAT_FILE
 from ...tools.errors import DataError
 from .lora import has_lora, merged_weights
 
@@ -35,12 +36,14 @@ def write_checkpoint(
     state: dict[str, Any],
     *,
     tokenizer_from: Path | None = None,
+    format: str | None = None,
 ) -> None:
     """Write all that a run needs to go on, in place of the checkpoint before.
 
     `state` is plain data, its `identity` says which run this is. With the files of a tokenizer, the
-    checkpoint can be used as a model. Raises DataError where it can't be written (a full disk,
-    say); the checkpoint before is then still whole.
+    checkpoint can be used as a model; `format`, where given, is what it then speaks by default.
+    Raises DataError where it can't be written (a full disk, say); the checkpoint before is then
+    still whole.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -56,6 +59,8 @@ def write_checkpoint(
             save_file(trained, fresh / "adapters.safetensors")
         save_file(_tensors(optimizer), fresh / "optimizer.safetensors")
         (fresh / "trainer.json").write_text(json.dumps(state), encoding="utf-8")
+        if format is not None:
+            (fresh / FORMAT_FILE).write_text(json.dumps({"format": format}), encoding="utf-8")
         for file in () if tokenizer_from is None else _tokenizer_files(tokenizer_from):
             shutil.copy(file, fresh)
         _flush(fresh)

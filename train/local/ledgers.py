@@ -26,6 +26,8 @@ class Ledgers:
     training: list[Ledger] = field(default_factory=list)
     held_out: list[Ledger] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    """What the policies of those that are learnt from speak."""
 
 
 def read_ledgers(
@@ -44,6 +46,7 @@ def read_ledgers(
         tasks = {episode.group: Task(episode.group, "") for episode in last.values()}
         unseen = {task.id for task in split(tasks.values(), held_out)[1]}
         for episode in last.values():
+            found.formats.update(each.format for each in episode.trajectories)
             for ledger in _ledgers(episode):
                 if len(ledger) > max_length:
                     found.left_out["too long"] += 1

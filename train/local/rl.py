@@ -345,6 +345,7 @@ class Trainer:
             self.optimizer,
             state,
             tokenizer_from=self.learner.tokenizer_from,
+            format=self.learner.policy.format.name,
         )
 
     def _resume(self, record: Record) -> None:

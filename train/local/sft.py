@@ -129,6 +129,7 @@ def sft(
     progress: Callable[[int, SFTReport], None] | None = None,
     record: Record | None = None,
     source: Path | None = None,
+    format: str | None = None,
 ) -> SFTReport:
     """Train `model` in place; checkpoints go into `folder`, from which a broken-off run goes on.
 
@@ -137,8 +138,9 @@ def sft(
     very bits of an uninterrupted run.
     `progress(step, report)` is called after each step; each is a line in `record`, where given.
     `source` is the folder that the model came from: its tokenizer goes into the checkpoints, so
-    that they can be used as models. Raises DataError where the ledgers can't be trained on, the
-    checkpoint is of another run or the disk is full, ModelError where gradients are no numbers.
+    that they can be used as models, which then speak `format`. Raises DataError where the ledgers
+    can't be trained on, the checkpoint is of another run or the disk is full, ModelError where
+    gradients are no numbers.
     """
     import torch
 
@@ -176,7 +178,9 @@ def sft(
                 progress(done, report)
             if last or pressed or done % config.save_every == 0:
                 state = {"done": done, "report": asdict(report), "identity": identity}
-                write_checkpoint(folder, model, optimizer, state, tokenizer_from=source)
+                write_checkpoint(
+                    folder, model, optimizer, state, tokenizer_from=source, format=format
+                )
     if pressed:
         raise KeyboardInterrupt
     return report
