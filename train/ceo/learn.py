@@ -36,7 +36,7 @@ class Settings:
     """What a seed is made with."""
 
     sft_steps: int = 300
-    steps: int = 120
+    steps: int = 200
     tasks: int = 16
     """Situations a step."""
     group: int = 16
