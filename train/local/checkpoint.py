@@ -97,23 +97,22 @@ def save_weights(model: "PreTrainedModel", folder: Path) -> None:
     """Write a model as an ordinary Hugging Face checkpoint, in one file; tied weights once, and
     adapters added in.
     """
-    from safetensors.torch import save_file, save_model
+    from safetensors.torch import save_file
 
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
     file = folder / "model.safetensors"
-    if has_lora(model):
-        places: set[int] = set()
-        weights = {}
-        for name, value in merged_weights(model).items():
-            if value.data_ptr() not in places:  # of tied ones, the first
-                places.add(value.data_ptr())
-                weights[name] = value.to(model.dtype).contiguous()
-        save_file(weights, file, metadata={"format": "pt"})
-    else:
-        save_model(model, str(file), metadata={"format": "pt"})
+    places: set[int] = set()
+    weights = {}
+    merged = has_lora(model)
+    for name, value in (merged_weights(model) if merged else model.state_dict()).items():
+        # Of tied ones the first, which is the embedding: vLLM looks for it under that name.
+        if value.data_ptr() not in places:
+            places.add(value.data_ptr())
+            weights[name] = (value.to(model.dtype) if merged else value).contiguous()
+    save_file(weights, file, metadata={"format": "pt"})
     file.chmod(0o644)  # the library lets nobody else read it
 
 
