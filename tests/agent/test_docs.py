@@ -1,42 +1,111 @@
-"""The code in docs/agent.md and docs/team.md runs as it stands, block after block."""
+"""No example in the documentation rots: its commands are understood, its programs run."""
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
-DOCS = Path(__file__).parents[2] / "docs"
+import pytest
+from typer.main import get_command
+
+from interlace.agent.cli.config import COMMANDS, settings
+from interlace.agent.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+QUICK = ["README.md", "agent.md", "extend.md", "ledger.md", "objectives.md", "rewards.md", "sql.md"]
+"""Pages whose programs are run with every test run; those of the others take longer."""
+NEEDS = {"team.md": "langgraph", "verl.md": "verl"}
 
 
-def test_every_block_of_the_agents_page_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "agent.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
+def blocks(page: Path, *languages: str) -> list[str]:
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [text for language, text in found if language in languages]
+
+
+def commands(page: Path) -> list[str]:
+    """What a reader types: one program with its arguments, without redirections."""
+    typed = []
+    for line in "\n".join(blocks(page, "bash")).replace("\\\n", " ").split("\n"):
+        line = re.sub(r"(^|\s)#.*", "", line)
+        for part in re.split(r"\s(?:\||&&|;)\s|[<>]\s*\S+|^\w+=\$\(|\)$", line):
+            if part and part.strip():
+                typed.append(part.strip())
+    return typed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_is_one_that_is_understood(page: Path) -> None:
+    group: Any = get_command(app)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for typed in commands(page):
+        program, *words = shlex.split(typed)
+        if program == "interlace" and words and words[0] in group.commands:
+            command: Any = group.commands[words[0]]
+            if hasattr(command, "commands") and words[1:]:  # conversations show
+                command, words = command.commands[words[1]], words[1:]
+            command.make_context(words[0], words[1:])  # raises for an option that is not there
+        elif program == "make":
+            assert {word for word in words if "=" not in word} <= targets, typed
+        else:
+            known = ("interlace", "pip", "printf", "jq", "python", "bash", "git")
+            assert program in known or (ROOT / program).exists(), typed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_in_pages_are_settings(page: Path) -> None:
+    for text in blocks(page, "toml"):
+        said = tomllib.loads(text)
+        names = {name for name in said if name not in COMMANDS}
+        for section in set(said) - names:
+            names |= set(said[section])
+        assert {name.replace("-", "_") for name in names} <= set(settings("chat")), text
+
+
+def ran(pages: list[Path], folder: Path) -> str:
+    """What the programs of these pages print; they run as they stand (see run_docs.py)."""
+    (folder / "docs").symlink_to(ROOT / "docs")
+    path = os.pathsep.join([str(ROOT / "tests"), *filter(None, sys.path)])
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)],
+        [sys.executable, ROOT / "tests/run_docs.py", *pages],
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "XDG_CACHE_HOME": str(folder)},
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    return done.stdout
+
+
+def test_the_programs_of_the_pages_run(tmp_path: Path) -> None:
+    printed = ran([page for page in PAGES if page.name in QUICK], tmp_path)
+    of = dict(part.split("\n", 1) for part in re.split(r"^== ", printed, flags=re.MULTILINE)[1:])
+    lines = of["agent.md"].splitlines()
     assert lines[:2] == ["1298552", "answered"]
     assert "it says 1298552" in lines
-    assert re.search(r"^Left\(tokens=9\d{3}, calls=19, seconds=5\d\d", done.stdout, re.MULTILINE)
+    assert re.search(r"^Left\(tokens=9\d{3}, calls=19, seconds=5\d\d", of["agent.md"], re.MULTILINE)
     assert lines[-3:] == ["1298552"] * 3  # approval, structured output, resumed
+    assert re.findall(r"^\w+", of["ledger.md"], re.MULTILINE)[:4] == [
+        "prompt",
+        "policy",
+        "tool",
+        "policy",
+    ]
+    assert of["extend.md"].endswith("1.1\n")
 
 
-def test_every_block_of_the_teams_page_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "team.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("Decided(round=0, goes_on=True, experts=2, tokens=512")
-    assert "1298552" in lines and "[]" in lines
-    assert [line.split()[0] for line in lines if line.endswith("trajectories")] == ["1298552"] * 2
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name not in QUICK and blocks(page, "python")],
+    ids=lambda page: page.name,
+)
+def test_the_longer_programs_of_the_pages_run(tmp_path: Path, page: Path) -> None:
+    pytest.importorskip(NEEDS.get(page.name, "interlace"))
+    ran([page], tmp_path)

@@ -59,6 +59,7 @@ def test_ctrl_c_in_a_call_stops_the_answer_and_the_python_state_survives(tmp_pat
         terminal.type("Sleep." + ENTER)
         terminal.expect(r"I wait\.")  # it streams
         terminal.expect(r"│ time\.sleep\(3600\)")
+        terminal.expect("→ 17")  # while the cell still runs
         terminal.type(CTRL_C)
         terminal.expect(r"\[stopped\]")
         ready(terminal)
