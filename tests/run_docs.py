@@ -105,7 +105,7 @@ def blocks(page: Path) -> Iterator[tuple[int, str]]:
 def run(page: Path) -> None:
     """Run a page from its top; `await` may stand outside of a function."""
     given = BEFORE.get(page.name, dict)()
-    names = {"__name__": page.stem, **{k: v for k, v in given.items() if k.isidentifier()}}
+    names = {"__name__": "__main__", **{k: v for k, v in given.items() if k.isidentifier()}}
     changes = [*SMALLER.get(page.name, ()), *((k, v) for k, v in given.items() if "/" in k)]
     with asyncio.Runner() as runner:
         for line, source in blocks(page):
