@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .chat import chat
+from .cluster import recipes
 from .coldstart import coldstart
 from .config import COMMANDS, config, defaults
 from .conversations import conversations
@@ -100,8 +101,10 @@ app.command(
     epilog=_epilog(
         "interlace train --model nano --tasks arithmetic --steps 50 --out runs/first",
         "interlace train examples/train_nano.yaml --dry-run",
+        "interlace train --engine verl --config retool_7b --dry-run",
     )
 )(train)
+app.command(epilog=_epilog("interlace recipes", "interlace recipes --folder"))(recipes)
 app.command(epilog=_epilog("interlace models", "interlace models http://localhost:8000/v1"))(models)
 app.command(
     epilog=_epilog("interlace doctor", "interlace doctor --tokenizer ./my-model --format hermes")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
     from ...train.local.record import Sink
     from ...train.local.rl import Trainer
 
-__all__ = ["train"]
+__all__ = ["TrainEngine", "check_folder", "train"]
+
+
+class TrainEngine(StrEnum):
+    """Who trains."""
+
+    LOCAL = "local"
+    VERL = "verl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,14 @@ def train(
         typer.Argument(metavar="[CONFIG.yaml]", help="Settings; flags come before it."),
     ] = None,
     *,
+    config_option: Annotated[
+        Path | None,
+        typer.Option("--config", help="The same; with --engine verl, a recipe's name too."),
+    ] = None,
+    engine: Annotated[
+        TrainEngine,
+        typer.Option("--engine", help="This machine's trainer, or verl's: many cards, many nodes."),
+    ] = TrainEngine.LOCAL,
     options: TrainOptions,
     settings: Annotated[
         list[str] | None,
@@ -74,21 +90,40 @@ def train(
     saves; --resume goes on.
     """
     with guarded(json=output.json, debug=output.debug):
+        config = _one(config, config_option)
+        if engine is TrainEngine.VERL:
+            from .cluster import train_with_verl
+
+            given = _given(options)
+            train_with_verl(config, given, settings or [], resume, dry_run, output)
+            raise typer.Exit(Exit.DONE)
         resolved = _resolve(config, _flags(options, settings or []), resume=resume)
         if dry_run:
             print(resolved.to_yaml(), end="", flush=True)
             return
-        _check_folder(Path(resolved.config.out), resume=resume)
+        check_folder(Path(resolved.config.out), resume=resume)
         _run(resolved, output)
         raise typer.Exit(Exit.DONE)
+
+
+def _one(argument: Path | None, option: Path | None) -> Path | None:
+    from ...tools.errors import UsageError
+
+    if argument is not None and option is not None:
+        raise UsageError(f"{argument} and --config {option}: name one configuration")
+    return argument if option is None else option
+
+
+def _given(options: TrainOptions) -> dict[str, Any]:
+    named = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _flags(options: TrainOptions, settings: list[str]) -> dict[str, Any]:
     from ...tools.errors import UsageError
     from ...train.config import parse_value
 
-    named = {field.name: getattr(options, field.name) for field in fields(options)}
-    flags = {name: value for name, value in named.items() if value is not None}
+    flags = _given(options)
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
@@ -110,7 +145,8 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Reso
     return read_config(file, flags)
 
 
-def _check_folder(folder: Path, *, resume: bool) -> None:
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Raise UsageError where a run would begin in the folder of another."""
     from ...tools.errors import UsageError
 
     begun = (folder / "metrics.jsonl").is_file() or (folder / "checkpoint").exists()

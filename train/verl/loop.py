@@ -4,6 +4,8 @@ verl makes one of these for each trajectory; what is worth keeping is kept once 
 """
 
 import asyncio
+import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,11 +22,13 @@ from ...rollout.models import find_model
 from ...rollout.tokenizer import Tokenizer
 from ...tools.errors import UsageError
 from .data import from_row
-from .response import to_response
-from .settings import read_settings
+from .response import Response, to_response
+from .settings import LoopSettings, read_settings
 from .worker import Attempt, Lengths, Worker
 
 __all__ = ["InterlaceLoop"]
+
+logger = logging.getLogger(__name__)
 
 
 class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have no types for us
@@ -32,6 +36,8 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
 
     _worker: ClassVar["asyncio.Task[Worker] | None"] = None
     """What this process keeps; it ends with the process."""
+    _failures: ClassVar[int] = 0
+    """Episodes that failed on our side since the last one that did not."""
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
         """One trajectory, from a row of the data set to what verl trains on.
@@ -40,6 +46,19 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
         with `trainer.v1.sampler.sync_refill_failed_groups=True` replaces a group that has none.
         Raises UsageError and DataError for settings and rows that make no sense.
         """
+        try:
+            response = await self._respond(sampling_params, row)
+        except Exception as error:
+            self._note_failure(error)
+            raise
+        InterlaceLoop._failures = 0
+        fields = asdict(response)
+        fields["metrics"] = AgentLoopMetrics(**fields["metrics"])
+        if not self.rollout_config.calculate_log_probs:
+            fields["response_logprobs"] = None
+        return AgentLoopOutput(**fields)
+
+    async def _respond(self, sampling_params: dict[str, Any], row: dict[str, Any]) -> Response:
         worker = await self._shared()
         task, history = from_row(row)
         attempt = Attempt(
@@ -54,12 +73,18 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
             ),
         )
         rolled = await worker.roll_out(attempt)
-        response = to_response(rolled, without_void_turns=worker.settings.without_void_turns)
-        fields = asdict(response)
-        fields["metrics"] = AgentLoopMetrics(**fields["metrics"])
-        if not self.rollout_config.calculate_log_probs:
-            fields["response_logprobs"] = None
-        return AgentLoopOutput(**fields)
+        return to_response(rolled, without_void_turns=worker.settings.without_void_turns)
+
+    def _note_failure(self, error: Exception) -> None:
+        """End the process where nothing works any more: Ray then tells the trainer, which stops."""
+        InterlaceLoop._failures += 1
+        most = LoopSettings.model_fields["give_up"].default
+        started = InterlaceLoop._worker
+        if started is not None and started.done() and not started.exception():
+            most = started.result().settings.give_up
+        if InterlaceLoop._failures >= most:
+            logger.critical("%d episodes in a row have failed, the last one so: %s", most, error)
+            os._exit(1)
 
     async def _shared(self) -> Worker:
         if InterlaceLoop._worker is None:

@@ -45,6 +45,9 @@ class LoopSettings(BaseModel):
     """Episodes under way at once in one of verl's agent-loop workers."""
     retries: int = Field(default=1, ge=0)
     """How often an episode that failed on our side is tried again, before it is left out."""
+    give_up: int = Field(default=64, ge=1)
+    """After so many failures of ours in a row a worker ends, and the run with it: verl would draw
+    new tasks for ever."""
     episodes: str | None = None
     """A folder for all episodes, token by token: `interlace show` reads them. null: none."""
 

@@ -1,0 +1,66 @@
+"""`interlace train --engine verl`, and the recipes for it."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .ending import guarded, print_json
+from .options import OutputOptions
+
+__all__ = ["recipes", "train_with_verl"]
+
+
+def train_with_verl(
+    config: Path | None,
+    flags: dict[str, Any],
+    settings: Sequence[str],
+    resume: bool,
+    dry_run: bool,
+    output: OutputOptions,
+) -> None:
+    """Check a recipe against verl and start its trainer. With `dry_run`: print the plain command.
+
+    Raises UsageError, DataError, MissingExtra and ToolUnavailable.
+    """
+    from ...tools.errors import UsageError
+    from ...train.verl.launch import check, find_recipe, prepare
+    from .ending import tell
+    from .train import check_folder
+
+    if config is None:
+        raise UsageError("--engine verl needs a recipe: `interlace recipes` lists them")
+    launch = prepare(find_recipe(str(config)), flags, settings, resume=resume)
+    check(launch.recipe, launch.overrides)
+    if dry_run:
+        print(shlex.join(launch.command), flush=True)
+        return
+    check_folder(launch.out, resume=resume)
+    launch.run()
+    if output.json:
+        print_json({"out": str(launch.out)})
+    elif not output.quiet:
+        tell(f"done; metrics, episodes and checkpoints are in {launch.out}")
+
+
+def recipes(
+    folder: Annotated[
+        bool, typer.Option("--folder", help="Print their folder, for verl's --config-dir.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List the recipes for verl: those of the papers, and such as fit a card."""
+    with guarded(json=json, debug=debug):
+        from ...train.verl.launch import RECIPES
+        from ...train.verl.launch import recipes as known
+
+        if folder:
+            print(RECIPES, flush=True)
+        elif json:
+            print_json({"recipes": known()})
+        else:
+            for name, what in known().items():
+                print(f"{name:22} {what}", flush=True)

@@ -1,0 +1,163 @@
+"""What verl itself sees of us: the plug-in, the agent loop, the recipes. Runs where verl is."""
+
+import asyncio
+import importlib
+import importlib.util
+import shlex
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles import NANO, answer, code
+from typer.testing import CliRunner
+from verl_client import BrokenClient, EngineClient
+
+from interlace.agent.cli.main import app
+from interlace.rollout.engines.scripted import ScriptedEngine
+from interlace.rollout.tokenizer import Tokenizer
+from interlace.tools.errors import UsageError
+from interlace.train.memory import estimate_verl, vllm_room
+from interlace.train.objectives import OBJECTIVES
+from interlace.train.shapes import find_shape
+from interlace.train.verl.engine import Client
+from interlace.train.verl.launch import RECIPES, check, compose, find_recipe, prepare, recipes
+from interlace.train.verl.worker import LeftOut
+
+if importlib.util.find_spec("verl") is None:
+    pytest.skip("verl is not installed", allow_module_level=True)
+
+with warnings.catch_warnings():  # its imports warn of what is deprecated in others
+    warnings.simplefilter("ignore")
+    agent_loop: Any = importlib.import_module("verl.experimental.agent_loop.agent_loop")
+    core: Any = importlib.import_module("verl.trainer.ppo.core_algos")
+    loop: Any = importlib.import_module("interlace.train.verl.loop")
+    transformers: Any = importlib.import_module("transformers")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CPU = Path(__file__).parents[2] / "verl_cpu" / "cpu.yaml"
+
+
+def test_verl_finds_the_loop_and_the_objectives_by_itself() -> None:
+    target = agent_loop._agent_loop_registry["interlace"]["_target_"]
+    module, _, name = target.rpartition(".")
+    assert getattr(importlib.import_module(module), name) is loop.InterlaceLoop
+    assert {"gppo", "gspo", "vanilla"} <= core.POLICY_LOSS_REGISTRY.keys()
+    assert {"dr_grpo", "grpo"} <= core.ADV_ESTIMATOR_REGISTRY.keys()
+
+
+SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "logprobs": True}
+ROW = {
+    "raw_prompt": [{"role": "user", "content": "6 times 7?"}],
+    "reward_model": {"ground_truth": "42"},
+    "extra_info": {"index": 5},
+    "session_id": 2,
+    "global_steps": 4,
+}
+
+
+def run(client: Client, folder: Path, times: int = 1, **settings: int) -> list[Any]:
+    """What verl would get for `ROW`, so many times: outputs, and what was raised."""
+    place = "actor_rollout_ref.rollout.custom.interlace"
+    overrides = [f"+{place}.{name}={value}" for name, value in settings.items()]
+    config = compose(
+        CPU, [f"actor_rollout_ref.model.path={NANO}", f"{place}.episodes={folder}", *overrides]
+    )
+    made = loop.InterlaceLoop(
+        trainer_config=agent_loop.DictConfigWrap(config),
+        server_manager=client,
+        tokenizer=transformers.AutoTokenizer.from_pretrained(NANO),
+        processor=None,
+        dataset_cls=None,
+        data_config=agent_loop.DictConfigWrap(config.data),
+    )
+
+    async def go() -> list[Any]:
+        loop.InterlaceLoop._worker = None
+        outputs = []
+        for _ in range(times):
+            try:
+                outputs.append(await made.run(SAMPLING, **ROW))
+            except LeftOut as error:
+                outputs.append(error)
+        await loop.InterlaceLoop._worker.result().__aexit__()
+        return outputs
+
+    return asyncio.run(go())
+
+
+def test_a_row_becomes_what_verl_trains_on(tmp_path: Path) -> None:
+    script = [code("print(6 * 7)"), answer("42")]
+    client = EngineClient(ScriptedEngine(Tokenizer.load(NANO), script), steps=[3, 4])
+    (output,) = run(client, tmp_path)
+    fields = output.as_dict()
+    assert fields["rm_scores"].tolist()[-1] == output.reward_score == 1.0
+    assert fields["rm_scores"].sum() == 1.0
+    lengths = {len(fields[name]) for name in ("responses", "response_mask", "rollout_log_probs")}
+    assert len(lengths) == 1
+    assert output.num_turns == 4
+    assert [output.extra_fields[f"{end}_global_steps"] for end in ("min", "max")] == [3, 4]
+    (file,) = tmp_path.iterdir()
+    assert '"id":"4.5/2"' in file.read_text()
+
+
+def test_a_worker_in_which_nothing_works_ends_before_verl_draws_tasks_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(loop.os, "_exit", ended.append)
+    good = EngineClient(ScriptedEngine(Tokenizer.load(NANO), [answer("42")] * 2))
+    outputs = run(BrokenClient(good, "aborted", 2), tmp_path / "a", 4, give_up=3, retries=0)
+    assert [isinstance(each, LeftOut) for each in outputs] == [True, True, False, False]
+    assert ended == []
+    run(BrokenClient(good, "aborted", 9), tmp_path / "b", 3, give_up=3, retries=0)
+    assert ended == [1]
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_is_known_to_verl_in_every_key_and_fits_its_card(name: str) -> None:
+    config = check(find_recipe(name))
+    card = float(name.rpartition("_")[2].removesuffix("gb")) if name.endswith("gb") else 80.0
+    shape = find_shape(config.actor_rollout_ref.model.path)
+    estimate = estimate_verl(config, shape, card)
+    assert estimate.problem(card) is None, estimate
+    room, problem = vllm_room(config, shape, card)
+    assert problem is None and room >= 8
+    assert set(estimate.phases) == {"sampling", "handing the weights to vLLM", "updating"}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_each_of_our_objectives_can_be_had_in_verl(name: str) -> None:
+    launch = prepare(find_recipe("qwen3_0.6b_24gb"), {"objective": name}, [], resume=False)
+    config = check(launch.recipe, launch.overrides)
+    assert config.algorithm.adv_estimator in core.ADV_ESTIMATOR_REGISTRY
+    assert config.actor_rollout_ref.actor.policy_loss.loss_mode in core.POLICY_LOSS_REGISTRY
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("+actor_rollout_ref.rollout.n_samples=4", "knows no actor_rollout_ref.rollout.n_samples"),
+        ("+trainer.v1.sampler.refill=true", "knows no trainer.v1.sampler.refill"),
+        ("+actor_rollout_ref.rollout.custom.interlace.turn=4", r"custom\.interlace\.turn: Extra"),
+        ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024", "set it to that at least"),
+        ("actor_rollout_ref.rollout.n_samples=4", "makes no sense"),
+        ("actor_rollout_ref.actor.loss_agg_mode=mean", "verl refuses actor_rollout_ref.actor"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=512", "verl refuses"),
+    ],
+)
+def test_a_key_that_is_wrong_is_named_before_anything_runs(override: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check(find_recipe("qwen3_0.6b_24gb"), [override])
+
+
+def test_the_command_prints_the_plain_command_that_it_would_run(tmp_path: Path) -> None:
+    asked = ["train", "--engine", "verl", "--config", "retool_7b", "--dry-run", "--model", "it's"]
+    done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "a b"), "--set", "data.seed=3"])
+    assert done.exit_code == 0, done.output
+    command = shlex.split(done.stdout.splitlines()[-1])
+    assert command[1:3] == ["-m", "verl.trainer.main_ppo"]
+    assert command[command.index("--config-dir") + 1] == str(RECIPES)
+    assert "actor_rollout_ref.model.path='it\\'s'" in command and command[-1] == "data.seed=3"
+    assert not (tmp_path / "a b").exists()
