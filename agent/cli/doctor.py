@@ -173,15 +173,31 @@ def doctor(
         typer.Option(help="The folder of a Hugging Face tokenizer or model: look at that instead."),
     ] = None,
     format: Annotated[str, typer.Option(help="The format to look at.")] = "retool",
+    train: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="A training run's file, or a recipe: look at that."),
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="With --train: a card's memory, such as 24GB.")
+    ] = None,
+    report_to: Annotated[
+        Path | None, typer.Option("--report", help="With --train: write what was found there.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Try the walls around the model's Python code, each and together; 7 where none can be had.
 
-    With --tokenizer: how it cuts a format's tags, and which tokens would be trained.
+    With --tokenizer: how it cuts a format's tags, and which tokens would be trained. With --train:
+    whether a run fits a card, and whether all that it needs is there.
     """
     with guarded(json=json, debug=debug):
         import sys
+
+        if train is not None:
+            from .preflight import preflight
+
+            raise typer.Exit(preflight(train, gpu, report_to, json=json))
 
         from .terminal import make_console
 
