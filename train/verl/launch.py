@@ -234,18 +234,19 @@ def _as_verl_reads_it(config: Any) -> None:
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
 
+    whole = copy.deepcopy(config)
+    whole.critic.model = None  # verl would fetch it
+    if importlib.util.find_spec("vllm") is None:  # which verl asks whether it knows the rank
+        whole.actor_rollout_ref.model.lora_rank = 0
     parts = {
-        "algorithm": config.algorithm,
-        _ACTOR: config.actor_rollout_ref.actor,
-        _ROLLOUT: config.actor_rollout_ref.rollout,
-        "critic": config.critic if need_critic(config) else None,
+        "algorithm": whole.algorithm,
+        _ACTOR: whole.actor_rollout_ref.actor,
+        _ROLLOUT: whole.actor_rollout_ref.rollout,
+        "critic": whole.critic if need_critic(whole) else None,
     }
     read: dict[str, Callable[[], Any]] = {
         name: partial(omega_conf_to_dataclass, part) for name, part in parts.items() if part
     }
-    whole = copy.deepcopy(config)
-    if importlib.util.find_spec("vllm") is None:  # which verl asks whether it knows the rank
-        whole.actor_rollout_ref.model.lora_rank = 0
     read["the configuration"] = lambda: validate_config(
         whole, need_reference_policy(whole), need_critic(whole)
     )
