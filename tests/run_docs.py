@@ -30,6 +30,7 @@ SMALLER = {
 
 def served() -> dict[str, Any]:
     """The nano model behind vLLM's protocol, in the place of port 8000."""
+    from safetensors.torch import load_file
     from servers import ExactServer, serving
 
     from interlace.agent.background import BackgroundLoop
@@ -42,9 +43,9 @@ def served() -> dict[str, Any]:
         return (await stack.enter_async_context(serving(ExactServer(engine)))).url
 
     Path("qwen3").symlink_to(NANO)
-    weights = engine.model.state_dict()
+    weights = load_file(NANO / "model.safetensors")
     url = loop.run(start())
-    return {"http://localhost:8000/v1": url, "learn": lambda groups: weights, "_alive": loop}
+    return {"http://localhost:8000/v1": url, "learn": lambda groups: weights, "_alive": (loop, stack)}
 
 
 def a_batch() -> dict[str, Any]:
