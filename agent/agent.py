@@ -17,7 +17,7 @@ from ..rollout.budget import Budget
 from ..rollout.engines import Engine, Sampling
 from ..rollout.formats import FORMATS, Format
 from ..rollout.limits import Limits
-from ..rollout.models import default_format, load_engine
+from ..rollout.models import check_engine, default_format, load_engine
 from ..rollout.policy import Policy
 from ..rollout.strategies import Strategy, find_strategy
 from ..tools import FunctionTool, Tool
@@ -47,7 +47,8 @@ AnyTool: TypeAlias = str | Tool | Callable[..., Any]
 class Agent(Answers[T]):
     """A model that answers questions and calls tools while it thinks.
 
-    `model` is a name (see `load_engine`) or an engine; it is loaded once, at the first question.
+    `model` is a name or an engine; it is loaded once, at the first question, with `device`,
+    `engine` and `tokenizer` as for `load_engine`.
     `format` is how the model asks for tools: by default, what suits the model. Without `sampling`
     an agent is greedy: the same question gives the same answer. With a `strategy` (`vote@8`, or a
     function, see `strategies`) `run` and `stream` make several attempts, sampled at temperature 1
@@ -78,6 +79,8 @@ class Agent(Answers[T]):
         sampling: Sampling | None = None,
         strategy: str | Strategy | None = None,
         device: str = "auto",
+        engine: str = "transformers",
+        tokenizer: str | None = None,
         budget: Budget | None = None,
         output: type[T] | None = None,
         repairs: int = 1,
@@ -112,7 +115,9 @@ class Agent(Answers[T]):
         self.limits = limits or Limits()
         self.strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
         self.sampling = sampling or Sampling(temperature=0.0 if strategy is None else 1.0)
-        self.device = device
+        if isinstance(model, str):
+            check_engine(model, engine, tokenizer)
+        self._load_engine = partial(load_engine, device=device, engine=engine, tokenizer=tokenizer)
         self.engine: Engine | None = None
         """The engine, once it is loaded."""
         self._policy: Making[Policy] | None = None
@@ -213,7 +218,7 @@ class Agent(Answers[T]):
     def _load(self) -> Policy:
         engine = self.model
         if isinstance(engine, str):
-            engine = load_engine(engine, device=self.device)
+            engine = self._load_engine(engine)
         self.engine = engine
         format = self.format or _format(default_format(engine.name, engine.tokenizer, self.tools))
         return Policy(engine, format, self.tools, sampling=self.sampling, limits=self.limits)

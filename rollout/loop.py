@@ -226,6 +226,7 @@ class Rollout:
                     sampled.add(chunk)
                     turn.prefilled += chunk.prefilled
                     turn.cached += chunk.cached
+                    turn.overshoot += chunk.overshoot
                     self._traffic.tokens += len(chunk.ids)
                     if self.listener is not None and chunk.ids:
                         eos = tokenizer.eos_ids
@@ -303,7 +304,8 @@ class Rollout:
         """Run a call. What a tool raises is our failure: for the policy's it returns a result."""
         seconds = self.policy.limits.call_seconds
         try:
-            session = await self._session(call.tool)  # its start counts against the question alone
+            with self._traffic.queue():  # its start counts against the question alone
+                session = await self._session(call.tool)
             if self.listener is not None and isinstance(session, LiveSession):
                 session.hear = partial(self._hear, call.tool)
             async with asyncio.timeout(seconds + GRACE_SECONDS):

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
 __all__ = [
+    "ENGINES",
     "FORMAT_FILE",
     "KNOWN",
     "cached_models",
+    "check_engine",
     "default_format",
     "find_model",
     "is_server",
@@ -35,6 +37,9 @@ KNOWN = {
 }
 """The names that stand for one model, beside folders and Hugging Face ids."""
 
+ENGINES = ("transformers", "vllm")
+"""What can run a model on this machine."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # No weights but safetensors: a pickle runs code when it is read.
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -47,23 +52,43 @@ def is_server(name: str) -> bool:
 
 
 def load_engine(
-    name: str = "nano", *, device: str = "auto", tokenizer: str | None = None
+    name: str = "nano",
+    *,
+    device: str = "auto",
+    engine: str = "transformers",
+    tokenizer: str | None = None,
 ) -> "Engine":
     """The engine of a model, in this process or on a server.
 
     `name` is `nano` (bundled), `smollm2` (fetched once), a local folder, a Hugging Face id
     (`Qwen/Qwen3-0.6B`) or a server's address (`http://host:8000/v1`, with `#name` where it serves
-    several models); `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `tokenizer` is a folder
-    or Hugging Face id, for a server whose model's files lie elsewhere. Raises ModelError where
-    there is no such model or its files are not usable, MissingExtra without torch.
+    several models); `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `engine` is what runs the
+    model here, one of `ENGINES`. `tokenizer` is a folder or Hugging Face id, for a server whose
+    model's files lie elsewhere. Raises ModelError where there is no such model or its files are not
+    usable, MissingExtra without torch or vLLM, UsageError for an engine that there is not.
     """
+    check_engine(name, engine, tokenizer)
     if is_server(name):
         return _connect(name, tokenizer)
-    from .engines.transformers import TransformersEngine
+    from .engines import TransformersEngine, VllmEngine
 
-    engine = TransformersEngine.load(find_model(name), device=device)
-    engine.name = name  # as it was asked for, so that a record's name finds the model again
-    return engine
+    loaded: TransformersEngine | VllmEngine
+    if engine == "vllm":
+        loaded = VllmEngine.load(find_model(name), device=device)
+    else:
+        loaded = TransformersEngine.load(find_model(name), device=device)
+    loaded.name = name  # as it was asked for, so that a record's name finds the model again
+    return loaded
+
+
+def check_engine(name: str, engine: str, tokenizer: str | None) -> None:
+    """Raise UsageError where a model can't be had in this way."""
+    if engine not in ENGINES:
+        raise UsageError(f"there is no engine {engine!r}; there are: {', '.join(ENGINES)}")
+    if is_server(name) and engine != ENGINES[0]:
+        raise UsageError(f"a server runs its model itself: leave out the engine {engine}")
+    if tokenizer is not None and not is_server(name):
+        raise UsageError("a model brings its own tokenizer: name one for a server only")
 
 
 def find_model(name: str) -> Path:

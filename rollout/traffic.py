@@ -23,6 +23,8 @@ class Traffic:
         """Tokens sampled so far, those of trajectories still under way included."""
         self.flying = self.sampling = self.calling = self.waiting = 0
         """Attempts under way; of them those in the engine, in a tool, and held up by `hold`."""
+        self.queued = 0
+        """Of those in a tool: how many wait for a session of it to be free, or to start."""
         self.retried = 0
         self._open = asyncio.Event()
         self._open.set()
@@ -32,9 +34,9 @@ class Traffic:
         self._idle = self._under_way = 0.0
         self._turns: Counter[int] = Counter()
         self._stops: Counter[str] = Counter()
-        self._prefilled = self._cached = self._again = 0
+        self._prefilled = self._cached = self._again = self._overshoot = 0
         self._calls = 0
-        self._call_seconds = 0.0
+        self._call_seconds = self._queue_seconds = 0.0
 
     # -- holding up -----------------------------------------------------------------------------
 
@@ -90,6 +92,16 @@ class Traffic:
         with self._counted("calling"):
             yield
 
+    @contextmanager
+    def queue(self) -> Iterator[None]:
+        """The time in which one attempt waits for a tool's session."""
+        began = time.perf_counter()
+        with self._counted("queued"):
+            try:
+                yield
+            finally:
+                self._queue_seconds += time.perf_counter() - began
+
     def finished(self, episode: Episode) -> None:
         """Count an episode that is over, however it ended."""
         self._stops[episode.stop.value if episode.stop else "cancelled"] += 1
@@ -99,6 +111,7 @@ class Traffic:
             for turn in trajectory.turns:
                 self._prefilled += turn.prefilled
                 self._cached += turn.cached
+                self._overshoot += turn.overshoot
                 self._calls += len(turn.calls)
                 self._call_seconds += turn.tool_seconds
 
@@ -108,7 +121,9 @@ class Traffic:
         `engine_idle` is the share of the time in which attempts were under way that the engine had
         nothing to do while one of them waited neither for a tool nor for `go_on`.
         `prefilled_again` counts context tokens that were computed though a request before had
-        computed or sampled them.
+        computed or sampled them, `overshoot` tokens that were sampled behind the end of a turn.
+        `call_seconds` are those of all calls, `queue_seconds` the part of them before a session of
+        the tool was there.
         """
         # Read only: a screen may ask from another thread.
         now = time.perf_counter()
@@ -123,13 +138,16 @@ class Traffic:
             "in_flight": self.flying,
             "sampling": self.sampling,
             "calling": self.calling,
+            "queued": self.queued,
             "engine_idle": idle / under_way if under_way else 0.0,
             "prefilled": self._prefilled,
             "cached": self._cached,
             "prefilled_again": self._again,
             "prefilled_again_share": self._again / context if context else 0.0,
+            "overshoot": self._overshoot,
             "calls": self._calls,
             "call_seconds": self._call_seconds,
+            "queue_seconds": self._queue_seconds,
             "retried": self.retried,
             "turns": dict(sorted(dict(self._turns).items())),
             "stops": dict(self._stops),

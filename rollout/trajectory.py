@@ -94,7 +94,8 @@ class Turn:
     """One time the policy spoke: tokens [start, stop) of its ledger, and the calls it made.
 
     `prefilled` counts the context tokens that the engine computed for this turn, `cached` those it
-    still held. `forged` says that the policy wrote tool output itself.
+    still held, `overshoot` the tokens it is known to have sampled behind the turn's end, in vain.
+    `forged` says that the policy wrote tool output itself.
     """
 
     ledger: int
@@ -105,6 +106,7 @@ class Turn:
     forged: bool = False
     prefilled: int = 0
     cached: int = 0
+    overshoot: int = 0
     seconds: float = 0.0
     tool_seconds: float = 0.0
 

@@ -61,6 +61,13 @@ class ModelOptions:
     no_isolation: Annotated[
         bool, typer.Option("--no-isolation", help="Run the model's Python code with your rights.")
     ] = False
+    engine: Annotated[
+        str, typer.Option(help="What runs the model here: transformers, or vllm (an extra).")
+    ] = "transformers"
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="For a server whose model's files lie elsewhere: a folder, or an id."),
+    ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     seed: Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")] = None
     temperature: Annotated[
@@ -172,6 +179,8 @@ def make_agent(
         limits=_limits(limits),
         sampling=_sampling(model, temperature),
         device=model.device,
+        engine=model.engine,
+        tokenizer=model.tokenizer,
         **terms,
     )
     # Fetching may take long: here, before there is an event loop, Ctrl-C ends it at once.

@@ -24,16 +24,20 @@ def live_line(figures: dict[str, Any]) -> str:
     """One line of a runner's figures.
 
     Example:
-        >>> live_line({"sampling": 12, "calling": 4, "engine_idle": 0.004,
-        ...            "prefilled_again_share": 0.031, "retried": 0, "turns": {1: 2, 3: 8}})
-        'engine 12 · tools 4 · idle 0.4 % · prefilled again 3.1 % · turns 1▃▁█3'
+        >>> live_line({"sampling": 12, "calling": 4, "queued": 1, "engine_idle": 0.004,
+        ...            "overshoot": 0, "prefilled_again_share": 0.031, "retried": 0,
+        ...            "turns": {1: 2, 3: 8}})
+        'engine 12 · tools 4 (1 queued) · idle 0.4 % · prefilled again 3.1 % · turns 1▃▁█3'
     """
+    queued = figures["queued"]
     said = [
         f"engine {figures['sampling']}",
-        f"tools {figures['calling']}",
+        f"tools {figures['calling']}" + (f" ({queued} queued)" if queued else ""),
         f"idle {100 * figures['engine_idle']:.1f} %",
         f"prefilled again {100 * figures['prefilled_again_share']:.1f} %",
     ]
+    if figures["overshoot"]:
+        said.append(f"overshoot {figures['overshoot']}")
     if figures["retried"]:
         said.append(f"tried again {figures['retried']}")
     if turns := figures["turns"]:

@@ -6,6 +6,7 @@ from .replay import ReplayEngine
 from .scripted import Reply, ScriptedEngine
 from .stops import StopFinder
 from .transformers import TransformersEngine
+from .vllm import VllmEngine
 
 __all__ = [
     "Chunk",
@@ -19,4 +20,5 @@ __all__ = [
     "ScriptedEngine",
     "StopFinder",
     "TransformersEngine",
+    "VllmEngine",
 ]

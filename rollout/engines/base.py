@@ -70,7 +70,8 @@ class Chunk:
     `logprobs` are under the distribution the tokens were drawn from (greedy: 0), `raw_logprobs` at
     temperature 1 without truncation. `version` counts the weights since the engine started.
     `prefilled` and `cached` are given once, in the first chunk: context tokens computed for this
-    request, and context tokens whose cache was still held.
+    request, and context tokens whose cache was still held. `overshoot` counts, in the last chunk,
+    the tokens known to have been sampled behind the end, in vain.
     """
 
     ids: tuple[int, ...]
@@ -80,6 +81,7 @@ class Chunk:
     version: int = 0
     prefilled: int = 0
     cached: int = 0
+    overshoot: int = 0
 
 
 class Engine(Protocol):

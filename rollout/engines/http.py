@@ -231,6 +231,7 @@ class _Reading:
     _finish: Finish | None = None
     _prefilled: int = 0
     _cached: int = 0
+    _overshoot: int = 0
 
     def read(self, event: Any) -> Chunk | None:
         """The tokens of an event; its `finish` is set where the answer has to end here.
@@ -260,7 +261,8 @@ class _Reading:
         """What comes last, once the stream has ended. Raises StreamCut where its end is missing."""
         if self._finish is None:
             raise StreamCut(f"{self._host} broke off in the middle of an answer")
-        return Chunk((), (), None, self._finish, 0, self._prefilled, self._cached)
+        counts = self._prefilled, self._cached, self._overshoot
+        return Chunk((), (), None, self._finish, 0, *counts)
 
     @property
     def _host(self) -> str:
@@ -285,6 +287,7 @@ class _Reading:
             elif self._told + count == self.room:
                 early = Finish.LENGTH
             if early is not None:
+                self._overshoot = len(ids) - count
                 ids, logprobs = ids[:count], logprobs[:count]
                 break
         self._told += len(ids)
@@ -295,7 +298,9 @@ class _Reading:
         if not ids:
             return None
         drawn, raw = self._as_drawn(logprobs)
-        return Chunk(tuple(ids), drawn, raw, early if self._finish is None else None)
+        if early is None or self._finish is not None:
+            return Chunk(tuple(ids), drawn, raw)
+        return Chunk(tuple(ids), drawn, raw, early, overshoot=self._overshoot)
 
     def _as_drawn(
         self, logprobs: list[float]

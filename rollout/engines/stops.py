@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..tokenizer import Tokenizer
 
-__all__ = ["StopFinder", "begins_stop"]
+__all__ = ["StopFinder", "begins_stop", "completing_ids"]
 
 
 class StopFinder:
@@ -59,3 +59,21 @@ def begins_stop(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) 
     if tail.endswith("\N{REPLACEMENT CHARACTER}"):
         return True
     return any(tail.endswith(stop[:n]) for stop in stops for n in range(1, len(stop)))
+
+
+def completing_ids(tokenizer: Tokenizer, stops: Sequence[str]) -> list[int] | None:
+    """All ids after which one of the stop strings may be complete; None where nobody can say.
+
+    In most vocabularies a tag is several tokens, and the last of them may go on behind it: what
+    completes `</code>` is `>`, `de>`, or `>` with line feeds. Not every such token does complete a
+    stop. A character beyond ASCII may be cut into tokens that are no text, hence None.
+    """
+    if not all(stop.isascii() for stop in stops):
+        return None
+    tails = tuple({stop[-length:] for stop in stops for length in range(1, len(stop) + 1)})
+    found = []
+    for id in range(len(tokenizer)) if stops else ():
+        text = tokenizer.decode([id])
+        if text.startswith(tails) or any(stop in text for stop in stops):
+            found.append(id)
+    return found

@@ -131,7 +131,7 @@ class Shelf:
         self.loaded = self.closed = 0
         self.go_on = threading.Event()
 
-    def load(self, name: str, *, device: str) -> ScriptedEngine:
+    def load(self, name: str, **how: str | None) -> ScriptedEngine:
         self.loaded += 1
         assert self.go_on.wait(60)
         shelf = self

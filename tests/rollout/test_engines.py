@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import byte_tokenizer
 
@@ -21,6 +21,7 @@ from interlace.rollout.engines import (
     ScriptedEngine,
     StopFinder,
 )
+from interlace.rollout.engines.stops import completing_ids
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
@@ -37,6 +38,25 @@ def bytewise(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def merging(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """Tokens across the end of a tag: `>` with a line feed, `>` with the first byte of an arrow."""
     return byte_tokenizer(tmp_path_factory.mktemp("merging"), [(">", "Ċ"), (">", "â")])
+
+
+@settings(deadline=None)
+@given(
+    text=st.text(alphabet="ab</code>\né→🙂", max_size=40),
+    stops=st.lists(st.sampled_from(["</code>", ">", "</c", "e>\n"]), min_size=1, max_size=3),
+)
+def test_every_token_that_completes_a_stop_is_among_those_that_may(
+    merging: Tokenizer, text: str, stops: list[str]
+) -> None:
+    may = completing_ids(merging, stops)
+    assert may is not None and len(may) < len(merging)
+    finder = StopFinder(merging, stops)
+    for id in merging.encode(text):
+        if finder.push(id):
+            assert id in may
+            break
+    assert completing_ids(merging, ["→"]) is None
+    assert completing_ids(merging, []) == []
 
 
 def ask(engine: Engine, ids: list[int], max_tokens: int = 1000, **rest: Any) -> list[Chunk]:

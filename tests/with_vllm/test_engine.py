@@ -1,0 +1,218 @@
+"""The vllm engine on the real vLLM: what it says it sampled is what the model says."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from asking import plain_model
+from doubles import NANO
+from forward import assert_forward
+
+from interlace.rollout.engines import Chunk, Engine, Request, Sampling, VllmEngine
+from interlace.rollout.formats import FORMATS
+from interlace.rollout.ledger import Ids, Ledger, Source, Span
+from interlace.rollout.loop import Rollout
+from interlace.rollout.policy import Policy
+from interlace.rollout.trajectory import Finish, Trajectory
+from interlace.tools import PythonTool
+
+QUESTIONS = [
+    "A crate holds 4387 bolts. How many bolts are in 296 crates?",
+    "What is 812 * 77?",
+    "What is 65019 - 4387?",
+]
+
+
+class PerTurn:
+    """The engine, without what it keeps: every request is a new one."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self._engine = engine
+        self.name = engine.name
+        self.tokenizer = engine.tokenizer
+        self.context_length = engine.context_length
+
+    def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        return self._engine.generate(replace(request, context=None))
+
+    async def release(self, context: str) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def sample(engine: Engine, ids: Any, count: int, **rest: Any) -> list[Chunk]:
+    request = Request(np.array(ids, np.int32), count, **rest)
+    return [chunk async for chunk in engine.generate(request)]
+
+
+def span_of(chunks: list[Chunk]) -> Span:
+    raw = [x for chunk in chunks for x in chunk.raw_logprobs or ()]
+    return Span.policy(
+        [id for chunk in chunks for id in chunk.ids],
+        logprobs=[x for chunk in chunks for x in chunk.logprobs or ()],
+        raw_logprobs=raw or None,
+        version=chunks[-1].version,
+    )
+
+
+def prompt_of(engine: VllmEngine, text: str = QUESTIONS[0]) -> Ids:
+    return np.array(engine.tokenizer.encode(text), np.int32)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=0.7, top_p=0.9, top_k=50), Sampling(0.0)]
+)
+def test_logprobs_are_those_of_a_forward_pass_after_tool_turns(
+    engine: VllmEngine, kept: bool, sampling: Sampling
+) -> None:
+    assert len(engine.tokenizer.encode("</code>")) > 1
+
+    async def go() -> list[Trajectory]:
+        served: Engine = engine if kept else PerTurn(engine)
+        policy = Policy(served, FORMATS["retool"], [PythonTool(sessions=3)], sampling=sampling)
+
+        async def talk(number: int) -> Trajectory:
+            async with Rollout(policy, name=f"{sampling}{number}", seed=number) as rollout:
+                for question in QUESTIONS[number:] + QUESTIONS[:number]:
+                    await rollout.ask(question)
+                return rollout.trajectory
+
+        return await asyncio.gather(*map(talk, range(3)))
+
+    trajectories = asyncio.run(go())
+    assert sum(len(trajectory.calls) for trajectory in trajectories) >= 6
+    models = {engine.version: plain_model(NANO)}
+    for trajectory in trajectories:
+        assert trajectory.exact
+        for ledger in trajectory.ledgers:
+            assert assert_forward(models, ledger, sampling) > 10
+        if kept:
+            for before, turn in zip(trajectory.turns, trajectory.turns[1:], strict=False):
+                if before.ledger == turn.ledger:  # the last token sampled, and what is new
+                    assert turn.prefilled <= turn.start - before.stop + 1
+            assert not any(turn.overshoot for turn in trajectory.turns)
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_new_weights_are_taken_in_place_and_kept_contexts_begin_anew(
+    engine: VllmEngine, tmp_path: Path, by_path: bool
+) -> None:
+    old, new = plain_model(NANO), plain_model(NANO)
+    with torch.no_grad():
+        for parameter in new.parameters():
+            parameter.mul_(1.05)
+    new.save_pretrained(tmp_path)
+    ledger = Ledger([Span.given(Source.PROMPT, prompt_of(engine))])
+    first = engine.version
+
+    async def go() -> None:
+        for turn in range(3):
+            chunks = await sample(engine, ledger.ids, 20, context="w")
+            assert chunks[-1].finish in (Finish.LENGTH, Finish.EOS)
+            assert (chunks[0].cached == 0) == (turn != 1)
+            ledger.append(span_of(chunks))
+            ledger.append(Span.given(Source.TOOL, [turn + 5, 6, 7]))
+            if turn == 1:
+                weights = tmp_path if by_path else new.state_dict()
+                assert await engine.update_weights(weights) == first + 1
+        await engine.release("w")
+        with pytest.raises(ValueError, match="missing"):
+            await engine.update_weights({})
+        assert await engine.update_weights(NANO) == first + 2
+
+    asyncio.run(go())
+    assert assert_forward({first: old, first + 1: new}, ledger, Sampling()) > 3
+    assert {first, first + 1} == {span.version for span in ledger if span.source is Source.POLICY}
+
+
+@pytest.mark.parametrize("context", ["s", None])
+def test_a_stop_inside_a_token_ends_with_the_token_and_the_context_goes_on(
+    engine: VllmEngine, context: str | None
+) -> None:
+    tokenizer, prompt = engine.tokenizer, prompt_of(engine)
+    greedy = Sampling(temperature=0)
+
+    async def go() -> tuple[list[Chunk], list[Chunk], int]:
+        free = span_of(await sample(engine, prompt, 40, sampling=greedy)).ids.tolist()
+        texts = [tokenizer.decode([id]) for id in free]
+        at = next(n for n in range(3, 40) if len(texts[n]) > 1 and texts[n].isascii())
+        stop = "".join(texts[at - 2 : at]) + texts[at][0]
+        asked = {"sampling": greedy, "stop": (stop,), "context": context}
+        first = await sample(engine, prompt, 40, **asked)
+        ids = np.concatenate([prompt, span_of(first).ids, [3, 4, 5]])
+        return first, await sample(engine, ids, 5, **asked), at + 1
+
+    first, second, expected = asyncio.run(go())
+    assert first[-1].finish is Finish.STOP
+    assert len(span_of(first).ids) <= expected  # the text may come earlier
+    if context:
+        held = len(prompt) + len(span_of(first).ids) - 1
+        assert (second[0].cached, second[0].prefilled) == (held, 4)
+        asyncio.run(engine.release(context))
+
+
+def test_tokens_that_only_look_like_a_stop_do_not_end_it(engine: VllmEngine) -> None:
+    # Any token that begins with one of these characters might complete one of the stops.
+    stops = tuple(f"\x01\x02{character}" for character in " 0123456789etao")
+    prompt, before = prompt_of(engine), engine.figures["false_alarms"]
+    chunks = asyncio.run(sample(engine, prompt, 60, stop=stops, context="f"))
+    asyncio.run(engine.release("f"))
+    assert engine.figures["false_alarms"] > before + 5
+    assert chunks[-1].finish in (Finish.LENGTH, Finish.EOS)
+    ledger = Ledger([Span.given(Source.PROMPT, prompt), span_of(chunks)])
+    assert_forward({engine.version: plain_model(NANO)}, ledger, Sampling())
+
+
+def test_a_context_that_is_let_go_begins_anew(engine: VllmEngine) -> None:
+    shelf = engine._service._shelf
+    assert shelf is not None
+    prompt, before = prompt_of(engine), engine.figures["let_go"]
+
+    async def go(let_go: Any) -> list[Chunk]:
+        first = await sample(engine, prompt, 10, context="g")
+        ids = np.concatenate([prompt, span_of(first).ids])
+        await let_go()
+        second = await sample(engine, ids, 30, context="g")
+        await engine.release("g")
+        ledger = Ledger([Span.given(Source.PROMPT, prompt), span_of(first), span_of(second)])
+        assert_forward({engine.version: plain_model(NANO)}, ledger, Sampling())
+        return second
+
+    async def for_room() -> None:
+        engine._thread.call(shelf.make_room)
+
+    shelf.seconds = 0.05
+    late = asyncio.run(go(lambda: asyncio.sleep(1.0)))
+    shelf.seconds = 120.0
+    crowded = asyncio.run(go(for_room))
+    assert engine.figures["let_go"] == before + 2
+    for chunks in (late, crowded):  # of what was held, whole blocks at most
+        assert chunks[0].cached + chunks[0].prefilled >= len(prompt) + 10
+        assert chunks[0].cached % 16 == 0
+
+
+def test_closing_a_request_stops_it(engine: VllmEngine) -> None:
+    async def go() -> None:
+        asked = Request(prompt_of(engine), 1500, context="a")
+        for _ in range(20):  # more than there are places
+            chunks = engine.generate(asked)
+            async for _chunk in chunks:
+                break
+            await chunks.aclose()
+        for _ in range(100):
+            if not engine._llm.output_processor.get_num_unfinished_requests():
+                break
+            await asyncio.sleep(0.1)
+        assert not engine._llm.output_processor.get_num_unfinished_requests()
+        assert not engine.figures["kept"]
+        assert len(await sample(engine, prompt_of(engine), 5)) >= 1
+
+    asyncio.run(go())
