@@ -45,7 +45,11 @@ def served() -> dict[str, Any]:
     Path("qwen3").symlink_to(NANO)
     weights = load_file(NANO / "model.safetensors")
     url = loop.run(start())
-    return {"http://localhost:8000/v1": url, "learn": lambda groups: weights, "_alive": (loop, stack)}
+    return {
+        "http://localhost:8000/v1": url,
+        "learn": lambda groups: weights,
+        "_alive": (loop, stack),
+    }
 
 
 def a_batch() -> dict[str, Any]:
