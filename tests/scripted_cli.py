@@ -26,7 +26,7 @@ def replies() -> deque[str]:
     return deque(json.loads(Path(os.environ["REPLIES"]).read_text()))
 
 
-def load(name: str, *, device: str) -> ScriptedEngine:
+def load(name: str, **_: str | None) -> ScriptedEngine:
     tokenizer = byte_tokenizer(Path(tempfile.mkdtemp(dir=os.environ["XDG_STATE_HOME"])))
 
     def reply(request: Request) -> str:
