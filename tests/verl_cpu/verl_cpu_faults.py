@@ -75,4 +75,4 @@ def _tools(self: sources.TaskTools, task: Task) -> Sequence[Tool]:
 _brought = sources.TaskTools.__call__
 sources.TaskTools.__call__ = _tools  # type: ignore[method-assign]
 TOOLS["python"] = lambda source: Faulty(PythonTool(source or "sandbox"))
-loop.GRACE_SECONDS = 1.0
+loop.GRACE_SECONDS = 10.0  # for a process to be killed and replaced on a busy machine

@@ -199,7 +199,9 @@ class SearchIndex:
     def _alone(self) -> Iterator[None]:
         """Wait until no other builder, of this process or another, works in the folder."""
         lock = self.folder / _LOCK
-        if not lock.exists() and self.folder.exists() and any(self.folder.iterdir()):
+        # In this order: another builder makes the lock before anything else.
+        used = self.folder.exists() and any(self.folder.iterdir())
+        if used and not lock.exists():
             raise UsageError(f"{self.folder} holds other files; give the index a folder of its own")
         self.folder.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + self.patience
