@@ -8,6 +8,7 @@ import asyncio
 from itertools import islice
 
 from interlace import Task
+from interlace.rollout.engines import Sampling
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.models import load_engine
 from interlace.rollout.policy import Policy
@@ -24,7 +25,7 @@ def tools_for(task: Task) -> list[SqlTool]:
 async def main() -> None:
     """Roll out a few generated tasks, each over a database of its own."""
     engine = load_engine("nano")
-    policy = Policy(engine, FORMATS["reex_sql"])
+    policy = Policy(engine, FORMATS["reex_sql"], sampling=Sampling(temperature=0))
     tasks = list(islice(Databases(seed=1, split="test"), 3))
     async for episode in Runner(policy, tools_for=tools_for).run(tasks):
         print(f"{episode.task.question}\n  {episode.answer}")
