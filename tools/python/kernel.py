@@ -7,6 +7,7 @@ it starts quickly in any environment that has ipykernel. What it changes of ipyk
 - a cell's output is bounded where it is written: the head is sent at once, the tail at the end;
 - what a program writes to the file descriptors 1 and 2 is in the output before the cell ends;
 - `input()` says why there is none;
+- a cell that leaves no `sys.stdout` does so for itself alone;
 - the process dies with its parent, and keeps its own children findable.
 
 Nothing here is a wall: the code that runs in this process can undo all of it.
@@ -78,6 +79,8 @@ def make_app(connection_file: Path, characters: int) -> Any:
     from ipykernel.kernelapp import IPKernelApp
     from ipykernel.zmqshell import ZMQInteractiveShell
 
+    own_streams: dict[str, Any] = {}
+
     class Stream(BoundedStream, iostream.OutStream):
         head_characters = tail_characters = (characters - NOTE_CHARACTERS) // 2
 
@@ -144,6 +147,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
             finally:
                 for stream in streams:
                     stream.close_cell()
+                give_back(own_streams)
                 Cell.current += 1  # what comes between two cells belongs to neither
             return reply
 
@@ -152,6 +156,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
     iostream.OutStream = Stream
     app = IPKernelApp.instance(kernel_class=Kernel)
     app.initialize(["-f", str(connection_file), "--HistoryManager.enabled=False"])
+    own_streams.update(stdout=sys.stdout, stderr=sys.stderr)
     bound_displays(app.shell, characters)
     Cell.follow_threads()
     # Neither is the doing of the user's code: the threads are the kernel's.
@@ -201,6 +206,13 @@ class Cell:
 
 
 # -- output --------------------------------------------------------------------------------------
+
+
+def give_back(streams: dict[str, Any]) -> None:
+    """Set the streams again of which a cell left none: or nothing would be shown from then on."""
+    for name, stream in streams.items():
+        if not all(callable(getattr(getattr(sys, name, 0), do, 0)) for do in ("write", "flush")):
+            setattr(sys, name, stream)
 
 
 class BoundedStream:

@@ -85,8 +85,11 @@ class Worker:
         self._pid = 0
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
-        sys.stdout = cells.Stream("stdout", OUTPUT, 1)
-        sys.stderr = cells.Stream("stderr", OUTPUT, 2)
+        self._streams = {
+            "stdout": cells.Stream("stdout", OUTPUT, 1),
+            "stderr": cells.Stream("stderr", OUTPUT, 2),
+        }
+        sys.stdout, sys.stderr = self._streams.values()
         shell.sink = self
         kernel.WORK = os.path.realpath(self._folder)
 
@@ -131,6 +134,7 @@ class Worker:
             failure = (type(error).__name__, "")  # e.g. an exception whose own __str__ raises
         finally:
             self._in_cell = False
+            kernel.give_back(self._streams)
         if os.getpid() != self._pid:  # a child that the cell forked and forgot: not its to answer
             os._exit(0)
         self.show("done", {"error": failure})
