@@ -8,7 +8,8 @@ from typing import Any
 
 from ..rollout.formats import FORMATS, Encoder
 from ..rollout.formats.sample import sample_tools
-from ..rollout.models import default_format, local_model
+from ..rollout.model_files import local_model
+from ..rollout.models import default_format
 from ..rollout.tokenizer import Tokenizer
 from ..tools.errors import InterlaceError, MissingExtra, ModelError
 from .config import read_config, read_yaml

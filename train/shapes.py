@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..rollout.models import local_model
+from ..rollout.model_files import local_model
 from ..tools.errors import ModelError
 
 __all__ = ["KNOWN_SHAPES", "Shape", "find_shape"]

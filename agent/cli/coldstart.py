@@ -203,7 +203,7 @@ class _ColdStart:
 
     def _written(self) -> "Checked":
         """Traces that somebody wrote, each checked."""
-        from ...rollout.models import find_model
+        from ...rollout.model_files import find_model
         from ...rollout.tokenizer import Tokenizer
         from ...tools.errors import UsageError
         from ...train.coldstart.checks import check_traces

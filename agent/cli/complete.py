@@ -8,7 +8,7 @@ __all__ = ["formats", "models", "tools"]
 
 def models(incomplete: str) -> Iterator[str]:
     """Names, and folders."""
-    from ...rollout.models import KNOWN
+    from ...rollout.model_files import KNOWN
 
     yield from (name for name in KNOWN if name.startswith(incomplete))
     yield from _paths(incomplete, folders=True)

@@ -34,7 +34,7 @@ def models(
 
 
 def _on_this_machine() -> list[dict[str, Any]]:
-    from ...rollout.models import KNOWN, cached_models, local_model
+    from ...rollout.model_files import KNOWN, cached_models, local_model
 
     known = [
         {"name": name, "here": local_model(name) is not None, "note": note}

@@ -168,7 +168,7 @@ def make_agent(
 
     Its model is not loaded yet, but fetched, if need be. Raises UsageError and ModelError.
     """
-    from ...rollout.models import find_model, is_server
+    from ...rollout.model_files import find_model, is_server
     from ..agent import Agent
 
     names = model.tool or ["python"]

@@ -102,7 +102,7 @@ def _check_folder(job: SftOptions) -> None:
 
 
 def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
-    from ...rollout.models import find_model
+    from ...rollout.model_files import find_model
     from ...rollout.tokenizer import Tokenizer
     from ...train.config import TrainConfig
     from ...train.local.learner import load_trainable

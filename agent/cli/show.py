@@ -119,7 +119,7 @@ class _Tokenizers:
         return found
 
     def _find(self, name: str) -> "Tokenizer | None":
-        from ...rollout.models import local_model
+        from ...rollout.model_files import local_model
         from ...rollout.tokenizer import Tokenizer
         from ...tools.errors import ModelError
         from .ending import tell

@@ -104,7 +104,7 @@ async def _card(server: Server, wanted: str | None) -> dict[str, Any]:
 
 def _tokenizer_at(root: Any, model: str) -> Tokenizer | None:
     """The tokenizer of a served model, if its files are on this machine."""
-    from ..models import local_model
+    from ..model_files import local_model
 
     for place in (root, model):
         if not isinstance(place, str) or "/" not in place:

@@ -10,7 +10,8 @@ from tiny import byte_tokenizer
 from vocabularies import QWEN_LIKE
 
 from interlace.rollout import smollm2
-from interlace.rollout.models import default_format, find_model, load_engine, local_model
+from interlace.rollout.model_files import find_model, local_model
+from interlace.rollout.models import default_format, load_engine
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.tools import PythonTool, tool
 from interlace.tools.errors import ModelError
@@ -70,7 +71,7 @@ def test_smollm2_is_made_once_by_whoever_comes_first(
     command = [
         sys.executable,
         "-c",
-        "import interlace.rollout.models as m; m.find_model('smollm2')",
+        "import interlace.rollout.model_files as m; m.find_model('smollm2')",
     ]
     both = [subprocess.Popen(command, env=os.environ) for _ in range(2)]
     assert [process.wait(timeout=600) for process in both] == [0, 0]

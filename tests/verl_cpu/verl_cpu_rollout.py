@@ -15,7 +15,7 @@ from verl_client import EngineClient
 
 from interlace.rollout.engines import TransformersEngine
 from interlace.rollout.engines.checkpoint import load_model
-from interlace.rollout.models import find_model
+from interlace.rollout.model_files import find_model
 from interlace.rollout.tokenizer import Tokenizer
 
 

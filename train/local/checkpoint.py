@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...rollout.models import FORMAT_FILE
+from ...rollout.model_files import FORMAT_FILE
 from ...tools.errors import DataError
 from .lora import has_lora, merged_weights
 

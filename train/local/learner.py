@@ -11,7 +11,8 @@ from ...rollout.engines import Sampling, TransformersEngine
 from ...rollout.engines.checkpoint import load_model, pick_device
 from ...rollout.formats import FORMATS, Format
 from ...rollout.limits import Limits
-from ...rollout.models import default_format, find_model
+from ...rollout.model_files import find_model
+from ...rollout.models import default_format
 from ...rollout.policy import Policy
 from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
