@@ -12,14 +12,14 @@ go through this file.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Self, TypeAlias
 
 import numpy as np
 
-from ..tools import Budgeted, ErrorKind, LiveSession, StartedSession, Tool, ToolResult, ToolSession
+from ..tools import ErrorKind, ToolResult
 from .budget import Budget, BudgetSpent
 from .cut import cut
 from .engines.base import EngineError, Request
@@ -38,6 +38,7 @@ from .formats import Call, Parsed
 from .history import History
 from .policy import Policy
 from .sampled import Sampled
+from .sessions import Sessions
 from .tokenizer import TextStream
 from .traffic import Traffic
 from .trajectory import CallRecord, Finish, StopReason, Trajectory, Turn
@@ -46,10 +47,6 @@ __all__ = ["Gate", "Rollout"]
 
 Gate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
 """Asked before a call is run: None lets it run, a result stands in its place (a refusal, say)."""
-
-# A tool has to keep its own deadline; this much later we stop waiting for it, so that one that
-# hangs can't hang a run of many.
-GRACE_SECONDS = 15.0
 
 
 class Rollout:
@@ -85,8 +82,7 @@ class Rollout:
         self._budget = budget or Budget()
         self._gate = gate
         self.stop_after_turn = False  # once set: the question ends, CANCELLED, with its turn
-        self._sessions: dict[str, ToolSession] = {}
-        self._stack = AsyncExitStack()
+        self._sessions = Sessions(self._traffic)
         self.history = History(policy)
         # Of the question that is being answered:
         self._first_turn = 0  # its first turn, among the trajectory's
@@ -101,7 +97,7 @@ class Rollout:
     async def __aexit__(self, *_: object) -> None:
         """Close the tools' sessions and let the engine forget the context."""
         try:
-            await self._stack.aclose()
+            await self._sessions.aclose()
         finally:
             await self.policy.engine.release(self.name)
 
@@ -261,7 +257,7 @@ class Rollout:
             goes_on = turns_left
         finally:
             for call in calls[len(turn.calls) :]:
-                self._refuse(turn, call, "Stopped before it was done.")
+                self._refuse(turn, call, "Not run: the answer was stopped.")
             turn.tool_seconds = time.perf_counter() - started
             self._answer_calls(turn, goes_on)
 
@@ -282,7 +278,7 @@ class Rollout:
             result = given
         else:
             self._emit(CallStarted(call.tool, call.arguments or {}))
-            result = await self._run(call)
+            result = await self._run(turn, call)
         self._record(turn, call, result)
         if result.error is ErrorKind.UNAVAILABLE:
             raise ToolFailed(result.text)
@@ -300,41 +296,18 @@ class Rollout:
         finally:
             self._clock.reschedule(now() + min(left, self._budget.seconds_left))
 
-    async def _run(self, call: Call) -> ToolResult:
-        """Run a call. What a tool raises is our failure: for the policy's it returns a result."""
-        seconds = self.policy.limits.call_seconds
+    async def _run(self, turn: Turn, call: Call) -> ToolResult:
+        """Run a call; one that is stopped before its end leaves what it had shown on record."""
+        hear = None if self.listener is None else partial(self._hear, call.tool)
         try:
-            with self._traffic.queue():  # its start counts against the question alone
-                session = await self._session(call.tool)
-            if self.listener is not None and isinstance(session, LiveSession):
-                session.hear = partial(self._hear, call.tool)
-            async with asyncio.timeout(seconds + GRACE_SECONDS):
-                return await session.call(call.arguments or {}, seconds)
-        except Exception as error:  # boundary: around a tool
-            text = f"the tool {call.tool!r} failed: {reason(error)}"
-            return ToolResult(text, ErrorKind.UNAVAILABLE)
+            return await self._sessions.call(self.policy, self.trajectory, call, hear)
+        except asyncio.CancelledError:
+            self._record(turn, call, self._sessions.interrupted(call.tool))
+            raise
 
     def _hear(self, tool: str, text: str) -> None:
         # Soon: what a listener raises is not the tool's failure.
         asyncio.get_running_loop().call_soon(self._emit, CallOutput(tool, text))
-
-    async def _session(self, name: str) -> ToolSession:
-        """The trajectory's session of a tool, opened at its first call, and ready for the next."""
-        session = self._sessions.get(name)
-        if session is None:
-            opening = self._within_budget(self.policy.tools[name]).session()
-            session = self._sessions[name] = await self._stack.enter_async_context(opening)
-        if isinstance(session, StartedSession):
-            await session.ready()
-            self.trajectory.details.setdefault("tools", {})[name] = dict(session.details)
-        return session
-
-    def _within_budget(self, tool: Tool) -> Tool:
-        """A tool that knows what can be spared shortens its results better than `cut`."""
-        if not isinstance(tool, Budgeted):
-            return tool
-        encode = self.policy.engine.tokenizer.encode
-        return tool.within(self.policy.limits.tool_output_tokens, lambda text: len(encode(text)))
 
     def _refuse(self, turn: Turn, call: Call, why: str) -> None:
         self._record(turn, call, ToolResult(why, ErrorKind.REFUSED))

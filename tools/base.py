@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 __all__ = [
+    "INTERRUPTED",
     "Artifact",
     "Budgeted",
     "ErrorKind",
@@ -27,8 +28,16 @@ __all__ = [
 ]
 
 
+INTERRUPTED = "(interrupted)"
+"""The last line of what a call gave that was stopped while it ran."""
+
+
 class ErrorKind(StrEnum):
-    """Why a call did not do what was asked. All but `UNAVAILABLE` are the caller's doing."""
+    """Why a call did not do what was asked.
+
+    `REFUSED` and `INTERRUPTED` are the host's decision, `UNAVAILABLE` its failure; all others are
+    the caller's doing.
+    """
 
     ARGUMENTS = "arguments"
     """The arguments do not fit the tool's schema."""
@@ -46,6 +55,8 @@ class ErrorKind(StrEnum):
     """A tool, table, document or other named thing does not exist."""
     REFUSED = "refused"
     """The host refused to run the call (a budget is spent, a person said no)."""
+    INTERRUPTED = "interrupted"
+    """The host stopped the call while it ran (Ctrl-C, the time for the question is up)."""
     DIED = "died"
     """The code ended the tool's own process; the session starts anew."""
     UNAVAILABLE = "unavailable"
@@ -126,10 +137,14 @@ class StartedSession(ToolSession, Protocol):
 
 @runtime_checkable
 class LiveSession(ToolSession, Protocol):
-    """A session that tells what a call shows while it still runs: for people who wait."""
+    """A session that tells what a call shows before its end: to people who wait, and where it is
+    cancelled.
+    """
 
     hear: Callable[[str], None] | None
     """Given each piece of text as it arrives, in the event loop. The result has all of it again."""
+    interrupted: ToolResult | None
+    """What the last call had given when it was cancelled; None where nothing ran, or it ended."""
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 from pydantic.errors import PydanticUserError
 
 from .arguments import read_arguments
-from .base import ErrorKind, ToolResult, ToolSession
+from .base import INTERRUPTED, ErrorKind, ToolResult, ToolSession
 from .errors import ToolUnavailable, UsageError
 
 __all__ = ["FunctionTool", "tool"]
@@ -80,21 +80,14 @@ class FunctionTool:
         """A session; functions keep no state, so there is nothing to hold."""
         yield _FunctionSession(self)
 
-    async def run(
-        self, arguments: BaseModel, seconds: float, hear: Callable[[str], None] | None = None
-    ) -> ToolResult:
+    async def run(self, arguments: BaseModel, seconds: float, pieces: "_Pieces") -> ToolResult:
         """Call the function with arguments that were read, stopped after `seconds`.
 
-        `hear` gets what a generator yields, as it yields it.
+        `pieces` gets what a generator yields, as it yields it.
         """
         given, named = _bind(self.function, arguments)
-        pieces = _Pieces(hear)
         run = self._run_async if self._asynchronous else self._run_thread
-        result = await run(given, named, seconds, pieces)
-        if not pieces.texts:
-            return result
-        text = "\n".join(filter(None, ["".join(pieces.texts).rstrip("\n"), result.text]))
-        return dataclasses.replace(result, text=text)
+        return pieces.before(await run(given, named, seconds, pieces))
 
     async def _run_async(
         self, given: list[Any], named: dict[str, Any], seconds: float, pieces: "_Pieces"
@@ -181,6 +174,11 @@ class _Pieces:
         if self._hear is not None:
             self._hear(text)
 
+    def before(self, result: ToolResult) -> ToolResult:
+        """The result, behind what was yielded."""
+        text = "\n".join(filter(None, ["".join(self.texts).rstrip("\n"), result.text]))
+        return dataclasses.replace(result, text=text) if self.texts else result
+
 
 class _FunctionSession:
     """Functions keep no state: a copy is a new one."""
@@ -188,13 +186,23 @@ class _FunctionSession:
     def __init__(self, tool: FunctionTool) -> None:
         self._tool = tool
         self.hear: Callable[[str], None] | None = None
+        self.interrupted: ToolResult | None = None
 
     async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
         start = time.perf_counter()
+        self.interrupted = None
         read = read_arguments(self._tool.arguments, arguments)
         if isinstance(read, ToolResult):
             return read
-        result = await self._tool.run(read, seconds, self.hear)
+        pieces = _Pieces(self.hear)
+        try:
+            result = await self._tool.run(read, seconds, pieces)
+        except asyncio.CancelledError:
+            stopped = ToolResult(
+                INTERRUPTED, ErrorKind.INTERRUPTED, seconds=time.perf_counter() - start
+            )
+            self.interrupted = pieces.before(stopped)
+            raise
         return dataclasses.replace(result, seconds=time.perf_counter() - start)
 
     async def fork(self) -> ToolSession:

@@ -14,7 +14,7 @@ from .rewards import Checker, Unscored, why_unscored
 
 __all__ = ["Attempt", "read_attempts", "settle", "standing"]
 
-_NOT_ITS_DOING = (ErrorKind.UNAVAILABLE, ErrorKind.REFUSED)
+_NOT_ITS_DOING = (ErrorKind.UNAVAILABLE, ErrorKind.REFUSED, ErrorKind.INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True)

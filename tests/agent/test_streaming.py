@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from doubles import answer, code
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import byte_tokenizer
 
-from interlace import Agent, tool
+from interlace import Agent, Limits, tool
 from interlace.agent import AgentEvent, Reasoning, Result
 from interlace.agent.cli.prose import Prose
 from interlace.agent.cli.terminal import make_console
@@ -40,7 +40,9 @@ async def collect(agent: Agent, question: str = "?") -> list[AgentEvent]:
 
 
 @pytest.mark.parametrize("backend", ["python", "python:jupyter"])
-def test_what_a_cell_prints_is_heard_while_it_still_runs(tmp_path: Path, backend: str) -> None:
+def test_what_a_cell_prints_is_heard_and_kept_though_it_never_ends(
+    tmp_path: Path, backend: str
+) -> None:
     """This cell never ends by itself: it is stopped once it was heard."""
     cell = "import time\nprint('a\\0', flush=True)\ntime.sleep(3600)"
     agent = Agent(engine(tmp_path, code(cell)), tools=[backend])
@@ -55,6 +57,22 @@ def test_what_a_cell_prints_is_heard_while_it_still_runs(tmp_path: Path, backend
 
     result = asyncio.run(work())
     assert result is not None and result.stop is StopReason.CANCELLED
+    assert [(call.output, call.error) for call in result.calls] == [
+        ("a\\x00\n(interrupted)", ErrorKind.INTERRUPTED)
+    ]
+    said = agent.engine.tokenizer.decode(result.trajectory.ledger.ids)  # type: ignore[union-attr]
+    assert "(interrupted)" in said.split(cell)[1]
+
+
+def test_the_deadline_of_a_question_keeps_what_its_call_had_shown(tmp_path: Path) -> None:
+    """Much of it: what the sandbox holds back of a long text, too."""
+    cell = "print('head' + ' ' * 200_000 + 'tail', flush=True)\nimport time; time.sleep(3600)"
+    agent = Agent(engine(tmp_path, code(cell)), limits=Limits(seconds=5))
+    result = agent.run_sync("?")
+    assert result.stop is StopReason.TIMEOUT
+    (call,) = result.calls
+    whole = call.full_output or ""
+    assert whole.startswith("head ") and whole.endswith(" tail\n(interrupted)"), whole[-100:]
 
 
 def test_what_was_heard_is_the_beginning_of_the_result(tmp_path: Path) -> None:
@@ -77,7 +95,7 @@ def test_a_function_that_yields_is_heard_and_its_deadline_keeps_what_there_is(
         if n > 2:
             await asyncio.sleep(3600)
 
-    stopped: list[bool] = []
+    ended: list[bool] = []
 
     def pieces(n: int) -> Iterator[str]:
         """Count."""
@@ -87,7 +105,7 @@ def test_a_function_that_yields_is_heard_and_its_deadline_keeps_what_there_is(
             while n > 2:
                 yield ""
         finally:
-            stopped.append(True)
+            ended.append(True)
 
     one = tool(apieces if asynchronous else pieces, name="pieces")
     heard: list[str] = []
@@ -101,13 +119,23 @@ def test_a_function_that_yields_is_heard_and_its_deadline_keeps_what_there_is(
             late = await session.call({"n": 3}, 0.2)
             assert late.text == "piece 0\npiece 1\npiece 2\nThe time limit of 0.2 s was reached."
             assert late.error is ErrorKind.TIMEOUT
+            heard.clear()
+            call = asyncio.create_task(session.call({"n": 3}, 20))
+            while "piece 2\n" not in heard:
+                await asyncio.sleep(0.01)
+            call.cancel()
+            await asyncio.wait({call})
+            stopped = session.interrupted  # type: ignore[attr-defined]
+            assert stopped.text.startswith("piece 0\npiece 1\npiece 2\n")
+            assert stopped.text.endswith("(interrupted)")
             while one.stray:  # a thread stops where it yields
                 await asyncio.sleep(0.01)
 
     asyncio.run(work())
-    assert len(stopped) == (0 if asynchronous else 2)
+    assert len(ended) == (0 if asynchronous else 3)
 
 
+@settings(deadline=None)
 @given(cuts=st.sets(st.integers(1, len(SAID) - 1)))
 def test_thoughts_are_told_from_words_however_the_stream_is_cut(cuts: set[int]) -> None:
     parts = [SAID[a:b] for a, b in pairwise([0, *sorted(cuts), len(SAID)])]
@@ -194,6 +222,7 @@ def test_words_are_markdown_and_nothing_that_was_written_is_left_out(
     )
 
 
+@settings(deadline=None)
 @given(cuts=st.sets(st.integers(1, len(MARKDOWN) - 1), max_size=6))
 def test_markdown_looks_the_same_however_the_stream_is_cut(cuts: set[int]) -> None:
     parts = [MARKDOWN[a:b] for a, b in pairwise([0, *sorted(cuts), len(MARKDOWN)])]

@@ -49,7 +49,7 @@ def test_ctrl_c_in_a_call_stops_the_answer_and_the_python_state_survives(tmp_pat
         answer("set"),
         "I wait. " + code("import time\nprint(x)\ntime.sleep(3600)"),
         code("print(x * 2)"),
-        answer("{has:I wait} {has:3600}"),
+        answer("{has:I wait} {has:3600} {has:17\n(interrupted)}"),
     ]
     with start(tmp_path, *replies) as terminal:
         ready(terminal)
@@ -65,11 +65,14 @@ def test_ctrl_c_in_a_call_stops_the_answer_and_the_python_state_survives(tmp_pat
         ready(terminal)
         terminal.type("Double x." + ENTER)
         terminal.expect("→ 34\n")
-        terminal.expect("True True\n")  # what was said before Ctrl-C is still there
+        terminal.expect("True True True\n")  # all until Ctrl-C, the cell's output too, is there
         assert COLOUR.search(terminal.raw)
         ready(terminal)
         terminal.type(CTRL_D)
         assert terminal.end() == 0
+    command = [sys.executable, str(CLI), "conversations", "show"]
+    kept = subprocess.run(command, env=settings(tmp_path), capture_output=True, text=True)
+    assert "→ 17\n  (interrupted)\n" in kept.stdout, kept
 
 
 def test_calls_are_approved_in_place(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from doubles import NANO, Echo, answer, code
 
-from interlace.rollout import loop
+from interlace.rollout import sessions
 from interlace.rollout.cut import cut
 from interlace.rollout.engines.base import Chunk, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
@@ -204,7 +204,7 @@ def test_a_session_that_starts_slowly_is_waited_for_as_long_as_the_question_may_
             super().__init__()
             self.start = start
 
-    monkeypatch.setattr(loop, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(sessions, "GRACE_SECONDS", 0.05)
     script = [code("say 1"), answer("1")]
     limits = Limits(call_seconds=0.05, seconds=30)
     assert roll(policy(script, tool=Slow(0.3), limits=limits)).answer == "1"

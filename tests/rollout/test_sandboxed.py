@@ -8,7 +8,7 @@ from typing import Any
 
 from doubles import NANO, Echo, answer, code
 
-from interlace.rollout import loop
+from interlace.rollout import sessions
 from interlace.rollout.engines.base import Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS
@@ -68,7 +68,7 @@ class Slow(Echo):
 
 
 def test_a_start_counts_against_the_question_and_against_no_call(monkeypatch: Any) -> None:
-    monkeypatch.setattr(loop, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(sessions, "GRACE_SECONDS", 0.1)
     assert isinstance(Slow(), StartedSession)
     (patient,) = roll(Slow(), ["say 7"], Limits(call_seconds=0.1))
     assert (patient.stop, patient.answer) == (StopReason.ANSWERED, "7")

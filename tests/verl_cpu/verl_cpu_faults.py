@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from interlace.rollout import loop
+from interlace.rollout import sessions
 from interlace.rollout.task import Task
 from interlace.tools import Tool, ToolResult, ToolSession
 from interlace.tools.named import TOOLS
@@ -75,4 +75,4 @@ def _tools(self: sources.TaskTools, task: Task) -> Sequence[Tool]:
 _brought = sources.TaskTools.__call__
 sources.TaskTools.__call__ = _tools  # type: ignore[method-assign]
 TOOLS["python"] = lambda source: Faulty(PythonTool(source or "sandbox"))
-loop.GRACE_SECONDS = 10.0  # for a process to be killed and replaced on a busy machine
+sessions.GRACE_SECONDS = 10.0  # for a process to be killed and replaced on a busy machine

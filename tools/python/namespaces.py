@@ -87,9 +87,9 @@ def build_root(read_only: Iterable[str], fonts: str, session: str = "") -> None:
         _bind(f"{_OLD}/dev/{name}", f"/dev/{name}", devices=True)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
-    os.symlink(f"{SESSION}/shm", "/dev/shm")
-    if not os.path.lexists("/tmp"):  # it is there if the interpreter lives in it
-        os.symlink(f"{SESSION}/tmp", "/tmp")
+    for name in ("/dev/shm", "/tmp"):
+        if not os.path.lexists(name):  # it is there if the interpreter lives in it
+            os.symlink(f"{SESSION}/{os.path.basename(name)}", name)
     os.makedirs("/etc", exist_ok=True)
     _write("/etc/passwd", "sandbox:x:1000:1000::/session/home:/bin/sh\n", create=True)
     _write("/etc/group", "sandbox:x:1000:\n", create=True)

@@ -43,7 +43,7 @@ class CellOutput:
         """`numbers` counts the names given so far in the session, and goes on being used. `hear`
         gets what is printed and displayed as it comes in, without colours.
         """
-        self._hear = hear
+        self.hear = hear
         self._characters = characters
         self._shown = _HeadAndTail(characters)
         self._value = ""
@@ -91,8 +91,8 @@ class CellOutput:
             self._shown.clear()
             self._clear_first = False
         self._shown.add(text)
-        if self._hear is not None and text:
-            self._hear(_ESCAPE_SEQUENCE.sub("", text))
+        if self.hear is not None and text:
+            self.hear(_ESCAPE_SEQUENCE.sub("", text))
 
     def _write_line(self, text: str) -> None:
         if text:

@@ -100,7 +100,12 @@ class Worker:
     async def execute(self, code: str, output: CellOutput) -> CellError | None:
         """Run a cell; see `Interpreter`."""
         request = {"do": "run", "code": code}
-        transcript = await self._ask(request, output)
+        try:
+            transcript = await self._ask(request, output)
+        except asyncio.CancelledError:
+            if self._transcript is not None:
+                self._transcript.show_tail()  # whoever gave up may want to see what there is
+            raise
         try:
             return transcript.error()
         except ProtocolError as error:

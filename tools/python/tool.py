@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..arguments import read_arguments
-from ..base import ErrorKind, ToolResult, ToolSession
+from ..base import INTERRUPTED, ErrorKind, ToolResult, ToolSession
 from ..errors import ToolUnavailable, UsageError
 from .backends import JupyterBackend, Limits, SandboxBackend, check_limits
 from .interpreter import Backend, CellError, Died, Interpreter
@@ -185,6 +185,8 @@ class PythonSession:
         self._closed = False
         self.hear: Callable[[str], None] | None = None
         """Gets what a cell prints and displays while it runs; see `LiveSession`."""
+        self.interrupted: ToolResult | None = None
+        """What a cell that was cancelled had shown; see `LiveSession`."""
         self._lost = ""
         """What the next result must tell about variables that are gone."""
         self._numbers: dict[str, int] = {}
@@ -195,10 +197,12 @@ class PythonSession:
     async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
         """Run a cell; see `ToolSession`."""
         start = time.perf_counter()
+        self.interrupted = None
         read = read_arguments(PythonArguments, arguments)
         if isinstance(read, ToolResult):
             return read
         self._pool.counts.calls += 1
+        output = CellOutput(self._tool.characters, self._numbers, self.hear)
         async with self._one_at_a_time:
             try:
                 kernel = await self._ready()
@@ -206,13 +210,20 @@ class PythonSession:
                 result = ToolResult(str(error), ErrorKind.UNAVAILABLE)
             else:
                 try:
-                    result = await self._run(kernel, read.code, seconds)
+                    result = await self._run(kernel, read.code, output, seconds)
                 except asyncio.CancelledError:
                     self._stopping = asyncio.create_task(self._stop_cancelled(kernel))
+                    output.hear = None  # what it still shows while it is stopped is for nobody
+                    text, kind = output.text(INTERRUPTED), ErrorKind.INTERRUPTED
+                    self.interrupted = self._told(ToolResult(text, kind), output, start)
                     raise
+        return self._told(result, output, start)
+
+    def _told(self, result: ToolResult, output: CellOutput, start: float) -> ToolResult:
         return dataclasses.replace(
             result,
             seconds=time.perf_counter() - start,
+            artifacts=tuple(output.artifacts),
             details={**self.details, **result.details},
         )
 
@@ -295,8 +306,9 @@ class PythonSession:
         assert self._seat.kernel is not None
         return self._seat.kernel
 
-    async def _run(self, kernel: Interpreter, code: str, seconds: float) -> ToolResult:
-        output = CellOutput(self._tool.characters, self._numbers, self.hear)
+    async def _run(
+        self, kernel: Interpreter, code: str, output: CellOutput, seconds: float
+    ) -> ToolResult:
         kind: ErrorKind | None = None
         note, lost = "", False
         try:
@@ -321,12 +333,7 @@ class PythonSession:
             self._drop()
         before, self._lost = self._lost, ""
         text = "\n".join(part for part in (before, output.text(note)) if part)
-        return ToolResult(
-            text or NO_OUTPUT,
-            kind,
-            state_lost=lost or bool(before),
-            artifacts=tuple(output.artifacts),
-        )
+        return ToolResult(text or NO_OUTPUT, kind, state_lost=lost or bool(before))
 
     async def _stop(self, kernel: Interpreter) -> bool:
         """Stop the cell that runs; whether its kernel, and the variables, outlived that."""

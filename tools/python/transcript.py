@@ -119,7 +119,14 @@ class Transcript:
         if self._output is not None and self.answer is None:
             self._write(self._text.replace(self._mark, b""), final=True)
             self._text = b""
-            self._end_text()
+            self.show_tail()
+
+    def show_tail(self) -> None:
+        """Hand on what was held back of the text: nothing more comes, or nobody waits for it."""
+        if self._tail and self._output is not None:
+            note = f"\n[... {self._left_out:,} characters left out ...]\n" if self._left_out else ""
+            self._output.add("stream", {"text": note + self._tail})
+            self._tail, self._left_out = "", 0
 
     def error(self) -> CellError | None:
         """The error that the answer tells of, if it does."""
@@ -171,16 +178,10 @@ class Transcript:
             self._left_out += max(0, len(self._tail) - self._half)
             self._tail = self._tail[-self._half :]
 
-    def _end_text(self) -> None:
-        if self._tail and self._output is not None:
-            note = f"\n[... {self._left_out:,} characters left out ...]\n" if self._left_out else ""
-            self._output.add("stream", {"text": note + self._tail})
-            self._tail = ""
-
     def _take(self, message: dict[str, Any]) -> None:
         kind, content = message["kind"], message["content"]
         if kind == "done":
-            self._end_text()
+            self.show_tail()
             self.answer = content
         elif self._output is None:
             raise ProtocolError("sending a display without a cell")

@@ -7,8 +7,8 @@ from .base import RewardFunction
 
 __all__ = ["calls", "forged", "is_void", "overlong", "tool_errors", "void_turns"]
 
-_OURS = (ErrorKind.UNAVAILABLE, ErrorKind.REFUSED)
-"""Not the policy's mistakes: the tool was down, or a budget was spent."""
+_OURS = (ErrorKind.UNAVAILABLE, ErrorKind.REFUSED, ErrorKind.INTERRUPTED)
+"""Not the policy's mistakes: the tool was down, a budget was spent, or the time was up."""
 
 
 def overlong(most: int, buffer: int) -> RewardFunction:

@@ -1,0 +1,90 @@
+"""A trajectory's sessions of its tools: each opened at the first call, all closed at the end."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from ..tools import (
+    Budgeted,
+    ErrorKind,
+    LiveSession,
+    StartedSession,
+    Tool,
+    ToolResult,
+    ToolSession,
+)
+from ..tools.base import INTERRUPTED
+from .failure import reason
+from .formats import Call
+from .policy import Policy
+from .traffic import Traffic
+from .trajectory import Trajectory
+
+__all__ = ["GRACE_SECONDS", "Sessions"]
+
+# A tool has to keep its own deadline; this much later we stop waiting for it, so that one that
+# hangs can't hang a run of many.
+GRACE_SECONDS = 15.0
+
+
+class Sessions:
+    """What the tools keep for one trajectory: variables, files, connections."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._open: dict[str, ToolSession] = {}
+        self._stack = AsyncExitStack()
+
+    async def call(
+        self,
+        policy: Policy,
+        trajectory: Trajectory,
+        call: Call,
+        hear: Callable[[str], None] | None,
+    ) -> ToolResult:
+        """Run a call of one of the policy's tools; `hear` gets what it shows while it runs.
+
+        What a tool raises is our failure: for the model's it returns a result.
+        """
+        seconds = policy.limits.call_seconds
+        try:
+            with self._traffic.queue():  # its start counts against the question alone
+                session = await self._session(policy, trajectory, call.tool)
+            if hear is not None and isinstance(session, LiveSession):
+                session.hear = hear
+            async with asyncio.timeout(seconds + GRACE_SECONDS):
+                return await session.call(call.arguments or {}, seconds)
+        except Exception as error:  # boundary: around a tool
+            text = f"the tool {call.tool!r} failed: {reason(error)}"
+            return ToolResult(text, ErrorKind.UNAVAILABLE)
+
+    def interrupted(self, name: str) -> ToolResult:
+        """What the tool's last call had given when it was cancelled."""
+        session = self._open.get(name)
+        partial = session.interrupted if isinstance(session, LiveSession) else None
+        return partial or ToolResult(INTERRUPTED, ErrorKind.INTERRUPTED)
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        await self._stack.aclose()
+
+    async def _session(self, policy: Policy, trajectory: Trajectory, name: str) -> ToolSession:
+        """The session of a tool, ready for a call."""
+        session = self._open.get(name)
+        if session is None:
+            opening = _within_budget(policy, policy.tools[name]).session()
+            session = self._open[name] = await self._stack.enter_async_context(opening)
+        if isinstance(session, LiveSession):
+            session.interrupted = None
+        if isinstance(session, StartedSession):
+            await session.ready()
+            trajectory.details.setdefault("tools", {})[name] = dict(session.details)
+        return session
+
+
+def _within_budget(policy: Policy, tool: Tool) -> Tool:
+    """A tool that knows what can be spared shortens its results better than `cut`."""
+    if not isinstance(tool, Budgeted):
+        return tool
+    encode = policy.engine.tokenizer.encode
+    return tool.within(policy.limits.tool_output_tokens, lambda text: len(encode(text)))
