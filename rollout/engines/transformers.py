@@ -3,18 +3,18 @@
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ...tools.errors import ModelError
 from ..tokenizer import Tokenizer
 from ..trajectory import Finish
-from .base import Chunk, EngineError, Request
+from .base import Chunk, Request
 from .checkpoint import load_model, pick_device
 from .memory import free_bytes
 from .stops import StopFinder
+from .ticket import admit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,32 +112,19 @@ class TransformersEngine:
         A context that leaves no room gives one empty chunk with `Finish.LENGTH`.
         """
         from .batch import Row
-        from .worker import Ticket
+        from .worker import RowTicket
 
-        ids = np.asarray(request.ids, np.int32)
-        if not len(ids):
-            raise EngineError("a request needs a context of one token at least")
-        if not 0 <= int(ids.min()) <= int(ids.max()) < self._vocabulary:
-            raise EngineError(f"the context has ids outside the model's {self._vocabulary}")
-        limit = min(request.max_tokens, self.context_length - len(ids))
-        if limit < 1:
+        fitting = admit(request, self._vocabulary, self.context_length)
+        if fitting.max_tokens < 1:
             yield Chunk((), (), finish=Finish.LENGTH, version=self.version)
             return
         finder = StopFinder(self.tokenizer, request.stop) if request.stop else None
-        row = Row(request, finder, limit)
-        ticket = Ticket(row, asyncio.get_running_loop())
+        row = Row(fitting, finder, fitting.max_tokens)
+        ticket = RowTicket(row=row)
         self._worker.submit(ticket)
-        over = False
-        try:
-            while not over:
-                item = await ticket.items.get()
-                over = isinstance(item, EngineError) or item.finish is not None
-                if isinstance(item, EngineError):
-                    raise item
-                yield item
-        finally:
-            if not over:
-                self._worker.cancel(ticket)
+        async with aclosing(ticket.chunks(lambda: self._worker.cancel(ticket))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def release(self, context: str) -> None:
         """Keep nothing more for the trajectory of that name."""

@@ -4,19 +4,17 @@ import asyncio
 import tempfile
 import weakref
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ...tools.errors import MissingExtra, ModelError
 from ..tokenizer import Tokenizer
 from ..trajectory import Finish
 from .base import Chunk, EngineError, Request
+from .ticket import admit
 from .vllm_kept import Shelf
-from .vllm_service import Service, Ticket
+from .vllm_service import Service, TaskTicket
 from .vllm_start import Thread, arguments, shut_down, start
 from .vllm_weights import Shapes, check_embedding, check_shapes, roomy, shapes, write
 
@@ -126,29 +124,20 @@ class VllmEngine:
 
         A context that leaves no room gives one empty chunk with `Finish.LENGTH`.
         """
-        ids = np.asarray(request.ids, np.int32)
-        if not len(ids):
-            raise EngineError("a request needs a context of one token at least")
-        if not 0 <= int(ids.min()) <= int(ids.max()) < self._vocabulary:
-            raise EngineError(f"the context has ids outside the model's {self._vocabulary}")
-        limit = min(request.max_tokens, self.context_length - len(ids))
-        if limit < 1:
+        fitting = admit(request, self._vocabulary, self.context_length)
+        if fitting.max_tokens < 1:
             yield Chunk((), (), finish=Finish.LENGTH, version=self.version)
             return
-        ticket = Ticket(replace(request, ids=ids, max_tokens=limit), asyncio.get_running_loop())
+        ticket = TaskTicket(request=fitting)
         self._thread.call(self._service.submit, ticket)
-        over = False
-        try:
-            while not over:
-                item = await ticket.items.get()
-                over = isinstance(item, EngineError) or item.finish is not None
-                if isinstance(item, EngineError):
-                    raise item
-                yield item
-        finally:
-            if not over:
-                with suppress(EngineError):
-                    self._thread.call(self._service.cancel, ticket)
+
+        def cancel() -> None:
+            with suppress(EngineError):
+                self._thread.call(self._service.cancel, ticket)
+
+        async with aclosing(ticket.chunks(cancel)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def release(self, context: str) -> None:
         """Keep nothing more for the trajectory of that name."""

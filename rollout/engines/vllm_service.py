@@ -1,13 +1,12 @@
 """What serves requests beside vLLM, on an event loop of its own."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,29 +14,24 @@ from ..tokenizer import Tokenizer
 from ..trajectory import Finish
 from .base import Chunk, EngineError, Request, Sampling
 from .stops import StopFinder, completing_ids
+from .ticket import HAND_OVER, Item, Ticket, hand_over
 from .vllm_kept import Shelf, Stream
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["Service", "Ticket"]
+__all__ = ["Service", "TaskTicket"]
 
-# Tokens are handed over this often, in seconds.
-_HAND_OVER = 0.04
 # How full the blocks of keys and values may be before contexts that wait for a tool are let go.
 _FULL = 0.9
 
-Item: TypeAlias = Chunk | EngineError
 
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A request as the event loop sees that asks: chunks come out of `items`."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class TaskTicket(Ticket):
+    """The ticket of a request that a task of the service's sees to."""
 
     request: Request
-    loop: asyncio.AbstractEventLoop
-    items: asyncio.Queue[Item] = field(default_factory=asyncio.Queue)
     task: asyncio.Task[None] | None = None
 
 
@@ -57,7 +51,7 @@ class Service:
         self._slots = asyncio.Semaphore(max_batch)
         self._names = count()
         self._completing: dict[tuple[str, ...], list[int] | None] = {}
-        self._tickets: set[Ticket] = set()
+        self._tickets: set[TaskTicket] = set()
         self._sampling = 0
         self._closing = self._asleep = False
         # Shut while the weights change.
@@ -67,11 +61,11 @@ class Service:
         self._idle.set()
         self._changing = asyncio.Lock()
         self._broken: str | None = None
-        self._outbox: list[tuple[Ticket, Item]] = []
+        self._outbox: list[tuple[TaskTicket, Item]] = []
 
     # -- requests -------------------------------------------------------------------------------
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, ticket: TaskTicket) -> None:
         """Serve a request."""
         if self._closing:
             self._tell(ticket, EngineError("the engine is closed"))
@@ -79,7 +73,7 @@ class Service:
         self._tickets.add(ticket)
         ticket.task = asyncio.ensure_future(self._serve(ticket))
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, ticket: TaskTicket) -> None:
         """Stop a request, if it still runs."""
         if ticket.task is not None:
             ticket.task.cancel()
@@ -119,7 +113,7 @@ class Service:
             "pushed_out": self._pushed_out,
         }
 
-    async def _serve(self, ticket: Ticket) -> None:
+    async def _serve(self, ticket: TaskTicket) -> None:
         try:
             async with self._may_sample():
                 async for chunk in self._sample(ticket.request):
@@ -168,7 +162,7 @@ class Service:
                     self.false_alarms += 1
                     left = request.max_tokens - len(reading.ids)
                     stream.say(reading.ids[-1:], self._params(request, left, stream))
-                if reading.finish is None and now() - told >= _HAND_OVER:
+                if reading.finish is None and now() - told >= HAND_OVER:
                     told = now()
                     yield reading.chunk()
             self.overshoot += reading.overshoot
@@ -281,24 +275,15 @@ class Service:
 
     # -- answers --------------------------------------------------------------------------------
 
-    def _tell(self, ticket: Ticket, item: Item) -> None:
+    def _tell(self, ticket: TaskTicket, item: Item) -> None:
         if not self._outbox:  # what comes in the same round of the loop goes out together
             asyncio.get_running_loop().call_soon(self._send)
         self._outbox.append((ticket, item))
 
     def _send(self) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Item]]] = defaultdict(list)
-        for ticket, item in self._outbox:
-            by_loop[ticket.loop].append((ticket, item))
-        self._outbox.clear()
-        for loop, told in by_loop.items():
-            with suppress(RuntimeError):  # that loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_put, told)
-
-
-def _put(told: list[tuple[Ticket, Item]]) -> None:
-    for ticket, item in told:
-        ticket.items.put_nowait(item)
+        told, self._outbox = self._outbox, []
+        for ticket in hand_over(told):
+            self.cancel(ticket)
 
 
 class _Reading:

@@ -1,41 +1,32 @@
 """The thread that runs the model, and the way between it and the event loops that ask."""
 
-import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TypeAlias
 
 import torch
 
 from ..trajectory import Finish
-from .base import Chunk, EngineError
+from .base import EngineError
 from .batch import Batch, BrokenModel, Row
 from .memory import one_memory_error
+from .ticket import HAND_OVER, Item, Ticket, hand_over
 
-__all__ = ["Ticket", "Worker"]
+__all__ = ["RowTicket", "Worker"]
 
 _log = logging.getLogger(__name__)
 
-# Tokens are handed over this often, in seconds: fine enough for eyes, and at a thousand steps a
-# second the event loop is woken once for many tokens.
-_HAND_OVER = 0.04
 
-Item: TypeAlias = Chunk | EngineError
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A request as the event loop sees it: chunks come out of `items`."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class RowTicket(Ticket):
+    """The ticket of a row of the batch."""
 
     row: Row
-    loop: asyncio.AbstractEventLoop
-    items: asyncio.Queue[Item] = field(default_factory=asyncio.Queue)
 
 
 class Worker:
@@ -45,8 +36,8 @@ class Worker:
         self._batch = batch
         self._max_batch = max_batch
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._waiting: deque[Ticket] = deque()
-        self._running: dict[Row, Ticket] = {}
+        self._waiting: deque[RowTicket] = deque()
+        self._running: dict[Row, RowTicket] = {}
         # Memory ran out: nobody is admitted until one of those who run has left.
         self._full = False
         self._update: tuple[dict[str, torch.Tensor], Future[int]] | None = None
@@ -57,11 +48,11 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="interlace-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, ticket: RowTicket) -> None:
         """Queue a request; raises EngineError where the engine has ended."""
         self._send(lambda: self._waiting.append(ticket))
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, ticket: RowTicket) -> None:
         """Stop a request, if it still runs."""
         self._send(lambda: self._cancel(ticket), quiet=True)
 
@@ -151,7 +142,7 @@ class Worker:
         return bool(self._waiting and self._waiting[0].row.sampled)
 
     def _admit(self) -> None:
-        later: list[Ticket] = []
+        later: list[RowTicket] = []
         try:
             while self._waiting and len(self._running) < self._max_batch and not self._full:
                 if self._update is not None and not self._begun():
@@ -165,7 +156,7 @@ class Worker:
         finally:  # whatever happens, nobody is forgotten
             self._waiting.extendleft(reversed(later))
 
-    def _admit_one(self, ticket: Ticket) -> None:
+    def _admit_one(self, ticket: RowTicket) -> None:
         try:
             self._batch.admit(ticket.row)
         except MemoryError as error:
@@ -195,7 +186,7 @@ class Worker:
     def _hand_over(self, finished: list[Row]) -> None:
         now = time.monotonic()
         rows = finished
-        if now - self._handed_over >= _HAND_OVER:
+        if now - self._handed_over >= HAND_OVER:
             self._handed_over = now
             rows = [row for row in self._running if len(row.sampled) > row.told]
         tickets = [self._running[row] for row in rows]
@@ -203,7 +194,7 @@ class Worker:
             self._remove(row)
         self._tell((ticket, ticket.row.chunk()) for ticket in tickets)
 
-    def _cancel(self, ticket: Ticket) -> None:
+    def _cancel(self, ticket: RowTicket) -> None:
         if ticket in self._waiting:
             self._waiting.remove(ticket)
         elif ticket.row in self._running:
@@ -241,24 +232,12 @@ class Worker:
         self._full = False
         self._tell((ticket, EngineError(message)) for ticket in tickets)
 
-    def _tell(self, items: Iterable[tuple[Ticket, Item]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Item]]] = defaultdict(list)
-        for ticket, item in items:
-            by_loop[ticket.loop].append((ticket, item))
-        for loop, told in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(_put, told)
-            except RuntimeError:  # that loop is closed: nobody waits any more
-                for ticket, _ in told:
-                    self._cancel(ticket)
+    def _tell(self, items: Iterable[tuple[RowTicket, Item]]) -> None:
+        for ticket in hand_over(items):
+            self._cancel(ticket)
 
 
-def _put(told: list[tuple[Ticket, Item]]) -> None:
-    for ticket, item in told:
-        ticket.items.put_nowait(item)
-
-
-def _no_room(ticket: Ticket, error: MemoryError) -> EngineError:
+def _no_room(ticket: RowTicket, error: MemoryError) -> EngineError:
     return EngineError(
         f"out of memory for a context of {len(ticket.row.prompt)} tokens, with no other beside it "
         f"({error}): take a smaller model, a lower max_context or dtype='bfloat16'"

@@ -3,18 +3,13 @@
 python -m interlace.train.nano.accuracy [--model FOLDER] [--problems N] [--seed S] [--write]
 """
 
-import argparse
-import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from ...rollout.engines.base import Engine
 from ...rollout.task import Task
-from ...tools.python import PythonTool
-from .evaluate import Shared, roll_out
+from .evaluate import roll_out
 from .families import FAMILIES, World
 
 __all__ = ["SPLITS", "Outcome", "accuracy", "main", "table"]
@@ -102,29 +97,9 @@ def _share(outcomes: Sequence[Outcome]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; the table goes to stdout, or with --write into the model card."""
-    from ...rollout.engines import nano
-    from ...rollout.models import load_engine
-    from .card import write_section
+    from .command import measure_and_show
 
-    parser = argparse.ArgumentParser(prog="python -m interlace.train.nano.accuracy")
-    parser.add_argument("--model", type=Path, default=nano.path(), help="the checkpoint's folder")
-    parser.add_argument("--problems", type=int, default=500, help="problems of each kind")
-    parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--write", action="store_true", help="write it into the model card")
-    given = parser.parse_args(arguments)
-
-    async def run() -> list[Outcome]:
-        engine = load_engine(str(given.model), device="cpu")
-        async with Shared(PythonTool()) as python, World(python) as world:
-            outcomes = await accuracy(engine, world, problems=given.problems, seed=given.seed)
-        await engine.aclose()
-        return outcomes
-
-    text = table(asyncio.run(run()))
-    if given.write:
-        write_section(given.model / "README.md", "accuracy", text)
-    else:
-        sys.stdout.write(text + "\n")
+    measure_and_show("accuracy", accuracy, table, arguments, problems=500, seed=11)
 
 
 if __name__ == "__main__":

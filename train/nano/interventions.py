@@ -6,14 +6,10 @@ Five conditions, on problems that need the tool and on problems that need none, 
 format. If the policy knew the answers by itself, changing the results would change nothing.
 """
 
-import argparse
-import asyncio
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -21,9 +17,8 @@ from ...rollout.engines.base import Engine
 from ...rollout.task import Task, equal_answers
 from ...rollout.trajectory import Episode
 from ...tools import ErrorKind, Tool, ToolResult
-from ...tools.python import PythonTool
 from ..coldstart import alter
-from .evaluate import Changed, Score, Shared, roll_out
+from .evaluate import Changed, Score, roll_out
 from .families import FAMILIES, Family, World
 
 __all__ = ["CONDITIONS", "Row", "interventions", "main", "table", "wrong"]
@@ -164,29 +159,9 @@ def table(rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; the table goes to stdout, or with --write into the model card."""
-    from ...rollout.engines import nano
-    from ...rollout.models import load_engine
-    from .card import write_section
+    from .command import measure_and_show
 
-    parser = argparse.ArgumentParser(prog="python -m interlace.train.nano.interventions")
-    parser.add_argument("--model", type=Path, default=nano.path(), help="the checkpoint's folder")
-    parser.add_argument("--problems", type=int, default=200, help="problems of each kind")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--write", action="store_true", help="write it into the model card")
-    given = parser.parse_args(arguments)
-
-    async def run() -> list[Row]:
-        engine = load_engine(str(given.model), device="cpu")
-        async with Shared(PythonTool()) as python, World(python) as world:
-            rows = await interventions(engine, world, problems=given.problems, seed=given.seed)
-        await engine.aclose()
-        return rows
-
-    text = table(asyncio.run(run()))
-    if given.write:
-        write_section(given.model / "README.md", "interventions", text)
-    else:
-        sys.stdout.write(text + "\n")
+    measure_and_show("interventions", interventions, table, arguments, problems=200, seed=7)
 
 
 if __name__ == "__main__":

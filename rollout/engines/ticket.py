@@ -1,0 +1,79 @@
+"""A request on its way to an engine that samples in a thread of its own, and what comes back."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from .base import Chunk, EngineError, Request
+
+__all__ = ["HAND_OVER", "Item", "Ticket", "admit", "hand_over"]
+
+HAND_OVER = 0.04
+"""Chunks are handed over this often, in seconds: fine enough for eyes, and at a thousand steps a
+second an event loop is woken once for many tokens."""
+
+Item: TypeAlias = Chunk | EngineError
+"""What an engine says to a request: a last chunk (with `finish`) or an error ends it."""
+
+_T = TypeVar("_T", bound="Ticket")
+
+
+def admit(request: Request, vocabulary: int, context_length: int) -> Request:
+    """The request with ids of int32 and no more `max_tokens` than the context has room for.
+
+    They may be below 1. Raises EngineError for a context that is empty or has unknown ids.
+    """
+    ids = np.asarray(request.ids, np.int32)
+    if not len(ids):
+        raise EngineError("a request needs a context of one token at least")
+    if not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
+        raise EngineError(f"the context has ids outside the model's {vocabulary}")
+    return replace(request, ids=ids, max_tokens=min(request.max_tokens, context_length - len(ids)))
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Ticket:
+    """A request as the event loop sees it that asks."""
+
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    items: asyncio.Queue[Item] = field(default_factory=asyncio.Queue)
+
+    async def chunks(self, cancel: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
+        """What the engine says, until it is over; `cancel` is called by whoever leaves earlier."""
+        over = False
+        try:
+            while not over:
+                item = await self.items.get()
+                over = isinstance(item, EngineError) or item.finish is not None
+                if isinstance(item, EngineError):
+                    raise item
+                yield item
+        finally:
+            if not over:
+                cancel()
+
+
+def hand_over(told: Iterable[tuple[_T, Item]]) -> list[_T]:
+    """Give each ticket its item, in its own event loop; may be called from any thread.
+
+    Returns the tickets that nobody waits for any more: their loop is closed.
+    """
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_T, Item]]] = defaultdict(list)
+    for ticket, item in told:
+        by_loop[ticket.loop].append((ticket, item))
+    left: list[_T] = []
+    for loop, items in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_put, items)
+        except RuntimeError:
+            left += [ticket for ticket, _ in items]
+    return left
+
+
+def _put(told: Iterable[tuple[Ticket, Item]]) -> None:
+    for ticket, item in told:
+        ticket.items.put_nowait(item)

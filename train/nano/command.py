@@ -1,0 +1,56 @@
+"""What the commands share that measure the nano model and write a table into its card."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ...rollout.engines import Engine, nano
+from ...rollout.models import load_engine
+from ...tools import PythonTool
+from .card import write_section
+from .evaluate import Shared
+from .families import World
+
+__all__ = ["measure_and_show"]
+
+_R = TypeVar("_R", covariant=True)
+
+
+class _Measure(Protocol[_R]):
+    def __call__(
+        self, engine: Engine, world: World, *, problems: int, seed: int
+    ) -> Awaitable[Sequence[_R]]: ...
+
+
+def measure_and_show(
+    section: str,
+    measure: _Measure[_R],
+    table: Callable[[Sequence[_R]], str],
+    arguments: Sequence[str] | None,
+    *,
+    problems: int,
+    seed: int,
+) -> None:
+    """Run a command; its table goes to stdout, or with --write into the model card's `section`."""
+    parser = argparse.ArgumentParser(prog=f"python -m interlace.train.nano.{section}")
+    parser.add_argument("--model", type=Path, default=nano.path(), help="the checkpoint's folder")
+    parser.add_argument("--problems", type=int, default=problems, help="problems of each kind")
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--write", action="store_true", help="write it into the model card")
+    given = parser.parse_args(arguments)
+
+    async def run() -> Sequence[_R]:
+        engine = load_engine(str(given.model), device="cpu")
+        async with Shared(PythonTool()) as python, World(python) as world:
+            rows = await measure(engine, world, problems=given.problems, seed=given.seed)
+        await engine.aclose()
+        return rows
+
+    text = table(asyncio.run(run()))
+    if given.write:
+        write_section(given.model / "README.md", section, text)
+    else:
+        sys.stdout.write(text + "\n")
