@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-verl test-vllm lint format bench bench-vllm nano reproduce-ceo reproduce-retool wheel constraints
+.PHONY: help setup demo test test-slow test-verl test-vllm lint format bench bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -61,6 +61,9 @@ reproduce-retool: setup  ## RL with an interpreter against text (QUICK=1: three 
 
 reproduce-ceo: setup  ## the CEO learns to size a team: ten seeds (under half an hour on two cores)
 	$(PY) -m interlace.train.ceo
+
+pictures: setup  ## the README's pictures of a terminal, recorded anew into docs/images
+	$(PY) tests/recordings.py docs/images
 
 wheel: setup  ## build the wheel and the sdist, and try the wheel in a clean environment
 	@scripts/check-wheel $(PY)

@@ -21,10 +21,15 @@ class TerminalSession:
     """`command` with a terminal of its own, which does not outlive the block."""
 
     def __init__(
-        self, command: Sequence[str], settings: Mapping[str, str], *, columns: int = 100
+        self,
+        command: Sequence[str],
+        settings: Mapping[str, str],
+        *,
+        columns: int = 100,
+        lines: int = 40,
     ) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         # No answers to questions about the cursor come from here.
         rest = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.process = subprocess.Popen(

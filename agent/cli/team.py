@@ -61,14 +61,17 @@ def lane(event: "AgentEvent[Any]") -> str | None:
             agrees, name = event.vote.agrees, event.speaker.name
             if agrees is None:
                 return _short(f"  {name} can't be read and abstains")
-            why = f": {event.vote.review}" if not agrees and event.vote.review else ""
+            # Before its last line stand the calls that it made.
+            review = event.vote.review.splitlines()[-1:] if not agrees else []
+            why = f": {review[0]}" if review else ""
             return _short(f"  {name} {'agrees' if agrees else 'disagrees'}{why}")
         case Executed():
             return _short(f"  run: {event.output}") if event.output else None
         case Judged():
             if event.verdict.correct:
                 return "  accepted"
-            return _short(f"  rejected: {event.verdict.advice or 'no advice'}")
+            advice = event.verdict.advice.splitlines()[:1]
+            return _short(f"  rejected: {advice[0] if advice else 'no advice'}")
     return None
 
 

@@ -1,0 +1,20 @@
+"""The README's pictures show what the commands say today."""
+
+import pytest
+
+pytest.importorskip("pyte", reason="the environment is older than the extra dev")
+
+from recordings import IMAGES, RECORDINGS, draw, record, words
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_a_picture_shows_what_the_commands_say_today(name: str) -> None:
+    recording = RECORDINGS[name]
+    now = words(draw(recording, record(recording)))
+    assert now == words((IMAGES / f"{name}.svg").read_text(encoding="utf-8")), "make pictures"
+
+
+def test_every_picture_is_shown_and_recorded_here() -> None:
+    pictures = {path.stem for path in IMAGES.iterdir()}
+    readme = (IMAGES.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert pictures == set(RECORDINGS) == {p for p in pictures if f"docs/images/{p}.svg" in readme}
