@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ class Origin(StrEnum):
     GSM8K = "gsm8k"
     REWRITE = "rewrite"
     TRACES = "traces"
+    M500 = "m500"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,8 @@ class ColdStartOptions:
         typer.Option(
             "--from",
             help="sample: the model's own right attempts; gsm8k: marked solutions, no model needed;"
-            " rewrite: solutions, rewritten by a model; traces: traces that the tasks bring.",
+            " rewrite: solutions, rewritten by a model; traces: traces that the tasks bring; m500: "
+            "what the members of a team said, unchecked.",
         ),
     ] = Origin.SAMPLE
     n: Annotated[int, typer.Option(min=1, help="Attempts at each task (sample, rewrite).")] = 4
@@ -84,7 +87,8 @@ def coldstart(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="TASKS", help="A file, a generator (arithmetic:train:500) or gsm8k:FILE."
+            metavar="TASKS",
+            help="A file, a generator (arithmetic:train:500) or gsm8k:FILE; of M500, its JSONL.",
         ),
     ],
     job: ColdStartOptions,
@@ -114,7 +118,7 @@ def _check(job: ColdStartOptions) -> None:
         raise UsageError(f"there is no checker {job.checker!r}: one of {', '.join(CHECKERS)}")
     if (job.writer or job.template) and job.origin is not Origin.REWRITE:
         raise UsageError("--writer and --template belong to --from rewrite")
-    if job.origin in (Origin.GSM8K, Origin.TRACES):
+    if job.origin in (Origin.GSM8K, Origin.TRACES, Origin.M500):
         if job.resume:
             raise UsageError(f"--from {job.origin} samples nothing: there is nothing to resume")
         if (job.out / "traces.jsonl").exists():
@@ -145,7 +149,10 @@ class _ColdStart:
         self.output = output
         self.checker = checker
         self.screen = Screen(make_console(sys.stderr))
-        self.tasks, duplicates = deduplicate(find_tasks(source, limit=job.limit))
+        self.said = self._read_m500() if job.origin is Origin.M500 else []
+        """Episodes that are taken as they are."""
+        given = [each.task for each in self.said] or find_tasks(source, limit=job.limit)
+        self.tasks, duplicates = deduplicate(given)
         self.left_out = {"duplicates": len(duplicates.dropped)}
         """Tasks that are not asked at all, by the reason."""
         if job.unlike is not None:
@@ -157,7 +164,7 @@ class _ColdStart:
 
     def run(self) -> int:
         """Make, check, write and tell; the number of traces kept."""
-        checked = self._sampled() if self.job.origin is Origin.SAMPLE else self._written()
+        checked = self._checked()
         _write(checked.kept, self.job.out / "traces.jsonl")
         report = {
             "out": str(self.job.out / "traces.jsonl"),
@@ -186,6 +193,27 @@ class _ColdStart:
                 "words",
             )
         return len(checked.kept)
+
+    def _read_m500(self) -> list["Episode"]:
+        from ...rollout.model_files import find_model
+        from ...rollout.tokenizer import Tokenizer
+        from ...tools.errors import DataError
+        from ...train.coldstart.m500 import read_m500
+
+        tokenizer = Tokenizer.load(find_model(self.model.model))
+        found = list(islice(read_m500(self.source, tokenizer), self.job.limit))
+        if not found:
+            raise DataError(f"{self.source} is empty")
+        return found
+
+    def _checked(self) -> "Checked":
+        """The traces, and what became of each."""
+        from ...train.coldstart.checks import Checked
+
+        if self.job.origin is Origin.M500:
+            wanted = {task.id for task in self.tasks}
+            return Checked([each for each in self.said if each.task.id in wanted])
+        return self._sampled() if self.job.origin is Origin.SAMPLE else self._written()
 
     def _sampled(self) -> "Checked":
         """The model's own attempts, the right ones."""

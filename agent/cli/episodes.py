@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...rollout.ledger import Ledger, Source, Span
+from ...rollout.roles import TEAM
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason, Trajectory
 from .terminal import printable
@@ -63,7 +64,8 @@ def print_episode(
     _print_head(console, episode)
     for number, trajectory in enumerate(episode.trajectories):
         if len(episode.trajectories) > 1:
-            console.out(f"trajectory {number} of {trajectory.model}", style="bold")
+            who = f"trajectory {number} of {trajectory.model}{_speaker(trajectory)}"
+            console.out(who, style="bold")
         for turn_line in _turns(trajectory):
             console.out(turn_line, style="dim")
         for at, ledger in enumerate(trajectory.ledgers):
@@ -75,6 +77,14 @@ def print_episode(
                 for span in ledger:
                     _print_span(console, span, tokenizer, trained=trajectory.exact)
     console.out("")
+
+
+def _speaker(trajectory: Trajectory) -> str:
+    """Who of a team speaks in it; "" where there is none."""
+    team = trajectory.details.get(TEAM, {})
+    if "role" not in team:
+        return ""
+    return printable(f": {team['role']} {team['name']}, round {team['round'] + 1}")
 
 
 def _print_head(console: "Console", episode: Episode) -> None:

@@ -70,7 +70,8 @@ app.command(epilog=_epilog("interlace init my-agent"))(init)
 app.command(epilog=_epilog("interlace config", "interlace config rollout --json"))(config)
 app.command(
     epilog=_epilog(
-        r"printf 'question one\nquestion two\n' | interlace rollout - --n 8 --out t.jsonl"
+        r"printf 'question one\nquestion two\n' | interlace rollout - --n 8 --out t.jsonl",
+        "interlace rollout tasks.jsonl --team --experts 3 --out team.jsonl",
     )
 )(rollout)
 app.command(
@@ -87,6 +88,7 @@ app.command(
         "interlace coldstart arithmetic:train:500 --n 4 --out runs/own",
         "interlace coldstart gsm8k:train.jsonl --from gsm8k --model smollm2 --out runs/gsm8k",
         "interlace coldstart tasks.jsonl --from rewrite --writer Qwen/Qwen3-8B --out runs/written",
+        "interlace coldstart m500.jsonl --from m500 --model Qwen/Qwen3-0.6B --out runs/m500",
     )
 )(coldstart)
 app.command(
@@ -96,7 +98,12 @@ app.command(
         "interlace eval gsm8k:test.jsonl --model runs/sft/checkpoint --pair",
     )
 )(sft)
-app.command(epilog=_epilog("interlace show t.jsonl --episode 1-5f2c9a01/0 --ids"))(show)
+app.command(
+    epilog=_epilog(
+        "interlace show t.jsonl --episode 1-5f2c9a01/0 --ids",
+        "interlace show team.jsonl --m500 ours.jsonl",
+    )
+)(show)
 app.command(
     epilog=_epilog(
         "interlace train --model nano --tasks arithmetic --steps 50 --out runs/first",

@@ -18,6 +18,7 @@ from .ending import Exit, guarded, print_json, run_to_end
 from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
 from .resume import refuse_other
 from .run import load, warnings
+from .team import TeamOptions, team_of
 
 if TYPE_CHECKING:
     from ...rollout.policy import Policy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ...rollout.task import Task
     from ...rollout.trajectory import Episode
     from ..agent import Agent
+    from ..team.team import Team
     from .progress import Progress
 
 __all__ = ["rollout"]
@@ -61,6 +63,7 @@ def rollout(
         ),
     ],
     job: Job,
+    team: TeamOptions,
     model: ModelOptions,
     limits: LimitOptions,
     output: OutputOptions,
@@ -76,7 +79,10 @@ def rollout(
         _check(job)
         tasks = read_tasks(source)
         agent = make_agent(model, limits, temperature=1.0)
-        raise typer.Exit(run_to_end(_Rollout(agent, job, output).run(tasks, model.seed)))
+        rolling = _Rollout(agent, job, output)
+        if team.team:
+            rolling.team = team_of(agent, team)
+        raise typer.Exit(run_to_end(rolling.run(tasks, model.seed)))
 
 
 def _check(job: Job) -> None:
@@ -101,6 +107,8 @@ class _Rollout:
         from .screen import Screen
         from .terminal import make_console
 
+        self.team: Team | None = None
+        """Who answers, where it is not the agent alone."""
         self._agent = agent
         self._job = job
         self._output = output
@@ -139,7 +147,12 @@ class _Rollout:
         from .progress import Progress
 
         done = {id for id, line in self._last.items() if line.done}
-        runner = Runner(policy, concurrency=self._job.concurrency, retries=self._job.retries)
+        runner = Runner(
+            policy,
+            concurrency=self._job.concurrency,
+            retries=self._job.retries,
+            attempt=None if self.team is None else self.team.attempt,
+        )
         total, seed = len(tasks) * self._job.n, self._asked["seed"]
         clock = time.perf_counter()
         hidden = self._output.quiet
@@ -167,7 +180,7 @@ class _Rollout:
             )
             episode.rewards["correct"] = float(right)
         log.append(episode)
-        tokens = episode.trajectory.sampled_tokens
+        tokens = sum(each.sampled_tokens for each in episode.trajectories)
         self._new += 1
         self._tokens += tokens
         self._last[episode.id] = line = _Line.of(episode)
@@ -201,11 +214,25 @@ class _Rollout:
         self._asked |= policy.settings
         for episode in read_episodes(self._job.out):
             refuse_other(self._job.out, episode, self._asked)
+            self._refuse_other_team(episode)
             if self._asked["seed"] is None:  # what completes a run goes on with its seed
                 self._asked["seed"] = episode.settings.get("seed")
             self._last[episode.id] = _Line.of(episode)
         if self._asked["seed"] is None:  # each episode records the seed it was sampled with
             self._asked["seed"] = secrets.randbits(32)
+
+    def _refuse_other_team(self, episode: "Episode") -> None:
+        from pydantic_core import to_json
+
+        from ...tools.errors import UsageError
+
+        now = {} if self.team is None else self.team.settings
+        was = {name: value for name, value in episode.settings.items() if name == "team"}
+        if to_json(now) != to_json(was):
+            raise UsageError(
+                f"{self._job.out} was written {'with another' if was else 'without a'} team: "
+                "resume it with the same, or name another --out"
+            )
 
     def _finish(self, total: int) -> None:
         if self._job.parquet is not None:

@@ -102,6 +102,7 @@ def _check_folder(job: SftOptions) -> None:
 
 
 def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
+    from ...rollout.formats import FORMATS
     from ...rollout.model_files import find_model
     from ...rollout.tokenizer import Tokenizer
     from ...train.config import TrainConfig
@@ -114,6 +115,8 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
     longest = min(job.max_length, _context(source) or job.max_length)
     found = read_ledgers(logs, Tokenizer.load(source), held_out=job.held_out, max_length=longest)
     config = _config(job, len(found.training))
+    # A team's members speak in plain words, which no agent is given as its format.
+    formats = [name for name, _ in found.formats.most_common() if name in FORMATS]
     with Record(job.out) as record:
         model = load_trainable(
             source,
@@ -140,7 +143,7 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
                     progress=screen.step,
                     record=record,
                     source=source,
-                    format=found.formats.most_common(1)[0][0],
+                    format=formats[0] if formats else None,
                 )
             except KeyboardInterrupt:
                 screen.say(f"stopped; the same command with --resume goes on in {job.out}")

@@ -38,6 +38,10 @@ def show(
         bool, typer.Option("--ids", help="Each token with its id, log-probability and weight.")
     ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="One line for each group.")] = False,
+    m500: Annotated[
+        Path | None,
+        typer.Option(help="Write the episodes of a team to this file, in the shape of M500."),
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="The folder of the tokenizer, where it is not found.")
     ] = None,
@@ -54,6 +58,9 @@ def show(
             print_json({"episodes": [summary(episode) for episode in episodes], "error": None})
             return
         tokenizers = _Tokenizers(tokenizer)
+        if m500 is not None:
+            _write_m500(episodes, m500, tokenizers)
+            return
         first = next(episodes)  # a file that can't be read is told before the pager opens
         with paged() as console:
             if stats:
@@ -61,6 +68,21 @@ def show(
                 return
             for episode in _chain(first, episodes):
                 print_episode(console, episode, tokenizers.of(episode), ids=ids)
+
+
+def _write_m500(episodes: "Iterator[Episode]", path: Path, tokenizers: "_Tokenizers") -> None:
+    from ...tools.errors import UsageError
+    from ...train.coldstart.m500 import write_m500
+    from .ending import tell
+
+    first = next(episodes)
+    tokenizer = tokenizers.of(first)
+    if tokenizer is None:
+        raise UsageError("to write texts, name the folder of the model's tokenizer: --tokenizer")
+    if path.exists():
+        raise UsageError(f"{path} is there already: name another file")
+    count = write_m500(_chain(first, episodes), path, tokenizer)
+    tell(f"{count} episodes in {path}")
 
 
 def _chain(first: "Episode", rest: "Iterator[Episode]") -> "Iterator[Episode]":

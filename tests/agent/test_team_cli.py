@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from doubles import answer
 from teams import decision, experts, verdict
+from typer.testing import CliRunner
+
+from interlace.agent.cli.main import app
+from interlace.train.coldstart.m500 import LISTS
 
 CLI = Path(__file__).parents[1] / "scripted_cli.py"
 
@@ -39,3 +44,44 @@ def test_a_team_answers_and_its_decisions_are_seen(tmp_path: Path) -> None:
         "  Cyd agrees",
         "  accepted",
     ]
+
+
+def command(*arguments: str | Path, code: int = 0) -> str:
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == code, done.stderr
+    return done.stdout
+
+
+def test_a_teams_episodes_become_m500s_and_demonstrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the bundled model, of whom only what the solver says can be read."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    log, rows, out = tmp_path / "t.jsonl", tmp_path / "m500.jsonl", tmp_path / "cold"
+    question = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
+    (tmp_path / "tasks.txt").write_text(question)
+    rolled: list[str | Path] = [
+        "rollout",
+        tmp_path / "tasks.txt",
+        "--out",
+        log,
+        "--max-tokens",
+        "256",
+        "--seed",
+        "0",
+    ]
+    team = ["--team", "--experts", "2", "--rounds", "1", "--temperature", "0"]
+    command(*rolled, *team)
+    command(*rolled, "--resume", "--temperature", "0", code=2)  # it was a team's
+    assert ": solver Scientist, round 1" in command("show", log)
+    command("show", log, "--m500", rows)
+    (row,) = map(json.loads, rows.read_text().splitlines())
+    assert row["question"] == question and "1298552" in row["solution"]
+    assert set(LISTS.values()) < set(row)
+    command("coldstart", rows, "--from", "m500", "--out", out)
+    report = json.loads((out / "report.json").read_text())
+    assert (report["traces"], report["kept"]) == (1, 1)
+    said = command("show", out / "traces.jsonl")
+    assert "1298552" in said
+    command("sft", out / "traces.jsonl", "--steps", "1", "--held-out", "0", "--out", tmp_path / "s")
+    assert not (tmp_path / "s/checkpoint/interlace.json").exists()
