@@ -1,8 +1,10 @@
 """What can be known of a training run before it runs: whether it fits and all is there."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ from ..rollout.model_files import local_model
 from ..rollout.models import default_format
 from ..rollout.tokenizer import Tokenizer
 from ..tools.errors import InterlaceError, MissingExtra, ModelError
-from .config import read_config, read_yaml
+from .config import TrainConfig, read_config, read_yaml
+from .finding import Finding, where
 from .memory import Estimate, estimate_local, estimate_verl, vllm_room
+from .reach import hub_has, ray_nodes
 from .shapes import find_shape
+from .sources import find_tasks
+from .tryout import Trial
 from .verl.launch import check, find_recipe
-from .verl.settings import PLACE, read_settings
+from .verl.settings import PLACE, LoopSettings, read_settings
 
-__all__ = ["TESTED", "Examination", "Finding", "examine", "line_of"]
+__all__ = ["TESTED", "Examination", "examine"]
 
 TESTED: Mapping[str, Mapping[str, str]] = {
     "local": {"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2"},
@@ -37,16 +43,6 @@ _ASKED_FOR = {"vllm": "0.24.0", "torch": "2.11.0"}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `ok` is None where it only may be wrong."""
-
-    what: str
-    ok: bool | None
-    text: str
-    exit_code: int = 2
-
-
-@dataclass(frozen=True, slots=True)
 class Examination:
     """All that was found, and the estimate where one could be made."""
 
@@ -56,6 +52,8 @@ class Examination:
     estimate: Estimate | None
     python: bool
     """Whether the run needs the Python sandbox."""
+    trial: Trial | None = None
+    """What can be tried of it on this machine (`train/tryout.py`); None: nothing."""
 
 
 def examine(name: str, card: float | None) -> Examination:
@@ -75,7 +73,8 @@ def examine(name: str, card: float | None) -> Examination:
     findings += _versions(engine)
     estimate = _memory(run, card, findings)
     findings += _model(run)
-    return Examination(engine, findings, estimate, python=run.python)
+    findings += run.beside()
+    return Examination(engine, findings, estimate, python=run.python, trial=run.trial(card))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +87,9 @@ class _Run:
     format: str | None
     python: bool
     estimate: Callable[[Any, float | None], Estimate]
+    beside: Callable[[], Iterator[Finding]]
+    """What else it needs."""
+    trial: Callable[[float | None], Trial | None]
     room: Callable[[Any, float], tuple[int, str | None]] | None = None
 
 
@@ -111,6 +113,8 @@ def _local_run(name: str) -> _Run:
         format=config.format,
         python=tools is None or any(tool.startswith("python") for tool in tools),
         estimate=lambda shape, card: estimate_local(config, shape),
+        beside=lambda: _tasks(config, Path(name)),
+        trial=lambda card: _local_trial(config, Path(name)),
     )
 
 
@@ -127,6 +131,8 @@ def _verls_run(name: str) -> _Run:
         # Without a card the share that vLLM takes of it can't be said.
         estimate=lambda shape, card: estimate_verl(config, shape, card or 0.0),
         room=lambda shape, card: vllm_room(config, shape, card),
+        beside=lambda: _cluster(config, file),
+        trial=lambda card: _verls_trial(config, settings, file, card),
     )
 
 
@@ -169,7 +175,7 @@ def _memory(run: _Run, card: float | None, findings: list[Finding]) -> Estimate 
     if problem is None:
         text = f"about {estimate.total(estimate.peak):.1f} GB of {card:g} while {estimate.peak}"
     else:
-        text = problem + _where(run.file, problem)
+        text = problem + _changes(run.file, problem)
     findings.append(Finding("memory", problem is None, text))
     if run.room is not None:
         episodes, problem = run.room(shape, card)
@@ -179,15 +185,15 @@ def _memory(run: _Run, card: float | None, findings: list[Finding]) -> Estimate 
 
 
 def _model(run: _Run) -> Iterator[Finding]:
-    where = f"{run.model_key}={run.model}{_where(run.file, run.model_key)}"
+    at = f"{run.model_key}={run.model}{where(run.file, run.model_key)}"
     try:
         folder = local_model(run.model)
     except ModelError as error:
-        yield Finding("model", False, f"{where}: {error}", error.exit_code)
+        yield Finding("model", False, f"{at}: {error}", error.exit_code)
         return
     if folder is None:
-        text = f"{where} is not on this machine yet: it is fetched when the run begins"
-        yield Finding("model", None, text)
+        ok, text = hub_has(run.model)
+        yield Finding("model", ok, f"{at} is not on this machine; {text}", ModelError.exit_code)
         return
     yield Finding("model", True, f"{run.model} is on this machine")
     try:
@@ -195,7 +201,7 @@ def _model(run: _Run) -> Iterator[Finding]:
         name = run.format or default_format(run.model, tokenizer)
         encoder = Encoder(FORMATS[name], tokenizer, sample_tools(name))
     except InterlaceError as error:
-        yield Finding("tokenizer", False, f"{where}: {error}", error.exit_code)
+        yield Finding("tokenizer", False, f"{at}: {error}", error.exit_code)
         return
     pieces = [
         f"{stop!r} is {len(tokenizer.encode_continuation(stop))} tokens"
@@ -203,37 +209,126 @@ def _model(run: _Run) -> Iterator[Finding]:
     ]
     text = f"{name}: {'; '.join(pieces) or 'no stop strings'}"
     if not tokenizer.eos_ids:
-        yield Finding("tokenizer", False, f"{where}: no token ends a turn", ModelError.exit_code)
+        yield Finding("tokenizer", False, f"{at}: no token ends a turn", ModelError.exit_code)
     elif encoder.template.plain:
         yield Finding("tokenizer", None, f"{text}; no chat template: a plain layout is used")
     else:
         yield Finding("tokenizer", True, text)
 
 
-def _where(file: Path, text: str) -> str:
-    """Where the setting that a text names stands in the file, or that it is a default."""
-    for key in [word.rstrip(",:;") for word in text.split()]:
-        if key.startswith(("actor_rollout_ref.", "data.", "critic.", PLACE)) or "." not in key:
-            line = line_of(file, key.partition("=")[0])
-            if line is not None:
-                return f" ({file.name}, line {line})"
-    return ""
+def _tasks(config: TrainConfig, file: Path) -> Iterator[Finding]:
+    for name in ("tasks", "held_out"):
+        source = getattr(config, name)
+        if source is None:
+            continue
+        try:
+            find_tasks(source, limit=1)
+        except InterlaceError as error:
+            text = f"{name}={source}{where(file, name)}: {error}"
+            yield Finding(name, False, text, error.exit_code)
+        else:
+            yield Finding(name, True, source)
 
 
-def line_of(file: Path, key: str) -> int | None:
-    """The line, from 1, on which a setting such as `data.seed` stands in a YAML file."""
-    import yaml
-
+def _cluster(config: Any, file: Path) -> Iterator[Finding]:
+    """The files of tasks, and Ray: where it runs, whether it has the nodes that are asked for."""
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        missing = [each for each in _listed(files) if not Path(each).expanduser().exists()]
+        if missing:
+            flag = "--tasks" if key == "train_files" else "--held-out"
+            at = f"data.{key}{where(file, f'data.{key}')}"
+            yield Finding("tasks", None, f"{at}: there is no {missing[0]} yet; {flag} writes one")
+    trainer = config.trainer
+    given = config.ray_kwargs.get("ray_init", {}).get("address")
+    address = given or os.environ.get("RAY_ADDRESS")
+    name = "ray_kwargs.ray_init.address" if given else "RAY_ADDRESS"
+    nodes = f"trainer.nnodes={trainer.nnodes}{where(file, 'trainer.nnodes')}"
+    if address is None or address == "local":
+        if trainer.nnodes == 1:
+            yield Finding("Ray", True, "verl starts it on this machine: RAY_ADDRESS is not set")
+            return
+        text = (
+            f"{nodes}, but RAY_ADDRESS is not set: `ray start --head` on one node, `ray start "
+            "--address=HEAD:6379` on the others, and RAY_ADDRESS=HEAD:6379 for this command"
+        )
+        yield Finding("Ray", False, text)
+        return
     try:
-        node = yaml.compose(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        found = ray_nodes(address)
+    except InterlaceError as error:
+        yield Finding("Ray", False, f"{name}={address}: {error}", error.exit_code)
+        return
+    cards = trainer.n_gpus_per_node
+    fit = [node for node in found if node.cards >= cards]
+    text = f"{name}={address}: {len(found)} nodes, {len(fit)} of them with {cards} cards or more"
+    ok = len(fit) >= trainer.nnodes
+    if not ok:
+        per = f"trainer.n_gpus_per_node={cards}{where(file, 'trainer.n_gpus_per_node')}"
+        text += f"; {nodes} and {per} ask for more: start Ray on the others, or lower them"
+    yield Finding("Ray", ok, text)
+
+
+def _listed(files: Any) -> list[str]:
+    return [files] if isinstance(files, str) else [str(each) for each in files or ()]
+
+
+def _local_trial(config: TrainConfig, file: Path) -> Trial:
+    try:
+        find_tasks(config.tasks, limit=1)
+    except InterlaceError:  # a finding of its own
+        config = config.model_copy(update={"tasks": "arithmetic:train"})
+    return Trial(config, file)
+
+
+def _verls_trial(
+    config: Any, settings: LoopSettings, file: Path, card: float | None
+) -> Trial | None:
+    """What one card can show of it: vLLM where it is installed, and our own trainer on verl's
+    numbers. With adapters, where all weights and their moments would not fit beside each other:
+    verl splits them or keeps them on the host.
+    """
+    whole = config.actor_rollout_ref
+    actor, rollout, model = whole.actor, whole.rollout, whole.model
+    dtype = (actor.fsdp_config.mixed_precision or {}).get("param_dtype", "bf16")
+    tried = TrainConfig(
+        model=str(model.path),
+        format=settings.format,
+        tools=settings.tools or ["python"],
+        precision="bfloat16" if dtype in ("bf16", "bfloat16") else "float32",
+        lora_rank=model.lora_rank,
+        gradient_checkpointing=bool(model.enable_gradient_checkpointing),
+        turns=settings.turns,
+        calls=settings.calls,
+        tool_output_tokens=settings.tool_output_tokens,
+        call_seconds=settings.call_seconds,
+        response_tokens=rollout.response_length,
+        micro_tokens=actor.ppo_max_token_len_per_gpu,
+    )
+    note = ""
+    try:
+        shape = find_shape(tried.model)
+    except ModelError:
         return None
-    line = None
-    for part in key.split("."):
-        if not isinstance(node, yaml.MappingNode):
-            return None
-        found = [(name, value) for name, value in node.value if name.value == part]
-        if not found:
-            return None
-        line, node = found[0][0].start_mark.line + 1, found[0][1]
-    return line
+    if card is not None and not tried.lora_rank and estimate_local(tried, shape).problem(card):
+        tried = tried.model_copy(update={"lora_rank": 8})
+        note = ", with adapters of rank 8: all weights at once would not fit without verl"
+    if card is not None and estimate_local(tried, shape).problem(card):
+        return None
+    vllm = None
+    if find_spec("vllm") is not None and card is not None:
+        vllm = {"gpu_memory_utilization": rollout.gpu_memory_utilization}
+    keys = {
+        "model": "actor_rollout_ref.model.path",
+        "micro_tokens": "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
+        "concurrency": "actor_rollout_ref.rollout.gpu_memory_utilization",
+        "precision": "actor_rollout_ref.actor.fsdp_config.mixed_precision",
+    }
+    return Trial(tried, file, keys, vllm, note)
+
+
+def _changes(file: Path, text: str) -> str:
+    """Where the setting that a text names stands in the file, or that it is a default."""
+    words = [word.rstrip(",:;").partition("=")[0] for word in text.split()]
+    places = ("actor_rollout_ref.", "data.", "critic.", PLACE)
+    return where(file, *(word for word in words if word.startswith(places) or "." not in word))

@@ -183,6 +183,13 @@ def doctor(
     report_to: Annotated[
         Path | None, typer.Option("--report", help="With --train: write what was found there.")
     ] = None,
+    tried: Annotated[
+        bool | None,
+        typer.Option(
+            "--try/--no-try",
+            help="With --train: run a little of it too. By default where a card is found.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
@@ -197,7 +204,7 @@ def doctor(
         if train is not None:
             from .preflight import preflight
 
-            raise typer.Exit(preflight(train, gpu, report_to, json=json))
+            raise typer.Exit(preflight(train, gpu, report_to, tried=tried, json=json))
 
         from .terminal import make_console
 

@@ -2,6 +2,7 @@
 
 import platform
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,21 +12,27 @@ from .ending import print_json
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ...train.preflight import Examination, Finding
+    from ...train.finding import Finding
+    from ...train.preflight import Examination
 
 __all__ = ["preflight"]
 
 _MARKS = {True: ("ok", "green"), None: ("?", "yellow"), False: ("NO", "bold red")}
 
 
-def preflight(config: str, gpu: str | None, report: Path | None, *, json: bool) -> int:
+def preflight(
+    config: str, gpu: str | None, report: Path | None, *, tried: bool | None, json: bool
+) -> int:
     """Look at a configuration and say what was found; the exit code of the first that is wrong.
 
-    Raises UsageError for a size that is none, DataError for a report that can't be written.
+    `tried`: whether to run a little of it too; None: where a card was found that it fits, and its
+    model is on this machine. Raises UsageError for a size that is none, DataError for a report that
+    can't be written.
     """
     import sys
 
-    from ...train.preflight import Finding, examine
+    from ...train.finding import Finding
+    from ...train.preflight import examine
     from .terminal import make_console
 
     card, name = _card(gpu)
@@ -35,6 +42,7 @@ def preflight(config: str, gpu: str | None, report: Path | None, *, json: bool) 
     findings.insert(1, Finding("card", True if card else None, shown))
     if examination.python:
         findings.append(_sandbox())
+    findings += _tried(examination, findings, tried, found=bool(card) and gpu is None)
     told = _as_json(config, examination, findings)
     if report is not None:
         _write(report, told)
@@ -67,7 +75,7 @@ def _card(gpu: str | None) -> tuple[float | None, str]:
 
 
 def _sandbox() -> "Finding":
-    from ...train.preflight import Finding
+    from ...train.finding import Finding
     from .ending import Exit
     from .machine import python_sandbox
 
@@ -76,6 +84,31 @@ def _sandbox() -> "Finding":
         text = f"no walls can be had: {' '.join(found.why.split())}"
         return Finding("Python sandbox", False, text, Exit.UNAVAILABLE)
     return Finding("Python sandbox", True, f"tier {found.tier}")
+
+
+def _tried(
+    examination: "Examination", findings: "list[Finding]", asked: bool | None, *, found: bool
+) -> "Iterator[Finding]":
+    """What a run in small shows, where it is asked for or goes without saying."""
+    from ...train.finding import Finding
+
+    wrong = [finding.what for finding in findings if finding.ok is False]
+    here = any(finding.what == "tokenizer" for finding in findings)  # read where the model is
+    if asked is False or (asked is None and not found):
+        return
+    if wrong:
+        yield Finding("tried", None, f"not tried: first mend {', '.join(wrong)}")
+    elif examination.trial is None:
+        yield Finding("tried", None, "not tried: it is for more cards than one")
+    elif asked is None and not here:
+        yield Finding("tried", None, "not tried: --try fetches the model first")
+    else:
+        from ...train.tryout import try_out
+        from .ending import tell
+        from .train import named_tools
+
+        tell("trying it in small: one rollout, one update (a minute or two)")
+        yield from try_out(examination.trial, named_tools(examination.trial.config))
 
 
 def _as_json(config: str, examination: "Examination", findings: "list[Finding]") -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...train.local.record import Sink
     from ...train.local.rl import Trainer
 
-__all__ = ["TrainEngine", "check_folder", "train"]
+__all__ = ["TrainEngine", "check_folder", "named_tools", "train"]
 
 
 class TrainEngine(StrEnum):
@@ -168,7 +168,7 @@ def _run(resolved: "Resolved", output: OutputOptions) -> None:
     if config.plot:
         need_matplotlib()
     with ExitStack() as stack:
-        learner = stack.enter_context(make_learner(config, _tools(config)))
+        learner = stack.enter_context(make_learner(config, named_tools(config)))
         record = Record(folder, _sinks(config), settings=resolved.to_yaml())
         stack.enter_context(record)
         trainer = Trainer(config, learner)
@@ -185,7 +185,8 @@ def _run(resolved: "Resolved", output: OutputOptions) -> None:
         tell(f"{trainer.done} steps; the model is in {folder / 'checkpoint'}")
 
 
-def _tools(config: "TrainConfig") -> "list[Tool] | None":
+def named_tools(config: "TrainConfig") -> "list[Tool] | None":
+    """The tools that a configuration names; None where its tasks may bring their own."""
     from ..agent import Agent
 
     if config.tools is None:

@@ -2,16 +2,22 @@
 
 import json
 import re
+import socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from doubles import NANO
 from typer.testing import CliRunner
 
 from interlace.agent.cli.main import app
+from interlace.tools.errors import ToolUnavailable
 from interlace.train.config import TrainConfig, read_config
+from interlace.train.finding import line_of
 from interlace.train.memory import Estimate, Part, estimate_local
-from interlace.train.preflight import line_of
+from interlace.train.reach import hub_has, ray_nodes
 from interlace.train.shapes import KNOWN_SHAPES, Shape, find_shape
 
 PRESETS = sorted((Path(__file__).parents[2] / "examples/presets").glob("*.yaml"))
@@ -102,3 +108,89 @@ def test_doctor_says_what_is_wrong_in_a_sentence(
     done = CliRunner().invoke(app, ["doctor", *arguments])
     assert done.exit_code == code
     assert said in done.output
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A server that answers as Hugging Face does, by the model's name."""
+
+    WRONG: ClassVar = {
+        "gated": (403, "GatedRepo"),
+        "nobody": (404, "RepoNotFound"),
+        "bare": (404, "EntryNotFound"),
+        "busy": (503, ""),
+    }
+
+    def do_HEAD(self) -> None:
+        name = self.path.split("/")[2]
+        status, why = self.WRONG.get(name, (200, ""))
+        if name == "odd":
+            status, why = (404, "EntryNotFound") if "tokenizer" in self.path else (200, "")
+        self.send_response(status)
+        for header, value in (("X-Error-Code", why), ("X-Repo-Commit", "a" * 40), ("ETag", '"b"')):
+            self.send_header(header, value)
+        self.send_header("Content-Length", "7")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "ok", "said"),
+    [
+        ("there", True, "it is fetched when the run begins"),
+        ("gated", False, "accept its terms"),
+        ("nobody", False, "no such model, or it is private"),
+        ("bare", False, "no config.json"),
+        ("odd", None, "no tokenizer.json"),
+        ("busy", None, "did not answer"),
+    ],
+)
+def test_a_model_is_looked_for_without_fetching_it(name: str, ok: bool | None, said: str) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        found = hub_has(f"me/{name}", endpoint=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert found[0] is ok
+    assert said in found[1]
+
+
+def test_a_hub_that_is_not_there_is_no_crash() -> None:
+    ok, said = hub_has("me/there", endpoint=f"http://127.0.0.1:{_closed()}")
+    assert ok is None
+    assert "hf download me/there" in said
+
+
+def test_a_cluster_that_does_not_answer_is_told_by_its_address() -> None:
+    address = f"127.0.0.1:{_closed()}"
+    with pytest.raises(ToolUnavailable, match=f"nothing answers at {address}"):
+        ray_nodes(address)
+
+
+def _closed() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def test_a_run_is_tried_in_small_on_the_machine_it_is_for(tmp_path: Path) -> None:
+    file, report = tmp_path / "run.yaml", tmp_path / "report.json"
+    file.write_text("micro_tokens: 512\nresponse_tokens: 192\nlora_rank: 4\nturns: 2\n")
+    asked = ["doctor", "--train", str(file), "--try", "--json", "--report", str(report)]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    told = json.loads(report.read_text())["findings"]
+    findings = {finding["what"]: finding for finding in told}
+    for what in ("tasks", "sampling", "agreement", "update", "full update"):
+        assert findings[what]["ok"] is True, findings[what]
+    assert "2 episodes" in findings["sampling"]["text"]
+    assert "512 tokens in rows of 256" in findings["full update"]["text"]
+    assert not list(tmp_path.glob("**/*.safetensors"))  # nothing of it stays
+
+
+def test_what_is_wrong_already_is_not_tried(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("steps: 5\ntasks: nowhere.jsonl\n")
+    done = CliRunner().invoke(app, ["doctor", "--train", str(file), "--try"])
+    assert done.exit_code == 9
+    assert "tasks=nowhere.jsonl (run.yaml, line 2)" in done.stdout
+    assert "not tried: first mend tasks" in done.stdout

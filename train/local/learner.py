@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...rollout.engines import Sampling, TransformersEngine
+from ...rollout.engines import Engine, Sampling, TransformersEngine
 from ...rollout.engines.checkpoint import load_model, pick_device
 from ...rollout.formats import FORMATS, Format
 from ...rollout.limits import Limits
@@ -29,7 +29,7 @@ from .rl import Learner
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["load_trainable", "make_learner"]
+__all__ = ["load_trainable", "make_learner", "make_policy"]
 
 
 @contextmanager
@@ -57,16 +57,9 @@ def make_learner(config: TrainConfig, tools: Sequence[Tool] | None = None) -> It
     engine.name = config.model
     try:
         with Checker(default=config.checker) as checker:
-            format = _format(config, engine.tokenizer, tools, task_tools is not None)
             yield Learner(
                 model=model,
-                policy=Policy(
-                    engine,
-                    format,
-                    tools,
-                    sampling=Sampling(temperature=config.temperature),
-                    limits=_limits(config),
-                ),
+                policy=make_policy(config, engine, tools, own_tools=task_tools is not None),
                 rewards=find_rewards(
                     config.reward,
                     checker,
@@ -116,14 +109,26 @@ def load_trainable(folder: Path, config: TrainConfig) -> "PreTrainedModel":
     return model
 
 
-def _limits(config: TrainConfig) -> Limits:
-    return Limits(
-        turns=config.turns,
-        calls=config.calls,
-        response_tokens=config.response_tokens,
-        tool_output_tokens=config.tool_output_tokens,
-        call_seconds=config.call_seconds,
-        seconds=config.seconds,
+def make_policy(
+    config: TrainConfig, engine: Engine, tools: Sequence[Tool], *, own_tools: bool = False
+) -> Policy:
+    """The policy that `config` describes, sampled from `engine`. `own_tools`: tasks bring theirs.
+
+    Raises UsageError for a format that there is not, or that can't call the tools.
+    """
+    return Policy(
+        engine,
+        _format(config, engine.tokenizer, tools, own_tools),
+        tools,
+        sampling=Sampling(temperature=config.temperature),
+        limits=Limits(
+            turns=config.turns,
+            calls=config.calls,
+            response_tokens=config.response_tokens,
+            tool_output_tokens=config.tool_output_tokens,
+            call_seconds=config.call_seconds,
+            seconds=config.seconds,
+        ),
     )
 
 
