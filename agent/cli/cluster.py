@@ -9,6 +9,7 @@ import typer
 
 from .ending import guarded, print_json
 from .options import OutputOptions
+from .resume import check_folder
 
 __all__ = ["recipes", "train_with_verl"]
 
@@ -28,7 +29,6 @@ def train_with_verl(
     from ...tools.errors import UsageError
     from ...train.verl.launch import check, find_recipe, prepare
     from .ending import tell
-    from .train import check_folder
 
     if config is None:
         raise UsageError("--engine verl needs a recipe: `interlace recipes` lists them")

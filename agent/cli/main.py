@@ -58,6 +58,7 @@ app.command(
         "interlace chat --model Qwen/Qwen3-0.6B",
         "interlace chat --tool sql:shop.db --approve ask --budget tokens=20000,calls=50",
         "interlace chat --resume",
+        "interlace chat --team --model Qwen/Qwen3-8B",
     )
 )(chat)
 app.add_typer(

@@ -1,4 +1,4 @@
-"""Whether a log was written by the command that is to complete it."""
+"""Whether what is there, a log or a run, is what a command may go on with."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ...rollout.trajectory import Episode
 
-__all__ = ["refuse_other"]
+__all__ = ["check_folder", "refuse_other"]
 
 _OPTIONS = {
     "model": "--model",
@@ -25,6 +25,17 @@ _OPTIONS = {
     "call_seconds": "--call-timeout",
 }
 """The settings of an episode by the options they come from."""
+
+
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Raise UsageError where a training run would begin in the folder of another."""
+    from ...tools.errors import UsageError
+
+    begun = (folder / "metrics.jsonl").is_file() or (folder / "checkpoint").exists()
+    if begun and not resume:
+        raise UsageError(
+            f"{folder} holds a run already: --resume goes on with it, another --out leaves it alone"
+        )
 
 
 def refuse_other(log: Path, episode: "Episode", asked: Mapping[str, Any]) -> None:

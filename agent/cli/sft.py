@@ -12,6 +12,7 @@ import typer
 
 from .ending import Exit, guarded, print_json, tell
 from .options import OutputOptions, command
+from .resume import check_folder
 
 if TYPE_CHECKING:
     from ...train.local.ledgers import Ledgers
@@ -85,20 +86,9 @@ def sft(
     and failed attempts are context. Everything in the logs is learnt from: choose before.
     """
     with guarded(json=output.json, debug=output.debug):
-        _check_folder(job)
+        check_folder(job.out, resume=job.resume)
         _run(logs, job, output)
         raise typer.Exit(Exit.DONE)
-
-
-def _check_folder(job: SftOptions) -> None:
-    from ...tools.errors import UsageError
-
-    begun = (job.out / "metrics.jsonl").is_file() or (job.out / "checkpoint").exists()
-    if begun and not job.resume:
-        raise UsageError(
-            f"{job.out} holds a run already: --resume goes on with it, another --out leaves it "
-            "alone"
-        )
 
 
 def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:

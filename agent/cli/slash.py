@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .chat import Chat
+    from .talk import Chat
 
 __all__ = ["COMMANDS", "obey"]
 

@@ -12,6 +12,7 @@ import typer
 
 from .ending import Exit, guarded, print_json
 from .options import OutputOptions, command
+from .resume import check_folder
 
 if TYPE_CHECKING:
     from ...tools import Tool
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ...train.local.record import Sink
     from ...train.local.rl import Trainer
 
-__all__ = ["TrainEngine", "check_folder", "named_tools", "train"]
+__all__ = ["TrainEngine", "named_tools", "train"]
 
 
 class TrainEngine(StrEnum):
@@ -143,17 +144,6 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Reso
             raise UsageError(f"{folder} holds no run to go on with: name it with --out")
         flags["out"] = str(folder)
     return read_config(file, flags)
-
-
-def check_folder(folder: Path, *, resume: bool) -> None:
-    """Raise UsageError where a run would begin in the folder of another."""
-    from ...tools.errors import UsageError
-
-    begun = (folder / "metrics.jsonl").is_file() or (folder / "checkpoint").exists()
-    if begun and not resume:
-        raise UsageError(
-            f"{folder} holds a run already: --resume goes on with it, another --out leaves it alone"
-        )
 
 
 def _run(resolved: "Resolved", output: OutputOptions) -> None:

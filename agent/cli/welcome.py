@@ -21,13 +21,14 @@ Next: `interlace chat --model smollm2` (or any Hugging Face id) for other questi
 
 def welcome() -> int:
     """A first chat with the bundled model; returns the exit code. For a terminal."""
-    from .chat import Chat
+    from .chat import converse
+    from .talk import Chat
 
     with guarded():
         print(_WORDS, file=sys.stderr)
         talk = Chat(
             ModelOptions(), LimitOptions(), GuardOptions(), OutputOptions(), example=EXAMPLE
         )
-        code = run_to_end(talk.run(), interrupt=False)
+        code = run_to_end(converse(talk), interrupt=False)
         print(_MORE, file=sys.stderr)
     return code

@@ -17,6 +17,21 @@ from interlace.train.coldstart.m500 import LISTS
 CLI = Path(__file__).parents[1] / "scripted_cli.py"
 
 
+def run(folder: Path, said: list[str], *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of a command whose model says this."""
+    replies = folder / "replies.json"
+    replies.write_text(json.dumps(said))
+    done = subprocess.run(
+        [sys.executable, CLI, *arguments, "--format", "retool", "--tool", "none"],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"REPLIES": str(replies), "XDG_STATE_HOME": str(folder)},
+        timeout=240,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 def test_a_team_answers_and_its_decisions_are_seen(tmp_path: Path) -> None:
     review = "No: it is off by one, and there is more to say of that than a line has room for."
     review += " [Disagree]"
@@ -24,17 +39,9 @@ def test_a_team_answers_and_its_decisions_are_seen(tmp_path: Path) -> None:
         decision(n=3, direction="mind the units"), experts("Ada", "Bob", "Cyd"), answer("42"),
         "Fine. [Agree]", review, answer("43"), "[Agree]", "[Agree]", verdict(1),
     ]  # fmt: skip
-    replies = tmp_path / "replies.json"
-    replies.write_text(json.dumps(said))
-    done = subprocess.run(
-        [sys.executable, CLI, "run", "--team", "--format", "retool", "--tool", "none", "What?"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"REPLIES": str(replies), "XDG_STATE_HOME": str(tmp_path)},
-        timeout=240,
-    )
-    assert (done.returncode, done.stdout) == (0, "43\n"), done.stderr
-    lane = done.stderr.splitlines()[1:-1]
+    code, answered, told = run(tmp_path, said, "run", "--team", "What?")
+    assert (code, answered) == (0, "43\n"), told
+    lane = told.splitlines()[1:-1]
     assert lane == [
         "CEO, round 1: 3 experts, 512 tokens each · mind the units",
         "  Ada solves; critics: Bob, Cyd",
@@ -44,6 +51,15 @@ def test_a_team_answers_and_its_decisions_are_seen(tmp_path: Path) -> None:
         "  Cyd agrees",
         "  accepted",
     ]
+
+
+def test_in_a_chat_with_a_team_each_question_is_answered_by_one(tmp_path: Path) -> None:
+    once = [decision(), experts("Ada", "Bob"), answer("{has:First?}"), "[Agree]", verdict(1)]
+    chat = ["chat", "--team", "--rounds", "1"]
+    code, answered, told = run(tmp_path, once * 2, *chat, stdin="First?\n\nSecond?\n")
+    assert (code, answered) == (0, "True\nFalse\n"), told
+    assert told.count("  accepted\n") == 2
+    assert run(tmp_path, [], *chat, "--resume")[0] == 2
 
 
 def command(*arguments: str | Path, code: int = 0) -> str:

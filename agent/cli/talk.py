@@ -1,0 +1,254 @@
+"""A chat's state: who answers, the conversation and where it is kept, what is shown."""
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .config import folder_notice, settings
+from .ending import Exit, print_json
+from .guard import GuardOptions, ask_person, left_line, read_approval, read_budget
+from .options import LimitOptions, ModelOptions, OutputOptions, make_agent
+from .run import as_json, exit_code, load, warnings
+from .team import TeamOptions, team_of
+
+if TYPE_CHECKING:
+    from ..agent import Agent
+    from ..conversation import Conversation
+    from ..conversations import Conversations
+    from ..result import Result
+    from ..running import Run
+    from ..team.team import Team
+
+__all__ = ["Chat", "KeepOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepOptions:
+    """Which conversation, and whether it is kept."""
+
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", "-r", help="Go on with the latest conversation, or that of ID."),
+    ] = False
+    keep: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep/--no-keep",
+            help="Keep the conversation, to be resumed. Default: on a terminal.",
+            show_default=False,
+        ),
+    ] = None
+
+
+class Chat:
+    """A conversation on the terminal, or through pipes. `example` stands at the first prompt; with
+    `team.team` a CEO and its experts answer, each question on its own.
+    """
+
+    def __init__(
+        self,
+        model: ModelOptions,
+        limits: LimitOptions,
+        guard: GuardOptions,
+        output: OutputOptions,
+        *,
+        team: TeamOptions | None = None,
+        example: str = "",
+    ) -> None:
+        """Raises UsageError, and ModelError for a model that is not there."""
+        from ...rollout.budget import Budget
+        from ..approval import Approval
+        from .screen import Screen
+        from .terminal import make_console
+
+        self.interactive = sys.stdin.isatty() and sys.stderr.isatty()
+        self.conversation: Conversation | None = None
+        self.approval: Approval = read_approval(guard) or Approval("allow")
+        self._model, self._limits, self._output = model, limits, output
+        self._budget: Budget = read_budget(guard)
+        self._team = team or TeamOptions()
+        self.example = example
+        self._store: Conversations | None = None
+        self._resume: str | None = None
+        self._console = make_console(sys.stderr)
+        self._screen = Screen(self._console)
+        # On a terminal the answer is seen where it is written; it is not repeated on stdout.
+        self._seen = self.interactive and sys.stdout.isatty() and not (output.quiet or output.json)
+        self._stack = AsyncExitStack()
+        self.code = Exit.DONE
+        """That of the first question that failed."""
+        self.agent: Agent = self._make_agent()
+
+    def keep(self, options: KeepOptions, id: str | None) -> None:
+        """Open what is kept, if it is to be. Raises DataError and UsageError."""
+        from ...tools.errors import DataError, UsageError
+        from ..conversations import Conversations
+
+        if self._team.team and (options.keep or options.resume):
+            raise UsageError("a team answers each question on its own: nothing is kept or resumed")
+        here = self.interactive and not self._team.team
+        wanted = here if options.keep is None else options.keep
+        if not (wanted or options.resume):
+            return
+        try:
+            self._store = Conversations()
+        except DataError as error:
+            if options.resume or options.keep:
+                raise
+            self.say(f"[not kept: {error}]", "notice")
+            return
+        if options.resume:
+            self._resume = self._store.find(id)
+            saved = self._store.load(self._resume)
+            made = saved.episode.trajectory
+            if self._model.model not in (settings("chat")["model"].value, made.model):
+                raise UsageError(
+                    f"the conversation {self._resume} is one with {made.model}: /model "
+                    f"{self._model.model} goes on with another, once it is resumed"
+                )
+            tools = list(saved.tools) or ["none"]
+            self._model = replace(self._model, model=made.model, format=made.format, tool=tools)
+        self.agent = self._make_agent()
+
+    def _make_agent(self) -> "Agent":
+        terms: dict[str, Any] = {"approve": self.approval, "budget": self._budget}
+        terms["conversations"] = self._store
+        return make_agent(self._model, self._limits, temperature=0.0, **terms)
+
+    def say(self, text: str, kind: str = "words") -> None:
+        """A line on the screen."""
+        self._screen.say(text, kind)
+
+    async def load(self) -> None:
+        """Load the model and start the tools, and tell what has to be known of them."""
+        await load(self.agent, self._console, quiet=self._output.quiet)
+        if not self._output.quiet:
+            self._warn()
+
+    async def greet(self) -> None:
+        """Start the tools, and say who answers here, and where the conversation stands."""
+        await self.agent.start_tools()
+        if not self._output.quiet:
+            who = f"a team of {self.agent.model}" if self._team.team else self.agent.model
+            self.say(f"interlace chat with {who}; /help, Ctrl-D leaves", "dim")
+            self._warn()
+        if self._resume is not None:
+            await self._tell_resumed()
+
+    async def answer(self, question: str, *, team: bool = False) -> None:
+        """Answer one question; on a terminal, Ctrl-C stops the answer alone. A `team` of such
+        agents answers outside of the conversation.
+        """
+        await load(self.agent, self._console, quiet=self._output.quiet)
+        who: Team | Conversation
+        if team or self._team.team:
+            who = team_of(self.agent, self._team)
+        else:
+            who = await self._open()
+        task = asyncio.create_task(self._stream(who.stream(question)))
+        loop = asyncio.get_running_loop()
+        if self.interactive:
+            loop.add_signal_handler(signal.SIGINT, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            ours = asyncio.current_task()
+            if ours is not None and ours.cancelling():  # the whole program is to stop
+                raise
+        finally:
+            if self.interactive:
+                loop.remove_signal_handler(signal.SIGINT)
+            if who.last is not None:
+                self._report(who.last)
+
+    def undo(self) -> str | None:
+        """Take back the last question."""
+        return self.conversation.undo() if self.conversation is not None else None
+
+    async def forget(self) -> None:
+        """End the conversation: the next question begins another."""
+        self.conversation = None
+        self._resume = None
+        await self._stack.aclose()
+
+    async def aclose(self) -> None:
+        """End the conversation, the tools and the model."""
+        await self.forget()
+        await self.agent.aclose()
+
+    async def change_model(self, name: str) -> None:
+        """Go on with another model, which begins with what was said. Raises as loading does."""
+        before, old, model = self.conversation, self.agent, self._model
+        self._model = replace(model, model=name, format=None)
+        try:
+            # Fetching may take long, and must not stop the loop.
+            self.agent = await asyncio.to_thread(self._make_agent)
+            await load(self.agent, self._console, quiet=self._output.quiet)
+        except BaseException:
+            self.agent, self._model = old, model
+            raise
+        await self.forget()
+        await old.aclose()
+        opening = self.agent.conversation(after=before)
+        self.conversation = await self._stack.enter_async_context(opening)
+
+    async def _open(self) -> "Conversation":
+        if self.conversation is None:
+            opening = self.agent.conversation(resume=self._resume)
+            self.conversation = await self._stack.enter_async_context(opening)
+        return self.conversation
+
+    async def _tell_resumed(self) -> None:
+        """Show where the conversation stands."""
+        conversation = await self._open()
+        questions = conversation.questions
+        self.say(f"[resumed: {len(questions)} questions; the tools begin anew]", "notice")
+        for one in questions[-3:]:
+            answer = one.answer if one.answer is not None else f"({one.stop})"
+            self.say(f"> {one.question}", "dim")
+            self.say(answer, "answer")
+
+    def _warn(self) -> None:
+        notice = [] if self.example else folder_notice()  # the first chat has no settings
+        for warning in [*notice, *warnings(self.agent)]:
+            self.say(warning, "notice")
+
+    async def _stream(self, run: "Run") -> None:
+        from ..events import ApprovalAsked
+
+        async with aclosing(run):
+            async for event in run:
+                asked = isinstance(event, ApprovalAsked)
+                if not self._output.quiet or (asked and self.interactive):
+                    self._screen.show(event)
+                if isinstance(event, ApprovalAsked):
+                    try:
+                        await ask_person(event, here=self.interactive)
+                    except KeyboardInterrupt:  # Ctrl-C here is Ctrl-C of the answer
+                        raise asyncio.CancelledError from None
+
+    def _report(self, result: "Result") -> None:
+        from ...rollout.trajectory import StopReason
+        from .screen import usage_line, why_no_answer
+        from .terminal import printable
+
+        self._screen.line()
+        if self._output.json:
+            print_json(as_json(result))
+        elif result.answer is not None and not self._seen:
+            print(printable(result.answer), flush=True)
+        if result.stop is not StopReason.ANSWERED:
+            failed = result.stop is StopReason.INFRASTRUCTURE
+            self.code = self.code or exit_code(result)
+            if failed or not self._output.quiet:
+                self.say(f"[{why_no_answer(result)}]", "error" if failed else "notice")
+        if not self._output.quiet:
+            left = f" · {left_line(self._budget.left)}" if self._budget.bounded else ""
+            self.say(usage_line(result) + left, "dim")
+            if self.interactive:
+                self._screen.gap()
