@@ -16,17 +16,24 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Train a policy of a hundred thousand parameters as a team's CEO, on problems of known difficulty,
-experts of known strength and a price of tokens: fine-tuning on decisions drawn at random, then GRPO
-on the expected reward. Ten seeds in less than half an hour on two cores. A run that was broken off
-goes on."""
+experts of known strength and a price of tokens: fine-tuning on a poor teacher's decisions, then Dr.
+GRPO on the expected reward. Ten seeds in less than half an hour on two cores. A run that was broken
+off goes on."""
 
 EXPECTATION = """\
-Expected, before any run was made:
-1. Behind fine-tuning nearly all decisions can be read (99 % and more), and behind GRPO too.
-2. Behind fine-tuning the reward is about that of decisions at random, since that is what was shown.
+Expected, before the ten runs were made (the settings were chosen on seeds 0 and 100, see below):
+1. Behind fine-tuning nearly all decisions can be read (97 % and more), and behind GRPO too.
+2. Behind fine-tuning the reward is above that of decisions at random and below that of the best
+   fixed allocation: the teacher takes the better of two random decisions, which brings 0.543.
 3. Behind GRPO the reward is above random's in every seed, and above that of the best fixed
    allocation of equally many tokens: the paired difference over seeds lies above 0 with its
-   interval. It stays below the optimum."""
+   interval. It stays below the optimum.
+
+What was tried before, one seed each: a teacher that decides at random. Behind GRPO from there the
+reward was 0.615 on seed 0; on seed 100, with a KL penalty of 0.05, the policy settled on one fixed
+allocation (0.596); with Dr. GRPO and a penalty of 0.01 it was 0.585. From the better of two random
+decisions, on seed 100, 200 steps of GRPO came to 0.606, of Dr. GRPO to 0.616: the latter was taken,
+with 140 steps, where its reward in training no longer rose."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

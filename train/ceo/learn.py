@@ -35,8 +35,8 @@ _CLOSE = 0.02
 class Settings:
     """What a seed is made with."""
 
-    sft_steps: int = 300
-    steps: int = 200
+    sft_steps: int = 600
+    steps: int = 140
     tasks: int = 16
     """Situations a step."""
     group: int = 16
@@ -94,7 +94,7 @@ def learn(seed: int, folder: Path, settings: Settings) -> Seed:
         tasks_per_step=settings.tasks,
         group_size=settings.group,
         learning_rate=settings.rate,
-        objective="grpo",
+        objective="dr_grpo",
         importance_cap=None,  # engine and trainer are one model in float32
         response_tokens=64,
         device="cpu",

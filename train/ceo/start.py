@@ -1,7 +1,8 @@
-"""The start: a fresh policy of a hundred thousand parameters learns to write decisions, any ones.
+"""The start: a fresh policy of a hundred thousand parameters learns to write decisions, fair ones.
 
-Its demonstrations are decisions drawn at random, so that it knows the form and nothing of what is
-best: that is left to reinforcement learning.
+Its demonstrations are the better of two decisions drawn at random: a teacher that knows the form
+and looks at the situation, and falls short of the best fixed allocation. What is best is left to
+reinforcement learning.
 """
 
 import random
@@ -45,10 +46,10 @@ def written(action: Action) -> str:
 
 
 def demonstrations(count: int, seed: int) -> list[tuple[Situation, Action]]:
-    """Situations of the training split, each with a decision drawn at random."""
+    """Situations of the training split, each with the better of two decisions drawn at random."""
     rng = random.Random(f"ceo demonstrations {seed}")
-    known = situations("train")
-    return [(rng.choice(known), rng.choice(ACTIONS)) for _ in range(count)]
+    shown = rng.choices(situations("train"), k=count)
+    return [(each, max(rng.sample(ACTIONS, 2), key=each.reward)) for each in shown]
 
 
 def make_start(folder: Path, seed: int, steps: int) -> Path:
