@@ -290,7 +290,8 @@ def _verls_trial(
     """
     whole = config.actor_rollout_ref
     actor, rollout, model = whole.actor, whole.rollout, whole.model
-    dtype = (actor.fsdp_config.mixed_precision or {}).get("param_dtype", "bf16")
+    mixed = actor.fsdp_config.get("mixed_precision") or {}
+    dtype = mixed.get("param_dtype", "bf16")
     tried = TrainConfig(
         model=str(model.path),
         format=settings.format,
