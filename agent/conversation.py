@@ -212,15 +212,8 @@ class Conversation(Generic[T]):
 
     def _read_output(self) -> tuple[T | None, str | None]:
         """The last answer as the type that was asked for, or what is wrong with it."""
-        shape, answer = self._terms.shape, self._rollout.trajectory.answer
-        if shape is None:
-            return None, None
-        if answer is None:
-            return None, "there is no answer"
-        try:
-            return shape.read(answer), None
-        except ValueError as error:
-            return None, str(error)
+        shape = self._terms.shape
+        return (None, None) if shape is None else shape.check(self._rollout.trajectory.answer)
 
     def _ask_for_approval(self, event: ApprovalAsked) -> bool:
         if self._listener is None:

@@ -66,6 +66,15 @@ class Shape(Generic[T]):
             problem = error
         raise ValueError(_sentences(problem))
 
+    def check(self, answer: str | None) -> tuple[T | None, str | None]:
+        """The answer's value, or what is wrong with it: one of the two is None."""
+        if answer is None:
+            return None, "there is no answer"
+        try:
+            return self.read(answer), None
+        except ValueError as error:
+            return None, str(error)
+
     @property
     def _told(self) -> str:
         return json.dumps(self.schema, ensure_ascii=False)

@@ -6,10 +6,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from doubles import NANO, Echo
+from typing_extensions import TypeVar
 
 from interlace import Agent, Limits, Sampling, Team
 from interlace.rollout.engines import Chunk, Reply, Request, ScriptedEngine
 from interlace.rollout.tokenizer import Tokenizer
+
+T = TypeVar("T", default=None)
 
 TOKENIZER = Tokenizer.load(NANO)
 
@@ -91,11 +94,17 @@ def cast(replies: Mapping[str, Sequence[Reply]] | None = None, **options: Any) -
     return Cast({**usual, **(replies or {})}, **options)
 
 
-def team(engine: ScriptedEngine, agent: Mapping[str, Any] | None = None, **options: Any) -> Team:
+def team(
+    engine: ScriptedEngine,
+    agent: Mapping[str, Any] | None = None,
+    output: type[T] | None = None,
+    **options: Any,
+) -> Team[T]:
     """A team of such an engine; `agent` is what its agent is made with besides."""
     usual: dict[str, Any] = {
         "tools": [Echo()],
         "limits": Limits(response_tokens=1024),
         "sampling": Sampling(seed=0),
     }
-    return Team.ceo(Agent(engine, format="retool", **{**usual, **(agent or {})}), **options)
+    made = Agent(engine, format="retool", **{**usual, **(agent or {})})
+    return Team.ceo(made, output=output, **options)

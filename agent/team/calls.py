@@ -18,6 +18,7 @@ from ...rollout.policy import Policy
 from ...rollout.runner import Open
 from ...rollout.trajectory import StopReason, Trajectory
 from ..events import AgentEvent, Speaker, Spoken
+from ..output import Shape
 from .record import Record
 from .roles import Prompt, Rules
 
@@ -63,6 +64,10 @@ class Calls:
         self.record = record
         self.stopping = False
         """Once set, nobody begins to speak any more."""
+        self.shape: Shape[Any] | None = None
+        """What the answer has to be, where that is asked for; `repairs`: how often it may be given
+        again."""
+        self.repairs = 0
         self.tests: str | None = None
         """What the executor has written for this question."""
         self._rules = rules

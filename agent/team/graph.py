@@ -4,7 +4,8 @@
                                  ^                                           |
                                  +--- somebody disagrees --------------------+
                                                  nobody, or often enough ----> execute
-    execute -> evaluate -> ceo, until it is right, the rounds are over or the CEO stops -> finish
+    execute -> evaluate -> ceo, until it is right, the rounds are over or the CEO stops
+            -> repair, where an answer of some type is wanted and this one does not fit -> finish
     Whatever ends the run (a budget, a cancel, a failure of ours) leads to its end from any node.
 
 The state is small and plain, so that any checkpointer can keep it. Token ids are not in it: they
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["DONT_KNOW", "Execute", "Graph"]
 
 DONT_KNOW = "I don't know."
+_DONE = ("accepted", "stopped", "rounds")
+"""Ends at which the answer is what the team has to say."""
 _SOLVER_SEES, _CRITIC_SEES = 5, 3
 """Messages of the discussion, the latest ones."""
 
@@ -68,6 +71,7 @@ class Graph:
             "gather": self.gather,
             "execute": self.execute,
             "evaluate": self.evaluate,
+            "repair": self.repair,
             "finish": self.finish,
         }
         for name, node in nodes.items():
@@ -75,6 +79,7 @@ class Graph:
         graph.add_edge(START, "begin")
         graph.add_edge("begin", "ceo")
         graph.add_edge("critic", "gather")
+        graph.add_edge("repair", "finish")
         graph.add_edge("finish", END)
         ways: dict[str, tuple[Callable[[State], Any], list[str]]] = {
             "ceo": (_unless_ended("recruit"), ["recruit"]),
@@ -85,7 +90,7 @@ class Graph:
             "evaluate": (_unless_ended("ceo"), ["ceo"]),
         }
         for name, (route, targets) in ways.items():
-            graph.add_conditional_edges(name, route, [*targets, "finish"])
+            graph.add_conditional_edges(name, route, [*targets, "repair"])
         return graph
 
     # -- nodes ----------------------------------------------------------------------------------
@@ -244,6 +249,31 @@ class Graph:
             "why": why,
         }
 
+    async def repair(self, state: State) -> Update:
+        """Have the solver give an answer again that is not of the type that was asked for."""
+        calls = await self._find(state)
+        answer, plan, solution = state["answer"], state["plan"], state["solution"]
+        if calls.shape is None or state["why"] not in _DONE:
+            return {}
+        for _ in range(calls.repairs):
+            problem = calls.shape.check(answer)[1]
+            if problem is None or answer is None:
+                break
+            round, _, turn = plan.split(".")
+            speaker = Speaker("solver", state["experts"][0], int(round), int(turn) + 1)
+            again = calls.shape.ask_again(problem)
+            prompt = self._prompts(state).repair(speaker.name, solution, again)
+            try:
+                said = await calls.say(
+                    speaker, prompt, _text, lambda text: {"plan": text}, tokens=state["tokens"]
+                )
+            except TeamEnded as ended:
+                return {"why": str(ended)}
+            if said.answer is None:
+                break
+            answer, plan, solution = said.answer, speaker.key, said.read or solution
+        return {"answer": answer, "plan": plan, "solution": solution}
+
     async def finish(self, state: State) -> Update:
         """Close the run's record."""
         await self._close(state)
@@ -256,7 +286,7 @@ class Graph:
         from langgraph.types import Send
 
         if state["why"]:
-            return "finish"
+            return "repair"
         critics = state["experts"][1:]
         if not critics or not self._plan.critiques or state["turn"] >= self._plan.critiques:
             return "execute"
@@ -267,7 +297,7 @@ class Graph:
     def after_gather(self, state: State) -> str:
         """Once more where somebody disagrees."""
         if state["why"]:
-            return "finish"
+            return "repair"
         return "solve" if _objections(state["votes"]) else "execute"
 
     # -- rules ----------------------------------------------------------------------------------
@@ -305,7 +335,7 @@ def _run_of(state: Update) -> State:
 
 def _unless_ended(name: str) -> Callable[[State], str]:
     def route(state: State) -> str:
-        return "finish" if state["why"] else name
+        return "repair" if state["why"] else name
 
     return route
 

@@ -135,6 +135,12 @@ class Prompts:
             parts.append("Solve this problem, and mend what was found wrong:")
         return Prompt(system, "\n\n".join([*filter(None, parts), self.question]))
 
+    def repair(self, name: str, plan: str, again: str) -> Prompt:
+        """Give the answer again, in the form that was asked for."""
+        system = f"You are {name}, and solve a problem for a team of experts."
+        parts = [self.question, _history([(name, plan)]), again]
+        return Prompt(system, "\n\n".join(parts))
+
     def critic(self, name: str, direction: str, said: Sequence[tuple[str, str]]) -> Prompt:
         """Solve it yourself, compare, and vote."""
         system = (

@@ -71,7 +71,7 @@ class Plan:
     @property
     def most_steps(self) -> int:
         """Steps of the graph that the longest run takes."""
-        return self.rounds * (5 + 3 * self.critiques) + 8
+        return self.rounds * (5 + 3 * self.critiques) + 9
 
 
 def opening(run: str, question: str) -> State:

@@ -6,9 +6,11 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+
+from typing_extensions import TypeVar
 
 from ...rollout.budget import Budget
 from ...rollout.policy import Policy
@@ -21,6 +23,7 @@ from ..agent import Agent
 from ..answers import Answers
 from ..events import AgentEvent, BudgetLeft, Done
 from ..gate import Gate
+from ..output import Shape
 from ..result import Result
 from ..running import After, Run
 from .calls import Calls, alone
@@ -37,8 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Team"]
 
+T = TypeVar("T", default=None)
+S = TypeVar("S", default=None)
 
-class Team(Answers):
+
+class Team(Answers[T]):
     """A CEO and its experts. It answers as an `Agent` does, and is rolled out as one.
 
     Build one with `Team.ceo`. Close it when done, or use it as a context manager: its agent's model
@@ -57,8 +63,12 @@ class Team(Answers):
         executor: Literal["code"] | Check | None = None,
         budget: Budget | None = None,
         runs: Runs | None = None,
+        shape: Shape[T] | None = None,
+        repairs: int = 1,
     ) -> None:
         super().__init__()
+        self._shape = shape
+        self._repairs = repairs
         self.agent = agent
         self.plan = plan
         self.budget = budget or agent.terms.budget
@@ -85,7 +95,9 @@ class Team(Answers):
         executor: Literal["code"] | Check | None = None,
         budget: Budget | None = None,
         runs: Runs | str | None = None,
-    ) -> "Team":
+        output: type[S] | None = None,
+        repairs: int = 1,
+    ) -> "Team[S]":
         """A team whose experts are such agents: its model, tools, format, limits and approvals.
 
         A round has at most `critiques` turns of critics. `tokens` are the least and the most that
@@ -94,7 +106,9 @@ class Team(Answers):
         by default what the paper means: see docs/team.md. `executor` runs plans: "code" has tests
         written and runs them in the sandbox; a function is given the question and the solution.
         The `budget` (default: the agent's) is shared by all, and never overrun. In `runs`, a file,
-        every finished step is kept, and a run that was killed goes on with `resume`.
+        every finished step is kept, and a run that was killed goes on with `resume`. `output` is a
+        type: the answer is read as that (`Result.output`), and where it does not fit the solver is
+        told why and may try again, `repairs` times; rollouts and other graphs do without.
 
         Raises UsageError for sizes that make no team, and DataError for a file that can't be used.
         """
@@ -112,11 +126,20 @@ class Team(Answers):
         rules = PAPER if compat == "paper" else FIXED
         plan = Plan(rules, max_experts, rounds, critiques, (least, most))
         kept = Runs(runs) if isinstance(runs, str) else runs
-        return cls(agent, plan, executor=executor, budget=budget, runs=kept)
+        shape = None if output is None else Shape(output)
+        return Team(
+            agent,
+            plan,
+            executor=executor,
+            budget=budget,
+            runs=kept,
+            shape=shape,
+            repairs=repairs,
+        )
 
     # -- answering ------------------------------------------------------------------------------
 
-    async def run(self, question: str) -> Result[None]:
+    async def run(self, question: str) -> Result[T]:
         """Answer one question; never raises for what the model or a tool did.
 
         The result's episode holds a trajectory for each call (`read_rounds` reads it); `text` and
@@ -128,7 +151,7 @@ class Team(Answers):
         assert run.result is not None
         return run.result
 
-    def stream(self, question: str) -> Run[None]:
+    def stream(self, question: str) -> Run[T]:
         """What happens as it happens, and at the end `Done` with the result; as `Agent.stream`.
 
         `Run.cancel(after="turn")` lets those who speak finish their turn.
@@ -139,7 +162,7 @@ class Team(Answers):
         """The runs that were begun and have not ended, the latest first. Raises UsageError."""
         return [run for run in self._kept().all() if run.ended is None]
 
-    def resume(self, id: str) -> Run[None]:
+    def resume(self, id: str) -> Run[T]:
         """Go on with a run that was killed, at the step that was not finished.
 
         Raises DataError where there is none, UsageError where it is another team's or has ended.
@@ -155,9 +178,9 @@ class Team(Answers):
         return self.runs
 
     async def _events(
-        self, question: str, saved: SavedRun | None, run: Run[None]
-    ) -> AsyncGenerator[AgentEvent[None], None]:
-        events: asyncio.Queue[AgentEvent[None] | None] = asyncio.Queue()
+        self, question: str, saved: SavedRun | None, run: Run[T]
+    ) -> AsyncGenerator[AgentEvent[T], None]:
+        events: asyncio.Queue[AgentEvent[T] | None] = asyncio.Queue()
         policy = await self.agent.policy()
         if self.agent.keeps_tools:
             await self.agent.start_tools()
@@ -171,6 +194,7 @@ class Team(Answers):
 
         id = uuid.uuid4().hex[:12] if saved is None else saved.id
         calls = self._begin(Task(id, question), saved, policy, tell)
+        calls.shape, calls.repairs = self._shape, self._repairs
         answering = asyncio.create_task(self._go(calls, fresh=saved is None))
         answering.add_done_callback(lambda _: events.put_nowait(None))
         stopped = False
@@ -193,8 +217,8 @@ class Team(Answers):
             answering.cancel()
             await asyncio.wait({answering})
             self._flying.pop(calls.record.episode.id, None)
-            self.last = to_result(calls.record, policy)
-        ends: list[AgentEvent[None]] = [Done(self.last)]
+            self.last = self._result(calls)
+        ends: list[AgentEvent[T]] = [Done(self.last)]
         if self.budget.bounded:
             ends.insert(0, BudgetLeft(self.budget.left))
         for event in ends:
@@ -209,7 +233,7 @@ class Team(Answers):
         tell: Callable[[AgentEvent[Any]], bool],
     ) -> Calls:
         """A run that begins, or goes on. Raises UsageError for another team's."""
-        made = json.dumps([policy.engine.name, policy.format.name, self.settings])
+        made = json.dumps([policy.engine.name, policy.format.name, self.settings, *self._schema])
         if saved is None:
             if self.runs is not None:
                 self.runs.begin(task.id, task.question, made)
@@ -239,7 +263,8 @@ class Team(Answers):
         """Go through the graph, to its end or until this is cancelled."""
         episode = calls.record.episode
         config = self._config(episode.id)
-        first = opening(episode.id, episode.task.question)
+        question = episode.task.question
+        first = opening(episode.id, self._shape.ask(question) if self._shape else question)
         if self.runs is None:
             await self.graph().ainvoke(first, config)
             return
@@ -247,6 +272,18 @@ class Team(Answers):
             begun = not fresh and await kept.aget(config) is not None
             graph = self.graph(checkpointer=kept)
             await graph.ainvoke(None if begun else first, config, durability="sync")
+
+    @property
+    def _schema(self) -> list[Any]:
+        return [] if self._shape is None else [self._shape.schema]
+
+    def _result(self, calls: Calls) -> Result[T]:
+        """What is given back, with the answer as what was asked for where there is a type."""
+        result: Result[Any] = to_result(calls.record, calls.policy)
+        if calls.shape is None:
+            return result
+        output, problem = calls.shape.check(result.answer)
+        return replace(result, output=output, output_problem=problem)
 
     def _config(self, id: str) -> Any:
         return {"configurable": {"thread_id": id}, "recursion_limit": self.plan.most_steps}
@@ -282,7 +319,7 @@ class Team(Answers):
         del self._flying[state["run"]]
         calls.record.close(state["plan"], state["why"])
         if calls.tell is tell_graph:
-            self.last = to_result(calls.record, calls.policy)
+            self.last = self._result(calls)
 
     # -- rolling out ----------------------------------------------------------------------------
 

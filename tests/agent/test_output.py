@@ -7,9 +7,11 @@ from typing import Literal
 import pytest
 from doubles import Echo, answer, code
 from pydantic import BaseModel, PositiveInt, RootModel
+from teams import cast, team, verdict
 from tiny import byte_tokenizer
 
-from interlace import Agent
+from interlace import Agent, Budget
+from interlace.agent import read_rounds
 from interlace.agent.output import Shape
 from interlace.rollout.engines import ScriptedEngine
 from interlace.rollout.trajectory import StopReason
@@ -67,6 +69,37 @@ def test_an_answer_that_never_fits_is_still_a_result(tmp_path: Path) -> None:
     result = asyncio.run(Agent(engine, tools=[], output=Bolts).run("How many?"))
     assert (result.answer, result.output) == ("a lot", None)
     assert result.output_problem is not None and "valid integer" in result.output_problem
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_teams_wrong_answer_is_repaired_by_its_solver(accepted: bool) -> None:
+    wrong, right = '{"town": "Oslo", "grams": 0}', '{"town": "Oslo", "grams": 900}'
+    engine = cast(
+        {
+            "solver": [answer("Oslo"), f"<answer>{wrong}</answer>", f"<answer>{right}</answer>"],
+            "evaluator": [verdict(int(accepted))],
+        }
+    )
+    result = asyncio.run(team(engine, rounds=1, output=Parcel, repairs=2).run("Which parcel?"))
+    assert result.output is not None and result.output.grams == 900  # an editor knows the type
+    assert (result.question, result.answer) == ("Which parcel?", right)
+    assert all('"exclusiveMinimum": 0' in prompts[0] for prompts in engine.heard.values())
+    told = engine.heard["solver"][-1]
+    assert "[Ada]: " in told and "does not fit: grams: Input should be greater than 0" in told
+    (round,) = read_rounds(result.episode)
+    assert len(round.plans) == 3 and round.correct is accepted
+    assert result.trajectory.details["team"]["why"] == ("accepted" if accepted else "rounds")
+
+
+def test_a_teams_answer_that_never_fits_is_still_a_result() -> None:
+    late = cast({"solver": [answer("many")]})
+    for repairs in (0, 1):
+        result = asyncio.run(team(late, output=Bolts, repairs=repairs).run("How many?"))
+        assert (result.stop, result.answer) == (StopReason.ANSWERED, "many")
+        assert result.output is None and "valid integer" in (result.output_problem or "")
+    budget = Budget(calls=0, tokens=250)
+    result = asyncio.run(team(late, output=Bolts, repairs=99, budget=budget).run("How many?"))
+    assert result.stop is StopReason.BUDGET and result.output is None
 
 
 def test_the_bundled_model_answers_with_a_number() -> None:

@@ -103,7 +103,7 @@ async def go_through(made: Team) -> tuple[list[str], dict[str, Any]]:
 def test_every_way_through_the_graph(case: Case) -> None:
     _, replies, sizes, nodes, why = case
     went, state = asyncio.run(go_through(team(cast(replies), **sizes)))
-    assert went == ["begin", *nodes, "finish"]
+    assert went == ["begin", *nodes, "repair", "finish"]
     assert state["why"] == why
 
 
@@ -112,7 +112,7 @@ def test_these_ways_go_along_every_edge_in_both_modes() -> None:
         walked = {("__start__", "begin"), ("finish", "__end__")}
         for case in CASES:
             if case[2].get("compat") == compat:
-                walked |= set(itertools.pairwise(["begin", *case[3], "finish"]))
+                walked |= set(itertools.pairwise(["begin", *case[3], "repair", "finish"]))
         drawn = team(cast(), compat=compat).graph().get_graph()
         assert {(edge.source, edge.target) for edge in drawn.edges} == walked
 

@@ -61,7 +61,8 @@ def test_a_killed_run_goes_on_at_the_step_that_was_not_finished(
     tmp_path: Path, where: str, asked_again: list[str], whole: int
 ) -> None:
     file = tmp_path / "team.db"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path}
     command = [sys.executable, "-c", KILLED, str(file), where]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         try:
