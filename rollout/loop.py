@@ -48,6 +48,10 @@ __all__ = ["Gate", "Rollout"]
 Gate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
 """Asked before a call is run: None lets it run, a result stands in its place (a refusal, say)."""
 
+_TOGETHER = 16
+"""Tokens that may come at once where nobody reads along: what holding up waits for at most, and
+what a cancel may lose."""
+
 
 class Rollout:
     """One trajectory in the making. `ask` as often as there are questions; close it at the end.
@@ -211,6 +215,7 @@ class Rollout:
             sampling=replace(policy.sampling, seed=self._turn_seed(len(ledger))),
             stop=stops,
             context=self.name,
+            together=1 if self.listener is not None else _TOGETHER,
         )
         sampled = Sampled()
         started, whole = time.perf_counter(), True

@@ -176,28 +176,34 @@ class ExactServer:
         ids = np.array(body["prompt"], np.int32)
         request = Request(ids, body["max_tokens"], sampling, tuple(body["stop"]))
         sent, cached, given = 0, 0, body["prompt"]
+        ids_held, logprobs_held = list[int](), list[float]()
         async with aclosing(self.engine.generate(request)) as chunks:
             async for chunk in chunks:
                 cached += chunk.cached
                 raw = chunk.raw_logprobs or chunk.logprobs
                 logprobs = chunk.logprobs if self.processed else raw
-                # One token an event, as a server under little load has it.
+                # The first token at once, then as many to an event as were asked for.
                 for at, (id, p) in enumerate(zip(chunk.ids, logprobs or (), strict=True)):
                     last = at == len(chunk.ids) - 1 and chunk.finish is not None
                     if cut is not None and sent == cut:
                         return
                     sent += 1
+                    ids_held.append(id)
+                    logprobs_held.append(max(p, -9999.0))
+                    if not last and 1 < sent and len(ids_held) < body.get("stream_interval", 1):
+                        continue
                     reason = "length" if chunk.finish is Finish.LENGTH else "stop"
                     choice: dict[str, Any] = {
                         "index": 0,
                         "text": "",
-                        "token_ids": [id],
-                        "logprobs": {"token_logprobs": [max(p, -9999.0)]},
+                        "token_ids": ids_held,
+                        "logprobs": {"token_logprobs": logprobs_held},
                         "finish_reason": reason if last else None,
                     }
                     if sent == 1:
                         choice["prompt_token_ids"] = given
                     yield {"choices": [choice]}
+                    ids_held, logprobs_held = [], []
         usage = {"prompt_tokens": len(ids), "prompt_tokens_details": {"cached_tokens": cached}}
         yield {"choices": [], "usage": usage}
 

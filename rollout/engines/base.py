@@ -53,7 +53,8 @@ class Request:
     `ids` is the whole context, int32 (n,). Sampling ends after the token that completes one of the
     `stop` strings in the text of the tokens it sampled, at an
     end-of-sequence token, or after `max_tokens`. `context` names the trajectory, so that an engine
-    may keep its cache between requests.
+    may keep its cache between requests. As many as `together` tokens may be held back to come in
+    one chunk.
     """
 
     ids: Ids
@@ -61,6 +62,7 @@ class Request:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     context: str | None = None
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)

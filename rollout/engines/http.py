@@ -150,6 +150,8 @@ class HttpEngine:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if request.together > 1:  # an event for each token costs both sides more than all the rest
+            body["stream_interval"] = request.together
         if sampling.seed is not None:
             body["seed"] = sampling.seed + len(told)  # not the same draws again behind a cut
         return body
