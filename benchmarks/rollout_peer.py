@@ -12,8 +12,9 @@ are given, and of paired ratios, with 95 % intervals (bootstrap).
 
 What holds on other machines comes first: what the server had to compute, by its own counters; what
 is kept of an episode; processor time of this process for a turn (tools and HTTP included). The two
-need not sample the same: verifiers has each turn written anew from parsed messages, and where that
-reads otherwise the model goes on otherwise. So seconds are for sampled tokens.
+need not sample the same: with that client verifiers has each turn written anew from parsed
+messages, and where that reads otherwise the model goes on otherwise. So seconds are for sampled
+tokens. (Its `renderer` client, which sends ids, is not tried here.)
 
 verifiers 0.3.1 is the last one whose rollouts run in the caller's process: from 0.4 on each episode
 starts a program that talks to a proxy.

@@ -190,7 +190,7 @@ class ExactServer:
                     sent += 1
                     ids_held.append(id)
                     logprobs_held.append(max(p, -9999.0))
-                    if not last and 1 < sent and len(ids_held) < body.get("stream_interval", 1):
+                    if not last and sent > 1 and len(ids_held) < body.get("stream_interval", 1):
                         continue
                     reason = "length" if chunk.finish is Finish.LENGTH else "stop"
                     choice: dict[str, Any] = {
