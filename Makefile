@@ -28,7 +28,7 @@ test-slow: setup  ## the slow tests: minutes each; the first run fetches a small
 	$(PY) -m pytest -m slow
 
 test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about ten minutes
-	@scripts/setup .venv-verl verl-cpu '.[verl]' pytest
+	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
 	.venv-verl/bin/python -m pytest tests/train/verl/test_plugin.py tests/train/verl/test_main_ppo.py \
 	  tests/train/objectives/test_verl.py
 

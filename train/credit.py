@@ -23,11 +23,15 @@ from ..rollout.trajectory import Episode, Trajectory
 from ..tools.errors import UsageError
 from .rewards import TOTAL, Rewards
 
-__all__ = ["CREDITS", "Credit", "find_credit"]
+__all__ = ["CREDITS", "Credit", "Parts", "find_credit", "find_parts"]
 
 Credit: TypeAlias = Callable[[Sequence[Episode]], list[list[Episode]]]
 """From the rewarded episodes of a task to groups of parts, each with its trajectories and reward.
 Parts with nothing to be compared with are left out."""
+
+Parts: TypeAlias = Callable[[Episode], list[tuple[str, Episode]]]
+"""From a rewarded episode to its parts, each with its place: the same credit, where the other
+episodes of the task are not at hand."""
 
 
 def _team(details: Mapping[str, Any]) -> str:
@@ -62,9 +66,27 @@ def find_credit(
     Example:
         learner.credit = find_credit("role", rewards={"critic": Rewards(Part("vote", right))})
     """
+    return partial(_compare, find_parts(name, rewards=rewards, learns=learns))
+
+
+def find_parts(
+    name: str,
+    *,
+    rewards: Mapping[str, Rewards] | None = None,
+    learns: Collection[str] | None = None,
+) -> Parts:
+    """How the credit of that name takes one episode apart. Raises UsageError as `find_credit`."""
     if name not in CREDITS:
         raise UsageError(f"there is no credit {name!r}; take one of {', '.join(CREDITS)}")
     return partial(_split, CREDITS[name], name == "turn", dict(rewards or {}), learns)
+
+
+def _compare(parts: Parts, group: Sequence[Episode]) -> list[list[Episode]]:
+    found: defaultdict[str, list[Episode]] = defaultdict(list)
+    for episode in group:
+        for place, part in parts(episode):
+            found[place].append(part)
+    return [parts for parts in found.values() if len(parts) > 1]
 
 
 def _split(
@@ -72,25 +94,24 @@ def _split(
     apart: bool,
     rewards: Mapping[str, Rewards],
     learns: Collection[str] | None,
-    group: Sequence[Episode],
-) -> list[list[Episode]]:
-    """`apart`: each trajectory is a part of its own, else those of one place in an episode."""
-    found: defaultdict[str, list[Episode]] = defaultdict(list)
-    for episode in group:
-        places: defaultdict[str, list[Trajectory]] = defaultdict(list)
-        for trajectory in episode.trajectories:
-            if learns is None or trajectory.details[TEAM]["role"] in learns:
-                places[place(trajectory.details[TEAM])].append(trajectory)
-        for name, trajectories in places.items():
-            # A try that could not be read has no loss, so it is no part by itself.
-            lasting = [
-                t for t in trajectories if any(ledger.loss_weights.any() for ledger in t.ledgers)
-            ]
-            for part in [[t] for t in lasting] if apart else [trajectories]:
-                made = _part(episode, name, part, rewards)
-                if made is not None:
-                    found[name].append(made)
-    return [parts for parts in found.values() if len(parts) > 1]
+    episode: Episode,
+) -> list[tuple[str, Episode]]:
+    """`apart`: each trajectory is a part of its own, else those of one place together."""
+    places: defaultdict[str, list[Trajectory]] = defaultdict(list)
+    for trajectory in episode.trajectories:
+        if learns is None or trajectory.details[TEAM]["role"] in learns:
+            places[place(trajectory.details.get(TEAM, {}))].append(trajectory)
+    found = []
+    for name, trajectories in places.items():
+        # A try that could not be read has no loss, so it is no part by itself.
+        lasting = [
+            t for t in trajectories if any(ledger.loss_weights.any() for ledger in t.ledgers)
+        ]
+        for each in [[t] for t in lasting] if apart else [trajectories]:
+            part = _part(episode, name, each, rewards)
+            if part is not None:
+                found.append((name, part))
+    return found
 
 
 def _part(

@@ -1,4 +1,4 @@
-"""verl's sampler, which notes in $SAMPLED what it hands to the trainer, row by row."""
+"""Samplers which note in $SAMPLED what they hand to the trainer, row by row."""
 
 import json
 import os
@@ -7,20 +7,34 @@ from typing import Any
 import transfer_queue
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-FIELDS = ["prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores"]
+from interlace.train.verl.sampler import TeamSampler
+
+FIELDS = ["uid", "prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores"]
 
 
 class Recorder(ReplayBuffer):  # type: ignore[misc]
-    """`trainer.v1.sampler.custom_sampler`."""
+    """`trainer.v1.sampler.custom_sampler`: verl's own."""
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
-        data = transfer_queue.kv_batch_get(
-            keys=batch.keys, partition_id=partition_id, select_fields=FIELDS
-        )
-        with open(os.environ["SAMPLED"], "a", encoding="utf-8") as file:
-            for row, key in enumerate(batch.keys):
-                note: dict[str, Any] = {"key": key, "step": global_steps, "kind": partition_id}
-                note |= {field: data[field][row].tolist() for field in FIELDS}
-                file.write(json.dumps(note) + "\n")
+        _note(batch, global_steps, partition_id)
         return batch, metrics
+
+
+class TeamRecorder(TeamSampler):
+    """... and ours for teams."""
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        _note(batch, global_steps, partition_id)
+        return batch, metrics
+
+
+def _note(batch: Any, step: int, kind: str) -> None:
+    data = transfer_queue.kv_batch_get(keys=batch.keys, partition_id=kind, select_fields=FIELDS)
+    uids = [getattr(uid, "data", uid) for uid in data["uid"]]
+    with open(os.environ["SAMPLED"], "a", encoding="utf-8") as file:
+        for row, key in enumerate(batch.keys):
+            note: dict[str, Any] = {"key": key, "step": step, "kind": kind, "uid": uids[row]}
+            note |= {field: data[field][row].tolist() for field in FIELDS[1:]}
+            file.write(json.dumps(note) + "\n")

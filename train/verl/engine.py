@@ -22,7 +22,7 @@ class Client(Protocol):
 
 
 class VerlEngine:
-    """Samples from verl's servers, for one trajectory. Speaks vLLM's sampling parameters.
+    """Samples from verl's servers, for one episode. Speaks vLLM's sampling parameters.
 
     The server answers a request whole, so there is one chunk for each. A trajectory's requests go
     to the same server, which keeps its prefix cached. A request that is cancelled here runs on
@@ -37,9 +37,9 @@ class VerlEngine:
         self.context_length = context_length
         self._client = client
         self.first_step: int | None = None
-        """verl's step whose weights drew the first token."""
+        """verl's step of the oldest weights that drew a token."""
         self.last_step: int | None = None
-        """... and the last one."""
+        """... and of the newest."""
         self.preempted: int | None = None
         """How often vLLM put a request of ours back; None where it does not say."""
 
@@ -121,10 +121,11 @@ class VerlEngine:
         fields = output.extra_fields
         step = fields.get("global_steps")
         first, last = fields.get("min_global_steps", step), fields.get("max_global_steps", step)
-        if self.first_step is None and first is not None:
-            self.first_step = int(first)
+        if first is not None:
+            known = self.first_step
+            self.first_step = int(first) if known is None else min(known, int(first))
         if last is not None:
-            self.last_step = int(last)
+            self.last_step = max(self.last_step or 0, int(last))
         if output.num_preempted is not None:
             self.preempted = (self.preempted or 0) + int(output.num_preempted)
         return 0 if first is None else int(first)

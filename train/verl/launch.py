@@ -17,7 +17,8 @@ from ...tools.errors import MissingExtra, ToolUnavailable, UsageError
 from ..objectives import find_objective
 from ..sources import find_tasks
 from .data import write_dataset
-from .settings import PLACE, read_settings
+from .settings import PLACE, LoopSettings, read_settings
+from .team import ADVANTAGE, SAMPLER, find_attempt
 
 __all__ = ["RECIPES", "Launch", "check", "compose", "find_recipe", "prepare", "recipes"]
 
@@ -61,8 +62,10 @@ class Launch:
     @property
     def command(self) -> list[str]:
         """What anybody could have typed."""
-        folder, name = str(self.recipe.parent.resolve()), self.recipe.stem
-        where = ["--config-dir", folder, "--config-name", name]
+        folder, name = self.recipe.parent.resolve(), self.recipe.stem
+        where = ["--config-dir", str(folder), "--config-name", name]
+        if folder != RECIPES.resolve():  # a file of somebody's own may build on a recipe
+            where.append(f"hydra.searchpath=['file://{RECIPES.resolve()}']")
         return [sys.executable, "-m", "verl.trainer.main_ppo", *where, *self.overrides]
 
     def run(self) -> None:
@@ -87,7 +90,7 @@ def recipes() -> dict[str, str]:
     """The recipes by name, each with the first sentence of its comment."""
     found = {}
     for file in sorted(RECIPES.glob("*.yaml")):
-        if file.stem != "interlace_base":
+        if not file.stem.startswith("interlace_"):
             comment = file.read_text(encoding="utf-8").partition("\ndefaults:")[0]
             text = " ".join(line.lstrip("# ") for line in comment.splitlines())
             found[file.stem] = text.partition(". ")[0].partition(": ")[0] + "."
@@ -175,7 +178,7 @@ def compose(recipe: Path, overrides: Sequence[str] = ()) -> Any:
 
     Raises MissingExtra without verl, UsageError where Hydra can't put it together.
     """
-    theirs = "hydra.searchpath=[pkg://verl.trainer.config]"
+    theirs = f"hydra.searchpath=[pkg://verl.trainer.config,'file://{RECIPES.resolve()}']"
     own = [each for each in overrides if not each.startswith("hydra.")]  # which are Hydra's alone
     return _compose(recipe.parent.resolve(), recipe.stem, [theirs, *own])
 
@@ -207,8 +210,40 @@ def check(recipe: Path, overrides: Sequence[str] = ()) -> Any:
             f"{PLACE}.tool_output_tokens={settings.tool_output_tokens} leaves no room to answer "
             f"within data.max_response_length={rollout.response_length}"
         )
+    _check_team(config, settings)
     _as_verl_reads_it(config)
     return config
+
+
+def _check_team(config: Any, settings: LoopSettings) -> None:
+    """A team wants our estimator and our sampler, and they a team. Raises UsageError."""
+    algorithm, v1 = config.algorithm, config.trainer.v1
+    sampler = v1.sampler.custom_sampler
+    path, name = SAMPLER
+    found = {
+        "algorithm.adv_estimator": (algorithm.adv_estimator, ADVANTAGE),
+        "trainer.v1.sampler.custom_sampler.path": (sampler.path, path),
+        "trainer.v1.sampler.custom_sampler.name": (sampler.name, name),
+        "trainer.v1.trainer_mode": (v1.trainer_mode, "sync"),
+        "algorithm.use_kl_in_reward": (algorithm.use_kl_in_reward, False),
+        "algorithm.filter_groups.enable": (
+            bool((algorithm.filter_groups or {}).get("enable")),
+            False,
+        ),
+    }
+    if settings.attempt is None:
+        if algorithm.adv_estimator == ADVANTAGE:
+            raise UsageError(
+                f"algorithm.adv_estimator={ADVANTAGE} is for teams: set {PLACE}.attempt"
+            )
+        return
+    for key, (given, wanted) in found.items():
+        if given != wanted:
+            raise UsageError(
+                f"{PLACE}.attempt wants {key}={wanted}, not {given}: put interlace_team behind the "
+                "recipe in your file's defaults"
+            )
+    find_attempt(settings.attempt)
 
 
 def _refuse_unknown(config: Any, base: Any, path: str) -> None:

@@ -22,7 +22,7 @@ from ...rollout.model_files import find_model
 from ...rollout.tokenizer import Tokenizer
 from ...tools.errors import UsageError
 from .data import from_row
-from .response import Response, to_response
+from .response import Response, to_responses
 from .settings import LoopSettings, read_settings
 from .worker import Attempt, Lengths, Worker
 
@@ -39,26 +39,34 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
     _failures: ClassVar[int] = 0
     """Episodes that failed on our side since the last one that did not."""
 
-    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
-        """One trajectory, from a row of the data set to what verl trains on.
+    async def run(
+        self, sampling_params: dict[str, Any], **row: Any
+    ) -> AgentLoopOutput | list[AgentLoopOutput]:
+        """One episode, from a row of the data set to what verl trains on: for a team, a list.
 
         Raises LeftOut where our side failed it: verl logs it, trains on the group's others, and
         with `trainer.v1.sampler.sync_refill_failed_groups=True` replaces a group that has none.
         Raises UsageError and DataError for settings and rows that make no sense.
         """
         try:
-            response = await self._respond(sampling_params, row)
+            responses = await self._respond(sampling_params, row)
         except Exception as error:
             self._note_failure(error)
             raise
         InterlaceLoop._failures = 0
+        outputs = [self._output(response) for response in responses]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _output(self, response: Response) -> AgentLoopOutput:
         fields = asdict(response)
         fields["metrics"] = AgentLoopMetrics(**fields["metrics"])
         if not self.rollout_config.calculate_log_probs:
             fields["response_logprobs"] = None
         return AgentLoopOutput(**fields)
 
-    async def _respond(self, sampling_params: dict[str, Any], row: dict[str, Any]) -> Response:
+    async def _respond(
+        self, sampling_params: dict[str, Any], row: dict[str, Any]
+    ) -> list[Response]:
         worker = await self._shared()
         task, history = from_row(row)
         attempt = Attempt(
@@ -73,7 +81,12 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
             ),
         )
         rolled = await worker.roll_out(attempt)
-        return to_response(rolled, without_void_turns=worker.settings.without_void_turns)
+        settings = worker.settings
+        return to_responses(
+            rolled,
+            parts=None if settings.attempt is None else worker.parts,
+            without_void_turns=settings.without_void_turns,
+        )
 
     def _note_failure(self, error: Exception) -> None:
         """End the process where nothing works any more: Ray then tells the trainer, which stops."""

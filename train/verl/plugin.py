@@ -3,7 +3,7 @@
 It registers the agent loop `interlace`, and of our objectives those that verl lacks:
 
     actor_rollout_ref.rollout.agent.default_agent_loop=interlace
-    algorithm.adv_estimator=dr_grpo
+    algorithm.adv_estimator=dr_grpo, and team_grpo for teams
     actor_rollout_ref.actor.policy_loss.loss_mode=gppo
 
 verl says nothing of a plug-in that fails to load, and then knows no agent loop of this name: here
@@ -13,6 +13,7 @@ it is a warning.
 import logging
 
 from ..objectives import ADVANTAGES, POLICY_LOSSES
+from .team import ADVANTAGE, team_grpo_advantage
 
 __all__ = ["LOOP", "register"]
 
@@ -27,6 +28,7 @@ def register() -> None:
     _agent_loop_registry[LOOP] = {"_target_": "interlace.train.verl.loop.InterlaceLoop"}
     for name in ADVANTAGES.keys() - core_algos.ADV_ESTIMATOR_REGISTRY.keys():
         core_algos.register_adv_est(name)(ADVANTAGES[name])
+    core_algos.register_adv_est(ADVANTAGE)(team_grpo_advantage)
     for name in POLICY_LOSSES.keys() - {*core_algos.POLICY_LOSS_REGISTRY, "clipped", "reinforce"}:
         core_algos.register_policy_loss(name)(POLICY_LOSSES[name])
 

@@ -1,16 +1,21 @@
-"""An episode as verl wants it: one prompt, one response, one mask, one number."""
+"""An episode as verl wants it: a prompt, a response, a mask and a number, once for an agent, once
+for each call of a team.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...rollout.ledger import Ledger
 from ...rollout.trajectory import Trajectory
 from ...tools import ErrorKind
+from ..credit import Parts
 from ..objectives import void_turns
+from .team import row_name
 from .worker import Rolled
 
-__all__ = ["Response", "to_response"]
+__all__ = ["Response", "to_responses"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +37,47 @@ class Response:
     extra_fields: dict[str, Any]
 
 
-def to_response(rolled: Rolled, *, without_void_turns: bool = False) -> Response:
-    """What verl trains on. All of it is read from the ledger."""
-    trajectory, engine = rolled.episode.trajectory, rolled.engine
-    ledger = trajectory.ledger
+def to_responses(
+    rolled: Rolled, *, parts: Parts | None = None, without_void_turns: bool = False
+) -> list[Response]:
+    """What verl trains on, all of it read from the ledgers: one response for a single agent.
+
+    With `parts`, for a team, one for each of its calls on which a loss is taken: in the order of
+    their beginning, that of the answer last, as verl takes the last one for the session's.
+    """
+    episode = rolled.episode
+    if parts is None:
+        trajectory = episode.trajectory
+        void = without_void_turns and bool(void_turns(trajectory))
+        return [_response(rolled, trajectory, trajectory.ledger, void=void)]
+    names = {
+        id(trajectory): row_name(place, episode.sample, number)
+        for number, (place, part) in enumerate(parts(episode))
+        for trajectory in part.trajectories
+    }
+    return [
+        _response(rolled, trajectory, ledger, part=names[id(trajectory)])
+        for trajectory in episode.trajectories
+        if id(trajectory) in names
+        for ledger in trajectory.ledgers
+        if ledger.loss_weights.any()
+    ]
+
+
+def _response(
+    rolled: Rolled,
+    trajectory: Trajectory,
+    ledger: Ledger,
+    *,
+    void: bool = False,
+    part: str | None = None,
+) -> Response:
+    engine = rolled.engine
     begin, end = ledger.prompt_length, int(np.flatnonzero(ledger.response_mask)[-1]) + 1
     trained = ledger.loss_weights[begin:end] > 0
-    if without_void_turns and void_turns(trajectory):
+    if void:
         trained = np.zeros_like(trained)
     logprobs = np.where(trained, ledger.logprobs[begin:end], 0.0)
-    rewards = rolled.episode.rewards
     calling = sum(bool(turn.calls) for turn in trajectory.turns)
     return Response(
         prompt_ids=ledger.ids[:begin].tolist(),
@@ -61,10 +97,10 @@ def to_response(rolled: Rolled, *, without_void_turns: bool = False) -> Response
             # verl makes an array of whole numbers of these: None would end the run.
             "min_global_steps": engine.first_step or 0,
             "max_global_steps": engine.last_step or 0,
-            "reward_extra_info": dict(rewards),
+            "reward_extra_info": dict(rolled.episode.rewards),
             "turn_scores": [],
             "tool_rewards": [],
-            "interlace": _described(trajectory),
+            "interlace": {**_described(trajectory), "part": part},
         },
     )
 

@@ -1,7 +1,7 @@
 """What our agent loop is told in verl's configuration."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,6 +35,13 @@ class LoopSettings(BaseModel):
     """DAPO's soft punishment over the last so many tokens of the response; 0: none."""
     without_void_turns: bool = False
     """Whether episodes with a void turn give no gradient (SimpleTIR)."""
+    attempt: str | None = None
+    """Who makes an episode: module:name of an `Attempt` (rollout/runner.py), such as a team's
+    `attempt`; null: a single agent. With it, use the other keys of recipes/interlace_team.yaml."""
+    credit: Literal["team", "role", "turn"] = "team"
+    """What of a team's episodes is compared with what (train/credit.py)."""
+    learns: list[str] | None = None
+    """The roles of a team that are trained, the others are frozen; null: all."""
     turns: int = Field(default=8, ge=1)
     calls: int = Field(default=8, ge=0)
     tool_output_tokens: int = Field(default=512, ge=1)
@@ -60,6 +67,10 @@ class LoopSettings(BaseModel):
         ):
             if value not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
+        if self.attempt is None and (self.credit, self.learns) != ("team", None):
+            raise ValueError("credit and learns are a team's: attempt names the team")
+        if self.attempt is not None and self.without_void_turns:
+            raise ValueError("without_void_turns is for a single agent: a team's roles only speak")
         return self
 
 

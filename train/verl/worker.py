@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from ...rollout.engines.base import Sampling
+from ...rollout.failure import reason
 from ...rollout.formats import FORMATS, Message
 from ...rollout.ledger import Source
 from ...rollout.limits import Limits
@@ -19,14 +20,16 @@ from ...rollout.policy import Policy
 from ...rollout.store import EpisodeLog
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
-from ...rollout.trajectory import Episode, StopReason
+from ...rollout.trajectory import Episode, StopReason, Trajectory
 from ...tools import Tool
 from ...tools.errors import UsageError
 from ...tools.named import find_tool
+from ..credit import find_parts
 from ..rewards import TOTAL, Checker, find_rewards
 from ..sources import TaskTools, bring_tools
 from .engine import Client, VerlEngine
 from .settings import LoopSettings
+from .team import find_attempt, opened
 
 __all__ = ["Attempt", "LeftOut", "Lengths", "Rolled", "Worker"]
 
@@ -109,6 +112,9 @@ class Worker:
                 seconds=settings.seconds,
             ),
         )
+        self._attempt = None if settings.attempt is None else find_attempt(settings.attempt)
+        self.parts = find_parts(settings.credit, learns=settings.learns)
+        """How a team's episodes are taken apart."""
         self._checker = Checker(default=settings.checker)
         self._rewards = find_rewards(
             settings.reward,
@@ -168,15 +174,15 @@ class Worker:
             name=self._name,
             context_length=self.lengths.context,
         )
-        rollout = Rollout(policy.with_engine(engine), name=f"{id}@{began}.{tried}")
-        rollout.history.messages.extend(attempt.history)
-        episode.trajectories.append(rollout.trajectory)
+        policy = policy.with_engine(engine)
         try:
-            async with rollout:
-                await rollout.ask(task.question)
-        except Exception as error:  # boundary: a tool that can't be closed
-            rollout.trajectory.stop = StopReason.INFRASTRUCTURE
-            rollout.trajectory.details.setdefault("error", f"{type(error).__name__}: {error}")
+            if self._attempt is None:
+                await self._alone(episode, policy, attempt.history, f"{id}@{began}.{tried}")
+            else:
+                async with asyncio.timeout(self.settings.seconds):
+                    await self._attempt(episode, policy, opened)
+        except Exception as error:  # boundary: a tool that can't be closed, whatever a team raises
+            self._failed(episode, error)
         if episode.stop is StopReason.INFRASTRUCTURE:
             episode.error = episode.trajectory.details.get("error")
         episode.seconds = time.time() - began
@@ -187,6 +193,28 @@ class Worker:
             raise LeftOut(f"the episode {id} is left out: {problem}")
         return Rolled(episode, engine, seconds)
 
+    async def _alone(
+        self, episode: Episode, policy: Policy, history: Sequence[Message], name: str
+    ) -> None:
+        rollout = Rollout(policy, name=name)
+        rollout.history.messages.extend(history)
+        episode.trajectories.append(rollout.trajectory)
+        async with rollout:
+            await rollout.ask(episode.task.question)
+
+    def _failed(self, episode: Episode, error: Exception) -> None:
+        """Set how it ended: by its limit of seconds, or by a failure of ours."""
+        if not episode.trajectories:
+            episode.trajectories.append(Trajectory(self._name, self.settings.format))
+        if self._attempt is not None and isinstance(error, TimeoutError):
+            for trajectory in episode.trajectories:
+                if trajectory.stop in (None, StopReason.CANCELLED):
+                    trajectory.stop = StopReason.TIMEOUT
+            episode.trajectory.stop = StopReason.TIMEOUT
+        else:
+            episode.trajectory.stop = StopReason.INFRASTRUCTURE
+            episode.trajectory.details.setdefault("error", reason(error))
+
     async def _score(self, episode: Episode) -> tuple[str | None, float]:
         """Set the episode's rewards; why there are none, and the seconds it took."""
         began = time.perf_counter()
@@ -195,11 +223,13 @@ class Worker:
         problem = score.problem
         if problem is None and not _sampled(episode):
             problem = "it ended before the policy said anything"
+        if problem is None and self._attempt is not None and not self.parts(episode):
+            problem = f"none of the roles that learn spoke in it: {self.settings.learns}"
         return problem, time.perf_counter() - began
 
     async def _policy_for(self, attempt: Attempt) -> Policy:
-        """The policy with the task's own tools. Raises UsageError for a prompt that is too long:
-        verl would cut off its beginning.
+        """The policy with the task's own tools. Raises UsageError for a prompt that is too long,
+        and for what a team can't be asked. A team's own prompts need only fit the context.
         """
         policy = self._policy.with_sampling(
             temperature=attempt.sampling.temperature,
@@ -208,6 +238,13 @@ class Worker:
         )
         if self._world is not None:
             policy = policy.with_tools(await asyncio.to_thread(self._tools_of, attempt.task))
+        if self._attempt is not None:
+            if attempt.history:
+                raise UsageError(
+                    f"the task {attempt.task.id} has messages before its question: a team is "
+                    "asked a bare question"
+                )
+            return policy
         spans = policy.encoder.prompt(attempt.task.question, attempt.history)
         length = sum(map(len, spans))
         if length > self.lengths.prompt:
@@ -223,4 +260,5 @@ class Worker:
 
 
 def _sampled(episode: Episode) -> bool:
-    return any(span.source is Source.POLICY for span in episode.trajectory.ledger)
+    ledgers = [ledger for each in episode.trajectories for ledger in each.ledgers]
+    return any(span.source is Source.POLICY for ledger in ledgers for span in ledger)

@@ -17,8 +17,10 @@ from interlace.agent.cli.main import app
 from interlace.rollout.engines.scripted import ScriptedEngine
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.tools.errors import UsageError
+from interlace.train.finding import Finding
 from interlace.train.memory import estimate_verl, vllm_room
 from interlace.train.objectives import OBJECTIVES
+from interlace.train.preflight import examine
 from interlace.train.shapes import find_shape
 from interlace.train.verl.engine import Client
 from interlace.train.verl.launch import RECIPES, check, compose, find_recipe, prepare, recipes
@@ -44,7 +46,7 @@ def test_verl_finds_the_loop_and_the_objectives_by_itself() -> None:
     module, _, name = target.rpartition(".")
     assert getattr(importlib.import_module(module), name) is loop.InterlaceLoop
     assert {"gppo", "gspo", "vanilla"} <= core.POLICY_LOSS_REGISTRY.keys()
-    assert {"dr_grpo", "grpo"} <= core.ADV_ESTIMATOR_REGISTRY.keys()
+    assert {"dr_grpo", "grpo", "team_grpo"} <= core.ADV_ESTIMATOR_REGISTRY.keys()
 
 
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "logprobs": True}
@@ -125,6 +127,43 @@ def test_a_recipe_is_known_to_verl_in_every_key_and_fits_its_card(name: str) -> 
     room, problem = vllm_room(config, shape, card)
     assert problem is None and room >= 8
     assert set(estimate.phases) == {"sampling", "handing the weights to vLLM", "updating"}
+
+
+def test_a_team_is_put_over_any_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("defaults: [qwen3_4b_48gb, interlace_team, _self_]\n")
+    place = "actor_rollout_ref.rollout.custom.interlace"
+    attempt = f"{place}.attempt='json:dumps'"
+    config = check(file, [attempt, f"{place}.credit=turn"])
+    assert config.algorithm.adv_estimator == "team_grpo"
+    for override, said in (
+        ("algorithm.adv_estimator=grpo", "wants algorithm.adv_estimator=team_grpo, not grpo"),
+        ("trainer.v1.trainer_mode=colocate_async", "trainer_mode=sync"),
+        ("algorithm.filter_groups.enable=true", "filter_groups.enable=False"),
+        (f"{place}.attempt=nobody:here", "No module named 'nobody'"),
+        (f"{place}.attempt=null", f"is for teams: set {place}.attempt"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            check(file, [attempt, override])
+
+
+def test_doctor_asks_for_the_nodes_that_a_run_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("defaults: [qwen3_0.6b_24gb, _self_]\ntrainer:\n  nnodes: 2\n")
+
+    def found(what: str) -> Finding:
+        return next(each for each in examine(str(file), 24.0).findings if each.what == what)
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert found("Ray").ok is False
+    assert "trainer.nnodes=2 (mine.yaml, line 3), but RAY_ADDRESS is not set" in found("Ray").text
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert found("Ray").ok is False
+    assert "RAY_ADDRESS=127.0.0.1:1: nothing answers" in found("Ray").text
+    assert found("tasks").ok is None
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

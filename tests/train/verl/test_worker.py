@@ -24,7 +24,7 @@ from interlace.rollout.trajectory import Episode, StopReason
 from interlace.tools.errors import DataError, UsageError
 from interlace.train.sources import TaskTools, find_tasks
 from interlace.train.verl.engine import Client
-from interlace.train.verl.response import Response, to_response
+from interlace.train.verl.response import Response, to_responses
 from interlace.train.verl.settings import LoopSettings, read_settings
 from interlace.train.verl.worker import Attempt, LeftOut, Lengths, Rolled, Worker
 
@@ -54,7 +54,8 @@ def roll(
 
 def one(client: Client, given: LoopSettings, task: Task = BOLTS) -> tuple[Episode, Response]:
     (rolled,) = roll(client, given, Attempt(task))
-    return rolled.episode, to_response(rolled, without_void_turns=given.without_void_turns)
+    (response,) = to_responses(rolled, without_void_turns=given.without_void_turns)
+    return rolled.episode, response
 
 
 @pytest.fixture

@@ -1,0 +1,201 @@
+"""A team's episodes inside verl: what is a row, and that its advantage is the local trainer's."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from doubles import answer
+from teams import TOKENIZER, Cast, cast, decision, team, verdict
+from verl_client import EngineClient
+
+from interlace.rollout.engines.scripted import Reply
+from interlace.rollout.task import Task
+from interlace.rollout.trajectory import Episode, StopReason
+from interlace.tools.errors import UsageError
+from interlace.train.credit import find_credit
+from interlace.train.local.update import Rows
+from interlace.train.objectives import find_objective
+from interlace.train.verl.response import Response, to_responses
+from interlace.train.verl.settings import LoopSettings, read_settings
+from interlace.train.verl.team import find_attempt, team_grpo_advantage
+from interlace.train.verl.worker import Attempt, LeftOut, Lengths, Rolled, Worker
+
+TASKS = [Task("a", "What?", "42"), Task("b", "And what is this?", "42")]
+LENGTHS = Lengths(prompt=4000, response=2000, context=20_000)
+
+
+@pytest.fixture(autouse=True)
+def my_team() -> Iterator[None]:
+    """A module of a user's, as a configuration names it."""
+    module: Any = ModuleType("my_team")
+    module.attempt = team(cast(), rounds=1).attempt
+    sys.modules["my_team"] = module
+    yield
+    del sys.modules["my_team"]
+
+
+def players() -> Cast:
+    """Some are wrong at first, and some to the end; a CEO is not understood, a critic disagrees."""
+    said: dict[str, list[Reply]] = {
+        "ceo": ["Hm.", decision(n=3)],
+        "solver": [
+            answer("41"),
+            answer("42"),
+            answer("40"),
+            answer("42"),
+            answer("7"),
+            answer("42"),
+        ],
+        "critic": ["It is not. [Disagree]", "[Agree]"],
+        "evaluator": [verdict(1), verdict(0), verdict(1)],
+    }
+    return cast(said)
+
+
+def roll(client: EngineClient, *attempts: Attempt, **settings: Any) -> tuple[Worker, list[Rolled]]:
+    given = LoopSettings(
+        format="retool",
+        **{"tools": [], "retries": 0, "attempt": "my_team:attempt", **settings},
+    )
+    worker = Worker(given, client, TOKENIZER, name="nano", lengths=LENGTHS)
+
+    async def go() -> list[Rolled]:
+        async with worker:
+            return [await worker.roll_out(attempt) for attempt in attempts]
+
+    return worker, asyncio.run(go())
+
+
+def rows(worker: Worker, rolled: list[Rolled]) -> list[tuple[str, Response]]:
+    """All rows, each by the name that our sampler gives it."""
+    return [
+        (f"{each.episode.group}#{response.extra_fields['interlace']['part']}", response)
+        for each in rolled
+        for response in to_responses(each, parts=worker.parts)
+    ]
+
+
+def over_verl(named: list[tuple[str, Response]]) -> list[Any]:
+    """Each row's tokens, and what our estimator gives those that are trained."""
+    width = max(len(response.response_ids) for _, response in named)
+    mask, rewards = torch.zeros(len(named), width), torch.zeros(len(named), width)
+    for row, (_, response) in enumerate(named):
+        length = len(response.response_ids)
+        mask[row, :length] = torch.tensor(response.response_mask)
+        rewards[row, length - 1] = response.reward_score
+    advantages, _ = team_grpo_advantage(rewards, mask, [name for name, _ in named])
+    return [
+        (response.prompt_ids + response.response_ids, _rounded(advantages[row][mask[row] > 0]))
+        for row, (_, response) in enumerate(named)
+    ]
+
+
+def locally(episodes: list[Episode], credit: str, learns: list[str] | None) -> list[Any]:
+    """The same from the local trainer's rows; it leaves out what can't be compared."""
+    split = find_credit(credit, learns=learns)
+    groups = [
+        part
+        for task in TASKS
+        for part in split([episode for episode in episodes if episode.group == task.id])
+    ]
+    scores = [[part.rewards["total"] for part in group] for group in groups]
+    made = Rows.of(groups, scores, find_objective("grpo"))
+    found = []
+    for row in made.trained:
+        said = made.batch.mask[row].nonzero()[0]
+        ids = made.batch.ids[row, : said[-1] + 1].tolist()
+        found.append((ids, _rounded(made.advantages[row][made.weights[row] > 0])))
+    return found
+
+
+def _rounded(advantages: Any) -> list[float]:
+    return [round(float(value), 5) for value in advantages]
+
+
+def compared(rows: list[Any]) -> list[Any]:
+    """Without those that learn nothing, in an order."""
+    return sorted(row for row in rows if any(row[1]))
+
+
+@pytest.mark.parametrize("learns", [None, ["solver", "critic"]], ids=["all", "some"])
+@pytest.mark.parametrize("credit", ["team", "role", "turn"])
+def test_each_token_has_the_advantage_that_the_local_trainer_gives_it(
+    credit: str, learns: list[str] | None
+) -> None:
+    attempts = [Attempt(task, sample=n) for task in TASKS for n in range(4)]
+    worker, rolled = roll(EngineClient(players()), *attempts, credit=credit, learns=learns)
+    assert {each.reward for each in rolled} == {0.0, 1.0}
+    mine = over_verl(rows(worker, rolled))
+    theirs = locally([each.episode for each in rolled], credit, learns)
+    assert compared(mine) == compared(theirs)
+    assert len(compared(mine)) >= 8
+
+
+def test_each_call_is_a_row_and_only_what_was_read_is_learnt() -> None:
+    client = EngineClient(players(), steps=[3, 4])
+    worker, (rolled,) = roll(client, Attempt(TASKS[0], sample=2))
+    responses = to_responses(rolled, parts=worker.parts)
+    trajectories = rolled.episode.trajectories
+    read = [t for t in trajectories if t.ledger.loss_weights.any()]
+    assert len(read) == len(trajectories) - 1  # the CEO's first words
+    assert [r.prompt_ids + r.response_ids for r in responses] == [
+        t.ledger.ids.tolist() for t in read
+    ]
+    for response, trajectory in zip(responses, read, strict=True):
+        ledger = trajectory.ledger
+        assert response.response_mask == ledger.response_mask[ledger.prompt_length :].tolist()
+    assert trajectories[-1] is read[-1]
+    assert trajectories[-1].details["team"]["role"] == "solver"  # whose is the answer
+    assert {response.reward_score for response in responses} == {rolled.reward}
+    steps = [
+        (r.extra_fields["min_global_steps"], r.extra_fields["max_global_steps"]) for r in responses
+    ]
+    assert set(steps) == {(3, 4)}
+    names = {name for name, _ in client.asked}
+    assert len(names) == len(trajectories)  # each call has a prefix of its own
+
+
+def test_a_part_with_nothing_to_be_compared_with_and_verls_padding_learn_nothing() -> None:
+    mask = torch.ones(4, 2)
+    rewards = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 0.5], [0.0, 0.0]])
+    names = ["u#solver#0.0", "u#solver#0.0", "u#critic#0.1", "pad12"]
+    assert not team_grpo_advantage(rewards, mask, names)[0].any()
+    with pytest.raises(ValueError, match=r"custom_sampler\.path=pkg://interlace"):
+        team_grpo_advantage(rewards, mask, ["u", "u", "v", "v"])
+
+
+def test_a_team_that_fails_or_is_late_is_told_from_one_that_is_wrong(tmp_path: Path) -> None:
+    late = cast(waits=lambda role: 30.0 if role == "critic" else 0.0)
+    _, (rolled,) = roll(EngineClient(late), Attempt(TASKS[0]), seconds=0.5)
+    assert rolled.episode.stop is StopReason.TIMEOUT
+    module: Any = sys.modules["my_team"]
+
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("no graph")
+
+    module.attempt = broken
+    with pytest.raises(LeftOut, match="no graph"):
+        roll(EngineClient(players()), Attempt(TASKS[0]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"attempt": "my_team"}, "is written module:name"),
+        ({"attempt": "my_team:nobody"}, "AttributeError.*importable on each node"),
+        ({"attempt": "no_such_module:attempt"}, "ModuleNotFoundError"),
+    ],
+)
+def test_a_team_that_is_not_there_is_told_by_its_name(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        find_attempt(settings["attempt"])
+
+
+def test_settings_of_a_team_without_one_are_refused() -> None:
+    with pytest.raises(UsageError, match="attempt names the team"):
+        read_settings({"interlace": {"format": "retool", "credit": "role"}})

@@ -1,0 +1,107 @@
+"""Episodes that are made of several rollouts, a team's say: who makes them, and how each of its
+calls becomes a row that verl compares with those of its place.
+
+A team lives above this floor, so that a configuration names it: `attempt: my_team:attempt`.
+"""
+
+import importlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...rollout.loop import Rollout
+from ...rollout.policy import Policy
+from ...rollout.runner import Attempt
+from ...tools.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..objectives.base import AdvantageConfig, Advantages
+    from ..objectives.groups import Groups
+
+__all__ = ["ADVANTAGE", "SAMPLER", "find_attempt", "opened", "row_name", "team_grpo_advantage"]
+
+ADVANTAGE = "team_grpo"
+"""`algorithm.adv_estimator` for teams."""
+SAMPLER = ("pkg://interlace.train.verl.sampler", "TeamSampler")
+"""`trainer.v1.sampler.custom_sampler`, its path and name: it gives rows their names."""
+_MARK = "#"
+
+
+def find_attempt(name: str) -> Attempt:
+    """What makes an episode, by its module and name. The working folder is searched too.
+
+    Raises UsageError where there is none; whatever the module raises is told in it.
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise UsageError(f"attempt={name!r} is written module:name, such as my_team:attempt")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # boundary: somebody's module
+        raise UsageError(
+            f"attempt={name}: {type(error).__name__}: {error}; the module must be importable on "
+            "each node: install it, or put its folder into PYTHONPATH"
+        ) from error
+    if not callable(found):
+        raise UsageError(f"attempt={name} is no function of an episode, a policy and `open`")
+    return found  # type: ignore[no-any-return]  # that it is an Attempt shows when it is called
+
+
+@asynccontextmanager
+async def opened(
+    policy: Policy, *, name: str, seed: int | None, make: Callable[..., Rollout] = Rollout
+) -> AsyncIterator[Rollout]:
+    """An `Open` (rollout/runner.py) without a runner: verl's sessions are as many as it wants."""
+    async with make(policy, name=name, seed=seed) as rollout:
+        yield rollout
+
+
+def row_name(place: str, sample: int, number: int) -> str:
+    """The name of a part among those of its task: its place, and whose it is. Its rows share it."""
+    return f"{place}{_MARK}{sample}.{number}"
+
+
+def team_grpo_advantage(
+    token_level_rewards: "Tensor",
+    response_mask: "Tensor",
+    index: "Groups",
+    epsilon: float = 1e-6,
+    config: "AdvantageConfig | None" = None,
+    **_: Any,
+) -> "Advantages":
+    """GRPO among the parts of teams' episodes; `train/credit.py` says what a part is.
+
+    `index` (B,) names each row: task, place, and the part. The rows of one part are one response,
+    with one reward; it is compared with the parts of the same task and place, and each of its
+    tokens has the advantage. A part with nothing to be compared with has 0, where GRPO would give
+    it its bare reward. Without `norm_adv_by_std_in_grpo` in verl's `algorithm` it is Dr. GRPO's.
+
+    Raises ValueError for rows without such names: our sampler gives them.
+    """
+    import torch
+
+    from ..objectives.groups import compare, returns, spread
+
+    names = [str(name) for name in index]
+    unnamed = [name for name in names if _MARK not in name and not name.startswith("pad")]
+    if unnamed:  # verl's padding has names of its own
+        path, sampler = SAMPLER
+        raise ValueError(
+            f"algorithm.adv_estimator={ADVANTAGE} needs trainer.v1.sampler.custom_sampler.path="
+            f"{path} and .name={sampler}: the row {unnamed[0]} has no place in a team"
+        )
+    first = {name: names.index(name) for name in dict.fromkeys(names)}
+    places = [name.rpartition(_MARK)[0] or name for name in first]
+    scores, std, size = compare(returns(token_level_rewards)[list(first.values())], places)
+    if getattr(config, "norm_adv_by_std_in_grpo", True):
+        scores = scores / (std + epsilon)
+    scores = torch.where(size == 1, torch.zeros_like(scores), scores)
+    numbers = {name: number for number, name in enumerate(first)}
+    advantages = spread(scores[[numbers[name] for name in names]], response_mask)
+    return advantages, advantages
