@@ -66,17 +66,25 @@ app.add_typer(
     name="conversations",
     epilog=_epilog("interlace conversations show 4f2a", "interlace chat --resume 4f2a"),
 )
-app.command(epilog=_epilog("interlace tools sql:shop.db search:docs/"))(tools)
-app.command(epilog=_epilog("interlace init my-agent"))(init)
-app.command(epilog=_epilog("interlace config", "interlace config rollout --json"))(config)
 app.command(
+    short_help="List the kinds of tools, or tell of some.",
+    epilog=_epilog("interlace tools sql:shop.db search:docs/"),
+)(tools)
+app.command(epilog=_epilog("interlace init my-agent"))(init)
+app.command(
+    short_help="Show every setting and where it comes from.",
+    epilog=_epilog("interlace config", "interlace config rollout --json"),
+)(config)
+app.command(
+    short_help="Log many attempts, token by token.",
     epilog=_epilog(
         r"printf 'question one\nquestion two\n' | interlace rollout - --n 8 --out t.jsonl",
         "interlace rollout tasks.jsonl --team --experts 3 --out team.jsonl",
-    )
+    ),
 )(rollout)
 app.command(
     "eval",
+    short_help="Measure a model on tasks with answers.",
     epilog=_epilog(
         "interlace eval arithmetic:test:200 --n 4 --out runs/nano",
         "interlace eval gsm8k_test.jsonl --checker math --model ./my-model --pair",
@@ -85,37 +93,52 @@ app.command(
     ),
 )(evaluate)
 app.command(
+    short_help="Make demonstrations to fine-tune on.",
     epilog=_epilog(
         "interlace coldstart arithmetic:train:500 --n 4 --out runs/own",
         "interlace coldstart gsm8k:train.jsonl --from gsm8k --model smollm2 --out runs/gsm8k",
         "interlace coldstart tasks.jsonl --from rewrite --writer Qwen/Qwen3-8B --out runs/written",
         "interlace coldstart m500.jsonl --from m500 --model Qwen/Qwen3-0.6B --out runs/m500",
-    )
+    ),
 )(coldstart)
 app.command(
+    short_help="Fine-tune a model on logs of episodes.",
     epilog=_epilog(
         "interlace sft runs/gsm8k/traces.jsonl --model smollm2 --out runs/sft",
         "interlace sft a.jsonl b.jsonl --model Qwen/Qwen3-0.6B --lora-rank 16 --out runs/adapters",
         "interlace eval gsm8k:test.jsonl --model runs/sft/checkpoint --pair",
-    )
+    ),
 )(sft)
 app.command(
+    short_help="Print the episodes of a log: who wrote which token.",
     epilog=_epilog(
         "interlace show t.jsonl --episode 1-5f2c9a01/0 --ids",
         "interlace show team.jsonl --m500 ours.jsonl",
-    )
+    ),
 )(show)
 app.command(
+    short_help="Train a model by reinforcement learning.",
     epilog=_epilog(
         "interlace train --model nano --tasks arithmetic --steps 50 --out runs/first",
         "interlace train examples/train_nano.yaml --dry-run",
         "interlace train --engine verl --config retool_7b --dry-run",
-    )
+    ),
 )(train)
-app.command(epilog=_epilog("interlace recipes", "interlace recipes --folder"))(recipes)
-app.command(epilog=_epilog("interlace models", "interlace models http://localhost:8000/v1"))(models)
 app.command(
-    epilog=_epilog("interlace doctor", "interlace doctor --tokenizer ./my-model --format hermes")
+    short_help="List the recipes for training with verl.",
+    epilog=_epilog("interlace recipes", "interlace recipes --folder"),
+)(recipes)
+app.command(
+    short_help="List the models that --model can name.",
+    epilog=_epilog("interlace models", "interlace models http://localhost:8000/v1"),
+)(models)
+app.command(
+    short_help="Try what this machine allows, and whether a run fits.",
+    epilog=_epilog(
+        "interlace doctor",
+        "interlace doctor --tokenizer ./my-model --format hermes",
+        "interlace doctor --train qwen3_0.6b_24gb --gpu 24GB",
+    ),
 )(doctor)
 
 

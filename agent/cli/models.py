@@ -18,7 +18,7 @@ def models(
     server: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ADDRESS]",
+            metavar="ADDRESS",
             help="A server, http://host:8000/v1; with #name, or if it serves one model, it is "
             "asked what it can do. Without: the models on this machine.",
         ),

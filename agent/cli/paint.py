@@ -13,13 +13,14 @@ Piece: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What stands between two tags. Kind None: not shown as it streams."""
+    """What stands between two tags. Kind None: not shown as it streams. `closes` ends it too."""
 
     open: str
     close: str
     kind: str | None
     hidden: tuple[str, ...] = ()
     language: str = ""
+    closes: tuple[str, ...] = ()
 
 
 _FENCES = ("```python\n", "```py\n", "```sql\n", "```\n", "```")
@@ -28,6 +29,7 @@ _BLOCKS = (
     _Block("<intermediate_sql>", "</intermediate_sql>", "code", _FENCES, "sql"),
     _Block("<search>", "</search>", "code"),
     _Block("<final_sql>", "</final_sql>", "answer", _FENCES),
+    _Block("<answer>\\boxed{", "}</answer>", "answer", closes=("</answer>",)),
     _Block("<answer>", "</answer>", "answer"),
     # A call as JSON is shown when it starts: with its code as code.
     _Block("<tool_call>", "</tool_call>", None),
@@ -85,14 +87,14 @@ class Painter:
         """What has a meaning here; longer ones first."""
         if self._block is None:
             return tuple(sorted(_OPENINGS, key=len, reverse=True))
-        return (self._block.close, *self._block.hidden)
+        return (self._block.close, *self._block.closes, *self._block.hidden)
 
     def _pass(self, mark: str) -> None:
         if self._block is None:
             self._block = _OPENINGS[mark]
             self.live = self._block.kind == "code"
             self.language = self._block.language
-        elif mark == self._block.close:
+        elif mark in (self._block.close, *self._block.closes):
             self._block = None
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import textwrap
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,9 @@ class Screen:
             self.line()
 
     def say(self, text: str, kind: str = "words") -> None:
-        """A line of its own."""
+        """A line of its own; what the host says is broken between words, where somebody looks."""
+        if kind in ("dim", "notice", "error") and self._console.file.isatty():
+            text = "\n".join(_fold(line, self._console.width) for line in text.split("\n"))
         self._block(text, kind)
         self.line()
 
@@ -209,6 +212,22 @@ class Screen:
         text = lexer.highlight(line)
         text.rstrip()
         self._console.print(text, end="", soft_wrap=True, highlight=False)
+
+
+def _fold(line: str, width: int) -> str:
+    """The line in as many as the window needs, further ones indented a little more."""
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    return (
+        textwrap.fill(
+            line,
+            width,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+        if len(line) > width > len(indent) + 2
+        else line
+    )
 
 
 @cache

@@ -76,7 +76,7 @@ class SftOptions:
 
 @command
 def sft(
-    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs of episodes (JSONL).")],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG", help="Logs of episodes (JSONL).")],
     job: SftOptions,
     output: OutputOptions,
 ) -> None:

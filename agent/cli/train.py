@@ -61,7 +61,7 @@ class TrainOptions:
 def train(
     config: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG.yaml]", help="Settings; flags come before it."),
+        typer.Argument(metavar="CONFIG.yaml", help="Settings; flags come before it."),
     ] = None,
     *,
     config_option: Annotated[

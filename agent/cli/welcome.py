@@ -10,13 +10,15 @@ __all__ = ["EXAMPLE", "welcome"]
 
 EXAMPLE = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
 _WORDS = """\
-interlace lets a model run Python in the middle of its thought. This is the bundled demonstration
-model, nano: it loads in seconds and knows word problems with arithmetic. Press Enter to ask it the
-question below, or type one of your own.
+interlace lets a model run Python in the middle of its thought. This is the
+bundled demonstration model, nano: it loads in seconds and knows word problems
+with arithmetic. Press Enter to ask it the question below, or type one of your
+own.
 """
 _MORE = """\
-Next: `interlace chat --model smollm2` (or any Hugging Face id) for other questions,
-`interlace init` for a program of your own, `interlace --help` for everything else."""
+Next: `interlace chat --model smollm2` (or any Hugging Face id) for other
+questions, `interlace init` for a program of your own, `interlace --help` for
+everything else."""
 
 
 def welcome() -> int:

@@ -37,8 +37,9 @@ def test_code_and_answer_are_told_from_words_without_their_tags() -> None:
         ("I count < 3.\n", "words"),
         ('\nx = "<b>"\nprint(f"{x}")\n', "code"),
         ("\nThen So ", "words"),
-        ("\\boxed{7 < 8}", "answer"),
+        ("7 < 8", "answer"),
     ]
+    assert painted(['<answer>{"a": {}}</answer>.']) == [('{"a": {}}', "answer"), (".", "words")]
 
 
 @given(cuts=st.sets(st.integers(1, len(SAID) - 1)))
