@@ -35,12 +35,12 @@ _CLOSE = 0.02
 class Settings:
     """What a seed is made with."""
 
-    sft_steps: int = 600
+    sft_steps: int = 900
     steps: int = 140
-    tasks: int = 16
+    tasks: int = 32
     """Situations a step."""
-    group: int = 16
-    rate: float = 1e-3
+    group: int = 8
+    rate: float = 4e-4
 
 
 @dataclass(frozen=True, slots=True)

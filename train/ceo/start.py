@@ -1,6 +1,6 @@
 """The start: a fresh policy of a hundred thousand parameters learns to write decisions, fair ones.
 
-Its demonstrations are the better of two decisions drawn at random: a teacher that knows the form
+Its demonstrations are the best of three decisions drawn at random: a teacher that knows the form
 and looks at the situation, and falls short of the best fixed allocation. What is best is left to
 reinforcement learning.
 """
@@ -46,10 +46,10 @@ def written(action: Action) -> str:
 
 
 def demonstrations(count: int, seed: int) -> list[tuple[Situation, Action]]:
-    """Situations of the training split, each with the better of two decisions drawn at random."""
+    """Situations of the training split, each with the best of three decisions drawn at random."""
     rng = random.Random(f"ceo demonstrations {seed}")
     shown = rng.choices(situations("train"), k=count)
-    return [(each, max(rng.sample(ACTIONS, 2), key=each.reward)) for each in shown]
+    return [(each, max(rng.sample(ACTIONS, 3), key=each.reward)) for each in shown]
 
 
 def make_start(folder: Path, seed: int, steps: int) -> Path:
