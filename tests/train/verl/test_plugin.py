@@ -94,8 +94,10 @@ def test_a_row_becomes_what_verl_trains_on(tmp_path: Path) -> None:
     client = EngineClient(ScriptedEngine(Tokenizer.load(NANO), script), steps=[3, 4])
     (output,) = run(client, tmp_path)
     fields = output.as_dict()
-    assert fields["rm_scores"].tolist()[-1] == output.reward_score == 1.0
-    assert fields["rm_scores"].sum() == 1.0
+    # The answer is right; every token that was sampled costs 1/512 in this configuration.
+    reward = 1.0 - sum(output.response_mask) / 512
+    assert fields["rm_scores"].tolist()[-1] == output.reward_score == reward
+    assert fields["rm_scores"].sum() == reward
     lengths = {len(fields[name]) for name in ("responses", "response_mask", "rollout_log_probs")}
     assert len(lengths) == 1
     assert output.num_turns == 4
