@@ -56,6 +56,7 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_worker_register_timeout_seconds": "300",
         "RAY_health_check_timeout_ms": "60000",
         "RAY_health_check_failure_threshold": "20",
+        "RAY_worker_niceness": "0",  # or everybody else goes first
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
