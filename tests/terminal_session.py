@@ -37,7 +37,8 @@ class TerminalSession:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=rest | dict(settings),
+            # The size is the terminal's; pytest-xdist names another one.
+            env=rest | {k: v for k, v in settings.items() if k not in ("COLUMNS", "LINES")},
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C reaches it
         )
