@@ -154,7 +154,7 @@ def _settings(home: Path) -> dict[str, str]:
     }
 
 
-class _Screen(pyte.Screen):  # type: ignore[misc]
+class _Screen(pyte.Screen):
     """Knows dimmed text, too: it is grey."""
 
     def select_graphic_rendition(self, *attributes: int) -> None:
