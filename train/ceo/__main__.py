@@ -1,15 +1,15 @@
 """The CEO learns: `python -m interlace.train.ceo`, or `make reproduce-ceo`."""
 
 import argparse
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...tools.errors import InterlaceError
+from ..workers import workers
 
 if TYPE_CHECKING:
     from .learn import Seed
@@ -68,16 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write(text)
 
 
-def _make(out: Path, count: int, steps: int | None, workers: int) -> "list[Seed]":
+def _make(out: Path, count: int, steps: int | None, at_once: int) -> "list[Seed]":
     """All seeds, those that were finished before included."""
     from .learn import Seed, Settings, learn
 
     settings = Settings() if steps is None else Settings(steps=steps)
     folder = out / f"steps-{settings.steps}"  # runs of another length are kept apart
     missing = [n for n in range(count) if Seed.read(folder / f"{n:02}") is None]
-    # Not forked: a fork would copy threads of torch in the middle of what they do.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with workers(at_once) as pool:
         making = [pool.submit(learn, n, folder / f"{n:02}", settings) for n in missing]
         try:
             for future in as_completed(making):

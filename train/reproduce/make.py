@@ -1,12 +1,9 @@
 """The whole comparison: cold starts, runs side by side, the page."""
 
 import asyncio
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from ..attempts import read_attempts
 from ..evaluate import Evaluation
 from ..local.record import read_metrics
 from ..rewards import Checker
+from ..workers import workers
 from .arms import ARMS
 from .page import Results, write_page
 from .runs import Run, run_folder, test_tasks, train
@@ -99,9 +97,7 @@ def _runs(settings: Settings, folder: Path, screen: Progress) -> None:
     ]
     total = len(settings.plan) * settings.steps
     bar = screen.add_task("runs", total=total, remark="")
-    # Not forked: a fork would copy threads of torch in the middle of what they do.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.workers, context, _end_with_parent) as pool:
+    with workers(settings.workers) as pool:
         waiting: set[Future[Run]] = {
             pool.submit(train, settings, folder, variant, seed) for variant, seed in missing
         }
@@ -121,18 +117,6 @@ def _runs(settings: Settings, folder: Path, screen: Progress) -> None:
                 future.cancel()
             raise
     screen.update(bar, completed=total)
-
-
-def _end_with_parent() -> None:
-    """Or a worker would finish its run, and begin others, when the command is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _steps(folder: Path) -> int:
