@@ -81,12 +81,7 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
             ),
         )
         rolled = await worker.roll_out(attempt)
-        settings = worker.settings
-        return to_responses(
-            rolled,
-            parts=None if settings.attempt is None else worker.parts,
-            without_void_turns=settings.without_void_turns,
-        )
+        return to_responses(rolled, without_void_turns=worker.settings.without_void_turns)
 
     def _note_failure(self, error: Exception) -> None:
         """End the process where nothing works any more: Ray then tells the trainer, which stops."""

@@ -10,8 +10,8 @@ import numpy as np
 from ...rollout.ledger import Ledger
 from ...rollout.trajectory import Trajectory
 from ...tools import ErrorKind
-from ..credit import Parts
 from ..objectives import void_turns
+from ..rewards import TOTAL
 from .team import row_name
 from .worker import Rolled
 
@@ -37,28 +37,28 @@ class Response:
     extra_fields: dict[str, Any]
 
 
-def to_responses(
-    rolled: Rolled, *, parts: Parts | None = None, without_void_turns: bool = False
-) -> list[Response]:
+def to_responses(rolled: Rolled, *, without_void_turns: bool = False) -> list[Response]:
     """What verl trains on, all of it read from the ledgers: one response for a single agent.
 
-    With `parts`, for a team, one for each of its calls on which a loss is taken: in the order of
-    their beginning, that of the answer last, as verl takes the last one for the session's.
+    For a team one for each of its calls on which a loss is taken: in the order of their beginning,
+    that of the answer last, as verl takes the last one for the session's.
     """
     episode = rolled.episode
-    if parts is None:
+    if rolled.parts is None:
         trajectory = episode.trajectory
         void = without_void_turns and bool(void_turns(trajectory))
-        return [_response(rolled, trajectory, trajectory.ledger, void=void)]
-    names = {
-        id(trajectory): row_name(place, episode.sample, number)
-        for number, (place, part) in enumerate(parts(episode))
+        return [_response(rolled, trajectory, trajectory.ledger, rolled.reward, void=void)]
+    found = {
+        id(trajectory): (row_name(place, episode.sample, number), part.rewards[TOTAL])
+        for number, (place, part) in enumerate(rolled.parts)
         for trajectory in part.trajectories
     }
     return [
-        _response(rolled, trajectory, ledger, part=names[id(trajectory)])
+        _response(
+            rolled, trajectory, ledger, found[id(trajectory)][1], part=found[id(trajectory)][0]
+        )
         for trajectory in episode.trajectories
-        if id(trajectory) in names
+        if id(trajectory) in found
         for ledger in trajectory.ledgers
         if ledger.loss_weights.any()
     ]
@@ -68,6 +68,7 @@ def _response(
     rolled: Rolled,
     trajectory: Trajectory,
     ledger: Ledger,
+    reward: float,
     *,
     void: bool = False,
     part: str | None = None,
@@ -84,7 +85,7 @@ def _response(
         response_ids=ledger.ids[begin:end].tolist(),
         response_mask=trained.astype(int).tolist(),
         response_logprobs=logprobs.tolist(),
-        reward_score=rolled.reward,
+        reward_score=reward,
         # As verl counts: the question, each time the policy spoke, each message with results.
         num_turns=1 + len(trajectory.turns) + calling,
         metrics={

@@ -42,6 +42,9 @@ class LoopSettings(BaseModel):
     """What of a team's episodes is compared with what (train/credit.py)."""
     learns: list[str] | None = None
     """The roles of a team that are trained, the others are frozen; null: all."""
+    rewards: str | None = None
+    """What single roles are rewarded for, instead of with the team's reward: module:name of a
+    function from a `Checker` to a dict of roles and their `Rewards`."""
     turns: int = Field(default=8, ge=1)
     calls: int = Field(default=8, ge=0)
     tool_output_tokens: int = Field(default=512, ge=1)
@@ -67,8 +70,14 @@ class LoopSettings(BaseModel):
         ):
             if value not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
-        if self.attempt is None and (self.credit, self.learns) != ("team", None):
-            raise ValueError("credit and learns are a team's: attempt names the team")
+        if self.attempt is None and (self.credit, self.learns, self.rewards) != (
+            "team",
+            None,
+            None,
+        ):
+            raise ValueError("credit, learns and rewards are a team's: attempt names the team")
+        if self.rewards is not None and self.credit == "team":
+            raise ValueError("rewards of single roles want credit=role or credit=turn")
         if self.attempt is not None and self.without_void_turns:
             raise ValueError("without_void_turns is for a single agent: a team's roles only speak")
         return self

@@ -6,7 +6,7 @@ A team lives above this floor, so that a configuration names it: `attempt: my_te
 
 import importlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ...rollout.loop import Rollout
 from ...rollout.policy import Policy
 from ...rollout.runner import Attempt
 from ...tools.errors import UsageError
+from ..rewards import Checker, Rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     from ..objectives.base import AdvantageConfig, Advantages
     from ..objectives.groups import Groups
 
-__all__ = ["ADVANTAGE", "SAMPLER", "find_attempt", "opened", "row_name", "team_grpo_advantage"]
+__all__ = [
+    "ADVANTAGE",
+    "SAMPLER",
+    "find_attempt",
+    "find_role_rewards",
+    "opened",
+    "row_name",
+    "team_grpo_advantage",
+]
 
 ADVANTAGE = "team_grpo"
 """`algorithm.adv_estimator` for teams."""
@@ -32,25 +41,45 @@ _MARK = "#"
 
 
 def find_attempt(name: str) -> Attempt:
-    """What makes an episode, by its module and name. The working folder is searched too.
+    """What makes an episode, by its module and name. Raises UsageError where there is none."""
+    return _find("attempt", name)  # type: ignore[no-any-return]  # a call shows what it is
+
+
+def find_role_rewards(name: str | None, checker: Checker) -> Mapping[str, Rewards]:
+    """The rewards of single roles: what the function of that name makes of a checker; none
+    without a name. Raises UsageError where there is no such function, or it makes something else.
+    """
+    if name is None:
+        return {}
+    try:
+        found = _find("rewards", name)(checker)
+    except TypeError as error:
+        raise UsageError(f"rewards={name} takes a checker: {error}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(r, Rewards) for r in found.values()):
+        raise UsageError(f"rewards={name} must make a dict of roles and their Rewards: {found!r}")
+    return found
+
+
+def _find(setting: str, name: str) -> Any:
+    """A function by its module and name. The working folder is searched too.
 
     Raises UsageError where there is none; whatever the module raises is told in it.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise UsageError(f"attempt={name!r} is written module:name, such as my_team:attempt")
+        raise UsageError(f"{setting}={name!r} is written module:name, such as my_team:{setting}")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # boundary: somebody's module
         raise UsageError(
-            f"attempt={name}: {type(error).__name__}: {error}; the module must be importable on "
+            f"{setting}={name}: {type(error).__name__}: {error}; the module must be importable on "
             "each node: install it, or put its folder into PYTHONPATH"
         ) from error
     if not callable(found):
-        raise UsageError(f"attempt={name} is no function of an episode, a policy and `open`")
-    return found  # type: ignore[no-any-return]  # that it is an Attempt shows when it is called
+        raise UsageError(f"{setting}={name} is no function (docs/verl.md, Teams)")
+    return found
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ from ..rewards import TOTAL, Checker, find_rewards
 from ..sources import TaskTools, bring_tools
 from .engine import Client, VerlEngine
 from .settings import LoopSettings
-from .team import find_attempt, opened
+from .team import find_attempt, find_role_rewards, opened
 
 __all__ = ["Attempt", "LeftOut", "Lengths", "Rolled", "Worker"]
 
@@ -70,6 +70,8 @@ class Rolled:
     episode: Episode
     engine: VerlEngine
     scoring_seconds: float
+    parts: Sequence[tuple[str, Episode]] | None = None
+    """Of a team's episode, each with its place and its reward (train/credit.py)."""
 
     @property
     def reward(self) -> float:
@@ -113,9 +115,9 @@ class Worker:
             ),
         )
         self._attempt = None if settings.attempt is None else find_attempt(settings.attempt)
-        self.parts = find_parts(settings.credit, learns=settings.learns)
-        """How a team's episodes are taken apart."""
         self._checker = Checker(default=settings.checker)
+        own = find_role_rewards(settings.rewards, self._checker)
+        self._split = find_parts(settings.credit, rewards=own, learns=settings.learns)
         self._rewards = find_rewards(
             settings.reward,
             self._checker,
@@ -186,12 +188,14 @@ class Worker:
         if episode.stop is StopReason.INFRASTRUCTURE:
             episode.error = episode.trajectory.details.get("error")
         episode.seconds = time.time() - began
-        problem, seconds = await self._score(episode)
+        began = time.perf_counter()
+        parts, problem = await asyncio.to_thread(self._score, episode)
+        seconds = time.perf_counter() - began
         if self._log is not None:
             self._log.append(episode)
         if problem is not None:
             raise LeftOut(f"the episode {id} is left out: {problem}")
-        return Rolled(episode, engine, seconds)
+        return Rolled(episode, engine, seconds, parts)
 
     async def _alone(
         self, episode: Episode, policy: Policy, history: Sequence[Message], name: str
@@ -215,17 +219,20 @@ class Worker:
             episode.trajectory.stop = StopReason.INFRASTRUCTURE
             episode.trajectory.details.setdefault("error", reason(error))
 
-    async def _score(self, episode: Episode) -> tuple[str | None, float]:
-        """Set the episode's rewards; why there are none, and the seconds it took."""
-        began = time.perf_counter()
-        score = await asyncio.to_thread(self._rewards.score, episode)
+    def _score(self, episode: Episode) -> tuple[list[tuple[str, Episode]] | None, str | None]:
+        """Set the episode's rewards; a team's parts with theirs, and why it can't be trained on."""
+        score = self._rewards.score(episode)
         episode.rewards = score.rewards
-        problem = score.problem
-        if problem is None and not _sampled(episode):
-            problem = "it ended before the policy said anything"
-        if problem is None and self._attempt is not None and not self.parts(episode):
-            problem = f"none of the roles that learn spoke in it: {self.settings.learns}"
-        return problem, time.perf_counter() - began
+        if score.problem is not None:
+            return None, score.problem
+        if not _sampled(episode):
+            return None, "it ended before the policy said anything"
+        if self._attempt is None:
+            return None, None
+        parts = self._split(episode)
+        if not parts:
+            return None, "of the roles that learn none spoke in it, or none could be rewarded"
+        return parts, None
 
     async def _policy_for(self, attempt: Attempt) -> Policy:
         """The policy with the task's own tools. Raises UsageError for a prompt that is too long,

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,12 +18,14 @@ from interlace.rollout.engines.scripted import Reply
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, StopReason
 from interlace.tools.errors import UsageError
-from interlace.train.credit import find_credit
+from interlace.train.credit import Credit, find_credit
 from interlace.train.local.update import Rows
 from interlace.train.objectives import find_objective
+from interlace.train.rewards import Checker, Part, Rewards
+from interlace.train.rewards.team import judged_rightly
 from interlace.train.verl.response import Response, to_responses
 from interlace.train.verl.settings import LoopSettings, read_settings
-from interlace.train.verl.team import find_attempt, team_grpo_advantage
+from interlace.train.verl.team import find_attempt, find_role_rewards, team_grpo_advantage
 from interlace.train.verl.worker import Attempt, LeftOut, Lengths, Rolled, Worker
 
 TASKS = [Task("a", "What?", "42"), Task("b", "And what is this?", "42")]
@@ -34,9 +37,15 @@ def my_team() -> Iterator[None]:
     """A module of a user's, as a configuration names it."""
     module: Any = ModuleType("my_team")
     module.attempt = team(cast(), rounds=1).attempt
+    module.votes = votes
     sys.modules["my_team"] = module
     yield
     del sys.modules["my_team"]
+
+
+def votes(checker: Checker) -> dict[str, Rewards]:
+    """Critics are rewarded for being right."""
+    return {"critic": Rewards(Part("vote", judged_rightly(checker)))}
 
 
 def players() -> Cast:
@@ -57,7 +66,7 @@ def players() -> Cast:
     return cast(said)
 
 
-def roll(client: EngineClient, *attempts: Attempt, **settings: Any) -> tuple[Worker, list[Rolled]]:
+def roll(client: EngineClient, *attempts: Attempt, **settings: Any) -> list[Rolled]:
     given = LoopSettings(
         format="retool",
         **{"tools": [], "retries": 0, "attempt": "my_team:attempt", **settings},
@@ -68,16 +77,22 @@ def roll(client: EngineClient, *attempts: Attempt, **settings: Any) -> tuple[Wor
         async with worker:
             return [await worker.roll_out(attempt) for attempt in attempts]
 
-    return worker, asyncio.run(go())
+    return asyncio.run(go())
 
 
-def rows(worker: Worker, rolled: list[Rolled]) -> list[tuple[str, Response]]:
+def rows(rolled: list[Rolled]) -> list[tuple[str, Response]]:
     """All rows, each by the name that our sampler gives it."""
     return [
         (f"{each.episode.group}#{response.extra_fields['interlace']['part']}", response)
         for each in rolled
-        for response in to_responses(each, parts=worker.parts)
+        for response in to_responses(each)
     ]
+
+
+def critics(rolled: Rolled) -> Episode:
+    """The critics' part of an episode."""
+    said = [t for t in rolled.episode.trajectories if t.details["team"]["role"] == "critic"]
+    return replace(rolled.episode, trajectories=said)
 
 
 def over_verl(named: list[tuple[str, Response]]) -> list[Any]:
@@ -95,9 +110,8 @@ def over_verl(named: list[tuple[str, Response]]) -> list[Any]:
     ]
 
 
-def locally(episodes: list[Episode], credit: str, learns: list[str] | None) -> list[Any]:
+def locally(episodes: list[Episode], split: Credit) -> list[Any]:
     """The same from the local trainer's rows; it leaves out what can't be compared."""
-    split = find_credit(credit, learns=learns)
     groups = [
         part
         for task in TASKS
@@ -123,23 +137,43 @@ def compared(rows: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("learns", [None, ["solver", "critic"]], ids=["all", "some"])
-@pytest.mark.parametrize("credit", ["team", "role", "turn"])
+@pytest.mark.parametrize(
+    ("credit", "own"),
+    [("team", False), ("role", False), ("role", True), ("turn", False), ("turn", True)],
+)
 def test_each_token_has_the_advantage_that_the_local_trainer_gives_it(
-    credit: str, learns: list[str] | None
+    credit: str, own: bool, learns: list[str] | None
 ) -> None:
+    """`own`: the critics are rewarded for their votes."""
     attempts = [Attempt(task, sample=n) for task in TASKS for n in range(4)]
-    worker, rolled = roll(EngineClient(players()), *attempts, credit=credit, learns=learns)
+    given = {"credit": credit, "learns": learns, "rewards": "my_team:votes" if own else None}
+    rolled = roll(EngineClient(players()), *attempts, **given)
     assert {each.reward for each in rolled} == {0.0, 1.0}
-    mine = over_verl(rows(worker, rolled))
-    theirs = locally([each.episode for each in rolled], credit, learns)
+    rewards = votes(Checker()) if own else None
+    mine = over_verl(rows(rolled))
+    theirs = locally(
+        [each.episode for each in rolled], find_credit(credit, rewards=rewards, learns=learns)
+    )
     assert compared(mine) == compared(theirs)
     assert len(compared(mine)) >= 8
 
 
+def test_a_role_that_is_rewarded_for_itself_has_rows_with_its_own_reward() -> None:
+    attempts = [Attempt(TASKS[0], sample=n) for n in range(4)]
+    given = {"credit": "role", "rewards": "my_team:votes"}
+    for each in roll(EngineClient(players()), *attempts, **given):
+        scores = {
+            response.extra_fields["interlace"]["part"].partition("#")[0]: response.reward_score
+            for response in to_responses(each)
+        }
+        assert scores.pop("critic") == votes(Checker())["critic"].score(critics(each)).total
+        assert set(scores.values()) == {each.reward}
+
+
 def test_each_call_is_a_row_and_only_what_was_read_is_learnt() -> None:
     client = EngineClient(players(), steps=[3, 4])
-    worker, (rolled,) = roll(client, Attempt(TASKS[0], sample=2))
-    responses = to_responses(rolled, parts=worker.parts)
+    (rolled,) = roll(client, Attempt(TASKS[0], sample=2))
+    responses = to_responses(rolled)
     trajectories = rolled.episode.trajectories
     read = [t for t in trajectories if t.ledger.loss_weights.any()]
     assert len(read) == len(trajectories) - 1  # the CEO's first words
@@ -171,7 +205,7 @@ def test_a_part_with_nothing_to_be_compared_with_and_verls_padding_learn_nothing
 
 def test_a_team_that_fails_or_is_late_is_told_from_one_that_is_wrong(tmp_path: Path) -> None:
     late = cast(waits=lambda role: 30.0 if role == "critic" else 0.0)
-    _, (rolled,) = roll(EngineClient(late), Attempt(TASKS[0]), seconds=0.5)
+    (rolled,) = roll(EngineClient(late), Attempt(TASKS[0]), seconds=0.5)
     assert rolled.episode.stop is StopReason.TIMEOUT
     module: Any = sys.modules["my_team"]
 
@@ -196,6 +230,19 @@ def test_a_team_that_is_not_there_is_told_by_its_name(settings: dict[str, Any], 
         find_attempt(settings["attempt"])
 
 
-def test_settings_of_a_team_without_one_are_refused() -> None:
+def test_rewards_that_are_none_are_told_by_their_name() -> None:
+    module: Any = sys.modules["my_team"]
+    module.votes = lambda: {}
+    with pytest.raises(UsageError, match="my_team:votes takes a checker"):
+        find_role_rewards("my_team:votes", Checker())
+    module.votes = lambda checker: {"critic": 1.0}
+    with pytest.raises(UsageError, match="a dict of roles and their Rewards"):
+        find_role_rewards("my_team:votes", Checker())
+
+
+def test_settings_of_a_team_that_go_with_nothing_are_refused() -> None:
     with pytest.raises(UsageError, match="attempt names the team"):
         read_settings({"interlace": {"format": "retool", "credit": "role"}})
+    teams = {"format": "retool", "attempt": "my_team:attempt", "rewards": "my_team:votes"}
+    with pytest.raises(UsageError, match="credit=role"):
+        read_settings({"interlace": teams})
