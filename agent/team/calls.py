@@ -75,6 +75,12 @@ class Calls:
         self._words = policy.in_words()
         self._speaking: set[Rollout] = set()
 
+    @property
+    def question(self) -> str:
+        """What the members are asked, with what the answer has to look like."""
+        question = self.record.episode.task.question
+        return question if self.shape is None else self.shape.ask(question)
+
     def stop_after_turn(self) -> None:
         """Let those who speak finish their turn, and nobody begin."""
         self.stopping = True

@@ -5,7 +5,8 @@
                                  +--- somebody disagrees --------------------+
                                                  nobody, or often enough ----> execute
     execute -> evaluate -> ceo, until it is right, the rounds are over or the CEO stops
-            -> repair, where an answer of some type is wanted and this one does not fit -> finish
+            -> repair, as long as an answer of some type is wanted and this one does not fit
+            -> finish
     Whatever ends the run (a budget, a cancel, a failure of ours) leads to its end from any node.
 
 The state is small and plain, so that any checkpointer can keep it. Token ids are not in it: they
@@ -79,7 +80,6 @@ class Graph:
         graph.add_edge(START, "begin")
         graph.add_edge("begin", "ceo")
         graph.add_edge("critic", "gather")
-        graph.add_edge("repair", "finish")
         graph.add_edge("finish", END)
         ways: dict[str, tuple[Callable[[State], Any], list[str]]] = {
             "ceo": (_unless_ended("recruit"), ["recruit"]),
@@ -91,6 +91,7 @@ class Graph:
         }
         for name, (route, targets) in ways.items():
             graph.add_conditional_edges(name, route, [*targets, "repair"])
+        graph.add_conditional_edges("repair", self.after_repair, ["repair", "finish"])
         return graph
 
     # -- nodes ----------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ class Graph:
     async def ceo(self, state: State) -> Update:
         """Go on or stop, how many experts, in what direction, with how many tokens each."""
         calls, round = await self._find(state), state["round"]
-        prompts = self._prompts(state)
+        prompts = self._prompts(calls)
         prompt = prompts.ceo(state["solution"], state["feedback"], self._resources(state, calls))
         try:
             speaker = Speaker("ceo", "CEO", round)
@@ -127,7 +128,7 @@ class Graph:
     async def recruit(self, state: State) -> Update:
         """Name the experts; the first one solves. What the CEO has to say is said to all."""
         calls, round, count = await self._find(state), state["round"], state["count"]
-        prompt = self._prompts(state).recruiter(count, state["feedback"])
+        prompt = self._prompts(calls).recruiter(count, state["feedback"])
         try:
             said = await calls.say(
                 Speaker("recruiter", "Recruiter", round),
@@ -149,7 +150,7 @@ class Graph:
         calls, name = await self._find(state), state["experts"][0]
         speaker = Speaker("solver", name, state["round"], state["turn"])
         seen = _seen(state["said"], _SOLVER_SEES)
-        prompt = self._prompts(state).solver(name, state["direction"], seen)
+        prompt = self._prompts(calls).solver(name, state["direction"], seen)
         try:
             said = await calls.say(
                 speaker, prompt, _text, lambda text: {"plan": text}, tokens=state["tokens"]
@@ -168,15 +169,11 @@ class Graph:
 
     async def critic(self, state: Update) -> Update:
         """One critic's vote on the plan; it sees this round alone."""
-        calls, index, round = (
-            await self._find(_run_of(state)),
-            state["index"],
-            state["round"],
-        )
+        calls = await self._find(State(run=state["run"], question=state["question"]))
+        index, round = state["index"], state["round"]
         speaker = Speaker("critic", state["name"], round, state["turn"], index)
         seen = _seen([each for each in state["said"] if each["round"] == round], _CRITIC_SEES)
-        prompts = self._prompts(State(question=state["question"]))
-        prompt = prompts.critic(state["name"], state["direction"], seen)
+        prompt = self._prompts(calls).critic(state["name"], state["direction"], seen)
         try:
             said = await calls.say(
                 speaker,
@@ -213,7 +210,7 @@ class Graph:
             return {"output": ""}
         calls, round = await self._find(state), state["round"]
         try:
-            output = await self._execute(calls, self._prompts(state), round, state["solution"])
+            output = await self._execute(calls, self._prompts(calls), round, state["solution"])
         except TeamEnded as ended:
             return {"why": str(ended)}
         calls.tell(Executed(round, output))
@@ -222,7 +219,7 @@ class Graph:
     async def evaluate(self, state: State) -> Update:
         """Accept the plan, or say what to do better. One that can't be read rejects."""
         calls, round = await self._find(state), state["round"]
-        prompt = self._prompts(state).evaluator(
+        prompt = self._prompts(calls).evaluator(
             state["experts"], state["solution"], state["output"]
         )
         try:
@@ -250,29 +247,31 @@ class Graph:
         }
 
     async def repair(self, state: State) -> Update:
-        """Have the solver give an answer again that is not of the type that was asked for."""
+        """Have the solver give an answer again that is not of the type that was asked for; each
+        time is a step of its own.
+        """
         calls = await self._find(state)
-        answer, plan, solution = state["answer"], state["plan"], state["solution"]
-        if calls.shape is None or state["why"] not in _DONE:
+        problem = _problem(state, calls)
+        if problem is None or calls.shape is None:
             return {}
-        for _ in range(calls.repairs):
-            problem = calls.shape.check(answer)[1]
-            if problem is None or answer is None:
-                break
-            round, _, turn = plan.split(".")
-            speaker = Speaker("solver", state["experts"][0], int(round), int(turn) + 1)
-            again = calls.shape.ask_again(problem)
-            prompt = self._prompts(state).repair(speaker.name, solution, again)
-            try:
-                said = await calls.say(
-                    speaker, prompt, _text, lambda text: {"plan": text}, tokens=state["tokens"]
-                )
-            except TeamEnded as ended:
-                return {"why": str(ended)}
-            if said.answer is None:
-                break
-            answer, plan, solution = said.answer, speaker.key, said.read or solution
-        return {"answer": answer, "plan": plan, "solution": solution}
+        round, _, turn = state["plan"].split(".")
+        speaker = Speaker("solver", state["experts"][0], int(round), int(turn) + 1)
+        again = calls.shape.ask_again(problem)
+        prompt = self._prompts(calls).repair(speaker.name, state["solution"], again)
+        try:
+            said = await calls.say(
+                speaker, prompt, _text, lambda text: {"plan": text}, tokens=state["tokens"]
+            )
+        except TeamEnded as ended:
+            return {"why": str(ended)}
+        if said.answer is None:  # the last answer stands
+            return {"repairs": calls.repairs}
+        return {
+            "answer": said.answer,
+            "plan": speaker.key,
+            "solution": said.read or state["solution"],
+            "repairs": state["repairs"] + 1,
+        }
 
     async def finish(self, state: State) -> Update:
         """Close the run's record."""
@@ -300,10 +299,14 @@ class Graph:
             return "repair"
         return "solve" if _objections(state["votes"]) else "execute"
 
+    async def after_repair(self, state: State) -> str:
+        """Once more where the answer does not fit yet."""
+        return "finish" if _problem(state, await self._find(state)) is None else "repair"
+
     # -- rules ----------------------------------------------------------------------------------
 
-    def _prompts(self, state: State) -> Prompts:
-        return Prompts(state["question"], self._plan.max_experts, self._plan.menu)
+    def _prompts(self, calls: Calls) -> Prompts:
+        return Prompts(calls.question, self._plan.max_experts, self._plan.menu)
 
     def _clamped(self, round: int, decision: Decision) -> Decided:
         """What holds of a decision: numbers within their bounds, or the defaults."""
@@ -329,8 +332,12 @@ class Graph:
         return f"{state['resources']} Tokens spent so far: {spent}.{more}"
 
 
-def _run_of(state: Update) -> State:
-    return State(run=state["run"], question=state["question"])
+def _problem(state: State, calls: Calls) -> str | None:
+    """What is wrong with an answer that may be given again; None where that is nothing."""
+    done = state["why"] in _DONE and state["answer"] is not None
+    if calls.shape is None or not done or state["repairs"] >= calls.repairs:
+        return None
+    return calls.shape.check(state["answer"])[1]
 
 
 def _unless_ended(name: str) -> Callable[[State], str]:

@@ -41,6 +41,8 @@ class State(TypedDict, total=False):
     votes: Annotated[list[Update], _gather]
     output: str
     correct: bool
+    repairs: int
+    """How often the answer was given again, since it did not fit."""
     why: str
     """Why the run ended: accepted, stopped, rounds, budget, cancelled, infrastructure; "" before.
     """
@@ -94,5 +96,6 @@ def opening(run: str, question: str) -> State:
         votes=[],
         output="",
         correct=False,
+        repairs=0,
         why="",
     )

@@ -108,7 +108,7 @@ class Team(Answers[T]):
         The `budget` (default: the agent's) is shared by all, and never overrun. In `runs`, a file,
         every finished step is kept, and a run that was killed goes on with `resume`. `output` is a
         type: the answer is read as that (`Result.output`), and where it does not fit the solver is
-        told why and may try again, `repairs` times; rollouts and other graphs do without.
+        told why and may try again, `repairs` times; rollouts do without.
 
         Raises UsageError for sizes that make no team, and DataError for a file that can't be used.
         """
@@ -194,7 +194,6 @@ class Team(Answers[T]):
 
         id = uuid.uuid4().hex[:12] if saved is None else saved.id
         calls = self._begin(Task(id, question), saved, policy, tell)
-        calls.shape, calls.repairs = self._shape, self._repairs
         answering = asyncio.create_task(self._go(calls, fresh=saved is None))
         answering.add_done_callback(lambda _: events.put_nowait(None))
         stopped = False
@@ -257,14 +256,15 @@ class Team(Answers[T]):
         terms = self.agent.terms
         open = partial(alone, gate=Gate(terms.approval, terms.hooks, tell), budget=self.budget)
         record = Record(episode, self.runs)
-        return Calls(policy, self.plan.rules, open, record, self.budget, tell)
+        calls = Calls(policy, self.plan.rules, open, record, self.budget, tell)
+        calls.shape, calls.repairs = self._shape, self._repairs
+        return calls
 
     async def _go(self, calls: Calls, *, fresh: bool) -> None:
         """Go through the graph, to its end or until this is cancelled."""
         episode = calls.record.episode
         config = self._config(episode.id)
-        question = episode.task.question
-        first = opening(episode.id, self._shape.ask(question) if self._shape else question)
+        first = opening(episode.id, episode.task.question)
         if self.runs is None:
             await self.graph().ainvoke(first, config)
             return
@@ -286,7 +286,8 @@ class Team(Answers[T]):
         return replace(result, output=output, output_problem=problem)
 
     def _config(self, id: str) -> Any:
-        return {"configurable": {"thread_id": id}, "recursion_limit": self.plan.most_steps}
+        steps = self.plan.most_steps + self._repairs
+        return {"configurable": {"thread_id": id}, "recursion_limit": steps}
 
     # -- the graph ------------------------------------------------------------------------------
 

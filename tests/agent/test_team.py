@@ -54,6 +54,13 @@ BOTH: list[Case] = [
         ["ceo", "recruit", "solve", "execute", "evaluate"],
         "accepted",
     ),
+    (
+        "an answer that fits when it is given for the third time",
+        {"solver": [answer("many"), answer("more"), answer("42")]},
+        {"output": int, "repairs": 2},
+        [*ROUND, "repair"],
+        "accepted",
+    ),
     ("no CEO", {"ceo": [BROKEN]}, {}, ["ceo"], "infrastructure"),
     ("no recruiter", {"recruiter": [BROKEN]}, {}, ["ceo", "recruit"], "infrastructure"),
     ("no solver", {"solver": [BROKEN]}, {}, ["ceo", "recruit", "solve"], "infrastructure"),
@@ -94,7 +101,7 @@ async def go_through(made: Team) -> tuple[list[str], dict[str, Any]]:
             state = data
             continue
         for node in data:
-            if node not in nodes[-1:]:  # critics speak in one step
+            if [node] != nodes[-1:] or node != "critic":  # critics speak in one step
                 nodes.append(node)
     return nodes, state
 

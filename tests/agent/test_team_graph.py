@@ -1,6 +1,7 @@
 """A team that is killed goes on where it stood; it stands in other graphs, and its tools too."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -12,19 +13,20 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
+from doubles import answer
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from teams import cast, decision, team, verdict
 
-from interlace import Budget, PythonTool
-from interlace.agent import Decided, Done, Judged, langgraph_tools, read_rounds
+from interlace import Budget, PythonTool, Team
+from interlace.agent import Decided, Done, Judged, Result, langgraph_tools, read_rounds
 from interlace.tools.errors import DataError, UsageError
 
 # A process of its own: the second critic (or whoever is named) never comes back.
 KILLED = """
-import asyncio, sys
+import asyncio, json, sys
 from teams import cast, decision, team, verdict
 
 def waits(role):
@@ -35,9 +37,33 @@ def waits(role):
     return 0.0
 
 count = {}
-engine = cast({"ceo": [decision(n=3)], "evaluator": [verdict(0, "again"), verdict(1)]}, waits=waits)
-team(engine, runs=sys.argv[1]).run_sync("What?")
+said = {"ceo": [decision(n=3)], "evaluator": [verdict(0, "again"), verdict(1)]}
+engine = cast(said | json.loads(sys.argv[3]), waits=waits)
+team(engine, runs=sys.argv[1], output=int, repairs=3).run_sync("What?")
 """
+
+
+def kill(file: Path, where: str, said: dict[str, list[str]] | None = None) -> None:
+    """Begin a run that keeps itself in this file, and kill it there."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path}
+    command = [sys.executable, "-c", KILLED, str(file), where, json.dumps(said or {})]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"now\n"
+            if where == "critic2":
+                wait_for_the_first_critic(file)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def go_on(made: Team[int], id: str) -> Result[int]:
+    async def resume() -> Result[int]:
+        *_, last = [event async for event in made.resume(id)]
+        assert isinstance(last, Done)
+        return last.result
+
+    return asyncio.run(resume())
 
 
 def wait_for_the_first_critic(file: Path) -> None:
@@ -61,31 +87,15 @@ def test_a_killed_run_goes_on_at_the_step_that_was_not_finished(
     tmp_path: Path, where: str, asked_again: list[str], whole: int
 ) -> None:
     file = tmp_path / "team.db"
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
-    environment = os.environ | {"PYTHONPATH": path}
-    command = [sys.executable, "-c", KILLED, str(file), where]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
-        try:
-            assert process.stdout is not None and process.stdout.readline() == b"now\n"
-            if where == "critic2":
-                wait_for_the_first_critic(file)
-        finally:
-            os.kill(process.pid, signal.SIGKILL)
-
+    kill(file, where)
     second = where.endswith("2") and where != "critic2"
     verdicts = [verdict(1)] if second else [verdict(0, "again"), verdict(1)]
     engine = cast({"ceo": [decision(n=3)], "evaluator": verdicts})
     budget = Budget(tokens=10_000)
-    made = team(engine, runs=str(file), budget=budget)
+    made = team(engine, runs=str(file), budget=budget, output=int, repairs=3)
     (saved,) = made.unfinished()
     assert saved.question == "What?"
-
-    async def go_on() -> Any:
-        *_, last = [event async for event in made.resume(saved.id)]
-        assert isinstance(last, Done)
-        return last.result
-
-    result = asyncio.run(go_on())
+    result = go_on(made, saved.id)
     assert engine.order[: len(asked_again)] == asked_again
     assert result.answer == "42" and result.episode.id == saved.id
     trajectories = result.episode.trajectories
@@ -97,6 +107,24 @@ def test_a_killed_run_goes_on_at_the_step_that_was_not_finished(
     assert made.unfinished() == []
     with pytest.raises(UsageError, match="has ended"):
         made.resume(saved.id)
+
+
+@pytest.mark.parametrize(("where", "left"), [("solver2", 3), ("solver4", 1)])
+def test_a_run_that_was_killed_in_a_repair_goes_on_with_that_repair(
+    tmp_path: Path, where: str, left: int
+) -> None:
+    file, wrong = tmp_path / "team.db", [answer(word) for word in ("many", "more", "most")]
+    kill(file, where, {"solver": wrong, "evaluator": [verdict(1)]})
+    budget, engine = Budget(tokens=10_000), cast({"solver": [*wrong, answer("42")][-left:]})
+    made = team(engine, runs=str(file), budget=budget, output=int, repairs=3)
+    (saved,) = made.unfinished()
+    result = go_on(made, saved.id)
+    assert engine.order == ["solver"] * left, "the repairs that were finished are not made again"
+    assert (result.output, made.unfinished()) == (42, [])
+    trajectories = result.episode.trajectories
+    assert budget.spent.tokens == sum(t.sampled_tokens for t in trajectories)
+    (round,) = read_rounds(result.episode)
+    assert round.plans == [*wrong, answer("42")]
 
 
 def test_a_run_goes_on_with_its_own_team_alone(tmp_path: Path) -> None:
