@@ -13,14 +13,16 @@ Piece: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What stands between two tags. Kind None: not shown as it streams. `closes` ends it too."""
+    """What stands between two tags. Kind None: not shown as it streams. `boxes`: it may have
+    LaTeX's boxes, which are left out.
+    """
 
     open: str
     close: str
     kind: str | None
     hidden: tuple[str, ...] = ()
     language: str = ""
-    closes: tuple[str, ...] = ()
+    boxes: bool = False
 
 
 _FENCES = ("```python\n", "```py\n", "```sql\n", "```\n", "```")
@@ -29,8 +31,7 @@ _BLOCKS = (
     _Block("<intermediate_sql>", "</intermediate_sql>", "code", _FENCES, "sql"),
     _Block("<search>", "</search>", "code"),
     _Block("<final_sql>", "</final_sql>", "answer", _FENCES),
-    _Block("<answer>\\boxed{", "}</answer>", "answer", closes=("</answer>",)),
-    _Block("<answer>", "</answer>", "answer"),
+    _Block("<answer>", "</answer>", "answer", boxes=True),
     # A call as JSON is shown when it starts: with its code as code.
     _Block("<tool_call>", "</tool_call>", None),
     _Block("<action_input>", "</action_input>", None),
@@ -38,6 +39,7 @@ _BLOCKS = (
     _Block("```py\n", "```", "code", language="python"),
 )
 _OPENINGS = {block.open: block for block in _BLOCKS}
+_BRACES = re.compile(r"(\\boxed\s*\{)|(\\(?:b(?:o(?:x(?:e(?:d\s*)?)?)?)?)?\Z)|\\.|[{}]", re.DOTALL)
 
 
 class Painter:
@@ -50,6 +52,7 @@ class Painter:
 
     def __init__(self) -> None:
         self._block: _Block | None = None
+        self._boxes = _Boxes()
         self._held = ""
         self.live = False
         self.language = ""
@@ -68,6 +71,7 @@ class Painter:
             if found is None or _may_go_on(text, marks):
                 self._held = text
                 return
+            yield from self._rest()
             self._pass(found[0])
             text = text[len(found[0]) :]
 
@@ -76,26 +80,65 @@ class Painter:
         held, self._held = self._held, ""
         if held and held not in self._marks():
             yield from self._piece(held)
+        yield from self._rest()
         self._block = None
 
     def _piece(self, text: str) -> Iterator[Piece]:
         kind = self._block.kind if self._block else "words"
-        if kind is not None:
+        if self._block is not None and self._block.boxes:
+            text = self._boxes.open(text)
+        if kind is not None and text:
             yield text, kind
+
+    def _rest(self) -> Iterator[Piece]:
+        """What could have been the beginning of a box, and is none."""
+        if rest := self._boxes.end():
+            yield rest, "answer"
 
     def _marks(self) -> tuple[str, ...]:
         """What has a meaning here; longer ones first."""
         if self._block is None:
             return tuple(sorted(_OPENINGS, key=len, reverse=True))
-        return (self._block.close, *self._block.closes, *self._block.hidden)
+        return (self._block.close, *self._block.hidden)
 
     def _pass(self, mark: str) -> None:
         if self._block is None:
             self._block = _OPENINGS[mark]
             self.live = self._block.kind == "code"
             self.language = self._block.language
-        elif mark in (self._block.close, *self._block.closes):
+        elif mark == self._block.close:
             self._block = None
+
+
+class _Boxes:
+    r"""Leaves out `\boxed{` and the brace that closes it, wherever they stand, in a text that comes
+    in any number of parts. Other braces stay.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[bool] = []  # for each open brace, whether it is a box's
+        self._held = ""
+
+    def open(self, text: str) -> str:
+        """What is certain now, without boxes."""
+        text, self._held = self._held + text, ""
+        return _BRACES.sub(self._pass, text)
+
+    def end(self) -> str:
+        """What was held back: the text is over."""
+        held, self._held, self._open = self._held, "", []
+        return held
+
+    def _pass(self, found: re.Match[str]) -> str:
+        mark = found[0]
+        if found[2] is not None:
+            self._held = mark
+            return ""
+        if found[1] is not None or mark == "{":
+            self._open.append(mark != "{")
+        elif mark == "}" and self._open and self._open.pop():
+            return ""
+        return "" if found[1] is not None else mark
 
 
 def _beginning(text: str, marks: tuple[str, ...]) -> int:

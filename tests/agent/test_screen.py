@@ -42,6 +42,22 @@ def test_code_and_answer_are_told_from_words_without_their_tags() -> None:
     assert painted(['<answer>{"a": {}}</answer>.']) == [('{"a": {}}', "answer"), (".", "words")]
 
 
+BOXES = [
+    (r"\boxed{5} apples", "5 apples"),
+    (r"about \boxed {5}, or \boxed{\frac{1}{2}}{x}", r"about 5, or \frac{1}{2}{x}"),
+    (r"\boxed{\boxed{\{1, 2\}}} {", r"\{1, 2\} {"),
+    (r"\\boxed{5} \bo} \boxed{5", r"\\boxed{5} \bo} 5"),
+    ("5\\boxed", "5\\boxed"),
+]
+
+
+@pytest.mark.parametrize(("said", "seen"), BOXES)
+def test_an_answer_is_seen_without_its_box_and_with_all_around_it(said: str, seen: str) -> None:
+    for whole, rest in ((f"<answer>{said}</answer> Yes.", " Yes."), (f"<answer>{said}", "")):
+        pieces = [(seen, "answer"), *([(rest, "words")] if rest else [])]
+        assert painted([whole]) == painted(list(whole)) == pieces
+
+
 @given(cuts=st.sets(st.integers(1, len(SAID) - 1)))
 def test_what_is_shown_does_not_depend_on_how_the_stream_was_cut(cuts: set[int]) -> None:
     ends = [0, *sorted(cuts), len(SAID)]
