@@ -36,7 +36,8 @@ async def _help(chat: "Chat", rest: str) -> None:
 
 async def _reset(chat: "Chat", rest: str) -> None:
     await chat.forget()
-    chat.say("[forgotten: the conversation and the state of the tools]", "notice")
+    what = "what was asked" if chat.alone else "the conversation and the state of the tools"
+    chat.say(f"[forgotten: {what}]", "notice")
 
 
 async def _tools(chat: "Chat", rest: str) -> None:
@@ -54,24 +55,30 @@ async def _model(chat: "Chat", rest: str) -> None:
         return
     try:
         await chat.change_model(rest)
-        chat.say(f"[{rest} goes on; it has read what was said, its tools begin anew]", "notice")
+        read = "" if chat.alone else "; it has read what was said, its tools begin anew"
+        chat.say(f"[{rest} goes on{read}]", "notice")
     except InterlaceError as error:
         chat.say(f"[{error}]", "error")
 
 
 async def _undo(chat: "Chat", rest: str) -> None:
     gone = chat.undo()
-    what = f"taken back: {gone}" if gone else "there is nothing to take back"
-    chat.say(f"[{what}; the state of the tools stays]" if gone else f"[{what}]", "notice")
+    if gone is None:
+        chat.say("[there is nothing to take back]", "notice")
+        return
+    question, by_team = gone
+    stays = "" if by_team else "; the state of the tools stays"
+    chat.say(f"[taken back: {question}{stays}]", "notice")
 
 
 async def _retry(chat: "Chat", rest: str) -> None:
     gone = chat.undo()
     if gone is None:
         chat.say("[there is nothing to ask again]", "notice")
-    else:
-        chat.say(f"> {gone}", "dim")
-        await chat.answer(gone)
+        return
+    question, by_team = gone
+    chat.say(f"> {question}", "dim")
+    await chat.answer(question, team=by_team)
 
 
 async def _team(chat: "Chat", rest: str) -> None:
@@ -90,14 +97,15 @@ async def _save(chat: "Chat", rest: str) -> None:
     from ...rollout.store import EpisodeLog
     from ...tools.errors import DataError
 
-    episode = chat.conversation.episode if chat.conversation is not None else None
-    if not rest or episode is None or not episode.started:
+    episodes = chat.episodes
+    if not rest or not episodes:
         why = "/save needs a file's name" if not rest else "there is nothing to save yet"
         chat.say(f"[{why}]", "notice")
         return
     try:
         with EpisodeLog(rest) as log:
-            log.append(episode)
+            for episode in episodes:
+                log.append(episode)
         chat.say(f"[saved; interlace show {rest}]", "notice")
     except DataError as error:
         chat.say(f"[{error}]", "error")
@@ -138,7 +146,7 @@ COMMANDS: dict[str, tuple[Callable[["Chat", str], Awaitable[None]], str, str]] =
     "/team": (_team, "QUESTION", "a CEO and its experts answer, outside of the conversation"),
     "/undo": (_undo, "", "take back the last question and its answer"),
     "/retry": (_retry, "", "take back the last answer and ask again"),
-    "/save": (_save, "FILE", "add the conversation to a log, which `interlace show FILE` reads"),
+    "/save": (_save, "FILE", "add what was said to a log, which `interlace show FILE` reads"),
     "/budget": (_budget, "[tokens=5000]", "what is left; with numbers, that much from now on"),
     "/approve": (_approve, "[RULE]", "which calls are run; with a rule, that one comes first"),
     "/reset": (_reset, "", "forget the conversation and the Python state"),

@@ -17,6 +17,7 @@ from .run import as_json, exit_code, load, warnings
 from .team import TeamOptions, team_of
 
 if TYPE_CHECKING:
+    from ...rollout.trajectory import Episode
     from ..agent import Agent
     from ..conversation import Conversation
     from ..conversations import Conversations
@@ -80,6 +81,8 @@ class Chat:
         # On a terminal the answer is seen where it is written; it is not repeated on stdout.
         self._seen = self.interactive and sys.stdout.isatty() and not (output.quiet or output.json)
         self._stack = AsyncExitStack()
+        # What was answered, in order: a team's episode, None for a question of the conversation.
+        self._answers: list[Episode | None] = []
         self.code = Exit.DONE
         """That of the first question that failed."""
         self.agent: Agent = self._make_agent()
@@ -145,11 +148,10 @@ class Chat:
         agents answers outside of the conversation.
         """
         await load(self.agent, self._console, quiet=self._output.quiet)
-        who: Team | Conversation
-        if team or self._team.team:
-            who = team_of(self.agent, self._team)
-        else:
-            who = await self._open()
+        by_team = team or self._team.team
+        who: Team | Conversation = (
+            team_of(self.agent, self._team) if by_team else await self._open()
+        )
         task = asyncio.create_task(self._stream(who.stream(question)))
         loop = asyncio.get_running_loop()
         if self.interactive:
@@ -164,14 +166,35 @@ class Chat:
             if self.interactive:
                 loop.remove_signal_handler(signal.SIGINT)
             if who.last is not None:
+                self._answers.append(who.last.episode if by_team else None)
                 self._report(who.last)
 
-    def undo(self) -> str | None:
-        """Take back the last question."""
-        return self.conversation.undo() if self.conversation is not None else None
+    @property
+    def alone(self) -> bool:
+        """Whether each question is answered on its own, by a team."""
+        return self._team.team
+
+    @property
+    def episodes(self) -> "list[Episode]":
+        """What there is to save: the conversation, and each answer of a team."""
+        conversation = [] if self.conversation is None else [self.conversation.episode]
+        said = [*(one for one in conversation if one.started), *filter(None, self._answers)]
+        return [episode for episode in said if episode.trajectories]
+
+    def undo(self) -> tuple[str, bool] | None:
+        """Take back the last question; it, and whether a team had answered it."""
+        last = self._answers.pop() if self._answers else None
+        if last is not None:
+            return last.task.question, True
+        gone = self.conversation.undo() if self.conversation is not None else None
+        return None if gone is None else (gone, False)
 
     async def forget(self) -> None:
         """End the conversation: the next question begins another."""
+        self._answers.clear()
+        await self._leave()
+
+    async def _leave(self) -> None:
         self.conversation = None
         self._resume = None
         await self._stack.aclose()
@@ -192,8 +215,11 @@ class Chat:
         except BaseException:
             self.agent, self._model = old, model
             raise
-        await self.forget()
+        await self._leave()
         await old.aclose()
+        if self.alone:
+            return
+        self._answers = [one for one in self._answers if one is not None]
         opening = self.agent.conversation(after=before)
         self.conversation = await self._stack.enter_async_context(opening)
 

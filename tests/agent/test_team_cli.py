@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from doubles import answer
 from teams import decision, experts, verdict
 from typer.testing import CliRunner
 
+from interlace.agent import read_rounds
 from interlace.agent.cli.main import app
+from interlace.rollout.store import read_episodes
 from interlace.train.coldstart.m500 import LISTS
 
 CLI = Path(__file__).parents[1] / "scripted_cli.py"
@@ -60,6 +63,44 @@ def test_in_a_chat_with_a_team_each_question_is_answered_by_one(tmp_path: Path) 
     assert (code, answered) == (0, "True\nFalse\n"), told
     assert told.count("  accepted\n") == 2
     assert run(tmp_path, [], *chat, "--resume")[0] == 2
+
+
+def test_what_is_typed_behind_a_slash_holds_for_a_team_too(tmp_path: Path) -> None:
+    once = [decision(), experts("Ada", "Bob"), answer("42"), "[Agree]", verdict(1)]
+    log = tmp_path / "t.jsonl"
+    typed = [
+        f"/save {log}", "/undo", "First?", "/retry", "Second?", "/undo", "/budget tokens=9000",
+        "/tools", "/model nano", "Third?", f"/save {log}", "/reset", f"/save {log}",
+    ]  # fmt: skip
+    chat = ["chat", "--team", "--rounds", "1"]
+    code, answered, told = run(tmp_path, once * 4, *chat, stdin="\n".join([*typed, ""]))
+    assert (code, answered) == (0, "42\n" * 4), told
+    notices = [line for line in told.splitlines() if line[:1] in "[>" or line.startswith("spent")]
+    assert re.sub(r"\d+ (?=tokens|s\b)", "N ", "\n".join(notices)) == "\n".join([
+        "[there is nothing to save yet]", "[there is nothing to take back]", "> First?",
+        "[taken back: Second?]", "spent: N tokens, 0 calls, N s", "[nano goes on]",
+        f"[saved; interlace show {log}]", "[forgotten: what was asked]",
+        "[there is nothing to save yet]",
+    ])  # fmt: skip
+    episodes = list(read_episodes(log))
+    assert [(e.task.question, e.answer) for e in episodes] == [("First?", "42"), ("Third?", "42")]
+    assert [len(round.plans) for e in episodes for round in read_rounds(e)] == [1, 1]
+    assert json.loads(command("show", log, "--json").splitlines()[0])
+
+
+def test_a_teams_answer_within_a_conversation_is_taken_back_and_saved(tmp_path: Path) -> None:
+    team = [decision(), experts("Ada", "Bob"), answer("42"), "[Agree]", verdict(1)]
+    log = tmp_path / "t.jsonl"
+    typed = ["One?", "/team Two?", "/retry", f"/save {log}", "/undo", "/undo", "/undo"]
+    stdin = "\n".join([*typed, ""])
+    _, answered, told = run(tmp_path, [answer("1"), *team, *team], "chat", stdin=stdin)
+    assert answered == "1\n42\n42\n", told
+    assert re.findall(r"\[(?:taken|there).*\]", told) == [
+        "[taken back: Two?]",
+        "[taken back: One?; the state of the tools stays]",
+        "[there is nothing to take back]",
+    ]
+    assert [e.task.question for e in read_episodes(log)] == ["One?", "Two?"]
 
 
 def command(*arguments: str | Path, code: int = 0) -> str:
