@@ -2,12 +2,14 @@
 
     REPLIES=replies.json python scripted_cli.py COMMAND [OPTION...]
 
-A reply may hold `{has:WORDS}`: whether the words stand in what the model was asked to go on from.
+A reply may hold `{has:WORDS}`: whether the words stand in what the model was asked to go on from;
+and `{kill}`: the process is killed where that would be said.
 """
 
 import json
 import os
 import re
+import signal
 import tempfile
 from collections import deque
 from functools import cache
@@ -32,7 +34,10 @@ def load(name: str, **_: str | None) -> ScriptedEngine:
     def reply(request: Request) -> str:
         context = tokenizer.decode(request.ids.tolist())
         has = re.compile(r"\{has:([^}]*)\}")
-        return has.sub(lambda found: str(found[1] in context), replies().popleft())
+        said = has.sub(lambda found: str(found[1] in context), replies().popleft())
+        if "{kill}" in said:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return said
 
     engine = ScriptedEngine(tokenizer, reply, delay=0.001)
     engine.name = name

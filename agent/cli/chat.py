@@ -58,14 +58,20 @@ class Questions(Protocol):
 async def converse(chat: Chat) -> Exit:
     """Answer until there are no more questions; the exit code of the first that failed."""
     try:
-        async with aclosing((await _questions(chat)).read()) as lines:  # type: ignore[type-var]
+        questions = await _questions(chat)
+        await chat.go_on()
+        async with aclosing(questions.read()) as lines:  # type: ignore[type-var]
             async for line in lines:
                 if line.startswith("/") and await obey(chat, line):
                     break
                 if line and not line.startswith("/"):
                     await chat.answer(line)
+                if chat.leaving:
+                    break
     finally:
         await chat.aclose()
+    if chat.leaving:
+        return Exit.INTERRUPTED
     return Exit.DONE if chat.interactive else chat.code
 
 
@@ -78,7 +84,8 @@ async def _questions(chat: Chat) -> Questions:
     # The model is loaded while the person types; the tools' walls are what they are told of.
     loading = asyncio.create_task(chat.agent.policy())
     await chat.greet()
-    return Prompt(loading, words=sorted(COMMANDS), example=chat.example)
+    words = sorted(COMMANDS)
+    return Prompt(loading, chat.interrupt, words=words, example=chat.example)
 
 
 class _Piped:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -23,12 +23,18 @@ def history_file() -> Path:
 
 
 class Prompt:
-    """Reads questions from a terminal. `loading` ends the reading if it fails; Tab completes
-    `words`; `example` stands at the first prompt, to be asked with Enter or typed over.
+    """Reads questions from a terminal. `loading` ends the reading if it fails; `interrupt` hears
+    of Ctrl-C, and says whether to leave; Tab completes `words`; `example` stands at the first
+    prompt, to be asked with Enter or typed over.
     """
 
     def __init__(
-        self, loading: asyncio.Task[object], *, words: Sequence[str] = (), example: str = ""
+        self,
+        loading: asyncio.Task[object],
+        interrupt: Callable[[], bool],
+        *,
+        words: Sequence[str] = (),
+        example: str = "",
     ) -> None:
         self._session: PromptSession[str] = PromptSession(
             history=_history(),
@@ -41,10 +47,11 @@ class Prompt:
         )
         loading.add_done_callback(self._loaded)
         self._loading = loading
+        self._interrupt = interrupt
         self._example = example
 
     async def read(self) -> AsyncGenerator[str, None]:
-        """One question after the other, until Ctrl-D. Raises what `loading` raised."""
+        """One question after the other, until who is here leaves. Raises what `loading` raised."""
         while True:
             if self._loading.done():
                 self._loading.result()
@@ -52,7 +59,8 @@ class Prompt:
                 example, self._example = self._example, ""
                 yield (await self._session.prompt_async("> ", default=example)).strip()
             except KeyboardInterrupt:  # Ctrl-C clears the line
-                continue
+                if self._interrupt():
+                    return
             except EOFError:
                 return
 

@@ -11,7 +11,7 @@ __all__ = ["COMMANDS", "obey"]
 _KEYS = """\
 Alt-Enter, or a backslash at the end of a line, goes on in the next line; Ctrl-R searches what was \
 asked before. Ctrl-C stops an answer; what was said until then stays in the conversation. Ctrl-D \
-leaves."""
+leaves, and so does Ctrl-C twice."""
 
 
 async def obey(chat: "Chat", line: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+import time
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from .ending import Exit, print_json
 from .guard import GuardOptions, ask_person, left_line, read_approval, read_budget
 from .options import LimitOptions, ModelOptions, OutputOptions, make_agent
 from .run import as_json, exit_code, load, warnings
-from .team import TeamOptions, team_of
+from .team import TeamOptions, find_unfinished, team_of
 
 if TYPE_CHECKING:
     from ...rollout.trajectory import Episode
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from ..conversations import Conversations
     from ..result import Result
     from ..running import Run
+    from ..team.runs import Runs, SavedRun
     from ..team.team import Team
 
 __all__ = ["Chat", "KeepOptions"]
+
+_AGAIN = 2.0
+"""Seconds within which a second Ctrl-C leaves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +80,8 @@ class Chat:
         self._team = team or TeamOptions()
         self.example = example
         self._store: Conversations | None = None
+        self._runs: Runs | None = None
+        self._unfinished: SavedRun | None = None
         self._resume: str | None = None
         self._console = make_console(sys.stderr)
         self._screen = Screen(self._console)
@@ -85,27 +92,33 @@ class Chat:
         self._answers: list[Episode | None] = []
         self.code = Exit.DONE
         """That of the first question that failed."""
+        self.leaving = False
+        """Whether Ctrl-C was pressed twice."""
+        self._interrupted = -_AGAIN  # when Ctrl-C was pressed, seconds
         self.agent: Agent = self._make_agent()
 
     def keep(self, options: KeepOptions, id: str | None) -> None:
         """Open what is kept, if it is to be. Raises DataError and UsageError."""
         from ...tools.errors import DataError, UsageError
-        from ..conversations import Conversations
+        from ..conversations import Conversations, default_file
+        from ..team.runs import Runs
 
-        if self._team.team and (options.keep or options.resume):
-            raise UsageError("a team answers each question on its own: nothing is kept or resumed")
-        here = self.interactive and not self._team.team
-        wanted = here if options.keep is None else options.keep
+        wanted = self.interactive if options.keep is None else options.keep
         if not (wanted or options.resume):
             return
         try:
-            self._store = Conversations()
+            if self.alone:
+                self._runs = Runs(default_file().with_name("teams.db"))
+            else:
+                self._store = Conversations()
         except DataError as error:
             if options.resume or options.keep:
                 raise
             self.say(f"[not kept: {error}]", "notice")
             return
-        if options.resume:
+        if self._runs is not None:
+            self._unfinished = find_unfinished(self._runs, id) if options.resume else None
+        elif self._store is not None and options.resume:
             self._resume = self._store.find(id)
             saved = self._store.load(self._resume)
             made = saved.episode.trajectory
@@ -148,14 +161,42 @@ class Chat:
         agents answers outside of the conversation.
         """
         await load(self.agent, self._console, quiet=self._output.quiet)
-        by_team = team or self._team.team
-        who: Team | Conversation = (
-            team_of(self.agent, self._team) if by_team else await self._open()
-        )
-        task = asyncio.create_task(self._stream(who.stream(question)))
+        if team or self.alone:
+            await self._by_team(question)
+        else:
+            conversation = await self._open()
+            await self._hear(conversation, conversation.stream(question))
+            self._answers.append(None)
+
+    async def go_on(self) -> None:
+        """Go on with what a team was asked and did not finish, where that is wanted."""
+        if self._unfinished is None:
+            return
+        saved, self._unfinished = self._unfinished, None
+        await load(self.agent, self._console, quiet=self._output.quiet)
+        if not self._output.quiet:
+            self.say("[resumed: the steps that were finished are not made again]", "notice")
+            self.say(f"> {saved.question}", "dim")
+        await self._by_team(saved.question, saved.id)
+
+    async def _by_team(self, question: str, unfinished: str | None = None) -> None:
+        team = team_of(self.agent, self._team, self._runs)
+        run = team.stream(question) if unfinished is None else team.resume(unfinished)
+        await self._hear(team, run)
+        if team.last is not None:
+            self._answers.append(team.last.episode)
+
+    async def _hear(self, who: "Team | Conversation", run: "Run") -> None:
+        """Show what happens, and how it ended."""
+        task = asyncio.create_task(self._stream(run))
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            self.interrupt()
+            task.cancel()
+
         if self.interactive:
-            loop.add_signal_handler(signal.SIGINT, task.cancel)
+            loop.add_signal_handler(signal.SIGINT, stop)
         try:
             await task
         except asyncio.CancelledError:
@@ -166,8 +207,14 @@ class Chat:
             if self.interactive:
                 loop.remove_signal_handler(signal.SIGINT)
             if who.last is not None:
-                self._answers.append(who.last.episode if by_team else None)
                 self._report(who.last)
+
+    def interrupt(self) -> bool:
+        """Ctrl-C was pressed; whether for the second time within two seconds, which leaves."""
+        now = time.monotonic()
+        self.leaving = self.leaving or now - self._interrupted < _AGAIN
+        self._interrupted = now
+        return self.leaving
 
     @property
     def alone(self) -> bool:
@@ -256,6 +303,7 @@ class Chat:
                     try:
                         await ask_person(event, here=self.interactive)
                     except KeyboardInterrupt:  # Ctrl-C here is Ctrl-C of the answer
+                        self.interrupt()
                         raise asyncio.CancelledError from None
 
     def _report(self, result: "Result") -> None:

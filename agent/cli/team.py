@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from ..agent import Agent
     from ..answers import Answers
     from ..events import AgentEvent
+    from ..team.runs import Runs, SavedRun
     from ..team.team import Team
 
-__all__ = ["TeamOptions", "lane", "team_of", "who_answers"]
+__all__ = ["TeamOptions", "find_unfinished", "lane", "team_of", "who_answers"]
 
 _WIDE = 76
 
@@ -35,12 +36,30 @@ def who_answers(agent: "Agent[Any]", options: TeamOptions) -> "Answers[Any]":
     return team_of(agent, options) if options.team else agent
 
 
-def team_of(agent: "Agent[Any]", options: TeamOptions) -> "Team":
-    """A team of such agents. Raises UsageError."""
+def team_of(agent: "Agent[Any]", options: TeamOptions, runs: "Runs | None" = None) -> "Team":
+    """A team of such agents, whose steps are kept in `runs`. Raises UsageError."""
     from ..team.team import Team
 
     paper: Any = "paper" if options.paper else None
-    return Team.ceo(agent, max_experts=options.experts, rounds=options.rounds, compat=paper)
+    sizes: Any = {"max_experts": options.experts, "rounds": options.rounds}
+    return Team.ceo(agent, **sizes, compat=paper, runs=runs)
+
+
+def find_unfinished(runs: "Runs", start: str | None) -> "SavedRun":
+    """The run whose id begins so, of those that have not ended; without one, the latest. Raises
+    DataError.
+    """
+    from ...tools.errors import DataError
+
+    unfinished = [run for run in runs.all() if run.ended is None]
+    found = [run for run in unfinished if run.id.startswith(start)] if start else unfinished[:1]
+    if len(found) == 1:
+        return found[0]
+    named = f" whose id begins with {start}" if start else ""
+    which = "".join(f"\n  {run.id}  {run.question}" for run in unfinished[:9])
+    raise DataError(
+        f"there is {'no' if not found else 'more than one'} unfinished run of a team{named}{which}"
+    )
 
 
 def lane(event: "AgentEvent[Any]") -> str | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from interlace.agent.cli.main import app
 from interlace.rollout.store import read_episodes
 from interlace.train.coldstart.m500 import LISTS
 
+HOMES = ("XDG_STATE_HOME", "XDG_DATA_HOME")
 CLI = Path(__file__).parents[1] / "scripted_cli.py"
 
 
@@ -29,7 +31,7 @@ def run(folder: Path, said: list[str], *arguments: str, stdin: str = "") -> tupl
         input=stdin,
         capture_output=True,
         text=True,
-        env=os.environ | {"REPLIES": str(replies), "XDG_STATE_HOME": str(folder)},
+        env=os.environ | {"REPLIES": str(replies)} | dict.fromkeys(HOMES, str(folder)),
         timeout=240,
     )
     return done.returncode, done.stdout, done.stderr
@@ -62,7 +64,19 @@ def test_in_a_chat_with_a_team_each_question_is_answered_by_one(tmp_path: Path) 
     code, answered, told = run(tmp_path, once * 2, *chat, stdin="First?\n\nSecond?\n")
     assert (code, answered) == (0, "True\nFalse\n"), told
     assert told.count("  accepted\n") == 2
-    assert run(tmp_path, [], *chat, "--resume")[0] == 2
+    code, _, told = run(tmp_path, [], *chat, "--resume")
+    assert (code, "there is no unfinished run of a team" in told) == (9, True)
+
+
+def test_a_chat_with_a_team_that_was_killed_goes_on_at_the_unfinished_step(tmp_path: Path) -> None:
+    chat = ["chat", "--team", "--rounds", "1"]
+    said = [decision(), experts("Ada", "Bob"), "{kill}"]
+    assert run(tmp_path, said, *chat, "--keep", stdin="First?\n")[0] == -signal.SIGKILL
+    rest = [answer("{has:First?}"), "[Agree]", verdict(1)]
+    code, answered, told = run(tmp_path, rest, *chat, "--resume")
+    assert (code, answered) == (0, "True\n"), told
+    assert "> First?" in told and "CEO" not in told
+    assert run(tmp_path, [], *chat, "--resume")[0] == 9
 
 
 def test_what_is_typed_behind_a_slash_holds_for_a_team_too(tmp_path: Path) -> None:

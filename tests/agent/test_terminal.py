@@ -95,6 +95,9 @@ def test_calls_are_approved_in_place(tmp_path: Path) -> None:
         terminal.expect("→ 334")
         assert "run this" not in terminal.expect("→ 445")
         terminal.expect("True\n")
+        ready(terminal)
+        terminal.type(CTRL_C + CTRL_C)
+        assert terminal.end() == 130
 
 
 def test_a_conversation_is_resumed_tomorrow(tmp_path: Path) -> None:
