@@ -122,7 +122,8 @@ async def _budget(chat: "Chat", rest: str) -> None:
     except UsageError as error:
         chat.say(f"[{error}]", "notice")
     spent = budget.spent
-    chat.say(f"spent: {spent.tokens} tokens, {spent.calls} calls, {spent.seconds:.0f} s", "dim")
+    calls = f"{spent.calls} call{'' if spent.calls == 1 else 's'}"
+    chat.say(f"spent: {spent.tokens} tokens, {calls}, {spent.seconds:.0f} s", "dim")
     chat.say(left_line(budget.left), "dim")
 
 

@@ -207,7 +207,7 @@ class Chat:
             if self.interactive:
                 loop.remove_signal_handler(signal.SIGINT)
             if who.last is not None:
-                self._report(who.last)
+                self._report(who.last, seen=self._seen and who is self.conversation)
 
     def interrupt(self) -> bool:
         """Ctrl-C was pressed; whether for the second time within two seconds, which leaves."""
@@ -306,7 +306,8 @@ class Chat:
                         self.interrupt()
                         raise asyncio.CancelledError from None
 
-    def _report(self, result: "Result") -> None:
+    def _report(self, result: "Result", *, seen: bool) -> None:
+        """How it ended, and the answer where that was not `seen`: of a team, a lane is."""
         from ...rollout.trajectory import StopReason
         from .screen import usage_line, why_no_answer
         from .terminal import printable
@@ -314,8 +315,11 @@ class Chat:
         self._screen.line()
         if self._output.json:
             print_json(as_json(result))
-        elif result.answer is not None and not self._seen:
-            print(printable(result.answer), flush=True)
+        elif result.answer is not None and not seen:
+            if self._seen:
+                self.say(result.answer, "answer")
+            else:
+                print(printable(result.answer), flush=True)
         if result.stop is not StopReason.ANSWERED:
             failed = result.stop is StopReason.INFRASTRUCTURE
             self.code = self.code or exit_code(result)

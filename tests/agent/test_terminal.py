@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from doubles import code
+from teams import decision, experts, verdict
 from terminal_session import TerminalSession
 
 CLI = Path(__file__).parents[1] / "scripted_cli.py"
@@ -144,6 +145,18 @@ def test_slash_commands(tmp_path: Path) -> None:
         assert terminal.end() == 0
     record = json.loads((tmp_path / "t.jsonl").read_text())
     assert len(record["trajectories"][0]["turns"]) == 1
+
+
+def test_the_answer_of_a_team_is_seen_below_its_lane(tmp_path: Path) -> None:
+    team = [decision(), experts("Ada", "Bob"), answer("forty-two"), "[Agree]", verdict(1)]
+    with start(tmp_path, answer("one"), *team, arguments="chat --tool none") as terminal:
+        for typed, shown in [
+            ("One?", r"one\n\d+ tokens"),
+            ("/team Two?", r"  accepted\nforty-two\n\d+ tokens"),
+        ]:
+            ready(terminal)
+            terminal.type(typed + ENTER)
+            terminal.expect(shown)
 
 
 def test_another_model_goes_on_and_the_history_is_searched(tmp_path: Path) -> None:
