@@ -43,7 +43,8 @@ _BRACES = re.compile(r"(\\boxed\s*\{)|(\\(?:b(?:o(?:x(?:e(?:d\s*)?)?)?)?)?\Z)|\\
 
 
 class Painter:
-    """Cuts a stream of text into pieces of one kind each; tags themselves are left out.
+    """Cuts a stream of text into pieces of one kind each; tags themselves are left out, and
+    LaTeX's boxes around answers.
 
     A tag may come in any number of parts: what could be the beginning of one is held back until it
     is clear. `live` says whether the last call's code was shown while it was written, `language`
@@ -84,16 +85,19 @@ class Painter:
         self._block = None
 
     def _piece(self, text: str) -> Iterator[Piece]:
-        kind = self._block.kind if self._block else "words"
-        if self._block is not None and self._block.boxes:
+        if self._block is None or self._block.boxes:
             text = self._boxes.open(text)
-        if kind is not None and text:
-            yield text, kind
+        if self._kind is not None and text:
+            yield text, self._kind
+
+    @property
+    def _kind(self) -> str | None:
+        return self._block.kind if self._block else "words"
 
     def _rest(self) -> Iterator[Piece]:
         """What could have been the beginning of a box, and is none."""
         if rest := self._boxes.end():
-            yield rest, "answer"
+            yield rest, self._kind or "words"
 
     def _marks(self) -> tuple[str, ...]:
         """What has a meaning here; longer ones first."""

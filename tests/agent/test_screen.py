@@ -56,6 +56,9 @@ def test_an_answer_is_seen_without_its_box_and_with_all_around_it(said: str, see
     for whole, rest in ((f"<answer>{said}</answer> Yes.", " Yes."), (f"<answer>{said}", "")):
         pieces = [(seen, "answer"), *([(rest, "words")] if rest else [])]
         assert painted([whole]) == painted(list(whole)) == pieces
+    assert painted([said]) == painted(list(said)) == [(seen, "words")]
+    listing = f"```python\n{said}\n```"
+    assert painted([listing]) == painted(list(listing)) == [(f"{said}\n", "code")]
 
 
 @given(cuts=st.sets(st.integers(1, len(SAID) - 1)))
