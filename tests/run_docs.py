@@ -84,19 +84,11 @@ def an_episode() -> dict[str, Any]:
     return {"episodes": [episode]}
 
 
-def a_checkpoint() -> dict[str, Any]:
-    """What fine-tuning would have left; nano stands in for it."""
-    Path("runs/sft").mkdir(parents=True)
-    Path("runs/sft/checkpoint").symlink_to(NANO)
-    return {}
-
-
 BEFORE: dict[str, Callable[[], dict[str, Any]]] = {
     "engines.md": served,
     "objectives.md": a_batch,
     "rewards.md": an_episode,
     "sql.md": a_database,
-    "tutorial.md": a_checkpoint,
 }
 
 

@@ -30,8 +30,12 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 def commands(page: Path) -> list[str]:
     """What a reader types: one program with its arguments, without redirections."""
+    return commands_of("\n".join(blocks(page, "bash")))
+
+
+def commands_of(text: str) -> list[str]:
     typed = []
-    for line in "\n".join(blocks(page, "bash")).replace("\\\n", " ").split("\n"):
+    for line in text.replace("\\\n", " ").split("\n"):
         line = re.sub(r"(^|\s)#.*", "", line)
         for part in re.split(r"\s(?:\||&&|;)\s|[<>]\s*\S+|^\w+=\$\(|\)$", line):
             if part and part.strip():
@@ -103,9 +107,51 @@ def test_the_programs_of_the_pages_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page.name not in QUICK and blocks(page, "python")],
+    [p for p in PAGES if p.name not in (*QUICK, "tutorial.md") and blocks(p, "python")],
     ids=lambda page: page.name,
 )
 def test_the_longer_programs_of_the_pages_run(tmp_path: Path, page: Path) -> None:
     pytest.importorskip(NEEDS.get(page.name, "interlace"))
     ran([page], tmp_path)
+
+
+SMALLER = [
+    ('40), ("train", 240', '4), ("train", 24'),
+    ("--epochs 2", "--steps 12"),
+    ("--steps 10", "--steps 1 --set tasks_per_step=2 --set group_size=2 --set response_tokens=200"),
+]
+"""Of the tutorial, what would take minutes."""
+
+
+@pytest.mark.slow
+def test_the_tutorial_leads_from_nothing_to_a_trained_tool_user(tmp_path: Path) -> None:
+    """All its programs and commands, in one folder, in their order."""
+    text = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    for long, short in SMALLER:
+        assert long in text
+        text = text.replace(long, short)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= {f"XDG_{kind}_HOME": str(tmp_path) for kind in ("STATE", "DATA", "CACHE")}
+    interlace = ["-c", "from interlace.agent.cli.main import main; main()"]
+    printed = ""
+    for language, block in BLOCK.findall(text):
+        if language == "python":
+            name = "use.py" if (tmp_path / "make_tasks.py").exists() else "make_tasks.py"
+            (tmp_path / name).write_text(block)
+            typed = ["python use.py"] if name == "use.py" else []  # the other, the page runs
+        else:
+            typed = commands_of(block)
+        for program, *words in map(shlex.split, typed):
+            if program == "pip":
+                continue
+            done = subprocess.run(
+                [sys.executable, *(interlace if program == "interlace" else []), *words],
+                capture_output=True,
+                text=True,
+                input="",
+                cwd=tmp_path,
+                env=environment,
+            )
+            assert done.returncode == 0, (words, done.stderr)
+            printed = done.stdout
+    assert re.fullmatch(r"\S.* (answered|ended|length) \d+\n", printed), printed
