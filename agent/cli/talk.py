@@ -15,7 +15,7 @@ from .ending import Exit, print_json
 from .guard import GuardOptions, ask_person, left_line, read_approval, read_budget
 from .options import LimitOptions, ModelOptions, OutputOptions, make_agent
 from .run import as_json, exit_code, load, warnings
-from .team import TeamOptions, find_unfinished, team_of
+from .team import TeamOptions, as_it_was, find_unfinished, team_of
 
 if TYPE_CHECKING:
     from ...rollout.trajectory import Episode
@@ -98,8 +98,11 @@ class Chat:
         self.agent: Agent = self._make_agent()
 
     def keep(self, options: KeepOptions, id: str | None) -> None:
-        """Open what is kept, if it is to be. Raises DataError and UsageError."""
-        from ...tools.errors import DataError, UsageError
+        """Open what is kept, if it is to be; what is resumed has its model, and its team, again.
+
+        Raises DataError and UsageError.
+        """
+        from ...tools.errors import DataError
         from ..conversations import Conversations, default_file
         from ..team.runs import Runs
 
@@ -116,20 +119,28 @@ class Chat:
                 raise
             self.say(f"[not kept: {error}]", "notice")
             return
-        if self._runs is not None:
-            self._unfinished = find_unfinished(self._runs, id) if options.resume else None
+        if self._runs is not None and options.resume:
+            self._unfinished = find_unfinished(self._runs, id)
+            self._team, model, format = as_it_was(self._unfinished)
+            self._refuse_other(model)
+            self._model = replace(self._model, model=model, format=format)
         elif self._store is not None and options.resume:
             self._resume = self._store.find(id)
             saved = self._store.load(self._resume)
             made = saved.episode.trajectory
-            if self._model.model not in (settings("chat")["model"].value, made.model):
-                raise UsageError(
-                    f"the conversation {self._resume} is one with {made.model}: /model "
-                    f"{self._model.model} goes on with another, once it is resumed"
-                )
+            self._refuse_other(made.model)
             tools = list(saved.tools) or ["none"]
             self._model = replace(self._model, model=made.model, format=made.format, tool=tools)
         self.agent = self._make_agent()
+
+    def _refuse_other(self, model: str) -> None:
+        from ...tools.errors import UsageError
+
+        if self._model.model not in (settings("chat")["model"].value, model):
+            raise UsageError(
+                f"what is to be resumed is {model}'s: /model {self._model.model} goes on with "
+                "another, once it is resumed"
+            )
 
     def _make_agent(self) -> "Agent":
         terms: dict[str, Any] = {"approve": self.approval, "budget": self._budget}

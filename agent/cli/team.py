@@ -1,5 +1,6 @@
 """A team on the command line: its options, and what its CEO decides as a compact lane."""
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from ..team.runs import Runs, SavedRun
     from ..team.team import Team
 
-__all__ = ["TeamOptions", "find_unfinished", "lane", "team_of", "who_answers"]
+__all__ = ["TeamOptions", "as_it_was", "find_unfinished", "lane", "team_of", "who_answers"]
 
 _WIDE = 76
 
@@ -60,6 +61,15 @@ def find_unfinished(runs: "Runs", start: str | None) -> "SavedRun":
     raise DataError(
         f"there is {'no' if not found else 'more than one'} unfinished run of a team{named}{which}"
     )
+
+
+def as_it_was(run: "SavedRun") -> tuple[TeamOptions, str, str]:
+    """The team that a run was begun with, its model and its format."""
+    model, format, settings, *_ = json.loads(run.made)
+    plan = settings["team"]
+    paper = plan["rules"]["name"] == "paper"
+    sizes = {"experts": plan["max_experts"], "rounds": plan["rounds"]}
+    return TeamOptions(team=True, paper=paper, **sizes), model, format
 
 
 def lane(event: "AgentEvent[Any]") -> str | None:

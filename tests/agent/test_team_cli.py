@@ -73,7 +73,7 @@ def test_a_chat_with_a_team_that_was_killed_goes_on_at_the_unfinished_step(tmp_p
     said = [decision(), experts("Ada", "Bob"), "{kill}"]
     assert run(tmp_path, said, *chat, "--keep", stdin="First?\n")[0] == -signal.SIGKILL
     rest = [answer("{has:First?}"), "[Agree]", verdict(1)]
-    code, answered, told = run(tmp_path, rest, *chat, "--resume")
+    code, answered, told = run(tmp_path, rest, "chat", "--team", "--resume")  # of one round, again
     assert (code, answered) == (0, "True\n"), told
     assert "> First?" in told and "CEO" not in told
     assert run(tmp_path, [], *chat, "--resume")[0] == 9
