@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rollout_figures import interval, print_table, tell_round
 
 from interlace.rollout.engines import Chunk, Engine, Request, VllmEngine, nano
 from interlace.rollout.formats import Call, Parsed
@@ -161,14 +162,6 @@ async def run(
     }
 
 
-def interval(values: Sequence[float]) -> list[float]:
-    """Median and its 95 % bootstrap interval."""
-    random = np.random.default_rng(0)
-    drawn = np.median(random.choice(values, (2000, len(values))), axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return [round(float(x), 3) for x in (np.median(values), low, high)]
-
-
 def summary(rows: dict[str, list[dict[str, float]]], way: str) -> dict[str, list[float]]:
     """Every counter of a way, and its throughput over that of the others, round by round."""
     found = {name: interval([row[name] for row in rows[way]]) for name in rows[way][0]}
@@ -198,6 +191,7 @@ def main() -> None:
     for wait in given.tool_ms:
         rows: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for number in range(given.rounds + 1):
+            tell_round(wait, number, given.rounds)
             ways = [*WAYS[number % 3 :], *WAYS[: number % 3]]
             for way in ways:
                 row = asyncio.run(run(engine, load, way, wait / 1000, 1 + number))
@@ -209,11 +203,7 @@ def main() -> None:
         print(json.dumps(results))
         return
     print(f"{load}, {given.rounds} rounds: median [95 % interval]")
-    for tool, by_way in results.items():
-        for way, counts in by_way.items():
-            print(f"{tool}, {way}")
-            for name, (median, low, high) in counts.items():
-                print(f"  {name.replace('_', ' '):>28}  {median} [{low}, {high}]")
+    print_table(results)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
-import numpy as np
+from rollout_figures import interval, print_table, tell_round
 
 from interlace.rollout.engines import HttpEngine, Sampling, nano
 from interlace.rollout.formats import FORMATS
@@ -305,6 +305,7 @@ async def rounds(
         }
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
         for number in range(given.rounds + 1):
+            tell_round(wait, number, given.rounds)
             tasks = list(islice(Arithmetic(number, "test", needs_tool=True), given.episodes))
             for name in list(sides)[:: -1 if number % 2 else 1]:
                 row = await measure(server, sides[name], tasks)
@@ -324,14 +325,6 @@ async def rounds(
     return results
 
 
-def interval(values: Sequence[float]) -> list[float]:
-    """Median and its 95 % bootstrap interval."""
-    random = np.random.default_rng(0)
-    drawn = np.median(random.choice(values, (2000, len(values))), axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return [round(float(x), 3) for x in (np.median(values), low, high)]
-
-
 def main() -> None:
     """Alternate the sides and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -348,11 +341,7 @@ def main() -> None:
         print(json.dumps(results))
         return
     print(f"{given.episodes} episodes, {given.slots} slots, {given.rounds} rounds: median [95 %]")
-    for tool, by_side in results.items():
-        for side, counts in by_side.items():
-            print(f"{tool}, {side}")
-            for name, (median, low, high) in counts.items():
-                print(f"  {name.replace('_', ' '):>34}  {median} [{low}, {high}]")
+    print_table(results)
 
 
 if __name__ == "__main__":
