@@ -64,6 +64,9 @@ def arguments(folder: Path, device: str, dtype: str, max_context: int | None) ->
     }
     if on_cpu:
         given["enforce_eager"] = True
+        # A prompt cut in two has vLLM turn the random numbers of its seed back, and die of it:
+        # generators on a CPU can't be turned back.
+        given["enable_chunked_prefill"] = False
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             given["kv_cache_memory_bytes"] = _CPU_BLOCKS
     if tuple(map(int, vllm.__version__.split(".")[:2])) < _STEPS_AHEAD:
