@@ -16,6 +16,8 @@ processor time for a turn (the loop's thread; the thread beside vLLM has vLLM's 
 import argparse
 import asyncio
 import json
+import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
@@ -118,6 +120,23 @@ class PacedEngine:
         """The engine stays open for the next run."""
 
 
+def endless(model: Path, folder: Path) -> Path:
+    """A copy of a model that (nearly) never ends by itself: the end of text, which it was not
+    trained to say, is what ends it. Or it would be asked anew wherever it ends, in one way only.
+    """
+    made = folder / model.name
+    shutil.copytree(model, made, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, end, other in (
+        ("config.json", "eos_token_id", "pad_token_id"),
+        ("generation_config.json", "eos_token_id", "pad_token_id"),
+        ("tokenizer_config.json", "eos_token", "pad_token"),
+    ):
+        config = json.loads((made / name).read_text())
+        config[end] = config[other]
+        (made / name).write_text(json.dumps(config))
+    return made
+
+
 def answers_after(seconds: float) -> Tool:
     """A tool that takes so long."""
 
@@ -186,7 +205,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     given = parser.parse_args()
     load = Load(given.sequences, given.slots, given.sampled, given.turns)
-    engine = VllmEngine.load(given.model, max_batch=load.slots)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = VllmEngine.load(endless(given.model, Path(folder)), max_batch=load.slots)
     results: dict[str, Any] = {}
     for wait in given.tool_ms:
         rows: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
