@@ -199,6 +199,22 @@ def test_a_context_that_is_let_go_begins_anew(engine: VllmEngine) -> None:
         assert chunks[0].cached % 16 == 0
 
 
+def test_prompts_of_more_tokens_than_a_step_takes_are_served_with_their_seeds(
+    engine: VllmEngine,
+) -> None:
+    prompts = [prompt_of(engine, f"{number} is a number. " * 60) for number in range(16)]
+    assert sum(map(len, prompts)) > 4096
+
+    async def go() -> list[list[Chunk]]:
+        asked = [sample(engine, ids, 4, sampling=Sampling(seed=7)) for ids in prompts]
+        return await asyncio.gather(*asked)
+
+    drawn = [[id for chunk in chunks for id in chunk.ids] for chunks in asyncio.run(go())]
+    assert [len(ids) for ids in drawn] == [4] * 16
+    again = [[id for chunk in chunks for id in chunk.ids] for chunks in asyncio.run(go())]
+    assert again == drawn
+
+
 def test_closing_a_request_stops_it(engine: VllmEngine) -> None:
     async def go() -> None:
         asked = Request(prompt_of(engine), 1500, context="a")
