@@ -42,7 +42,7 @@ def _list(context: typer.Context, json: Json = False) -> None:
             print("no conversation yet: `interlace chat` begins one", file=sys.stderr)
 
 
-@conversations.command()
+@conversations.command(epilog="Example: interlace conversations show 4f2a")
 def show(id: Id = None, json: Json = False) -> None:
     """Print one: questions, calls, what came back, and answers."""
     with guarded(json=json):
@@ -56,7 +56,7 @@ def show(id: Id = None, json: Json = False) -> None:
             _print(saved)
 
 
-@conversations.command()
+@conversations.command(epilog="Example: interlace conversations delete 4f2a 9c01")
 def delete(
     ids: Annotated[list[str], typer.Argument(help="Ids, or how they begin.")], json: Json = False
 ) -> None:
