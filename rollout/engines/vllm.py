@@ -15,7 +15,7 @@ from .base import Chunk, EngineError, Request
 from .ticket import admit
 from .vllm_kept import Shelf
 from .vllm_service import Service, TaskTicket
-from .vllm_start import Thread, arguments, shut_down, start
+from .vllm_start import Thread, arguments, may_keep, shut_down, start
 from .vllm_weights import Shapes, check_embedding, check_shapes, roomy, shapes, write
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class VllmEngine:
             raise ModelError(str(error)) from error
         check_embedding(folder, weights)
         given = arguments(folder, device, dtype, max_context)
+        keep = keep and may_keep(options or {})
         shelf = Shelf(_KEPT_PER_SLOT * max_batch, keep_seconds) if keep else None
         # A context that waits takes one of vLLM's places all the same.
         given["max_num_seqs"] = max_batch + (0 if shelf is None else shelf.most)

@@ -267,9 +267,15 @@ class Service:
 
     async def _forget(self) -> None:
         """Have nothing left that the old weights computed."""
+        several = self._llm.vllm_config.parallel_config.data_parallel_size > 1
         for _ in range(100):  # requests that were just closed still hold their blocks
-            if await self._llm.reset_prefix_cache():
-                return
+            try:
+                # Of several engines vLLM tells what the first says; asked so, who can't raises.
+                if await self._llm.reset_prefix_cache(reset_running_requests=several):
+                    return
+            except Exception:
+                if not several:
+                    raise
             await asyncio.sleep(0.05)
         raise EngineError("vLLM does not let its cache go")
 

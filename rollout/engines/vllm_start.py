@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,7 @@ from .vllm_worker import Reload
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["Thread", "arguments", "shut_down", "start"]
+__all__ = ["Thread", "arguments", "may_keep", "shut_down", "start"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,9 @@ _CPU_BLOCKS = 1 << 30
 """Bytes for keys and values on a CPU."""
 _STEPS_AHEAD = (0, 32)
 """From this version on, a resumable request may end while its next step is under way already."""
+_ENGINE_OF_ITS_OWN = (0, 32)
+"""From this version on (it came at some time after 0.24), all pieces of a resumable request go to
+the same one of several engines; before, the next piece may begin a context of its own elsewhere."""
 
 
 def arguments(folder: Path, device: str, dtype: str, max_context: int | None) -> dict[str, Any]:
@@ -42,7 +45,6 @@ def arguments(folder: Path, device: str, dtype: str, max_context: int | None) ->
     for name, value in _SURROUNDINGS.items():
         os.environ.setdefault(name, value)
     try:
-        import vllm
         from vllm.platforms import current_platform
     except ImportError as error:
         raise MissingExtra("vLLM", "vllm") from error
@@ -69,9 +71,20 @@ def arguments(folder: Path, device: str, dtype: str, max_context: int | None) ->
         given["enable_chunked_prefill"] = False
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             given["kv_cache_memory_bytes"] = _CPU_BLOCKS
-    if tuple(map(int, vllm.__version__.split(".")[:2])) < _STEPS_AHEAD:
+    if _version() < _STEPS_AHEAD:
         given["async_scheduling"] = False
     return given
+
+
+def may_keep(options: Mapping[str, Any]) -> bool:
+    """Whether contexts can stay in vLLM while tools run, with these `AsyncEngineArgs`."""
+    return options.get("data_parallel_size", 1) == 1 or _version() >= _ENGINE_OF_ITS_OWN
+
+
+def _version() -> tuple[int, ...]:
+    import vllm
+
+    return tuple(map(int, vllm.__version__.split(".")[:2]))
 
 
 async def start(

@@ -18,7 +18,7 @@ from interlace.rollout.formats import FORMATS
 from interlace.rollout.ledger import Ids, Ledger, Source, Span
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
-from interlace.rollout.trajectory import Finish, Trajectory
+from interlace.rollout.trajectory import Finish, StopReason, Trajectory
 from interlace.tools import PythonTool
 
 QUESTIONS = [
@@ -101,9 +101,9 @@ def test_logprobs_are_those_of_a_forward_pass_after_tool_turns(
             assert not any(turn.overshoot for turn in trajectory.turns)
 
 
-@pytest.mark.parametrize("by_path", [True, False])
+@pytest.mark.parametrize(("by_path", "context"), [(True, "w"), (False, "w"), (False, None)])
 def test_new_weights_are_taken_in_place_and_kept_contexts_begin_anew(
-    engine: VllmEngine, tmp_path: Path, by_path: bool
+    engine: VllmEngine, tmp_path: Path, by_path: bool, context: str | None
 ) -> None:
     old, new = plain_model(NANO), plain_model(NANO)
     with torch.no_grad():
@@ -115,9 +115,10 @@ def test_new_weights_are_taken_in_place_and_kept_contexts_begin_anew(
 
     async def go() -> None:
         for turn in range(3):
-            chunks = await sample(engine, ledger.ids, 20, context="w")
+            chunks = await sample(engine, ledger.ids, 20, context=context)
             assert chunks[-1].finish in (Finish.LENGTH, Finish.EOS)
-            assert (chunks[0].cached == 0) == (turn != 1)
+            if context or turn == 2:
+                assert (chunks[0].cached == 0) == (turn != 1)
             ledger.append(span_of(chunks))
             ledger.append(Span.given(Source.TOOL, [turn + 5, 6, 7]))
             if turn == 1:
@@ -213,6 +214,34 @@ def test_prompts_of_more_tokens_than_a_step_takes_are_served_with_their_seeds(
     assert [len(ids) for ids in drawn] == [4] * 16
     again = [[id for chunk in chunks for id in chunk.ids] for chunks in asyncio.run(go())]
     assert again == drawn
+
+
+def test_contexts_are_let_go_when_memory_runs_low() -> None:
+    """Sixteen trajectories, and blocks for three."""
+    options = {"kv_cache_memory_bytes": 3 * 1024 * 2048}  # nano: 2,048 bytes a token
+    engine = VllmEngine.load(NANO, device="cpu", max_batch=8, max_context=1024, options=options)
+
+    async def go() -> list[Trajectory]:
+        policy = Policy(engine, FORMATS["retool"], [PythonTool(sessions=4)], sampling=Sampling())
+
+        async def talk(number: int) -> Trajectory:
+            async with Rollout(policy, name=str(number), seed=number) as rollout:
+                for question in QUESTIONS:
+                    await rollout.ask(question)
+                return rollout.trajectory
+
+        try:
+            return await asyncio.gather(*map(talk, range(16)))
+        finally:
+            await engine.aclose()
+
+    trajectories = asyncio.run(go())
+    assert engine.figures["let_go"] > 0
+    models = {0: plain_model(NANO)}
+    for trajectory in trajectories:
+        assert trajectory.stop is not StopReason.INFRASTRUCTURE
+        for ledger in trajectory.ledgers:
+            assert_forward(models, ledger, Sampling())
 
 
 def test_closing_a_request_stops_it(engine: VllmEngine) -> None:
