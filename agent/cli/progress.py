@@ -21,18 +21,27 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def live_line(figures: dict[str, Any]) -> str:
-    """One line of a runner's figures.
+    r"""One line of a runner's figures.
 
     Example:
-        >>> live_line({"sampling": 12, "calling": 4, "queued": 1, "engine_idle": 0.004,
-        ...            "overshoot": 0, "prefilled_again_share": 0.031, "retried": 0,
-        ...            "turns": {1: 2, 3: 8}})
-        'engine 12 · tools 4 (1 queued) · idle 0.4 % · prefilled again 3.1 % · turns 1▃▁█3'
+        >>> line = live_line({"sampling": 12, "calling": 4, "queued": 1, "engine_idle": 0.004,
+        ...                   "calls": 50, "call_seconds": 6.0, "overshoot": 0, "retried": 0,
+        ...                   "prefilled_again_share": 0.031, "turns": {1: 2, 3: 8}})
+        >>> print(line.replace(" · ", "\n"))
+        engine 12
+        tools 4 (1 queued), 0.12 s a call
+        idle 0.4 %
+        prefilled again 3.1 %
+        turns 1▃▁█3
     """
-    queued = figures["queued"]
+    tools = f"tools {figures['calling']}"
+    if figures["queued"]:
+        tools += f" ({figures['queued']} queued)"
+    if figures["calls"]:
+        tools += f", {figures['call_seconds'] / figures['calls']:.2f} s a call"
     said = [
         f"engine {figures['sampling']}",
-        f"tools {figures['calling']}" + (f" ({queued} queued)" if queued else ""),
+        tools,
         f"idle {100 * figures['engine_idle']:.1f} %",
         f"prefilled again {100 * figures['prefilled_again_share']:.1f} %",
     ]
