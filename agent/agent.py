@@ -1,7 +1,7 @@
 """An agent: a model, the tools it is offered, and how it is let act."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -48,7 +48,7 @@ class Agent(Answers[T]):
     """A model that answers questions and calls tools while it thinks.
 
     `model` is a name or an engine; it is loaded once, at the first question, with `device`,
-    `engine` and `tokenizer` as for `load_engine`.
+    `engine` (with its options) and `tokenizer` as for `load_engine`.
     `format` is how the model asks for tools: by default, what suits the model. Without `sampling`
     an agent is greedy: the same question gives the same answer. With a `strategy` (`vote@8`, or a
     function, see `strategies`) `run` and `stream` make several attempts, sampled at temperature 1
@@ -80,6 +80,7 @@ class Agent(Answers[T]):
         strategy: str | Strategy | None = None,
         device: str = "auto",
         engine: str = "transformers",
+        engine_options: Mapping[str, Any] | None = None,
         tokenizer: str | None = None,
         budget: Budget | None = None,
         output: type[T] | None = None,
@@ -116,8 +117,10 @@ class Agent(Answers[T]):
         self.strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
         self.sampling = sampling or Sampling(temperature=0.0 if strategy is None else 1.0)
         if isinstance(model, str):
-            check_engine(model, engine, tokenizer)
-        self._load_engine = partial(load_engine, device=device, engine=engine, tokenizer=tokenizer)
+            check_engine(model, engine, tokenizer, engine_options)
+        self._load_engine = partial(
+            load_engine, device=device, engine=engine, tokenizer=tokenizer, options=engine_options
+        )
         self.engine: Engine | None = None
         """The engine, once it is loaded."""
         self._policy: Making[Policy] | None = None

@@ -1,12 +1,13 @@
 """From a model's name to an engine, and to the format that it is let speak."""
 
 import asyncio
+import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..tools import Tool
 from ..tools.errors import UsageError
@@ -29,38 +30,70 @@ def load_engine(
     device: str = "auto",
     engine: str = "transformers",
     tokenizer: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> "Engine":
     """The engine of a model, in this process or on a server.
 
     `name` is `nano` (bundled), `smollm2` (fetched once), a local folder, a Hugging Face id
     (`Qwen/Qwen3-0.6B`) or a server's address (`http://host:8000/v1`, with `#name` where it serves
     several models); `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `engine` is what runs the
-    model here, one of `ENGINES`. `tokenizer` is a folder or Hugging Face id, for a server whose
-    model's files lie elsewhere. Raises ModelError where there is no such model or its files are not
-    usable, MissingExtra without torch or vLLM, UsageError for an engine that there is not.
+    model here, one of `ENGINES`, and `options` what its `load` takes besides (`max_batch`, `dtype`,
+    ...) and, for vllm, what vLLM's `AsyncEngineArgs` take. `tokenizer` is a folder or Hugging Face
+    id, for a server whose model's files lie elsewhere. Raises ModelError where there is no such
+    model or its files are not usable, MissingExtra without torch or vLLM, UsageError for an engine
+    or an option that there is not.
     """
-    check_engine(name, engine, tokenizer)
+    check_engine(name, engine, tokenizer, options)
     if is_server(name):
         return _connect(name, tokenizer)
     from .engines import TransformersEngine, VllmEngine
 
     loaded: TransformersEngine | VllmEngine
     if engine == "vllm":
-        loaded = VllmEngine.load(find_model(name), device=device)
+        own, rest = _options(VllmEngine.load, options or {})
+        loaded = VllmEngine.load(find_model(name), device=device, **own, options=rest)
     else:
-        loaded = TransformersEngine.load(find_model(name), device=device)
+        own, rest = _options(TransformersEngine.load, options or {})
+        if rest:
+            raise UsageError(f"the engine transformers has no option {', '.join(rest)}")
+        loaded = TransformersEngine.load(find_model(name), device=device, **own)
     loaded.name = name  # as it was asked for, so that a record's name finds the model again
     return loaded
 
 
-def check_engine(name: str, engine: str, tokenizer: str | None) -> None:
+def check_engine(
+    name: str, engine: str, tokenizer: str | None, options: Mapping[str, Any] | None = None
+) -> None:
     """Raise UsageError where a model can't be had in this way."""
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}; there are: {', '.join(ENGINES)}")
     if is_server(name) and engine != ENGINES[0]:
         raise UsageError(f"a server runs its model itself: leave out the engine {engine}")
+    if is_server(name) and options:
+        raise UsageError(f"a server runs its model itself: leave out {', '.join(options)}")
     if tokenizer is not None and not is_server(name):
         raise UsageError("a model brings its own tokenizer: name one for a server only")
+
+
+def _options(
+    load: Callable[..., Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that `load` has itself, and the rest. Raises UsageError for a wrong value."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {
+        name: each.annotation
+        for name, each in inspect.signature(load).parameters.items()
+        if name not in ("path", "device", "options")
+    }
+    own = {}
+    for name in known.keys() & options.keys():
+        try:
+            own[name] = TypeAdapter(known[name]).validate_python(options[name])
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise UsageError(f"{name} can't be {options[name]!r}: {why}") from None
+    return own, {name: value for name, value in options.items() if name not in known}
 
 
 def default_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = ()) -> str:

@@ -20,7 +20,7 @@ __all__ = ["COMMANDS", "Setting", "config", "defaults", "folder_notice", "settin
 COMMANDS = ("run", "chat", "rollout", "eval", "coldstart")
 """The commands that take these settings; a section of a file has the name of one."""
 _GROUPS = (ModelOptions, LimitOptions, GuardOptions)
-_LOOSENS = ("approve", "no_isolation")
+_LOOSENS = ("approve", "no_isolation", "engine_option")
 """What no file may set that merely lies in the folder where one works: it may be anybody's."""
 
 
@@ -115,7 +115,7 @@ def _checked(file: Path, name: str, value: Any) -> Any:
         where = f"in {own_file()}, or give --{key}"
         raise UsageError(f"{file} may not set {key!r}, since any folder could: set it {where}")
     kind, default = _options()[name]
-    if isinstance(value, str) and name in ("tool", "approve"):
+    if isinstance(value, str) and name in ("tool", "approve", "engine_option"):
         value = [value]
     try:
         checked = TypeAdapter(kind).validate_python(value, strict=not isinstance(default, float))

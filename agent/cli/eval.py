@@ -314,7 +314,7 @@ def settings_of(
     source: str, model: ModelOptions, limits: LimitOptions, seed: int
 ) -> dict[str, Any]:
     """What episodes depend on, as plain data: the options but what runs the model, and where."""
-    left_out = ("device", "engine", "tokenizer")
+    left_out = ("device", "engine", "engine_option", "tokenizer")
     kept = {key: value for key, value in dataclasses.asdict(model).items() if key not in left_out}
     return {"tasks": source, **kept, **dataclasses.asdict(limits), "seed": seed}
 

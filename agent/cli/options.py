@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
@@ -64,6 +65,14 @@ class ModelOptions:
     engine: Annotated[
         str, typer.Option(help="What runs the model here: transformers, or vllm (an extra).")
     ] = "transformers"
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="max_batch=256, dtype=bfloat16; with vllm also its own arguments, such as "
+            "tensor_parallel_size=2. Again for several.",
+        ),
+    ] = None
     tokenizer: Annotated[
         str | None,
         typer.Option(help="For a server whose model's files lie elsewhere: a folder, or an id."),
@@ -180,6 +189,7 @@ def make_agent(
         sampling=_sampling(model, temperature),
         device=model.device,
         engine=model.engine,
+        engine_options=_engine_options(model.engine_option or []),
         tokenizer=model.tokenizer,
         **terms,
     )
@@ -187,6 +197,22 @@ def make_agent(
     if not is_server(model.model):
         find_model(model.model)
     return agent
+
+
+def _engine_options(said: list[str]) -> dict[str, Any]:
+    """Values are JSON (`2`, `true`, `0.9`), or else the text that they are."""
+    from ...tools.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for each in said:
+        name, equals, value = each.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--engine-option {each}: write NAME=VALUE, such as max_batch=256")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _unwalled(name: str) -> "AnyTool":

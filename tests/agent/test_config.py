@@ -50,6 +50,7 @@ def test_each_layer_stands_over_the_next(here: Path, monkeypatch: pytest.MonkeyP
         ("chat = 1", "'chat' is no setting, and no section"),
         ("model = ", "can't read the settings"),
         ("approve = 'allow'", "may not set 'approve', since any folder could"),
+        ("engine-option = 'trust_remote_code=true'", "may not set 'engine-option'"),
         ("[run]\nno-isolation = true", "may not set 'no-isolation', since any folder could"),
     ],
 )

@@ -14,7 +14,7 @@ from interlace.rollout.model_files import find_model, local_model
 from interlace.rollout.models import default_format, load_engine
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.tools import PythonTool, tool
-from interlace.tools.errors import ModelError
+from interlace.tools.errors import ModelError, UsageError
 
 
 def test_names_folders_and_what_is_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +59,22 @@ def test_an_engine_carries_the_name_it_was_asked_for_by(tmp_path: Path) -> None:
 
     name = str(checkpoint(tmp_path / "noise"))
     assert load_engine(name, device="cpu").name == name
+
+
+def test_options_reach_the_engine_or_are_refused(tmp_path: Path) -> None:
+    from tiny import checkpoint
+
+    name = str(checkpoint(tmp_path / "noise"))
+    engine = load_engine(name, device="cpu", options={"max_context": 64, "dtype": "float32"})
+    assert engine.context_length == 64
+    for options, says in {
+        ("max_batch", "many"): "max_batch can't be 'many': Input should be a valid integer",
+        ("tensor_parallel_size", 2): "transformers has no option tensor_parallel_size",
+    }.items():
+        with pytest.raises(UsageError, match=says):
+            load_engine(name, device="cpu", options=dict([options]))
+    with pytest.raises(UsageError, match="leave out max_batch"):
+        load_engine("http://localhost:1/v1", options={"max_batch": 8})
 
 
 @pytest.mark.slow
