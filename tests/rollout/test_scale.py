@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boxes import below
 from doubles import NANO, Echo, answer, code
 
 from interlace.rollout.engines.base import EngineError, Request
@@ -24,7 +25,7 @@ from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
-from interlace.tools import ErrorKind, SqlTool, ToolResult
+from interlace.tools import ErrorKind, PythonTool, SqlTool, Tool, ToolResult
 
 TOKENIZER = Tokenizer.load(NANO)
 
@@ -49,7 +50,12 @@ class Pure(Worker):
 
 
 def scripted(
-    say: Callable[[str, int], Reply], tool: Echo, *, delay: float = 0.0, **options: Any
+    say: Callable[[str, int], Reply],
+    tool: Tool,
+    *,
+    delay: float = 0.0,
+    call_seconds: float = 0.02,
+    **options: Any,
 ) -> Runner:
     """A runner whose policy says `say(question, turn)`."""
 
@@ -59,7 +65,7 @@ def scripted(
         return say(question, text.split("task: ")[-1].count("</interpreter>"))
 
     engine = ScriptedEngine(TOKENIZER, script, delay=delay)
-    limits = Limits(turns=8, call_seconds=0.02)
+    limits = Limits(turns=8, call_seconds=call_seconds)
     return Runner(Policy(engine, FORMATS["retool"], [tool], limits=limits), **options)
 
 
@@ -77,21 +83,24 @@ def tasks(*names: str) -> list[Task]:
     return [Task(name, f"task: {name}") for name in names]
 
 
-@pytest.mark.parametrize("attempts", [2000])
-def test_two_thousand_attempts_with_faults_leave_nothing_behind(attempts: int) -> None:
+PLAYED = ["say 1", "wait", "die"]
+REAL = ["print(1)", "import time; time.sleep(60)", "import os; os.kill(os.getpid(), 9)"]
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_thousand_attempts_with_faults_leave_nothing_behind(real: bool) -> None:
     """Of the calls 5 % hang and 5 % kill their worker, of the engine's requests 2 % fail."""
-    dice = random.Random(0)
+    dice, attempts = random.Random(0), 2000
 
     def say(question: str, turn: int) -> Reply:
         if dice.random() < 0.02:
             return EngineError("the engine failed")
         if turn == int(question) % 8:
             return answer(question)
-        word = dice.choices(["say 1", "wait", "die"], [90, 5, 5])[0]
-        return code(word)
+        return code(dice.choices(REAL if real else PLAYED, [90, 5, 5])[0])
 
-    tool = Worker()
-    runner = scripted(say, tool, concurrency=256)
+    tool: PythonTool | Worker = PythonTool(sessions=16) if real else Worker()
+    runner = scripted(say, tool, concurrency=256, call_seconds=1.0 if real else 0.02)
     engine = runner.policy.engine
     assert isinstance(engine, ScriptedEngine)
     ids, stops, used = set(), Counter[str](), list[int]()
@@ -105,17 +114,23 @@ def test_two_thousand_attempts_with_faults_leave_nothing_behind(attempts: int) -
             if len(ids) % 400 == 0:
                 engine.requests.clear()
                 engine.released.clear()
-                tool.codes.clear()
+                if isinstance(tool, Worker):
+                    tool.codes.clear()
                 gc.collect()
                 used.append(memory())
                 assert episodes_alive() <= before + runner.concurrency + 1
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
+    processes = below()
     asyncio.run(go())
+    assert below() == processes
     assert ids == {f"{i}/0" for i in range(attempts)}
     assert sum(stops.values()) == attempts
     assert set(stops) == {"answered", "infrastructure"}
-    assert tool.opened == tool.closed
+    if isinstance(tool, Worker):
+        assert tool.opened == tool.closed
+    else:
+        assert tool.counts.ends  # of their workers' own doing
     assert max(used[1:]) < used[0] + 8e6  # after warm-up it is flat: 1,600 episodes take 30 MB
     figures = runner.traffic.figures()
     assert sum(figures["stops"].values()) == attempts
