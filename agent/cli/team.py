@@ -65,11 +65,10 @@ def find_unfinished(runs: "Runs", start: str | None) -> "SavedRun":
 
 def as_it_was(run: "SavedRun") -> tuple[TeamOptions, str, str]:
     """The team that a run was begun with, its model and its format."""
-    model, format, settings, *_ = json.loads(run.made)
-    plan = settings["team"]
-    paper = plan["rules"]["name"] == "paper"
-    sizes = {"experts": plan["max_experts"], "rounds": plan["rounds"]}
-    return TeamOptions(team=True, paper=paper, **sizes), model, format
+    made = json.loads(run.made)
+    paper = made["rules"]["name"] == "paper"
+    sizes = {"experts": made["max_experts"], "rounds": made["rounds"]}
+    return TeamOptions(team=True, paper=paper, **sizes), made["model"], made["format"]
 
 
 def lane(event: "AgentEvent[Any]") -> str | None:

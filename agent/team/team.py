@@ -232,12 +232,12 @@ class Team(Answers[T]):
         tell: Callable[[AgentEvent[Any]], bool],
     ) -> Calls:
         """A run that begins, or goes on. Raises UsageError for another team's."""
-        made = json.dumps([policy.engine.name, policy.format.name, self.settings, *self._schema])
+        made = json.dumps(self._made(policy))
         if saved is None:
             if self.runs is not None:
                 self.runs.begin(task.id, task.question, made)
         elif saved.made != made:
-            raise UsageError(f"the run {task.id} is another team's: it was made with {saved.made}")
+            raise UsageError(_another_team(task.id, json.loads(saved.made), json.loads(made)))
         calls = self._calls(task, policy, tell)
         if saved is not None:
             calls.record.episode.started = saved.started
@@ -273,9 +273,11 @@ class Team(Answers[T]):
             graph = self.graph(checkpointer=kept)
             await graph.ainvoke(None if begun else first, config, durability="sync")
 
-    @property
-    def _schema(self) -> list[Any]:
-        return [] if self._shape is None else [self._shape.schema]
+    def _made(self, policy: Policy) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        output = None if self._shape is None else self._shape.schema
+        model = {"model": policy.engine.name, "format": policy.format.name}
+        return {**model, **asdict(self.plan), "output": output}
 
     def _result(self, calls: Calls) -> Result[T]:
         """What is given back, with the answer as what was asked for where there is a type."""
@@ -381,3 +383,12 @@ class Team(Answers[T]):
 
     def _hold(self, kept: bool) -> None:
         self.agent.keeps_tools = kept
+
+
+def _another_team(run: str, was: dict[str, Any], now: dict[str, Any]) -> str:
+    differ = [
+        f"{name}={json.dumps(was.get(name))}, here {json.dumps(now[name])}"
+        for name in now
+        if was.get(name) != now[name]
+    ]
+    return f"the run {run} is another team's, made with {'; '.join(differ)}"
