@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 QUICK = ["README.md", "agent.md", "extend.md", "ledger.md", "objectives.md", "rewards.md", "sql.md"]
 """Pages whose programs are run with every test run; those of the others take longer."""
-NEEDS = {"team.md": "langgraph", "verl.md": "verl"}
+NEEDS = {"team.md": "langgraph", "verl.md": "langgraph"}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

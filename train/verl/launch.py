@@ -15,10 +15,11 @@ from typing import Any
 
 from ...tools.errors import MissingExtra, ToolUnavailable, UsageError
 from ..objectives import find_objective
+from ..rewards import Checker
 from ..sources import find_tasks
 from .data import write_dataset
 from .settings import PLACE, LoopSettings, read_settings
-from .team import ADVANTAGE, SAMPLER, find_attempt
+from .team import ADVANTAGE, SAMPLER, find_attempt, find_role_rewards
 
 __all__ = ["RECIPES", "Launch", "check", "compose", "find_recipe", "prepare", "recipes"]
 
@@ -244,6 +245,7 @@ def _check_team(config: Any, settings: LoopSettings) -> None:
                 "recipe in your file's defaults"
             )
     find_attempt(settings.attempt)
+    find_role_rewards(settings.rewards, Checker())
 
 
 def _refuse_unknown(config: Any, base: Any, path: str) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import importlib
 import importlib.util
+import re
 import shlex
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,25 @@ def test_a_team_is_put_over_any_recipe(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             check(file, [attempt, override])
+
+
+def test_the_files_of_the_page_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "verl.md").read_text(encoding="utf-8")
+    settings, team = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    module = re.findall(r"^```python\n# my_team\.py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_team", raising=False)
+    Path("my_team.py").write_text("\n".join(module))
+    alone, run = tmp_path / "alone.yaml", tmp_path / "my_run.yaml"
+    alone.write_text("defaults: [qwen3_4b_48gb, _self_]\n" + settings)
+    run.write_text(team)
+    check(alone)
+    place = "actor_rollout_ref.rollout.custom.interlace"
+    check(run, [f"{place}.rewards='my_team:rewards'"])
+    with pytest.raises(UsageError, match="rewards=my_team:nothing: AttributeError"):
+        check(run, [f"{place}.rewards='my_team:nothing'"])
 
 
 def test_doctor_asks_for_the_nodes_that_a_run_wants(
