@@ -194,8 +194,11 @@ class Chat:
         team = team_of(self.agent, self._team, self._runs)
         run = team.stream(question) if unfinished is None else team.resume(unfinished)
         await self._hear(team, run)
-        if team.last is not None:
-            self._answers.append(team.last.episode)
+        if team.last is None:
+            return
+        self._answers.append(team.last.episode)
+        if self._runs is not None and self._runs.load(team.last.episode.id).ended is not None:
+            await team.forget(team.last.episode.id)  # it is kept to be gone on with
 
     async def _hear(self, who: "Team | Conversation", run: "Run") -> None:
         """Show what happens, and how it ended."""

@@ -102,6 +102,10 @@ class Runs:
             raise DataError(f"{self.path}: the run {id} can't be read: {error}") from error
         return SavedRun(*rows[0], calls)
 
+    def delete(self, id: str) -> None:
+        """Keep nothing more of a run; the steps of its graph are LangGraph's (`Team.forget`)."""
+        self._write("delete from team_run where id = ?", id)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

@@ -172,6 +172,14 @@ class Team(Answers[T]):
             raise UsageError(f"the run {id} has ended ({saved.ended})")
         return Run(partial(self._events, saved.question, saved))
 
+    async def forget(self, id: str) -> None:
+        """Keep nothing more of a run. Raises UsageError where none are kept, DataError."""
+        runs = self._kept()
+        async with saver(runs.path) as kept:
+            await kept.setup()
+            await kept.adelete_thread(id)
+        runs.delete(id)
+
     def _kept(self) -> Runs:
         if self.runs is None:
             raise UsageError('a team resumes what it keeps: Team.ceo(agent, runs="team.db")')

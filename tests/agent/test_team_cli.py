@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from interlace.agent import read_rounds
 from interlace.agent.cli.main import app
+from interlace.agent.team.runs import Runs
 from interlace.rollout.store import read_episodes
 from interlace.train.coldstart.m500 import LISTS
 
@@ -77,6 +78,8 @@ def test_a_chat_with_a_team_that_was_killed_goes_on_at_the_unfinished_step(tmp_p
     assert (code, answered) == (0, "True\n"), told
     assert "> First?" in told and "CEO" not in told
     assert run(tmp_path, [], *chat, "--resume")[0] == 9
+    (file,) = tmp_path.rglob("teams.db")
+    assert Runs(file).all() == []  # what has ended is nothing to go on with
 
 
 def test_what_is_typed_behind_a_slash_holds_for_a_team_too(tmp_path: Path) -> None:

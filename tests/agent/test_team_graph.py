@@ -125,6 +125,10 @@ def test_a_run_that_was_killed_in_a_repair_goes_on_with_that_repair(
     assert budget.spent.tokens == sum(t.sampled_tokens for t in trajectories)
     (round,) = read_rounds(result.episode)
     assert round.plans == [*wrong, answer("42")]
+    asyncio.run(made.forget(saved.id))
+    with closing(sqlite3.connect(file)) as kept:
+        for table in ("team_run", "team_call", "checkpoints", "writes"):
+            assert kept.execute(f"select count(*) from {table}").fetchone() == (0,), table
 
 
 def test_a_run_goes_on_with_its_own_team_alone(tmp_path: Path) -> None:
