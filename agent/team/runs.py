@@ -1,5 +1,6 @@
 """Runs of teams on disk: each call as it is finished, beside LangGraph's own checkpoints."""
 
+import json
 import os
 import sqlite3
 import threading
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...rollout.store import dump_record
 from ...rollout.trajectory import Trajectory
-from ...tools.errors import DataError
+from ...tools.errors import DataError, UsageError
 
 __all__ = ["Runs", "SavedRun"]
 
@@ -41,6 +42,17 @@ class SavedRun:
     started: float
     ended: str | None
     calls: tuple[Trajectory, ...] = ()
+
+    def refuse_other(self, made: str) -> None:
+        """Raise UsageError, which says what differs, where this is not what the team is made of."""
+        was, now = json.loads(self.made), json.loads(made)
+        differ = [
+            f"{name}={json.dumps(was.get(name))}, here {json.dumps(now[name])}"
+            for name in now
+            if was.get(name) != now[name]
+        ]
+        if differ:
+            raise UsageError(f"the run {self.id} is another team's, made with {'; '.join(differ)}")
 
 
 class Runs:

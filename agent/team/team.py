@@ -244,8 +244,8 @@ class Team(Answers[T]):
         if saved is None:
             if self.runs is not None:
                 self.runs.begin(task.id, task.question, made)
-        elif saved.made != made:
-            raise UsageError(_another_team(task.id, json.loads(saved.made), json.loads(made)))
+        else:
+            saved.refuse_other(made)
         calls = self._calls(task, policy, tell)
         if saved is not None:
             calls.record.episode.started = saved.started
@@ -391,12 +391,3 @@ class Team(Answers[T]):
 
     def _hold(self, kept: bool) -> None:
         self.agent.keeps_tools = kept
-
-
-def _another_team(run: str, was: dict[str, Any], now: dict[str, Any]) -> str:
-    differ = [
-        f"{name}={json.dumps(was.get(name))}, here {json.dumps(now[name])}"
-        for name in now
-        if was.get(name) != now[name]
-    ]
-    return f"the run {run} is another team's, made with {'; '.join(differ)}"

@@ -216,6 +216,43 @@ def test_prompts_of_more_tokens_than_a_step_takes_are_served_with_their_seeds(
     assert again == drawn
 
 
+@pytest.mark.parametrize("over", ["data_parallel_size", "tensor_parallel_size"])
+def test_two_engines_or_two_halves_of_one_say_what_the_model_says(
+    over: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # or each wants a part of the memory
+    engine = VllmEngine.load(NANO, device="cpu", max_batch=8, options={over: 2})
+    old, new = plain_model(NANO), plain_model(NANO)
+    with torch.no_grad():
+        for weight in new.parameters():
+            weight.add_(
+                0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+            )
+
+    async def talk(policy: Policy, number: int) -> Trajectory:
+        async with Rollout(policy, name=str(number), seed=number) as rollout:
+            await rollout.ask(QUESTIONS[0])
+            return rollout.trajectory
+
+    async def go() -> list[Trajectory]:
+        policy = Policy(engine, FORMATS["retool"], [PythonTool(sessions=2)], sampling=Sampling())
+        try:
+            before = await asyncio.gather(*(talk(policy, number) for number in range(12)))
+            await engine.update_weights(new.state_dict())
+            return [*before, *await asyncio.gather(*(talk(policy, n) for n in range(12)))]
+        finally:
+            await engine.aclose()
+
+    trajectories = asyncio.run(go())
+    later = [turn for trajectory in trajectories for turn in trajectory.turns[1:]]
+    assert later and all(turn.cached for turn in later)  # what was kept is found, wherever it is
+    for number, trajectory in enumerate(trajectories):
+        assert {span.version for span in trajectory.ledger if span.logprobs is not None} == {
+            number // 12
+        }
+        assert_forward({0: old, 1: new}, trajectory.ledger, Sampling())
+
+
 def test_contexts_are_let_go_when_memory_runs_low() -> None:
     """Sixteen trajectories, and blocks for three."""
     options = {"kv_cache_memory_bytes": 3 * 1024 * 2048}  # nano: 2,048 bytes a token
