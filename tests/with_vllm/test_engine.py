@@ -1,7 +1,7 @@
 """The vllm engine on the real vLLM: what it says it sampled is what the model says."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,18 @@ async def sample(engine: Engine, ids: Any, count: int, **rest: Any) -> list[Chun
     return [chunk async for chunk in engine.generate(request)]
 
 
+async def talk(policy: Policy, questions: Sequence[Sequence[str]]) -> list[Trajectory]:
+    """Rollouts at the same time, each asked one list of questions."""
+
+    async def one(number: int) -> Trajectory:
+        async with Rollout(policy, name=f"{policy.sampling}{number}", seed=number) as rollout:
+            for question in questions[number]:
+                await rollout.ask(question)
+            return rollout.trajectory
+
+    return await asyncio.gather(*map(one, range(len(questions))))
+
+
 def span_of(chunks: list[Chunk]) -> Span:
     raw = [x for chunk in chunks for x in chunk.raw_logprobs or ()]
     return Span.policy(
@@ -78,14 +90,8 @@ def test_logprobs_are_those_of_a_forward_pass_after_tool_turns(
     async def go() -> list[Trajectory]:
         served: Engine = engine if kept else PerTurn(engine)
         policy = Policy(served, FORMATS["retool"], [PythonTool(sessions=3)], sampling=sampling)
-
-        async def talk(number: int) -> Trajectory:
-            async with Rollout(policy, name=f"{sampling}{number}", seed=number) as rollout:
-                for question in QUESTIONS[number:] + QUESTIONS[:number]:
-                    await rollout.ask(question)
-                return rollout.trajectory
-
-        return await asyncio.gather(*map(talk, range(3)))
+        orders = [QUESTIONS[number:] + QUESTIONS[:number] for number in range(3)]
+        return await talk(policy, orders)
 
     trajectories = asyncio.run(go())
     assert sum(len(trajectory.calls) for trajectory in trajectories) >= 6
@@ -229,17 +235,12 @@ def test_two_engines_or_two_halves_of_one_say_what_the_model_says(
                 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
             )
 
-    async def talk(policy: Policy, number: int) -> Trajectory:
-        async with Rollout(policy, name=str(number), seed=number) as rollout:
-            await rollout.ask(QUESTIONS[0])
-            return rollout.trajectory
-
     async def go() -> list[Trajectory]:
         policy = Policy(engine, FORMATS["retool"], [PythonTool(sessions=2)], sampling=Sampling())
         try:
-            before = await asyncio.gather(*(talk(policy, number) for number in range(12)))
+            before = await talk(policy, [QUESTIONS[:1]] * 12)
             await engine.update_weights(new.state_dict())
-            return [*before, *await asyncio.gather(*(talk(policy, n) for n in range(12)))]
+            return [*before, *await talk(policy, [QUESTIONS[:1]] * 12)]
         finally:
             await engine.aclose()
 
@@ -260,15 +261,8 @@ def test_contexts_are_let_go_when_memory_runs_low() -> None:
 
     async def go() -> list[Trajectory]:
         policy = Policy(engine, FORMATS["retool"], [PythonTool(sessions=4)], sampling=Sampling())
-
-        async def talk(number: int) -> Trajectory:
-            async with Rollout(policy, name=str(number), seed=number) as rollout:
-                for question in QUESTIONS:
-                    await rollout.ask(question)
-                return rollout.trajectory
-
         try:
-            return await asyncio.gather(*map(talk, range(16)))
+            return await talk(policy, [QUESTIONS] * 16)
         finally:
             await engine.aclose()
 

@@ -48,20 +48,20 @@ def to_responses(rolled: Rolled, *, without_void_turns: bool = False) -> list[Re
         trajectory = episode.trajectory
         void = without_void_turns and bool(void_turns(trajectory))
         return [_response(rolled, trajectory, trajectory.ledger, rolled.reward, void=void)]
+    responses = []
     found = {
         id(trajectory): (row_name(place, episode.sample, number), part.rewards[TOTAL])
         for number, (place, part) in enumerate(rolled.parts)
         for trajectory in part.trajectories
     }
-    return [
-        _response(
-            rolled, trajectory, ledger, found[id(trajectory)][1], part=found[id(trajectory)][0]
-        )
-        for trajectory in episode.trajectories
-        if id(trajectory) in found
-        for ledger in trajectory.ledgers
-        if ledger.loss_weights.any()
-    ]
+    for trajectory in episode.trajectories:
+        if id(trajectory) not in found:
+            continue
+        name, reward = found[id(trajectory)]
+        for ledger in trajectory.ledgers:
+            if ledger.loss_weights.any():
+                responses.append(_response(rolled, trajectory, ledger, reward, part=name))
+    return responses
 
 
 def _response(
