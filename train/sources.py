@@ -1,4 +1,4 @@
-"""Where tasks come from, by name, and the tools that some of them bring.
+"""Task sources by name: files, generators and public data sets.
 
 A name is one of
 
@@ -9,22 +9,20 @@ A name is one of
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from ..rollout.task import Task
 from ..rollout.taskfile import read_tasks
-from ..tools import Tool
 from ..tools.errors import DataError, UsageError
-from ..tools.sql import SqlTool
 from .adapters import ADAPTERS
 from .datasets import adapt
 from .generators.arithmetic import SPLITS
-from .nano.families import FAMILIES, World
+from .generators.catalog import GENERATORS
 
-__all__ = ["COUNT", "TaskTools", "bring_tools", "find_tasks", "generate"]
+__all__ = ["COUNT", "find_tasks", "generate"]
 
 COUNT = 200
 """Tasks of a generator whose name says nothing of their number."""
@@ -39,7 +37,7 @@ def find_tasks(name: str, *, limit: int | None = None) -> list[Task]:
     kind, _, rest = name.partition(":")
     if kind in ADAPTERS and rest:
         return adapt(_rows(rest), kind, name=rest)[:limit]
-    if kind not in FAMILIES:
+    if kind not in GENERATORS:
         return read_tasks(name)[:limit]
     source, count = _generator(name)
     return list(islice(source, count if limit is None else min(count, limit)))
@@ -70,38 +68,11 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
 def _generator(name: str) -> tuple[Iterable[Task], int]:
     kind, *rest = name.split(":")
     split, count, seed = [*rest, *("test", str(COUNT), "0")[len(rest) :]][:3]
-    known = kind in FAMILIES and split in SPLITS and len(rest) <= 3
+    known = kind in GENERATORS and split in SPLITS and len(rest) <= 3
     if not known or not (count.isdecimal() and seed.isdecimal()) or not int(count):
         raise UsageError(
             f"{name!r} names no tasks: write GENERATOR:SPLIT:COUNT:SEED, such as "
-            f"arithmetic:test:200:0, with a generator of {', '.join(FAMILIES)} and a split of "
+            f"arithmetic:test:200:0, with a generator of {', '.join(GENERATORS)} and a split of "
             f"{', '.join(SPLITS)}"
         )
-    return FAMILIES[kind].source(int(seed), split), int(count)
-
-
-def bring_tools(tasks: Iterable[Task]) -> bool:
-    """Whether any of the tasks comes with a database or a corpus of its own."""
-    return any("database" in task.data or "corpus" in task.data for task in tasks)
-
-
-class TaskTools(World):
-    """The tools that tasks come with: what a runner is given as `tools_for`.
-
-    A task whose `data["database"]` is a path is asked of that file; else as in `World`. Use it as
-    an async context manager.
-
-    Example:
-        async with TaskTools() as tools:
-            runner = Runner(policy, tools_for=tools)
-    """
-
-    async def __aenter__(self) -> Self:
-        """Open what the tools need."""
-        await super().__aenter__()
-        return self
-
-    def __call__(self, task: Task) -> Sequence[Tool]:
-        """A task's tools."""
-        place = task.data.get("database")
-        return [SqlTool(place)] if isinstance(place, str) else self.tools(task)
+    return GENERATORS[kind](int(seed), split), int(count)

@@ -342,7 +342,7 @@ async def roll_out(
     """
     from ...rollout.runner import Runner
     from ...rollout.strategies import find_strategy
-    from ...train.sources import TaskTools, bring_tools
+    from ...train.task_tools import TaskTools, bring_tools
     from .progress import Progress
     from .terminal import make_console
 

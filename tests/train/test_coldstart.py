@@ -14,19 +14,22 @@ from interlace.rollout.trajectory import Finish
 from interlace.tools.python import PythonTool
 from interlace.train.coldstart import Demonstration, Reply
 from interlace.train.nano.data import DRILL, FULL, LESSONS, demonstrations, ledgers, texts
-from interlace.train.nano.families import World
+from interlace.train.nano.families import is_right
 from interlace.train.nano.tokenizer import CONTROL, build_tokenizer
+from interlace.train.task_tools import TaskTools
 
 
 async def write(count: int) -> tuple[list[Demonstration], list[bool]]:
     """Conversations, and whether each one's last answer is right where nothing was altered."""
-    async with World() as world:
+    async with TaskTools() as world:
         made = await demonstrations(FULL, count, 3, world)
         right = []
         for each in made:
             for reply in each.replies:
                 answer = answered(each, reply)
-                right.append(reply.altered or await world.right(reply.task, each.format, answer))
+                right.append(
+                    reply.altered or await is_right(world, reply.task, each.format, answer)
+                )
         return made, right
 
 
@@ -147,7 +150,7 @@ def test_a_ledger_begins_as_the_prompt_of_the_same_question_does(
 
 def test_a_drill_is_the_same_without_the_system_prompt(folder: Path) -> None:
     async def run() -> list[Demonstration]:
-        async with World() as world:
+        async with TaskTools() as world:
             return await demonstrations(DRILL, 8, 3, world)
 
     tokenizer = Tokenizer.load(folder)

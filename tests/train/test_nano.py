@@ -19,8 +19,9 @@ from interlace.tools.python import PythonTool
 from interlace.train.nano.accuracy import Outcome, accuracy
 from interlace.train.nano.card import write_section
 from interlace.train.nano.evaluate import Score, Shared, roll_out
-from interlace.train.nano.families import FORMAT_NAMES, World
+from interlace.train.nano.families import FORMAT_NAMES
 from interlace.train.nano.interventions import Row, interventions, table, wrong
+from interlace.train.task_tools import TaskTools
 
 PROBLEMS = 60
 CRATES = Task(
@@ -60,7 +61,7 @@ def test_its_tags_are_several_tokens(engine: TransformersEngine) -> None:
 
 def test_it_answers_at_least_95_percent_of_unseen_problems(engine: TransformersEngine) -> None:
     async def run() -> list[Outcome]:
-        async with Shared(PythonTool(), sessions=6) as python, World(python) as world:
+        async with Shared(PythonTool(), sessions=6) as python, TaskTools(python) as world:
             return await accuracy(engine, world, problems=PROBLEMS, seed=23, splits=("test",))
 
     outcomes = asyncio.run(run())
@@ -86,7 +87,7 @@ def test_it_computes_the_question_of_the_readme(engine: TransformersEngine) -> N
 
 def test_its_answers_follow_the_tool(engine: TransformersEngine) -> None:
     async def run() -> list[Row]:
-        async with Shared(PythonTool(), sessions=6) as python, World(python) as world:
+        async with Shared(PythonTool(), sessions=6) as python, TaskTools(python) as world:
             conditions = ("wrong results",)
             return await interventions(engine, world, problems=20, seed=29, conditions=conditions)
 

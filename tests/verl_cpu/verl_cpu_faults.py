@@ -14,7 +14,7 @@ from interlace.rollout.task import Task
 from interlace.tools import Tool, ToolResult, ToolSession
 from interlace.tools.named import TOOLS
 from interlace.tools.python import PythonTool
-from interlace.train import sources
+from interlace.train import task_tools
 
 ENDLESS = {
     "python": {"code": "while True:\n    pass"},
@@ -68,11 +68,11 @@ class _Session:
         return _Session(self._tool, await self._session.fork())
 
 
-def _tools(self: sources.TaskTools, task: Task) -> Sequence[Tool]:
+def _tools(self: task_tools.TaskTools, task: Task) -> Sequence[Tool]:
     return [Faulty(tool) for tool in _brought(self, task)]
 
 
-_brought = sources.TaskTools.__call__
-sources.TaskTools.__call__ = _tools  # type: ignore[method-assign]
+_brought = task_tools.TaskTools.__call__
+task_tools.TaskTools.__call__ = _tools  # type: ignore[method-assign]
 TOOLS["python"] = lambda source: Faulty(PythonTool(source or "sandbox"))
 sessions.GRACE_SECONDS = 10.0  # for a process to be killed and replaced on a busy machine

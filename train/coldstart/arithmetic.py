@@ -15,7 +15,7 @@ from ...rollout.task import Task
 from ...rollout.trajectory import CallRecord
 from ...tools import ErrorKind, ToolResult, ToolSession
 from ...tools.errors import DataError
-from .base import CALL_SECONDS, Reply, Shares, Step
+from .base import CALL_SECONDS, Reply, Step
 from .phrases import (
     GIVE_UP,
     NO_TOOL,
@@ -29,6 +29,7 @@ from .phrases import (
     said,
 )
 from .phrases import look as look_at
+from .solver import Shares
 
 __all__ = ["FORGET", "alter", "solve_arithmetic"]
 

@@ -1,38 +1,17 @@
 """What a demonstration is: one conversation, turn by turn, and its ledger."""
 
-import random
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from ...rollout.formats import Encoder
 from ...rollout.ledger import Ledger, Span
 from ...rollout.task import Task
 from ...rollout.trajectory import CallRecord
-from ...tools import Tool, ToolSession
+from ...tools import Tool
 from ...tools.errors import DataError
 
-__all__ = ["CALL_SECONDS", "Demonstration", "Reply", "Shares", "Solver", "Step", "to_ledger"]
+__all__ = ["CALL_SECONDS", "Demonstration", "Reply", "Step", "to_ledger"]
 
 CALL_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """The share of demonstrations that show each thing."""
-
-    no_tool_offered: float = 0.05
-    failed_attempt: float = 0.12
-    altered: float = 0.25
-    """Results that are not the tool's own; the answer follows them."""
-    outage: float = 0.02
-    """The tool is out of order; the answer is then the best guess there is."""
-    needless_call: float = 0.1
-    """Calls on problems that need none."""
-    two_calls: float = 0.5
-    """Problems of two steps that take a call for each, the second with what the first gave."""
-    several_tools: float = 0.2
-    """Conversations that offer more tools than one, and may ask for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +39,6 @@ class Demonstration:
     format: str
     tools: tuple[Tool, ...] = field(compare=False)
     replies: list[Reply]
-
-
-Solver: TypeAlias = Callable[
-    [Task, str, ToolSession | None, random.Random, Shares], Awaitable[Reply]
-]
-"""Solves a task in a format with a tool's session; without one, as well as that goes."""
 
 
 def to_ledger(demonstration: Demonstration, encoder: Encoder) -> Ledger:

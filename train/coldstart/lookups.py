@@ -6,8 +6,9 @@ from ...rollout.task import Task
 from ...rollout.trajectory import CallRecord
 from ...tools import ToolSession
 from ...tools.errors import DataError
-from .base import CALL_SECONDS, Reply, Shares, Step
+from .base import CALL_SECONDS, Reply, Step
 from .phrases import TOLD, answer_text, call_text, choose, said
+from .solver import Shares
 
 __all__ = ["solve_database", "solve_lookup"]
 

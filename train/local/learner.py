@@ -18,10 +18,11 @@ from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
 from ..config import TrainConfig
-from ..nano.families import FAMILIES
+from ..generators.catalog import GENERATORS
 from ..rewards import Checker, find_rewards
-from ..sources import TaskTools, bring_tools, find_tasks, generate
+from ..sources import find_tasks, generate
 from ..stream import TaskStream
+from ..task_tools import TaskTools, bring_tools
 from .logprobs import check_head
 from .lora import add_lora
 from .rl import Learner
@@ -44,7 +45,7 @@ def make_learner(config: TrainConfig, tools: Sequence[Tool] | None = None) -> It
     task_tools = TaskTools() if tools is None and bring_tools([*first, *held_out]) else None
     if tools is None:
         tools = () if task_tools is not None else (PythonTool(),)
-    generated = config.tasks.partition(":")[0] in FAMILIES
+    generated = config.tasks.partition(":")[0] in GENERATORS
     tasks = generate(config.tasks) if generated else find_tasks(config.tasks)
     folder = find_model(config.model)
     model = load_trainable(folder, config)

@@ -9,8 +9,9 @@ from itertools import islice
 
 from ...rollout.engines.base import Engine
 from ...rollout.task import Task
+from ..task_tools import TaskTools
 from .evaluate import roll_out
-from .families import FAMILIES, World
+from .families import FAMILIES, is_right
 
 __all__ = ["SPLITS", "Outcome", "accuracy", "main", "table"]
 
@@ -30,7 +31,7 @@ class Outcome:
 
 async def accuracy(
     engine: Engine,
-    world: World,
+    world: TaskTools,
     *,
     problems: int = 500,
     seed: int = 11,
@@ -42,9 +43,9 @@ async def accuracy(
         for format in family.formats:
             for split in splits:
                 tasks = list(islice(family.source(seed, split), problems))
-                for episode in await roll_out(engine, format, tasks, world.tools):
+                for episode in await roll_out(engine, format, tasks, world):
                     task = episode.task
-                    right = await world.right(task, format, episode.answer)
+                    right = await is_right(world, task, format, episode.answer)
                     needs = family.needs_tool(task, format)
                     outcomes.append(Outcome(family.name, format, task, needs, right))
     return outcomes

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar
 from ...rollout.engines import Engine, nano
 from ...rollout.models import load_engine
 from ...tools import PythonTool
+from ..task_tools import TaskTools
 from .card import write_section
 from .evaluate import Shared
-from .families import World
 
 __all__ = ["measure_and_show"]
 
@@ -21,7 +21,7 @@ _R = TypeVar("_R", covariant=True)
 
 class _Measure(Protocol[_R]):
     def __call__(
-        self, engine: Engine, world: World, *, problems: int, seed: int
+        self, engine: Engine, world: TaskTools, *, problems: int, seed: int
     ) -> Awaitable[Sequence[_R]]: ...
 
 
@@ -44,7 +44,7 @@ def measure_and_show(
 
     async def run() -> Sequence[_R]:
         engine = load_engine(str(given.model), device="cpu")
-        async with Shared(PythonTool()) as python, World(python) as world:
+        async with Shared(PythonTool()) as python, TaskTools(python) as world:
             rows = await measure(engine, world, problems=given.problems, seed=given.seed)
         await engine.aclose()
         return rows

@@ -11,8 +11,10 @@ from ...rollout.ledger import Ledger, Source, Span
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...tools import Tool, ToolSession
-from ..coldstart import Demonstration, Shares, to_ledger
-from .families import BY_HEART, FAMILIES, Family, World
+from ..coldstart import Demonstration, to_ledger
+from ..coldstart.solver import Shares
+from ..task_tools import TaskTools
+from .families import BY_HEART, FAMILIES, Family
 
 __all__ = [
     "DRILL",
@@ -76,7 +78,7 @@ async def demonstrations(
     lesson: Lesson,
     count: int,
     seed: int,
-    world: World,
+    world: TaskTools,
     progress: Callable[[int], None] | None = None,
 ) -> list[Demonstration]:
     """`count` conversations on training problems, what the lesson shows in turn.
@@ -100,7 +102,7 @@ async def demonstrations(
 class _Sessions:
     """The tools' sessions. The interpreter's is shared by all, since its start takes long."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: TaskTools) -> None:
         self.world = world
         self._stack = AsyncExitStack()
 

@@ -17,9 +17,10 @@ from ...rollout.engines.base import Engine
 from ...rollout.task import Task, equal_answers
 from ...rollout.trajectory import Episode
 from ...tools import ErrorKind, Tool, ToolResult
-from ..coldstart import alter
+from ..coldstart.arithmetic import alter
+from ..task_tools import TaskTools
 from .evaluate import Changed, Score, roll_out
-from .families import FAMILIES, Family, World
+from .families import FAMILIES, Family, is_right
 
 __all__ = ["CONDITIONS", "Row", "interventions", "main", "table", "wrong"]
 
@@ -48,7 +49,7 @@ class Row:
 
 async def interventions(
     engine: Engine,
-    world: World,
+    world: TaskTools,
     *,
     problems: int = 200,
     seed: int = 7,
@@ -63,7 +64,7 @@ async def interventions(
                 for condition in conditions if tasks else ():
                     tools = _Tools(family, world, seed, condition)
                     episodes = await roll_out(engine, format, tasks, tools)
-                    right = [await world.right(e.task, format, e.answer) for e in episodes]
+                    right = [await is_right(world, e.task, format, e.answer) for e in episodes]
                     follows = [await tools.follows(e, format) for e in episodes]
                     told = [each is not None for each in follows]
                     score = Score.of(episodes, right, [bool(each) for each in follows])
@@ -82,7 +83,7 @@ def _tasks(family: Family, format: str, needs_tool: bool, seed: int, number: int
 class _Tools:
     """What the policy is offered under one condition, and what the results it was shown imply."""
 
-    def __init__(self, family: Family, world: World, seed: int, condition: str) -> None:
+    def __init__(self, family: Family, world: TaskTools, seed: int, condition: str) -> None:
         self.family = family
         self.world = world
         self.condition = condition
@@ -110,7 +111,7 @@ class _Tools:
         task, calls = episode.task, episode.trajectory.calls
         if self.family.twin is not None and self.condition != "results of another problem":
             implied = self.family.twin(task) if self.condition == "wrong results" else task
-            return await self.world.right(implied, format, episode.answer)
+            return await is_right(self.world, implied, format, episode.answer)
         if self.family.name == "lookup" or format == "reex_sql":
             return None
         if not calls or episode.answer is None:

@@ -12,9 +12,9 @@ from ...rollout.ledger import Ledger
 from ..coldstart import Demonstration
 from ..local.checkpoint import replace_folder, save_weights
 from ..local.sft import SFTConfig, SFTReport, sft
+from ..task_tools import TaskTools
 from .card import CARD, write_section
 from .data import DRILL, FULL, POLISH, PRACTICE, Lesson, demonstrations, ledgers, texts
-from .families import World
 from .tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ async def _demonstrations(
         if count % 20 == 0 or count == total:
             progress(f"writing {lesson.name}s", count, total, "")
 
-    async with World() as world:
+    async with TaskTools() as world:
         return await demonstrations(lesson, total, recipe.seed, world, made)
 
 

@@ -26,7 +26,7 @@ from ...tools.errors import UsageError
 from ...tools.named import find_tool
 from ..credit import find_parts
 from ..rewards import TOTAL, Checker, find_rewards
-from ..sources import TaskTools, bring_tools
+from ..task_tools import TaskTools
 from .engine import Client, VerlEngine
 from .settings import LoopSettings
 from .team import find_attempt, find_role_rewards, opened
@@ -263,7 +263,7 @@ class Worker:
 
     def _tools_of(self, task: Task) -> Sequence[Tool]:
         assert self._world is not None
-        return self._world(task) if bring_tools([task]) else [self._world.python]
+        return self._world(task)
 
 
 def _sampled(episode: Episode) -> bool:

@@ -22,7 +22,8 @@ from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
 from interlace.tools.errors import DataError, UsageError
-from interlace.train.sources import TaskTools, find_tasks
+from interlace.train.sources import find_tasks
+from interlace.train.task_tools import TaskTools
 from interlace.train.verl.engine import Client
 from interlace.train.verl.response import Response, to_responses
 from interlace.train.verl.settings import LoopSettings, read_settings
