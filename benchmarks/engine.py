@@ -30,7 +30,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from interlace.rollout.engines import Chunk, Request, TransformersEngine
-from interlace.rollout.formats import Call, Parsed
+from interlace.rollout.formats import Call, Format, Parsed
 from interlace.rollout.limits import Limits
 from interlace.rollout.policy import Policy
 from interlace.rollout.runner import Runner
@@ -85,7 +85,7 @@ def byte_tokenizer(folder: Path) -> Tokenizer:
 
 
 @dataclass(frozen=True)
-class Paced:
+class Paced(Format):
     """A format in which every turn is a call, until the sequence ends; results are `forced` bytes.
 
     The stop string is looked for in every token, as in earnest, and never comes.

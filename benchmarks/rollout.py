@@ -29,7 +29,7 @@ import numpy as np
 from rollout_figures import interval, print_table, tell_round
 
 from interlace.rollout.engines import Chunk, Engine, Request, VllmEngine, nano
-from interlace.rollout.formats import Call, Parsed
+from interlace.rollout.formats import Call, Format, Parsed
 from interlace.rollout.limits import Limits
 from interlace.rollout.policy import Policy
 from interlace.rollout.runner import Runner
@@ -52,7 +52,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Paced:
+class Paced(Format):
     """A format in which every turn is a call, until the sequence ends.
 
     The stop string is looked for in every token, as in earnest, and never comes.

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..rollout.formats import FORMATS
-from ..rollout.formats.tags import Tagged
 from ..rollout.task import Task
 from ..rollout.tokenizer import Tokenizer
 from ..rollout.trajectory import CallRecord, Episode, Trajectory
@@ -177,8 +176,7 @@ def _first_call(episode: Episode, tokenizer: Tokenizer) -> float | None:
 
 
 def _opening(format_name: str, text: str) -> int:
-    format = FORMATS.get(format_name)
-    if isinstance(format, Tagged):
-        found = format.marks.call.search(text)
-        return found.start() if found else 0
-    return max(0, text.find("<tool_call>"))
+    """The position of the first call's opening mark in the text of a turn that has calls."""
+    blocks = FORMATS[format_name].blocks if format_name in FORMATS else ()
+    found = [text.find(block.open) for block in blocks if block.kind != "answer"]
+    return min((position for position in found if position >= 0), default=0)

@@ -199,7 +199,7 @@ def _model(run: _Run) -> Iterator[Finding]:
     try:
         tokenizer = Tokenizer.load(folder)
         name = run.format or default_format(run.model, tokenizer)
-        encoder = Encoder(FORMATS[name], tokenizer, sample_tools(name))
+        encoder = Encoder(FORMATS[name], tokenizer, sample_tools(FORMATS[name]))
     except InterlaceError as error:
         yield Finding("tokenizer", False, f"{at}: {error}", error.exit_code)
         return

@@ -50,7 +50,7 @@ def report(path: str | Path, format: str = "retool") -> Report:
     if format not in FORMATS:
         raise UsageError(f"no format {format!r}; there are {', '.join(FORMATS)}")
     tokenizer, chosen = Tokenizer.load(path), FORMATS[format]
-    encoder = Encoder(chosen, tokenizer, sample_tools(format))
+    encoder = Encoder(chosen, tokenizer, sample_tools(FORMATS[format]))
     found = Report(
         tokenizer=str(path),
         format=format,
@@ -78,7 +78,7 @@ def _tokens(tokenizer: "Tokenizer", text: str) -> list[str]:
 def _sample(encoder: "Encoder", format: str) -> list[dict[str, Any]]:
     from ...rollout.formats.sample import sample_ledger, sample_tools, spelled
 
-    ledger = sample_ledger(encoder, sample_tools(format), notice="1 tool call left")
+    ledger = sample_ledger(encoder, sample_tools(encoder.format), notice="1 tool call left")
     return [
         {
             "source": span.source.value,

@@ -1,9 +1,10 @@
 """Colours for what a model writes, while it writes it: its words, its code, its answer."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
+
+from ...rollout.formats import FORMATS, Block
 
 __all__ = ["Painter", "Piece"]
 
@@ -11,34 +12,7 @@ Piece: TypeAlias = tuple[str, str]
 """Text and the kind of text it is: `words`, `code` or `answer`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """What stands between two tags. Kind None: not shown as it streams. `boxes`: it may have
-    LaTeX's boxes, which are left out.
-    """
-
-    open: str
-    close: str
-    kind: str | None
-    hidden: tuple[str, ...] = ()
-    language: str = ""
-    boxes: bool = False
-
-
 _FENCES = ("```python\n", "```py\n", "```sql\n", "```\n", "```")
-_BLOCKS = (
-    _Block("<code>", "</code>", "code", _FENCES, "python"),
-    _Block("<intermediate_sql>", "</intermediate_sql>", "code", _FENCES, "sql"),
-    _Block("<search>", "</search>", "code"),
-    _Block("<final_sql>", "</final_sql>", "answer", _FENCES),
-    _Block("<answer>", "</answer>", "answer", boxes=True),
-    # A call as JSON is shown when it starts: with its code as code.
-    _Block("<tool_call>", "</tool_call>", None),
-    _Block("<action_input>", "</action_input>", None),
-    _Block("```python\n", "```", "code", language="python"),
-    _Block("```py\n", "```", "code", language="python"),
-)
-_OPENINGS = {block.open: block for block in _BLOCKS}
 _BRACES = re.compile(r"(\\boxed\s*\{)|(\\(?:b(?:o(?:x(?:e(?:d\s*)?)?)?)?)?\Z)|\\.|[{}]", re.DOTALL)
 
 
@@ -49,10 +23,15 @@ class Painter:
     A tag may come in any number of parts: what could be the beginning of one is held back until it
     is clear. `live` says whether the last call's code was shown while it was written, `language`
     in what it is written, where that is known.
+
+    `blocks` are those of a format beside the built-in ones, whose marks are all known: people read
+    what models of any kind wrote.
     """
 
-    def __init__(self) -> None:
-        self._block: _Block | None = None
+    def __init__(self, blocks: Iterable[Block] = ()) -> None:
+        every = [*(block for each in FORMATS.values() for block in each.blocks), *blocks]
+        self._openings = {block.open: block for block in every}
+        self._block: Block | None = None
         self._boxes = _Boxes()
         self._held = ""
         self.live = False
@@ -85,14 +64,17 @@ class Painter:
         self._block = None
 
     def _piece(self, text: str) -> Iterator[Piece]:
-        if self._block is None or self._block.boxes:
+        # A query has no LaTeX in it.
+        if self._block is None or (self._block.kind == "answer" and not self._block.language):
             text = self._boxes.open(text)
         if self._kind is not None and text:
             yield text, self._kind
 
     @property
     def _kind(self) -> str | None:
-        return self._block.kind if self._block else "words"
+        if self._block is None:
+            return "words"
+        return None if self._block.kind == "call" else self._block.kind
 
     def _rest(self) -> Iterator[Piece]:
         """What could have been the beginning of a box, and is none."""
@@ -102,12 +84,13 @@ class Painter:
     def _marks(self) -> tuple[str, ...]:
         """What has a meaning here; longer ones first."""
         if self._block is None:
-            return tuple(sorted(_OPENINGS, key=len, reverse=True))
-        return (self._block.close, *self._block.hidden)
+            return tuple(sorted(self._openings, key=len, reverse=True))
+        fenced = self._block.language and not self._block.open.startswith("```")
+        return (self._block.close, *(_FENCES if fenced else ()))
 
     def _pass(self, mark: str) -> None:
         if self._block is None:
-            self._block = _OPENINGS[mark]
+            self._block = self._openings[mark]
             self.live = self._block.kind == "code"
             self.language = self._block.language
         elif mark == self._block.close:

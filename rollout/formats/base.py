@@ -1,13 +1,14 @@
 """What a format is: how a model asks for a tool, and how the answer is written back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ...tools import Tool
+from ...tools.errors import UsageError
 from ..trajectory import CallRecord, Finish
 
-__all__ = ["Call", "Format", "Message", "Parsed"]
+__all__ = ["Block", "Call", "Format", "Message", "Parsed", "Sample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,38 @@ class Parsed:
     complete: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of a turn between two marks, for screens and statistics.
+
+    `code` and `call` ask for a tool. A `call` has a notation of its own (JSON, say), so it is shown
+    once it has been read, not while it streams. `language` is that of the code or the answer.
+    """
+
+    open: str
+    close: str
+    kind: Literal["code", "call", "answer"]
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A short made-up trajectory: a question, the policy's turns, and the outputs between them.
+
+    `tool` is the tool that it calls: name, argument and description.
+    """
+
+    question: str
+    said: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tool: tuple[str, str, str]
+
+
 class Format(Protocol):
-    """How a model asks for tools. Stateless; works on text; the loop and the template make ids."""
+    """How a model asks for tools. Stateless; works on text; the loop and the template make ids.
+
+    A format of your own inherits from this class, for the defaults of what it leaves out.
+    """
 
     @property
     def name(self) -> str:
@@ -88,3 +119,27 @@ class Format(Protocol):
         the encoder asks for each call's alone.
         """
         ...
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The marked parts of a turn: calls and answers."""
+        return ()
+
+    @property
+    def sample(self) -> Sample | None:
+        """A short trajectory for reports and tests, or None."""
+        return None
+
+    def write_call(
+        self, tool: str, arguments: Mapping[str, Any], *, thought: str = "", after: bool = False
+    ) -> str:
+        """A turn as a model would write it: a thought, then a call. `parse` reads it back.
+
+        `after`: the turn continues a response in which a tool has answered already. Raises
+        UsageError where the format can't express the call.
+        """
+        raise UsageError(f"the format {self.name} can't write a call")
+
+    def write_answer(self, answer: str, *, thought: str = "", after: bool = False) -> str:
+        """A turn that ends with the final answer, as a model would write it."""
+        return "\n".join(filter(None, (thought, answer)))

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...tools import Tool
 from ..trajectory import CallRecord, Finish
-from .base import Call, Parsed
+from .base import Block, Call, Format, Parsed, Sample
 from .scan import boxed
 
 __all__ = ["Hermes", "tool_schema"]
@@ -22,7 +22,7 @@ _CLOSING = re.compile(r"\s*</tool_call>")
 _JSON = json.JSONDecoder(strict=False)
 
 
-class Hermes:
+class Hermes(Format):
     r"""Any tool, called with a JSON object; results come as messages of their own.
 
     The final answer is what the last `\boxed{}` of a turn without calls holds, or the turn's whole
@@ -46,6 +46,17 @@ class Hermes:
         "</tools>",
         "<think>",
         "</think>",
+    )
+    blocks = (Block(_OPEN, _CLOSE, "call"),)
+    sample = Sample(
+        "A crate holds 4387 bolts. How many bolts are in 296 crates?",
+        (
+            'I multiply.\n<tool_call>\n{"name": "python", "arguments": '
+            '{"code": "print(4387 * 296)"}}\n</tool_call>',
+            "There are \\boxed{1298552} bolts.",
+        ),
+        ("1298552",),
+        ("python", "code", "Runs Python code; what it prints comes back."),
     )
 
     def check(self, tools: Sequence[Tool]) -> None:
@@ -78,6 +89,17 @@ class Hermes:
     def render(self, calls: Sequence[CallRecord]) -> str:
         """The outputs alone: what stands around them is the template's."""
         return "\n".join(call.output for call in calls)
+
+    def write_call(
+        self, tool: str, arguments: Mapping[str, Any], *, thought: str = "", after: bool = False
+    ) -> str:
+        """A thought and a call as JSON."""
+        written = json.dumps({"name": tool, "arguments": dict(arguments)})
+        return "\n".join(filter(None, (thought, f"{_OPEN}\n{written}\n{_CLOSE}")))
+
+    def write_answer(self, answer: str, *, thought: str = "", after: bool = False) -> str:
+        """A thought and the answer in a box."""
+        return "\n".join(filter(None, (thought, f"\\boxed{{{answer}}}")))
 
 
 class _Reader:

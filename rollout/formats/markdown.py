@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from ...tools import Tool
 from ..trajectory import CallRecord, Finish
+from .base import Block, Sample
 from .scan import Marks, boxed, in_python_string
-from .tags import Tagged
+from .tags import PYTHON_SAMPLE, Tagged
 
 __all__ = ["Markdown"]
 
@@ -37,6 +38,19 @@ class Markdown(Tagged):
         result_end=_FENCE_END,
     )
     what = "code block"
+    blocks = tuple(
+        Block(f"```{language}\n", "```", "code", "python")
+        for language in ("python", "python3", "py")
+    )
+    sample = Sample(
+        "A crate holds 4387 bolts. How many bolts are in 296 crates?",
+        (
+            "I multiply.\n```python\nprint(4387 * 296)\n```\n",
+            "There are \\boxed{1298552} bolts.",
+        ),
+        ("1298552",),
+        PYTHON_SAMPLE,
+    )
 
     def system(self, tools: Sequence[Tool]) -> str:
         """How to run code (where it can be run) and how to answer."""
@@ -56,6 +70,14 @@ class Markdown(Tagged):
     def read(self, body: str) -> str:
         """The code, as it stands."""
         return body.strip("\n").rstrip()
+
+    def write_block(self, argument: str) -> str:
+        """A block of Python."""
+        return f"```python\n{argument}\n```\n"
+
+    def write_answer(self, answer: str, *, thought: str = "", after: bool = False) -> str:
+        """A thought and the answer in a box."""
+        return f"{self.write_thought(thought)}\\boxed{{{answer}}}"
 
     def answer(self, plain: str, finish: Finish) -> str | None:
         """What the last box holds, once the turn is over."""

@@ -1,12 +1,13 @@
 """Datarus (arXiv 2508.13382): steps of a notebook, or one compact reflection."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ...tools import Tool
 from ..trajectory import Finish
-from .base import Call
+from .base import Block, Call, Sample
 from .scan import boxed, in_python_string, last_block, unfenced
-from .tags import Tagged
+from .tags import PYTHON_SAMPLE, Tagged
 
 __all__ = ["Notebook"]
 
@@ -29,6 +30,22 @@ class Notebook(Tagged):
     tool, argument = "python", "code"
     call_tag, result_tag, answer_tag = "action_input", "observation", "answer"
     more_tags = ("step", "thought", "action", "stop_analysis", "think")
+    # Its tool is named before the input, which may be another's than Python: shown once it is read.
+    blocks = (
+        Block("<action_input>", "</action_input>", "call", "python"),
+        Block("<answer>", "</answer>", "answer"),
+    )
+    sample = Sample(
+        "A crate holds 4387 bolts. How many bolts are in 296 crates?",
+        (
+            "<step>\n<thought>I multiply.</thought>\n<action>python</action>\n"
+            "<action_input>\nprint(4387 * 296)\n</action_input>",
+            "</step>\n<stop_analysis>\n<thought>That is the number.</thought>\n"
+            "<answer>\\boxed{1298552}</answer>\n</stop_analysis>",
+        ),
+        ("1298552",),
+        PYTHON_SAMPLE,
+    )
 
     def system(self, tools: Sequence[Tool]) -> str:
         """How to write steps and how to end, or, without tools, how to reflect."""
@@ -53,6 +70,31 @@ class Notebook(Tagged):
     def read(self, body: str) -> str:
         """The code, without a fence."""
         return unfenced(body)
+
+    def write_call(
+        self, tool: str, arguments: Mapping[str, Any], *, thought: str = "", after: bool = False
+    ) -> str:
+        """A step: thought, action and its input; after another step, that one's end first.
+
+        Raises UsageError for another tool or other arguments.
+        """
+        previous = "</step>\n" if after else ""
+        return previous + super().write_call(tool, arguments, thought=thought)
+
+    def write_block(self, argument: str) -> str:
+        """An action and its input."""
+        return f"<action>python</action>\n<action_input>\n{argument}\n</action_input>"
+
+    def write_thought(self, thought: str) -> str:
+        """The beginning of a step."""
+        return f"<step>\n<thought>{thought}</thought>\n"
+
+    def write_answer(self, answer: str, *, thought: str = "", after: bool = False) -> str:
+        """The end of the analysis with the answer in a box; without steps, a reflection."""
+        block = f"<answer>\\boxed{{{answer}}}</answer>"
+        if not after:
+            return f"<think>{thought}</think>\n{block}"
+        return f"</step>\n<stop_analysis>\n<thought>{thought}</thought>\n{block}\n</stop_analysis>"
 
     def call(self, body: str, lead: str) -> Call:
         """Python, or whatever else the action names (which then is no tool)."""

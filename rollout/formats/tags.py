@@ -4,20 +4,23 @@ A call stands between two tags, its result is written behind it between two othe
 goes on in the same message. What differs is the names and what an answer is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ...tools import Tool
 from ...tools.errors import UsageError
 from ..trajectory import CallRecord, Finish
-from .base import Call, Parsed
+from .base import Block, Call, Format, Parsed, Sample
 from .scan import Marks, boxed, in_python_string, in_sql_string, last_block, scan, unfenced
 
-__all__ = ["ReexSql", "Retool", "SearchR1", "Tagged"]
+__all__ = ["PYTHON_SAMPLE", "ReexSql", "Retool", "SearchR1", "Tagged"]
+
+PYTHON_SAMPLE = ("python", "code", "Runs Python code; what it prints comes back.")
+"""The tool in the samples of formats that call Python."""
 
 
-class Tagged:
+class Tagged(Format):
     """What formats with tags share. A subclass names its tags and writes its system prompt."""
 
     inline: ClassVar[bool] = True
@@ -31,6 +34,18 @@ class Tagged:
     result_tag: ClassVar[str]
     answer_tag: ClassVar[str]
     more_tags: ClassVar[tuple[str, ...]] = ()
+    language: ClassVar[str] = ""
+    """The language of the code in a call."""
+    answer_language: ClassVar[str] = ""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The call and the answer."""
+        call, answer = self.call_tag, self.answer_tag
+        return (
+            Block(f"<{call}>", f"</{call}>", "code", self.language),
+            Block(f"<{answer}>", f"</{answer}>", "answer", self.answer_language),
+        )
 
     @cached_property
     def marks(self) -> Marks:
@@ -72,6 +87,31 @@ class Tagged:
         tag = self.result_tag
         return "\n" + "".join(f"<{tag}>\n{call.output}\n</{tag}>\n" for call in calls)
 
+    def write_call(
+        self, tool: str, arguments: Mapping[str, Any], *, thought: str = "", after: bool = False
+    ) -> str:
+        """A thought and a block. Raises UsageError for another tool or other arguments."""
+        if tool != self.tool or set(arguments) != {self.argument}:
+            raise UsageError(
+                f"the format {self.name} can only write calls of {self.tool!r} with the argument "
+                f"{self.argument!r}, not of {tool!r} with {sorted(arguments)}"
+            )
+        return self.write_thought(thought) + self.write_block(str(arguments[self.argument]))
+
+    def write_answer(self, answer: str, *, thought: str = "", after: bool = False) -> str:
+        """A thought and the answer's block."""
+        return f"{self.write_thought(thought)}<{self.answer_tag}>{answer}</{self.answer_tag}>"
+
+    def write_block(self, argument: str) -> str:
+        """The block of a call; `read` gets the argument back from what is between its tags."""
+        return f"<{self.call_tag}>{argument}</{self.call_tag}>"
+
+    def write_thought(self, thought: str) -> str:
+        """The thought before a call or an answer, on lines of its own."""
+        if not thought:
+            return ""
+        return f"<think>{thought}</think>\n" if "think" in self.more_tags else f"{thought}\n"
+
     def in_string(self, body: str) -> bool:
         """Whether a closing tag behind `body` would stand inside a string of the call."""
         return False
@@ -112,6 +152,16 @@ class Retool(Tagged):
     stop = ("</code>",)
     tool, argument = "python", "code"
     call_tag, result_tag, answer_tag = "code", "interpreter", "answer"
+    language = "python"
+    sample = Sample(
+        "A crate holds 4387 bolts. How many bolts are in 296 crates?",
+        (
+            "I multiply.\n<code>\n```python\nprint(4387 * 296)\n```\n</code>",
+            "So there are 1298552 bolts.\n<answer>\\boxed{1298552}</answer>",
+        ),
+        ("1298552",),
+        PYTHON_SAMPLE,
+    )
 
     def system(self, tools: Sequence[Tool]) -> str:
         """How to run code (where it can be run) and how to answer."""
@@ -134,6 +184,14 @@ class Retool(Tagged):
     def read(self, body: str) -> str:
         """The code, without its fence."""
         return unfenced(body)
+
+    def write_block(self, argument: str) -> str:
+        """The code in a fence."""
+        return f"<code>\n```python\n{argument}\n```\n</code>"
+
+    def write_answer(self, answer: str, *, thought: str = "", after: bool = False) -> str:
+        """A thought and the answer's block, with the answer in a box."""
+        return super().write_answer(f"\\boxed{{{answer}}}", thought=thought)
 
     def answer(self, plain: str, finish: Finish) -> str | None:
         r"""What is boxed in the answer block, or the block itself where nothing is.
@@ -159,6 +217,18 @@ class ReexSql(Tagged):
     tool, argument = "sql", "query"
     call_tag, result_tag, answer_tag = "intermediate_sql", "result", "final_sql"
     more_tags = ("think",)
+    language = answer_language = "sql"
+    sample = Sample(
+        "Table singer(name, age). How many singers are older than 30?",
+        (
+            "<think>\nI look at the ages first.\n"
+            "<intermediate_sql>SELECT age FROM singer LIMIT 3</intermediate_sql>",
+            "They are numbers.\n</think>\n"
+            "<final_sql>SELECT count(*) FROM singer WHERE age > 30</final_sql>",
+        ),
+        ("age\n28\n41\n35",),
+        ("sql", "query", "Runs a query."),
+    )
 
     def system(self, tools: Sequence[Tool]) -> str:
         """How to look around in the database, what is in it and how to answer."""
@@ -210,6 +280,15 @@ class SearchR1(Tagged):
     tool, argument = "search", "query"
     call_tag, result_tag, answer_tag = "search", "information", "answer"
     more_tags = ("think",)
+    sample = Sample(
+        "In which country is the city with the tallest tower?",
+        (
+            "<think>I do not know the tower.</think>\n<search>city of the tallest tower</search>",
+            "<think>Dubai lies in the Emirates.</think>\n<answer>United Arab Emirates</answer>",
+        ),
+        ("(1) Towers: the tallest tower stands in Dubai.",),
+        ("search", "query", "Searches the corpus."),
+    )
 
     def system(self, tools: Sequence[Tool]) -> str:
         """How to search and how to answer."""

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from ...tools import Tool
 from ...tools.errors import UsageError
 from ..trajectory import CallRecord, Finish
-from .base import Parsed
+from .base import Format, Parsed
 
 __all__ = ["END_OF_THOUGHT", "Words", "spoken"]
 
 END_OF_THOUGHT = "</think>"
 
 
-class Words:
+class Words(Format):
     """What is said is the answer, without the thought before it.
 
     Example:

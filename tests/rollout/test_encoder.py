@@ -16,7 +16,7 @@ from interlace.rollout.tokenizer import Tokenizer, TokenizerError
 from interlace.rollout.trajectory import CallRecord
 from interlace.tools.errors import UsageError
 
-TOOLS = sample_tools("hermes")
+TOOLS = sample_tools(FORMATS["hermes"])
 SCHEMAS = [tool_schema(tool) for tool in TOOLS]
 OUTPUTS = ['1298552\n"two"', "é ✓ 3"]
 
@@ -95,7 +95,7 @@ def test_an_encoder_for_other_tools_is_as_if_it_had_been_made_for_them(
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_template_serves_every_format(template: str, format: str) -> None:
-    e = Encoder(FORMATS[format], tokenizer("qwen", template), sample_tools(format))
+    e = Encoder(FORMATS[format], tokenizer("qwen", template), sample_tools(FORMATS[format]))
     (prompt,) = e.prompt("How many?", [Message("user", "Hi."), Message("assistant", "Yes?")])
     assert prompt.source is Source.PROMPT
     for part in (FORMATS[format].system(())[:9], "Hi.", "Yes?", "How many?"):
@@ -165,7 +165,7 @@ def test_results_in_tags_continue_the_message_without_a_blank(name: str) -> None
 @pytest.mark.parametrize("name", VOCABULARIES)
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_tools_and_people_write_can_not_become_a_control_token(name: str, format: str) -> None:
-    e = Encoder(FORMATS[format], tokenizer(name), sample_tools(format))
+    e = Encoder(FORMATS[format], tokenizer(name), sample_tools(FORMATS[format]))
     evil = "".join((*e.tokenizer.control_texts, *e.format.control_tags))
     for spans, calm in (
         (e.prompt(evil), e.prompt("calm")),

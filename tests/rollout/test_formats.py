@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from interlace.rollout.formats import FORMATS, Call, Parsed
 from interlace.rollout.formats.hermes import tool_schema
-from interlace.rollout.formats.sample import SAMPLES, sample_tools
+from interlace.rollout.formats.sample import sample_of, sample_tools
 from interlace.rollout.trajectory import CallRecord, Finish
 from interlace.tools.errors import UsageError
 
@@ -15,7 +15,7 @@ EOS, STOP, LENGTH = Finish.EOS, Finish.STOP, Finish.LENGTH
 
 
 def read(format: str, text: str, finish: Finish = EOS) -> Parsed:
-    return FORMATS[format].parse(text, finish, sample_tools(format))
+    return FORMATS[format].parse(text, finish, sample_tools(FORMATS[format]))
 
 
 def codes(parsed: Parsed) -> list[str]:
@@ -31,10 +31,10 @@ def block(code: str) -> str:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_sample_of_a_format_is_read_as_a_call_and_then_an_answer(name: str) -> None:
-    first, last = SAMPLES[name].said
+    first, last = sample_of(FORMATS[name]).said
     format = FORMATS[name]
     parsed = read(name, first, STOP if format.stop else EOS)
-    assert [call.tool for call in parsed.calls] == [sample_tools(name)[0].name]
+    assert [call.tool for call in parsed.calls] == [sample_tools(FORMATS[name])[0].name]
     assert (parsed.answer, parsed.forged, parsed.complete) == (None, False, True)
     parsed = read(name, last)
     assert parsed.calls == ()
@@ -44,7 +44,7 @@ def test_the_sample_of_a_format_is_read_as_a_call_and_then_an_answer(name: str) 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_stop_may_fall_inside_a_token(name: str) -> None:
-    first, _ = SAMPLES[name].said
+    first, _ = sample_of(FORMATS[name]).said
     finish = STOP if FORMATS[name].stop else EOS
     for rest in ("\n", "\n\n", " ", "\r\n", " The"):
         assert read(name, first + rest, finish).calls == read(name, first, finish).calls
@@ -55,22 +55,24 @@ def test_the_system_prompt_is_short_and_tells_of_the_tags_only_where_there_are_t
     name: str,
 ) -> None:
     format = FORMATS[name]
-    assert len(format.system(sample_tools(name)).split()) <= 80
+    assert len(format.system(sample_tools(FORMATS[name])).split()) <= 80
     assert len(format.system(()).split()) < 30
     for tag in (
         stop for stop in format.stop if stop in ("</code>", "</search>", "</action_input>")
     ):
-        assert tag in format.system(sample_tools(name))
+        assert tag in format.system(sample_tools(FORMATS[name]))
         assert tag not in format.system(())
 
 
 @pytest.mark.parametrize("name", ["retool", "reex_sql", "search_r1", "notebook", "markdown"])
 def test_formats_with_tags_can_call_one_tool_only(name: str) -> None:
-    FORMATS[name].check(sample_tools(name))
+    FORMATS[name].check(sample_tools(FORMATS[name]))
     FORMATS[name].check(())
     with pytest.raises(UsageError, match="use the format hermes"):
-        FORMATS[name].check(sample_tools("search_r1" if name == "reex_sql" else "reex_sql"))
-    FORMATS["hermes"].check(sample_tools(name))
+        FORMATS[name].check(
+            sample_tools(FORMATS["search_r1" if name == "reex_sql" else "reex_sql"])
+        )
+    FORMATS["hermes"].check(sample_tools(FORMATS[name]))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ DATA = Path(__file__).parents[1] / "data" / "formats"
 
 def transcript(format: str, vocabulary: str) -> str:
     """A line for each line of text: who wrote it, `*` if it is trained, its tokens."""
-    tools = sample_tools(format)
+    tools = sample_tools(FORMATS[format])
     encoder = Encoder(FORMATS[format], tokenizer(vocabulary), tools)
     ledger = sample_ledger(encoder, tools, notice="1 tool call left")
     lines = [
@@ -47,7 +47,7 @@ def test_a_trajectory_is_laid_out_as_ever(format: str, vocabulary: str) -> None:
 def test_policy_tokens_alone_are_trained_and_the_text_is_whole(
     format: str, vocabulary: str
 ) -> None:
-    tools = sample_tools(format)
+    tools = sample_tools(FORMATS[format])
     encoder = Encoder(FORMATS[format], tokenizer(vocabulary), tools)
     ledger = sample_ledger(encoder, tools)
     assert all((span.weight > 0) == (span.source is Source.POLICY) for span in ledger)

@@ -2,12 +2,13 @@
 
 import json
 
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from vocabularies import VOCABULARIES, tokenizer
 
 from interlace.rollout.formats import FORMATS, Encoder, Format
-from interlace.rollout.formats.sample import SAMPLES, sample_tools
+from interlace.rollout.formats.sample import sample_of, sample_tools
 from interlace.rollout.ledger import Source
 from interlace.rollout.trajectory import CallRecord, Finish
 
@@ -23,7 +24,7 @@ finishes = st.sampled_from(Finish)
 
 @given(formats, texts, finishes, st.booleans())
 def test_any_text_can_be_read(format: Format, text: str, finish: Finish, tools: bool) -> None:
-    parsed = format.parse(text, finish, sample_tools(format.name) if tools else ())
+    parsed = format.parse(text, finish, sample_tools(format) if tools else ())
     assert not (parsed.calls and parsed.answer is not None)
     assert parsed.answer is None or parsed.answer.strip() == parsed.answer != ""
     assert parsed.complete or (finish is Finish.STOP and not parsed.calls)
@@ -41,7 +42,7 @@ def test_a_result_is_never_read_as_a_call_or_an_answer(
 ) -> None:
     harmless = tokenizer(name).harmless(output, format.control_tags)
     record = CallRecord("python", {}, harmless)
-    parsed = format.parse(format.render([record, record]), Finish.EOS, sample_tools(format.name))
+    parsed = format.parse(format.render([record, record]), Finish.EOS, sample_tools(format))
     assert parsed.calls == ()
     if format.inline:
         assert parsed.forged
@@ -62,7 +63,7 @@ def test_spans_are_given_and_hold_the_output_as_it_was_recorded(
 
 
 ENCODERS = {
-    (format, name): Encoder(FORMATS[format], tokenizer(name), sample_tools(format))
+    (format, name): Encoder(FORMATS[format], tokenizer(name), sample_tools(FORMATS[format]))
     for format in FORMATS
     for name in VOCABULARIES
 }
@@ -111,8 +112,36 @@ def test_any_code_with_any_tags_comes_out_of_json_as_it_went_in(
 def test_a_turn_that_is_cut_off_anywhere_calls_nothing_it_did_not_write(
     format: Format, at: int
 ) -> None:
-    first, _ = SAMPLES[format.name].said
+    first, _ = sample_of(format).said
     cut = first[: at % len(first)]
-    parsed = format.parse(cut, Finish.LENGTH, sample_tools(format.name))
-    whole = format.parse(first, Finish.LENGTH, sample_tools(format.name))
+    parsed = format.parse(cut, Finish.LENGTH, sample_tools(format))
+    whole = format.parse(first, Finish.LENGTH, sample_tools(format))
     assert parsed.calls in ((), whole.calls)
+
+
+@given(formats, st.text(alphabet=st.characters(codec="utf-8"), max_size=40), st.booleans())
+def test_a_call_that_a_format_writes_is_the_call_that_it_reads(
+    format: Format, text: str, after: bool
+) -> None:
+    tool, argument, _ = sample_of(format).tool
+    argued = text.strip()
+    assume(argued and not any(mark in argued for mark in ("`", "<", "'", '"', "#", "\\", "-", "*")))
+    said = format.write_call(tool, {argument: argued}, thought="I look.", after=after)
+    finish = Finish.STOP if format.stop else Finish.EOS
+    (call,) = format.parse(said, finish, ()).calls
+    assert (call.tool, call.arguments) == (tool, {argument: argued})
+
+
+@given(formats, st.integers(), st.booleans())
+def test_an_answer_that_a_format_writes_is_the_answer_that_it_reads(
+    format: Format, value: int, after: bool
+) -> None:
+    said = format.write_answer(str(value), thought="So it is.", after=after)
+    assert format.parse(said, Finish.EOS, ()).answer == str(value)
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_every_call_and_answer_lies_in_a_block_that_screens_know(format: Format) -> None:
+    tool, argument, _ = sample_of(format).tool
+    call = format.write_call(tool, {argument: "1"})
+    assert any(b.open in call and b.close in call for b in format.blocks if b.kind != "answer")

@@ -11,6 +11,7 @@ Three things are done on purpose, each to a share of the demonstrations:
 import random
 import re
 
+from ...rollout.formats import FORMATS
 from ...rollout.task import Task
 from ...rollout.trajectory import CallRecord
 from ...tools import ErrorKind, ToolResult, ToolSession
@@ -22,11 +23,8 @@ from .phrases import (
     READ,
     RETRY,
     TRY_AGAIN,
-    answer_text,
-    call_text,
     choose,
     plan,
-    said,
 )
 from .phrases import look as look_at
 from .solver import Shares
@@ -75,7 +73,7 @@ def alter(text: str, rng: random.Random) -> str:
 def _from_the_head(task: Task, format: str, rng: random.Random) -> Reply:
     assert task.answer is not None
     thought = choose(rng, NO_TOOL) if task.data["needs_tool"] else look_at(task, rng)
-    return Reply(task, [Step(said(format, thought, answer_text(format, task.answer)))])
+    return Reply(task, [Step(FORMATS[format].write_answer(task.answer, thought=thought))])
 
 
 class _Solver:
@@ -140,12 +138,12 @@ class _Solver:
 
     def _record(self, thought: str, code: str, result: ToolResult, weight: float) -> str:
         call = CallRecord("python", {"code": code}, result.text, result.error)
-        text = said(self.format, thought, call_text(self.format, "python", code))
+        text = FORMATS[self.format].write_call("python", {"code": code}, thought=thought)
         self.steps.append(Step(text, call, weight))
         return result.text
 
     def _answer(self, thought: str, answer: str) -> None:
-        self.steps.append(Step(said(self.format, thought, answer_text(self.format, answer))))
+        self.steps.append(Step(FORMATS[self.format].write_answer(answer, thought=thought)))
 
 
 def _code(steps: list[str], rng: random.Random) -> str:

@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ...rollout.formats import FORMATS
 from ...rollout.task import Task, equal_answers
-from .phrases import answer_text
+from ...rollout.trajectory import CallRecord
 
 __all__ = ["trace_of"]
 
+_RETOOL = FORMATS["retool"]
 _MARK = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%(?!\d)")
 
@@ -33,9 +35,9 @@ def trace_of(task: Task) -> str | None:
         if found is None:
             return None
         code, output = found
-        text = f"{text.rstrip()}\n<code>\n```python\n{code}\n```\n</code>"
-        text += f"\n<interpreter>\n{output}\n</interpreter>\n{following}"
-    return f"{text.rstrip()}\n{answer_text('retool', parts[-2].strip())}"
+        text = _RETOOL.write_call("python", {"code": code}, thought=text.rstrip())
+        text += _RETOOL.render([CallRecord("python", {"code": code}, output)]) + following
+    return _RETOOL.write_answer(parts[-2].strip(), thought=text.rstrip())
 
 
 def _calculation(expression: str, result: str) -> tuple[str, str] | None:

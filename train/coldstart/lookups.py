@@ -2,12 +2,13 @@
 
 import random
 
+from ...rollout.formats import FORMATS
 from ...rollout.task import Task
 from ...rollout.trajectory import CallRecord
 from ...tools import ToolSession
 from ...tools.errors import DataError
 from .base import CALL_SECONDS, Reply, Step
-from .phrases import TOLD, answer_text, call_text, choose, said
+from .phrases import TOLD, choose
 from .solver import Shares
 
 __all__ = ["solve_database", "solve_lookup"]
@@ -49,14 +50,14 @@ async def solve_database(
         known = _FOUND[lookup].format(*facts) + " "
     thought = f"{known}{choose(rng, _QUERY if lookups else _AT_ONCE)}"
     if format == "reex_sql":
-        steps.append(Step(said(format, thought, answer_text(format, gold))))
+        steps.append(Step(FORMATS[format].write_answer(gold, thought=thought)))
         return Reply(task, steps)
     shown = await _call(steps, session, format, "sql", thought, gold)
     if shown.splitlines()[1] != task.answer:
         raise DataError(f"{task.id}: {gold!r} gives {shown!r}, not {task.answer!r}")
     assert task.answer is not None
     gives = choose(rng, _GIVES).format(task.answer)
-    steps.append(Step(said(format, gives, answer_text(format, task.answer))))
+    steps.append(Step(FORMATS[format].write_answer(task.answer, thought=gives)))
     return Reply(task, steps)
 
 
@@ -78,7 +79,7 @@ async def solve_lookup(
             raise DataError(f"{task.id}: a search for {query!r} finds no {fact!r}: {shown!r}")
         known = _SAYS.format(fact) + " "
     thought = known.strip() or choose(rng, TOLD)
-    steps.append(Step(said(format, thought, answer_text(format, task.answer))))
+    steps.append(Step(FORMATS[format].write_answer(task.answer, thought=thought)))
     return Reply(task, steps)
 
 
@@ -90,5 +91,6 @@ async def _call(
     if not result.ok:
         raise DataError(f"{query!r} failed: {result.text}")
     call = CallRecord(tool, {"query": query}, result.text)
-    steps.append(Step(said(format, thought, call_text(format, tool, query)), call))
+    text = FORMATS[format].write_call(tool, {"query": query}, thought=thought)
+    steps.append(Step(text, call))
     return result.text

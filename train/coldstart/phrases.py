@@ -1,6 +1,5 @@
-"""What the demonstrations say: thoughts, and calls and answers in the way of each format."""
+"""The thoughts in the nano policy's demonstrations."""
 
-import json
 import random
 from collections.abc import Sequence
 
@@ -13,12 +12,9 @@ __all__ = [
     "RETRY",
     "TOLD",
     "TRY_AGAIN",
-    "answer_text",
-    "call_text",
     "choose",
     "look",
     "plan",
-    "said",
 ]
 
 READ = ("The result is {}.", "The code gives {}.", "The output is {}.")
@@ -115,35 +111,3 @@ def _comparison(a: str, b: str) -> str:
     else:
         seen = f"{a} begins with {a[0]} and {b} with {b[0]}"
     return f"{seen}: the {more} is larger."
-
-
-_ARGUMENTS = {"python": "code", "sql": "query", "search": "query"}
-
-
-def said(format: str, thought: str, rest: str) -> str:
-    """A turn: a thought in the format's way, and the call or answer behind it."""
-    if format in ("reex_sql", "search_r1"):
-        thought = f"<think>{thought}</think>"
-    return f"{thought}\n{rest}"
-
-
-def call_text(format: str, tool: str, argument: str) -> str:
-    """A call of a tool. Raises KeyError for a format that has no demonstrations yet."""
-    if format == "hermes":
-        call = {"name": tool, "arguments": {_ARGUMENTS[tool]: argument}}
-        return f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
-    return {
-        "retool": f"<code>\n```python\n{argument}\n```\n</code>",
-        "reex_sql": f"<intermediate_sql>{argument}</intermediate_sql>",
-        "search_r1": f"<search>{argument}</search>",
-    }[format]
-
-
-def answer_text(format: str, answer: str) -> str:
-    """The final answer, as each format has it."""
-    return {
-        "retool": f"<answer>\\boxed{{{answer}}}</answer>",
-        "hermes": f"\\boxed{{{answer}}}",
-        "reex_sql": f"<final_sql>{answer}</final_sql>",
-        "search_r1": f"<answer>{answer}</answer>",
-    }[format]

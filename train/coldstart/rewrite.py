@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from ...rollout.formats.base import Parsed
+from ...rollout.formats.base import Format, Parsed
 from ...rollout.task import Task
 from ...rollout.trajectory import CallRecord, Finish
 from ...tools import Tool
@@ -47,7 +47,7 @@ Rewritten solution:"""
 _FENCED = re.compile(r"\A\s*```[a-z]*\n(.*)\n```\s*\Z", re.DOTALL)
 
 
-class Rewriting:
+class Rewriting(Format):
     """The format of a model that rewrites: no tools, no system prompt, all it says is the answer.
 
     Example:

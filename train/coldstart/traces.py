@@ -133,7 +133,14 @@ def read_trace(task: Task, text: str, format: Tagged) -> Trace:
     return Trace(task, format.name, sections, ending, answer)
 
 
-_CALLS = re.compile(r"<(code|intermediate_sql|search|action_input|tool_call)>")
+_CALLS = re.compile(
+    "|".join(
+        re.escape(block.open)
+        for each in FORMATS.values()
+        for block in each.blocks
+        if block.kind != "answer" and block.open.startswith("<")
+    )
+)
 """How calls begin in the formats that have tags."""
 
 

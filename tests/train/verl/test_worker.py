@@ -13,7 +13,7 @@ from verl_client import BrokenClient, EngineClient
 from interlace.rollout.engines import TransformersEngine
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS, Message
-from interlace.rollout.formats.sample import SAMPLES
+from interlace.rollout.formats.sample import sample_of
 from interlace.rollout.limits import Limits
 from interlace.rollout.policy import Policy
 from interlace.rollout.runner import Runner
@@ -78,7 +78,7 @@ def places(tmp_path: Path) -> dict[str, str]:
 def test_prompt_response_mask_and_logprobs_are_the_ledgers(
     format: str, places: dict[str, str]
 ) -> None:
-    sample = SAMPLES[format]
+    sample = sample_of(FORMATS[format])
     client = scripted(sample.said, steps=[6, 7])
     data = {"checker": "em"} if format == "search_r1" else {}
     task = Task("sample", sample.question, "1298552", data)
