@@ -1,6 +1,7 @@
 """What a model thinks and what it says, told apart while it speaks."""
 
 from ..rollout.events import Event, Finished, PolicyText
+from ..rollout.formats.stream import MarkStream
 from ..rollout.policy import Policy
 from ..rollout.trajectory import Trajectory
 from .events import Reasoning
@@ -15,8 +16,7 @@ _LAST_TOKENS = 16
 class Thinking:
     """Cuts what a model writes where it begins and ends to think. Nothing is left out.
 
-    The tags belong to the thought. A tag may come in any number of parts: what could be the
-    beginning of one is held back until it is clear.
+    The tags belong to the thought.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -24,7 +24,7 @@ class Thinking:
         self._inline = policy.format.inline
         self._turns = 0
         self._thinks = False
-        self._held = ""
+        self._stream = MarkStream()
         self._tokens = 0
 
     def hear(self, event: Event, trajectory: Trajectory) -> list[Event | Reasoning]:
@@ -46,24 +46,23 @@ class Thinking:
         self._thinks = opened or (self._inline and self._thinks)
 
     def _feed(self, event: PolicyText) -> list[PolicyText | Reasoning]:
-        text, self._held = self._held + event.text, ""
         self._tokens += event.tokens
         events: list[PolicyText | Reasoning] = []
-        while text:
-            tag = _CLOSE if self._thinks else _OPEN
-            before, found, after = text.partition(tag)
-            if not found:
-                keep = _begun(text, tag)
-                text, self._held = text[: len(text) - keep], text[len(text) - keep :]
-                events += self._piece(text)
-                break
-            events += self._piece(before + tag if self._thinks else before)
-            text = after if self._thinks else tag + after
-            self._thinks = not self._thinks
+        opening = ""
+        for text, tag in self._stream.feed(event.text, self._tag):
+            events += self._piece(opening + text + (tag if self._thinks else ""))
+            opening = "" if self._thinks else tag
+            self._thinks ^= bool(tag)
+        if opening:
+            events += self._piece(opening)
         return events
 
+    def _tag(self) -> tuple[str]:
+        """The tag that may come next."""
+        return (_CLOSE if self._thinks else _OPEN,)
+
     def _end(self) -> list[PolicyText | Reasoning]:
-        held, self._held = self._held, ""
+        held = self._stream.end()
         return self._piece(held) if held or self._tokens else []
 
     def _piece(self, text: str) -> list[PolicyText | Reasoning]:
@@ -71,9 +70,3 @@ class Thinking:
             return []
         tokens, self._tokens = self._tokens, 0
         return [(Reasoning if self._thinks else PolicyText)(text, tokens)]
-
-
-def _begun(text: str, tag: str) -> int:
-    """How many characters at the end of `text` may be the beginning of the tag."""
-    lengths = range(min(len(text), len(tag) - 1), 0, -1)
-    return next((length for length in lengths if tag.startswith(text[-length:])), 0)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from ...rollout.formats import FORMATS, Block
+from ...rollout.formats.stream import MarkStream
 
 __all__ = ["Painter", "Piece"]
 
@@ -20,8 +21,7 @@ class Painter:
     """Cuts a stream of text into pieces of one kind each; tags themselves are left out, and
     LaTeX's boxes around answers.
 
-    A tag may come in any number of parts: what could be the beginning of one is held back until it
-    is clear. `live` says whether the last call's code was shown while it was written, `language`
+    `live` says whether the last call's code was shown while it was written, `language`
     in what it is written, where that is known.
 
     `blocks` are those of a format beside the built-in ones, whose marks are all known: people read
@@ -33,31 +33,22 @@ class Painter:
         self._openings = {block.open: block for block in every}
         self._block: Block | None = None
         self._boxes = _Boxes()
-        self._held = ""
+        self._stream = MarkStream()
         self.live = False
         self.language = ""
 
     def feed(self, text: str) -> Iterator[Piece]:
         """The pieces that are certain now."""
-        text = self._held + text
-        self._held = ""
-        while text:
-            marks = self._marks()
-            found = re.search("|".join(map(re.escape, marks)), text)
-            end = found.start() if found else len(text) - _beginning(text, marks)
-            if end:
-                yield from self._piece(text[:end])
-            text = text[end:]
-            if found is None or _may_go_on(text, marks):
-                self._held = text
-                return
-            yield from self._rest()
-            self._pass(found[0])
-            text = text[len(found[0]) :]
+        for before, mark in self._stream.feed(text, self._marks):
+            if before:
+                yield from self._piece(before)
+            if mark:
+                yield from self._rest()
+                self._pass(mark)
 
     def end(self) -> Iterator[Piece]:
         """The turn is over: what was held back is text after all."""
-        held, self._held = self._held, ""
+        held = self._stream.end()
         if held and held not in self._marks():
             yield from self._piece(held)
         yield from self._rest()
@@ -82,9 +73,9 @@ class Painter:
             yield rest, self._kind or "words"
 
     def _marks(self) -> tuple[str, ...]:
-        """What has a meaning here; longer ones first."""
+        """The marks that have a meaning here."""
         if self._block is None:
-            return tuple(sorted(self._openings, key=len, reverse=True))
+            return tuple(self._openings)
         fenced = self._block.language and not self._block.open.startswith("```")
         return (self._block.close, *(_FENCES if fenced else ()))
 
@@ -126,17 +117,3 @@ class _Boxes:
         elif mark == "}" and self._open and self._open.pop():
             return ""
         return "" if found[1] is not None else mark
-
-
-def _beginning(text: str, marks: tuple[str, ...]) -> int:
-    """How many characters at the end of `text` could be the beginning of a mark."""
-    longest = min(len(text), max(map(len, marks)) - 1)
-    for length in range(longest, 0, -1):
-        if any(mark.startswith(text[-length:]) for mark in marks):
-            return length
-    return 0
-
-
-def _may_go_on(text: str, marks: tuple[str, ...]) -> bool:
-    """Whether what is there is the beginning of a mark that is longer still."""
-    return any(mark != text and mark.startswith(text) for mark in marks)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..formats.stream import unfinished_mark
 from ..tokenizer import Tokenizer
 
 __all__ = ["StopFinder", "begins_stop", "completing_ids"]
@@ -58,7 +59,7 @@ def begins_stop(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) 
     tail = tokenizer.decode(ids[-4 * longest :])
     if tail.endswith("\N{REPLACEMENT CHARACTER}"):
         return True
-    return any(tail.endswith(stop[:n]) for stop in stops for n in range(1, len(stop)))
+    return unfinished_mark(tail, stops) > 0
 
 
 def completing_ids(tokenizer: Tokenizer, stops: Sequence[str]) -> list[int] | None:
