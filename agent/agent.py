@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from ..rollout.budget import Budget
 from ..rollout.engines import Engine, Sampling
-from ..rollout.formats import FORMATS, Format
+from ..rollout.formats import Format, find_format
 from ..rollout.limits import Limits
 from ..rollout.models import check_engine, default_format, load_engine
 from ..rollout.policy import Policy
@@ -112,7 +112,7 @@ class Agent(Answers[T]):
                 "a strategy makes several attempts at once: it goes without approvals, hooks, a "
                 "type of output and kept conversations"
             )
-        self.format = _format(format) if isinstance(format, str) else format
+        self.format = find_format(format) if isinstance(format, str) else format
         self.limits = limits or Limits()
         self.strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
         self.sampling = sampling or Sampling(temperature=0.0 if strategy is None else 1.0)
@@ -223,7 +223,9 @@ class Agent(Answers[T]):
         if isinstance(engine, str):
             engine = self._load_engine(engine)
         self.engine = engine
-        format = self.format or _format(default_format(engine.name, engine.tokenizer, self.tools))
+        format = self.format or find_format(
+            default_format(engine.name, engine.tokenizer, self.tools)
+        )
         return Policy(engine, format, self.tools, sampling=self.sampling, limits=self.limits)
 
     async def start_tools(self) -> None:
@@ -272,9 +274,3 @@ def _tool(one: AnyTool) -> Tool:
     if isinstance(one, str):
         return find_tool(one)
     return FunctionTool(one) if callable(one) else one
-
-
-def _format(name: str) -> Format:
-    if name not in FORMATS:
-        raise UsageError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
-    return FORMATS[name]

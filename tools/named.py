@@ -1,9 +1,13 @@
 """Tools by name: what a command line or a configuration can ask for."""
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 from .base import Tool
 from .errors import UsageError
+from .function import FunctionTool
+from .importing import find
 from .python import PythonTool
 from .search import HttpRetriever, SearchTool, is_private
 from .sql import SqlTool
@@ -11,36 +15,64 @@ from .sql import SqlTool
 __all__ = ["TOOLS", "find_tool"]
 
 
-def _prepared_search(source: str) -> Tool:
+def _search(source: str, *, top: int = 3, budget: int | None = None) -> Tool:
     # Who writes that a server is here, or in this network, means it. A name that turns out to lead
     # here may be somebody else's doing.
     allowed = source.startswith(("http://", "https://")) and is_private(source)
-    search = SearchTool(HttpRetriever(source, allow_private=True) if allowed else source)
+    retriever = HttpRetriever(source, allow_private=True) if allowed else source
+    search = SearchTool(retriever, top, budget=budget)
     search.prepare()  # an index that takes long is made now, not within a call's time limit
     return search
 
 
-TOOLS: dict[str, Callable[[str], Tool]] = {
-    "python": lambda source: PythonTool(source or "sandbox"),
-    "sql": SqlTool,
-    "search": _prepared_search,
+def _python(
+    backend: str = "sandbox", *, sessions: int | None = None, characters: int = 100_000
+) -> Tool:
+    # Nothing that loosens walls: that is said in so many words, by an option of its own.
+    return PythonTool(backend, sessions=sessions, characters=characters)
+
+
+def _sql(
+    database: str, *, rows: int = 20, budget: int | None = None, schema_budget: int = 4000
+) -> Tool:
+    return SqlTool(database, rows=rows, budget=budget, schema_budget=schema_budget)
+
+
+TOOLS: dict[str, Callable[..., Tool]] = {
+    "python": _python,
+    "sql": _sql,
+    "search": _search,
 }
-"""The tools that can be asked for by name; what stands behind a colon is what they work on."""
-_MAY_HAVE_SOURCE = ("python",)
+"""Makers of the tools that interlace brings; the text after a colon is their first argument."""
 _NEEDS_SOURCE = {
     "sql": "a database's file",
     "search": "a file or folder of texts, or a search server's address",
 }
 
 
-def find_tool(name: str) -> Tool:
-    """The tool of that name: `python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
-    `search:http://localhost:8000/retrieve`. Raises UsageError for any other.
+def find_tool(name: str, *, trusted: bool = True, folder: Path | None = None) -> Tool:
+    """The tool of that name, by the grammar of `tools/importing.py`.
+
+    `python`, `python:jupyter`, `sql:some.db`, `sql:some.db@rows=3`, `search:docs/`,
+    `search:http://localhost:8000/retrieve`; of your own `my_tools:tide` or `my_tools.py:tide`: a
+    function, a tool, or a class or function that makes a tool from parameters (`@height=3`).
+    Raises UsageError for any other.
     """
-    kind, _, source = name.partition(":")
-    if kind not in TOOLS:
-        raise UsageError(f"there is no tool {kind!r}; there are: {', '.join(TOOLS)}")
-    if bool(source) != (kind in _NEEDS_SOURCE) and kind not in _MAY_HAVE_SOURCE:
-        form = f"{kind}:PATH, {_NEEDS_SOURCE[kind]}" if not source else kind
-        raise UsageError(f"the tool {name!r} is written {form}")
-    return TOOLS[kind](source)
+    found = find("tool", name, TOOLS, trusted=trusted, folder=folder)
+    kind, source = found.name.head, found.name.source
+    if found.own:
+        if not source and kind in _NEEDS_SOURCE:
+            raise UsageError(f"the tool {name!r} is written {kind}:PATH, {_NEEDS_SOURCE[kind]}")
+        make = found.bind(TOOLS[kind])
+        return make(source) if source else make()  # type: ignore[no-any-return]  # a partial
+    made = found.value
+    if found.parameters_given or isinstance(made, type):
+        made = found.bind(made)()
+    elif inspect.isroutine(made):
+        return FunctionTool(made)
+    if not all(hasattr(made, member) for member in ("name", "description", "arguments", "session")):
+        raise UsageError(
+            f"the tool {name!r} is of type {type(made).__name__}: name a function, a tool, or what "
+            "makes a tool"
+        )
+    return made  # type: ignore[no-any-return]  # checked member by member

@@ -17,8 +17,9 @@ def models(incomplete: str) -> Iterator[str]:
 def formats(incomplete: str) -> Iterator[str]:
     """The formats."""
     from ...rollout.formats import FORMATS
+    from ...tools.importing import names
 
-    yield from (name for name in FORMATS if name.startswith(incomplete))
+    yield from (name for name in names("format", FORMATS) if name.startswith(incomplete))
 
 
 def tools(incomplete: str) -> Iterator[str]:

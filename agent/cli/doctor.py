@@ -42,15 +42,13 @@ class Report:
 
 def report(path: str | Path, format: str = "retool") -> Report:
     """Look at a tokenizer's folder. Raises TokenizerError and UsageError as a run would."""
-    from ...rollout.formats import FORMATS, Encoder
+    from ...rollout.formats import Encoder, find_format
     from ...rollout.formats.sample import sample_tools
     from ...rollout.tokenizer import Tokenizer
-    from ...tools.errors import UsageError
 
-    if format not in FORMATS:
-        raise UsageError(f"no format {format!r}; there are {', '.join(FORMATS)}")
-    tokenizer, chosen = Tokenizer.load(path), FORMATS[format]
-    encoder = Encoder(chosen, tokenizer, sample_tools(FORMATS[format]))
+    chosen = find_format(format)
+    tokenizer = Tokenizer.load(path)
+    encoder = Encoder(chosen, tokenizer, sample_tools(chosen))
     found = Report(
         tokenizer=str(path),
         format=format,

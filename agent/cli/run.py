@@ -86,7 +86,7 @@ async def _answer(
     from ..events import ApprovalAsked
     from .screen import Screen
 
-    screen = Screen(console, answers=not sys.stdout.isatty())
+    screen = Screen(console, answers=not sys.stdout.isatty(), format=agent.format)
     here = sys.stdin.isatty() and sys.stderr.isatty()
     async with agent:
         await load(agent, console, quiet=output.quiet)

@@ -21,6 +21,8 @@ from .terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ...rollout.formats import Format
+
 __all__ = ["Screen", "usage_line", "why_no_answer"]
 
 _STYLES = {
@@ -43,13 +45,16 @@ class Screen:
     Without colours, code and output still differ by their margin; with them, code is highlighted,
     line by line, and words are Markdown. On a terminal, tables are grids and plots are shown, if it
     can. What a call prints is shown as it comes. `answers` says whether an answer in tags is shown
-    where it is written; whoever prints it at the end anyway leaves it out.
+    where it is written; whoever prints it at the end anyway leaves it out. `format` is the model's,
+    if it is not one of interlace's own.
     """
 
-    def __init__(self, console: "Console", *, answers: bool = True) -> None:
+    def __init__(
+        self, console: "Console", *, answers: bool = True, format: "Format | None" = None
+    ) -> None:
         self._console = console
         self._answers = answers
-        self._painter = Painter()
+        self._painter = Painter(format.blocks if format is not None else ())
         self._kind = ""
         self._begun = False  # whether this block has a first line already
         self._inside = False  # whether the cursor stands inside a line

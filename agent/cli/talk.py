@@ -84,7 +84,6 @@ class Chat:
         self._unfinished: SavedRun | None = None
         self._resume: str | None = None
         self._console = make_console(sys.stderr)
-        self._screen = Screen(self._console)
         # On a terminal the answer is seen where it is written; it is not repeated on stdout.
         self._seen = self.interactive and sys.stdout.isatty() and not (output.quiet or output.json)
         self._stack = AsyncExitStack()
@@ -96,6 +95,7 @@ class Chat:
         """Whether Ctrl-C was pressed twice."""
         self._interrupted = -_AGAIN  # when Ctrl-C was pressed, seconds
         self.agent: Agent = self._make_agent()
+        self._screen = Screen(self._console, format=self.agent.format)
 
     def keep(self, options: KeepOptions, id: str | None) -> None:
         """Open what is kept, if it is to be; what is resumed has its model, and its team, again.

@@ -16,6 +16,7 @@ _KINDS = {
     "python:jupyter": "the same in an ipykernel, with rich display and magics",
     "sql:FILE": "an SQLite database, which can only be read",
     "search:PATH": "an index over a file or folder of texts",
+    "FILE.py:NAME": "a typed function of yours; MODULE:NAME where it can be imported",
 }
 
 
@@ -44,15 +45,20 @@ def tools(
 
 def _print_kinds(json: bool) -> None:
     from ...rollout.formats import FORMATS
+    from ...tools.importing import names
+    from ...tools.named import TOOLS
 
+    installed = [name for name in names("tool", TOOLS) if name not in TOOLS]
+    kinds = {**_KINDS, **dict.fromkeys(installed, "a tool of an installed package")}
+    formats = names("format", FORMATS)
     if json:
-        print_json({"kinds": _KINDS, "formats": list(FORMATS), "error": None})
+        print_json({"kinds": kinds, "formats": formats, "error": None})
         return
-    wide = max(map(len, _KINDS))
-    for name, what in _KINDS.items():
+    wide = max(map(len, kinds))
+    for name, what in kinds.items():
         print(f"{name:{wide}}  {what}")
     print("\nIn Python, any typed function is a tool: Agent(tools=[function]).")
-    print(f"Formats (--format): {', '.join(FORMATS)}")
+    print(f"Formats (--format): {', '.join(formats)}")
 
 
 def _formats(tool: "Tool") -> list[str]:

@@ -1,5 +1,9 @@
 """How models ask for tools: the formats by name, and the encoder that turns them into ids."""
 
+from pathlib import Path
+
+from ...tools.errors import UsageError
+from ...tools.importing import find
 from .base import Block, Call, Format, Message, Parsed, Sample
 from .encoder import Encoder
 from .hermes import Hermes
@@ -7,7 +11,17 @@ from .markdown import Markdown
 from .notebook import Notebook
 from .tags import ReexSql, Retool, SearchR1
 
-__all__ = ["FORMATS", "Block", "Call", "Encoder", "Format", "Message", "Parsed", "Sample"]
+__all__ = [
+    "FORMATS",
+    "Block",
+    "Call",
+    "Encoder",
+    "Format",
+    "Message",
+    "Parsed",
+    "Sample",
+    "find_format",
+]
 
 FORMATS: dict[str, Format] = {
     "retool": Retool(),
@@ -17,3 +31,21 @@ FORMATS: dict[str, Format] = {
     "notebook": Notebook(),
     "markdown": Markdown(),
 }
+
+
+def find_format(name: str, *, trusted: bool = True, folder: Path | None = None) -> Format:
+    """The format of that name, by the grammar of `tools/importing.py`.
+
+    `hermes`; of your own `my_formats:Mine` or `my_formats.py:Mine`, a `Format` or its class.
+    Raises UsageError for any other.
+    """
+    found = find("format", name, FORMATS, trusted=trusted, folder=folder)
+    made = found.value
+    if isinstance(made, type) or found.parameters_given:
+        made = found.bind(made)()
+    if not isinstance(made, Format):
+        raise UsageError(
+            f"the format {name!r} is of type {type(made).__name__}: inherit from "
+            "interlace.rollout.formats.Format"
+        )
+    return made

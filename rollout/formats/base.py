@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from ...tools import Tool
 from ...tools.errors import UsageError
@@ -70,6 +70,7 @@ class Sample:
     tool: tuple[str, str, str]
 
 
+@runtime_checkable
 class Format(Protocol):
     """How a model asks for tools. Stateless; works on text; the loop and the template make ids.
 

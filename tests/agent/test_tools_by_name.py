@@ -165,7 +165,7 @@ def test_a_search_server_on_this_machine_is_asked_if_it_is_named_so(
         ("search:http://", 2, "is not an address that begins with http:// or https://"),
         ("sql", 2, "is written sql:PATH, a database's file"),
         ("search:", 2, "is written search:PATH, a file or folder of texts"),
-        ("sparql:x", 2, "there is no tool 'sparql'; there are: python, sql, search"),
+        ("sparql:x", 2, "unknown tool 'sparql'; choose from python, sql, search"),
     ],
 )
 def test_a_tool_that_can_not_work_is_one_sentence(
@@ -198,3 +198,13 @@ def test_the_command_line_takes_several_tools(shop: Path, docs: Path) -> None:
     said = json.loads(done.stdout)
     assert (said["model"], said["format"], said["error"]) == ("nano", "hermes", None)
     assert done.stderr == ""
+
+
+def test_a_function_in_a_file_is_a_tool(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def tide(port: str, day: int = 1) -> float:\n    'The height of the tide.'\n    return 4.2\n"
+    )
+    for name in ("mine.py:tide", "./mine.py:tide", "mine:tide"):
+        command = [*COMMAND, "tools", name]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.startswith("tide: The height of the tide.\n  port (str)"), done.stderr

@@ -1,0 +1,116 @@
+"""The doors: how names are taken apart, and what they stand for."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interlace.tools.errors import UsageError
+from interlace.tools.importing import Name, find, names, parse_name
+
+TABLE = {"python": 1, "sql": 2}
+
+# The grammar, by example.
+EXAMPLES = {
+    "python": Name("python"),
+    "python:jupyter": Name("python", "jupyter"),
+    "sql:shop.db": Name("sql", "shop.db"),
+    "sql:shop.db@rows=3": Name("sql", "shop.db", None, {"rows": 3}),
+    "sql:/data/a@b/shop.db": Name("sql", "/data/a@b/shop.db"),
+    "sql:shop@2.db": Name("sql", "shop@2.db"),
+    "search:docs/": Name("search", "docs/"),
+    "search:http://localhost:8000/retrieve": Name("search", "http://localhost:8000/retrieve"),
+    "search:http://user@host:80/x": Name("search", "http://user@host:80/x"),
+    "search:http://host/x@k=5,name=b": Name("search", "http://host/x", None, {"k": 5, "name": "b"}),
+    "vote@8": Name("vote", "", 8),
+    "best@4,by=judge": Name("best", "", 4, {"by": "judge"}),
+    "tree@leaves=8,rule=split": Name("tree", "", None, {"leaves": 8, "rule": "split"}),
+    "clip@0.2": Name("clip", "", 0.2),
+    "clip@low=-1e-3,dual=true": Name("clip", "", None, {"low": -0.001, "dual": True}),
+    "arithmetic:train:500": Name("arithmetic", "train:500"),
+    "mine:tide": Name("mine", "tide"),
+    "my.package.rewards:terse@weight=0.5": Name(
+        "my.package.rewards", "terse", None, {"weight": 0.5}
+    ),
+    "./mine.py:Format": Name("./mine.py", "Format"),
+    "../lib/rewards.py:make@3": Name("../lib/rewards.py", "make", 3),
+    "vote@": Name("vote@"),
+    "vote@eight": Name("vote@eight"),
+}
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_a_name_is_taken_apart(text: str) -> None:
+    assert parse_name(text) == EXAMPLES[text]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with a module `tidal_names` and a file in a subfolder."""
+    (tmp_path / "tidal_names.py").write_text(
+        "def tide(height=1, port='a'):\n    return height, port\n"
+    )
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "own.py").write_text("loads = []\nloads.append(1)\nvalue = loads\n")
+    (tmp_path / "sub" / "broken.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("tidal_names", None)
+    sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
+
+
+def test_ours_a_module_and_a_file_are_found_by_one_grammar(here: Path) -> None:
+    assert (find("tool", "sql:x@rows=3", TABLE).value, find("tool", "sql", TABLE).own) == (2, True)
+    tide = find("tool", "tidal_names:tide@7", TABLE)
+    assert not tide.own
+    assert tide.bind(tide.value)() == (7, "a")
+    assert find("tool", "sub/own.py:value", TABLE).value == [1]
+    again = find("tool", "own.py:value", TABLE, folder=here / "sub")
+    assert again.value == [1], "a file is run once"
+
+
+def test_what_can_not_be_found_is_told_with_what_there_is(here: Path) -> None:
+    for text, said in {
+        "pyhton": "unknown tool 'pyhton'; choose from python, sql",
+        "tidal_names:ebb": "has no attribute 'ebb'",
+        "nowhere_at_all:ebb": "nor is there a module 'nowhere_at_all'",
+        "sub/none.py:x": "no such file",
+        "sub/broken.py:x": "ZeroDivisionError",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            find("tool", text, TABLE)
+    tide = find("tool", "tidal_names:tide@depth=3", TABLE)
+    with pytest.raises(UsageError, match=r"unknown parameter .*'depth'; choose from height, port"):
+        tide.bind(tide.value)
+
+
+def test_a_name_that_is_not_the_users_own_loads_no_code(here: Path) -> None:
+    for text in ("tidal_names:tide", "sub/own.py:value"):
+        with pytest.raises(UsageError, match="would load code"):
+            find("tool", text, TABLE, trusted=False)
+    assert "tidal_names" not in sys.modules
+    assert find("tool", "python", TABLE, trusted=False).value == 1
+
+
+def install(folder: Path, package: str, entry: str) -> None:
+    """A package as pip leaves it: its metadata with an entry point."""
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[interlace.plugins]\n{entry}\n")
+
+
+def test_installed_packages_register_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(here)
+    install(here, "tides", "tool.tide = tidal_names:tide")
+    assert find("tool", "tide", TABLE, trusted=False).value(3) == (3, "a")
+    assert "tide" in names("tool", TABLE)
+    assert "tide" not in names("format", {})
+    (here / "more").mkdir()
+    install(here / "more", "other-tides", "tool.tide = tidal_names:other\ntool.sql = x:y")
+    monkeypatch.syspath_prepend(here / "more")
+    with pytest.raises(UsageError, match=r"tides and .*tides both register the tool 'tide'"):
+        find("tool", "tide", TABLE)
+    with pytest.raises(UsageError, match="tides both register"):
+        names("tool", TABLE)
