@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from engine import interleaved
-from gpu_rows import Subject, write_model
+from gpu_subject import Subject, write_model
 from gpu_worker import Found
 from train import timed_grpo
 
@@ -23,7 +23,6 @@ def vllm(subject: Subject) -> Iterator[Found]:
     """Tokens a second by vLLM, in turns with a tool that answers at once, contexts kept."""
     from interlace.rollout.engines import VllmEngine
 
-    import_module("vllm")
     plan = subject.plan
     options = {"gpu_memory_utilization": 0.5} if subject.device.type == "cuda" else {}
     most = plan.prompt + plan.sampled + plan.turns * plan.forced + 64
@@ -34,8 +33,8 @@ def vllm(subject: Subject) -> Iterator[Found]:
     )
     yield Found("loading the engine", time.perf_counter() - began, "s")
     try:
-        asyncio.run(interleaved(engine, plan.load, 0))
-        load, figures = plan.load, []
+        asyncio.run(interleaved(engine, subject.load, 0))
+        load, figures = subject.load, []
         for run in range(plan.runs):
             began, own = time.perf_counter(), time.thread_time()
             asyncio.run(interleaved(engine, load, 1 + run))
@@ -57,14 +56,14 @@ def trl(subject: Subject) -> Iterator[Found]:
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from trl import GRPOConfig
 
-    plan, load, steps = subject.plan, subject.plan.load, 1 + subject.plan.runs
+    load, steps = subject.load, 1 + subject.plan.runs
     folder = write_model(subject)
     # It wants a token that ends a sequence, and shall not sample it.
     tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), eos_token="Ġ0", pad_token="Ġ0"
     )
     auto: Any = AutoModelForCausalLM
-    config = plan.config
+    config = subject.config
     with tempfile.TemporaryDirectory() as out:
         arguments = GRPOConfig(
             output_dir=out,

@@ -1,224 +1,67 @@
-"""The rows on our own engine and trainer: what `interlace train` does on one card, in parts.
-
-Models have the published sizes and random weights, from a folder that is written on the spot.
-"""
+"""The rows on our own engine and trainer: what `interlace train` does on one card, in parts."""
 
 import asyncio
-import gc
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from platform import python_version
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from engine import Load, byte_tokenizer, interleaved, random_model
+from engine import Load, interleaved
+from gpu_subject import Subject, write_model
 from gpu_worker import Found
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, supported_activities
 
-from interlace.rollout.engines import Engine, TransformersEngine
-from interlace.rollout.engines.checkpoint import pick_device
+from interlace.rollout.engines import TransformersEngine
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, Trajectory
-from interlace.tools.function import FunctionTool
-from interlace.train.config import TrainConfig
-from interlace.train.local.checkpoint import save_weights
-from interlace.train.local.learner import make_learner
-from interlace.train.local.lora import merged_weights
-from interlace.train.local.rl import Learner, Trainer
-from interlace.train.local.update import Recipe, Rows, compute_logprobs, update
+from interlace.train.local.update import Recipe, Rows, compute_logprobs
 from interlace.train.memory import estimate_local
-from interlace.train.shapes import Shape
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is done with a model. Times are for one of 0.6 billion weights on a large card."""
-
-    name: str
-    shape: Shape
-    device: str
-    sequences: tuple[int, ...] = (8, 32, 128)
-    """Batch sizes; the last but one is that of all other rows."""
-    prompt: int = 128
-    sampled: int = 128
-    turns: int = 4
-    forced: int = 32
-    rows: int = 32
-    """Rows of a training batch, and the shortest and longest of them."""
-    lengths: tuple[int, int] = (128, 1024)
-    micro_tokens: int = 8192
-    runs: int = 3
-
-    @property
-    def load(self) -> Load:
-        """The rollouts of all rows but `sampling`."""
-        return Load(self.sequences[-2], self.prompt, self.sampled, self.turns, self.forced)
-
-    @property
-    def config(self) -> TrainConfig:
-        """The settings of a run: those of examples/presets/qwen3_0.6b_24gb.yaml, in its sizes."""
-        return TrainConfig(
-            device=self.device,
-            format="hermes",
-            precision="bfloat16",
-            gradient_checkpointing=True,
-            concurrency=self.sequences[-1],
-            response_tokens=max(
-                self.lengths[1], self.prompt + self.sampled + self.turns * self.forced
-            ),
-            micro_tokens=self.micro_tokens,
-            learning_rate=1e-6,
-        )
-
-
-class Subject:
-    """A model in training and in the engine, as `interlace train` has them; made when asked for."""
-
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self.plan = plan
-        self.device = pick_device(plan.device)
-        self.folder = folder / plan.name
-        self._stack = ExitStack()
-        self._before = _resident() if self.device.type == "cpu" else 0
-
-    @cached_property
-    def learner(self) -> Learner:
-        """What a run is made of."""
-        config = self.plan.config.model_copy(update={"model": str(write_model(self))})
-        tool = FunctionTool(in_no_time, name="tool")
-        return self._stack.enter_context(make_learner(config, [tool]))
-
-    @cached_property
-    def trainer(self) -> Trainer:
-        """The trainer, with its optimizer."""
-        return Trainer(self.plan.config, self.learner)
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that samples for the trainer."""
-        return self.learner.policy.engine
-
-    def roll_out(self, load: Load, tool: Callable[[], Any] | None = None) -> list[Episode]:
-        """Sequences in turns, with a tool's output between."""
-        return asyncio.run(interleaved(self.engine, load, 0, tool or in_no_time))
-
-    def step(self, rows: Rows, recipe: Recipe | None = None) -> None:
-        """An update, which must be a number."""
-        trainer = self.trainer
-        done = update(self.learner.model, trainer.optimizer, rows, recipe or trainer.recipe)
-        assert not done.refused, "the gradient is not a number"
-
-    def hand_over(self, engine: Engine | None = None) -> None:
-        """The trainer's weights into an engine."""
-        given: Any = engine or self.engine
-        asyncio.run(given.update_weights(merged_weights(self.learner.model)))
-
-    def timed(self, work: Callable[[], T]) -> tuple[T, float]:
-        """What `work` gives, and the seconds until the card has done it."""
-        self.wait()
-        began = time.perf_counter()
-        result = work()
-        self.wait()
-        return result, time.perf_counter() - began
-
-    def median(self, work: Callable[[], object]) -> float:
-        """Seconds of `work`, after once to warm up."""
-        work()
-        return statistics.median(self.timed(work)[1] for _ in range(self.plan.runs))
-
-    def wait(self) -> None:
-        """Until the card has nothing left to do."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def forget_peak(self) -> None:
-        """Give back what nobody uses; memory's highest mark begins here."""
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            Path("/proc/self/clear_refs").write_text("5")
-
-    def peak(self) -> float:
-        """GB in use at the highest: of tensors on a card, on a CPU of what the process has more
-        than before it had a model.
-        """
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 1e9
-        return (_resident("VmHWM") - self._before) / 1e9
-
-
-async def in_no_time() -> str:
-    """Answer at once."""
-    return "an answer"
-
-
-async def in_50_ms() -> str:
-    """Answer after 50 ms, about what a short cell of Python takes."""
-    await asyncio.sleep(0.05)
-    return "an answer"
-
-
-def write_model(subject: Subject) -> Path:
-    """A checkpoint with random weights in bfloat16, unless it is there already.
-
-    The last norm is scaled so that logits spread by about 4 (what is sampled then has an entropy
-    of a few nats, as text has): nearly equal logits would make any two programs agree.
-    """
-    shape, folder = subject.plan.shape, subject.folder
-    if not (folder / "tokenizer.json").exists():
-        model = random_model(shape, device=str(subject.device), positions=40_960)
-        with torch.no_grad():
-            spread = model.config.initializer_range * shape.hidden**0.5
-            model.model.norm.weight.fill_(4 / spread)
-        folder.mkdir(exist_ok=True)
-        save_weights(model.to(torch.bfloat16), folder)
-        byte_tokenizer(folder, shape.vocabulary)
-    return folder
+PACKAGES = ("interlace", "torch", "transformers", "vllm", "trl", "verl", "flash-attn")
 
 
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def machine(packages: tuple[str, ...]) -> Iterator[Found]:
+def machine(subject: Subject) -> Iterator[Found]:
     """The card, its driver, and what is installed."""
-    if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(0)
+    if subject.device.type == "cuda":
+        card = torch.cuda.get_device_properties(subject.device)
         yield Found("card", card.name)
         yield Found("memory", card.total_memory / 1e9, "GB")
+        yield Found("CUDA of torch", str(torch.version.cuda))
         asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         try:
             said = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
             yield Found("driver", said.stdout.splitlines()[0].strip())
         except (OSError, subprocess.SubprocessError, IndexError) as error:
             yield Found("driver", None, state="failed", reason=f"nvidia-smi: {error}")
-        yield Found("CUDA of torch", str(torch.version.cuda))
     else:
-        yield Found("card", None, state="n/a", reason="torch finds none")
+        yield Found("card", None, state="n/a", reason="on a CPU")
     yield Found("Python", python_version())
-    for package in packages:
+    for package in PACKAGES:
+        yield _installed(package)
+
+
+def _installed(package: str) -> Found:
+    for name in (package, f"{package}-cpu"):
         try:
-            yield Found(package, version(package))
+            return Found(name, version(name))
         except PackageNotFoundError:
-            yield Found(package, None, state="not installed")
+            pass
+    return Found(package, None, state="not installed")
 
 
 def load(subject: Subject) -> Iterator[Found]:
     """The model is written, and loaded twice: for the engine, and to be trained."""
-    config, shape = subject.plan.config, subject.plan.shape
+    config, shape = subject.config, subject.plan.shape
     if subject.device.type == "cuda":
         card = torch.cuda.get_device_properties(subject.device).total_memory / 1e9
         problem = estimate_local(config, shape).problem(card)
@@ -232,9 +75,9 @@ def load(subject: Subject) -> Iterator[Found]:
 def sampling(subject: Subject) -> Iterator[Found]:
     """Tokens a second, in turns with a tool that answers at once; and our own time for a turn."""
     plan = subject.plan
-    subject.roll_out(replace(plan.load, sequences=plan.sequences[0], sampled=4 * plan.turns))
+    subject.roll_out(replace(subject.load, sequences=plan.sequences[0], sampled=4 * plan.turns))
     for count in plan.sequences:
-        turns = replace(plan.load, sequences=count)
+        turns = replace(subject.load, sequences=count)
         own = time.thread_time()
         _, seconds = subject.timed(lambda turns=turns: subject.roll_out(turns))  # type: ignore[misc]
         own = time.thread_time() - own
@@ -244,11 +87,12 @@ def sampling(subject: Subject) -> Iterator[Found]:
 
 def agreement(subject: Subject) -> Iterator[Found]:
     """The engine's log-probabilities of what it sampled against the trainer's."""
+    folder = write_model(subject)
     for dtype in ("bfloat16", "float32"):
-        engine = TransformersEngine.load(subject.folder, device=subject.plan.device, dtype=dtype)
+        engine = TransformersEngine.load(folder, device=subject.plan.device, dtype=dtype)
         try:
             subject.hand_over(engine)
-            episodes = asyncio.run(interleaved(engine, subject.plan.load, 1))
+            episodes = asyncio.run(interleaved(engine, subject.load, 1))
         finally:
             asyncio.run(engine.aclose())
         recipe = replace(subject.trainer.recipe, bfloat16=dtype == "bfloat16")
@@ -281,12 +125,12 @@ def training(subject: Subject) -> Iterator[Found]:
         yield Found(f"trained, {name}", int(lengths.sum()) / seconds, "tokens/s")
     share = 100 * (1 - float(lengths.mean()) / width)
     yield Found("padding, to the longest", share, "%")
-    yield Found("trained, packed", None, state="missing", reason="packed: not in the trainer yet")
+    yield Found("trained, packed", None, state="missing", reason="not in the trainer yet")
 
 
 def whole_step(subject: Subject) -> Iterator[Found]:
     """A step without tools, as TRL's row has it: sample, update, hand over."""
-    load = replace(subject.plan.load, turns=1)
+    load = replace(subject.load, turns=1)
 
     def step() -> None:
         subject.step(_rows(subject.roll_out(load), subject.trainer.recipe))
@@ -299,8 +143,8 @@ def whole_step(subject: Subject) -> Iterator[Found]:
 def memory(subject: Subject) -> Iterator[Found]:
     """The highest mark of each phase against what `interlace doctor --train` reckons."""
     plan = subject.plan
-    estimate = estimate_local(plan.config, plan.shape)
-    longest = plan.config.response_tokens
+    estimate = estimate_local(subject.config, plan.shape)
+    longest = subject.config.response_tokens
     full = Load(plan.sequences[-1], longest - 8, 8, 1, 0)
     rows = _rows(
         _made_up(
@@ -331,8 +175,8 @@ def idle(subject: Subject) -> Iterator[Found]:
     lengths = np.full(plan.rows, plan.lengths[1] // 2)
     rows = _rows(_made_up(lengths, plan.shape.vocabulary), subject.trainer.recipe)
     for name, work in (
-        ("idle, rollout, tool answers at once", lambda: subject.roll_out(plan.load)),
-        ("idle, rollout, tool takes 50 ms", lambda: subject.roll_out(plan.load, in_50_ms)),
+        ("idle, rollout, tool answers at once", lambda: subject.roll_out(subject.load)),
+        ("idle, rollout, tool takes 50 ms", lambda: subject.roll_out(subject.load, in_50_ms)),
         ("idle, update", lambda: subject.step(rows)),
     ):
         work()
@@ -405,9 +249,7 @@ def _made_up(lengths: Any, vocabulary: int) -> list[Episode]:
     return episodes
 
 
-def _resident(name: str = "VmRSS") -> int:
-    """Bytes of this process that are in memory."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc says nothing of {name}")
+async def in_50_ms() -> str:
+    """Answer after 50 ms, about what a short cell of Python takes."""
+    await asyncio.sleep(0.05)
+    return "an answer"

@@ -9,11 +9,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["Figure", "Found", "Row", "measure"]
+__all__ = ["Figure", "Found", "Row", "Subject", "measure"]
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,30 @@ class Found:
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured: `function(subject())`, in `seconds` at most.
+    """What is measured, in `seconds` at most: `function`, given its subject.
 
-    Subject and function are sent to the process, so they are names of modules, or partials of them.
-    A row that `needs` another of its model is not begun where that one failed.
+    `function` is named as `module:function`, so that only its process imports it; it yields what it
+    has `Found`. A row that `needs` another of its model is not begun where that one failed, nor one
+    whose `package` is not installed.
     """
 
     name: str
     model: str
-    subject: Callable[[], Any]
-    function: Callable[[Any], Iterator[Found]]
+    subject: "Subject"
+    function: str
     seconds: float
     needs: str | None = None
+    package: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What rows are about: `make`, named as `module:function`, is called with `given`, once in each
+    process; rows with the same subject share one.
+    """
+
+    make: str
+    given: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,8 @@ def measure(rows: Sequence[Row], seconds: float) -> Iterator[Figure]:
             left = until - time.monotonic()
             if row.needs is not None and (row.model, row.needs) in failed:
                 end = _End("not begun", f"it needs {row.needs!r}, which failed")
+            elif row.package is not None and find_spec(row.package) is None:
+                end = _End("not installed")
             elif left <= 0:
                 end = _End("not begun", f"the {seconds:g} seconds were over")
             else:
@@ -103,7 +119,7 @@ def measure(rows: Sequence[Row], seconds: float) -> Iterator[Figure]:
 class _Worker:
     """A process with a subject in it."""
 
-    def __init__(self, subject: Callable[[], Any]) -> None:
+    def __init__(self, subject: Subject) -> None:
         self.subject = subject
         context = get_context("spawn")  # a forked process could not use the card
         self._here, there = context.Pipe()
@@ -111,9 +127,7 @@ class _Worker:
         self._process.start()
         there.close()  # so that the pipe ends with the process
 
-    def ask(
-        self, function: Callable[[Any], Iterator[Found]], seconds: float
-    ) -> Iterator[Found | _End]:
+    def ask(self, function: str, seconds: float) -> Iterator[Found | _End]:
         """What a row measures, and its end."""
         until = time.monotonic() + seconds
         try:
@@ -141,23 +155,27 @@ class _Worker:
         self._here.close()
 
 
-def _serve(pipe: Connection, make: Callable[[], Any]) -> None:
+def _serve(pipe: Connection, subject: Subject) -> None:
     """The process: make the subject, then answer row by row until it is killed."""
     os.setsid()  # Ctrl-C is the table's; and whoever is started here dies with us
     os.dup2(2, 1)  # what libraries print is not the table's
-    subject: Any = None
+    made: Any = None
     while True:
         try:
             function = pipe.recv()
         except EOFError:  # the table's process is gone
             return
         try:
-            subject = make() if subject is None else subject
-            for found in function(subject):
+            made = _named(subject.make)(*subject.given) if made is None else made
+            for found in _named(function)(made):
                 pipe.send(found)
             pipe.send(_End())
-        except ModuleNotFoundError as error:
-            pipe.send(_End("not installed", f"there is no module {error.name}"))
         except BaseException as error:  # whatever a card, a driver or a library says
             said = (str(error).strip() or "nothing").splitlines()[0]
             pipe.send(_End("failed", f"{type(error).__name__}: {said}"))
+
+
+def _named(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
