@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
-import torch
 from gpu_plan import Plan, plans
 from gpu_worker import Figure, Row, Subject, measure
 
@@ -104,26 +104,25 @@ def options() -> argparse.Namespace:
     parser.add_argument("--toy", action="store_true", help="tiny sizes: what a CPU gets anyway")
     parser.add_argument("--device", default="auto", help="cuda or cpu (default: cuda if there)")
     given = parser.parse_args()
-    if given.device == "auto":
-        given.device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        pick_device(given.device)
-    except ModelError as error:
-        parser.error(str(error))
     if given.out is not None and not given.out.resolve().parent.is_dir():
         parser.error(f"there is no folder {given.out.parent} for --out")
     if not given.seconds > 0:
         parser.error(f"--seconds must be above 0, got {given.seconds:g}")
-    given.toy = given.toy or given.device == "cpu"
+    try:
+        given.device = pick_device(given.device)
+    except ModelError as error:
+        parser.error(str(error))
+    given.toy = given.toy or given.device.type == "cpu"
     return given
 
 
 def main() -> int:
     """Measure and print; 130 after Ctrl-C."""
     given = options()
-    card = "CPU" if given.device == "cpu" else torch.cuda.get_device_name(given.device)
+    cuda = given.device.type == "cuda"
+    card = import_module("torch").cuda.get_device_name(given.device) if cuda else "CPU"
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    models = plans(given.device, given.toy)
+    models = plans(str(given.device), given.toy)
     done: list[Figure] = []
     code = 0
     with tempfile.TemporaryDirectory(dir=room_for(models)) as folder:

@@ -34,6 +34,6 @@ def plans(device: str, toy: bool) -> list[Plan]:
     """Qwen3-0.6B and Qwen3-1.7B in their published sizes, or a model that a CPU runs in no time."""
     if toy:
         shape = Shape(2, 64, 128, 4, 2, 32, 1024, tied=True)
-        return [Plan("toy", shape, device, (2, 4, 8), 96, 16, 2, 8, 4, (32, 96), 192, 1)]
+        return [Plan("toy", shape, device, (2, 4, 8), 96, 16, 2, 8, 4, (32, 96), 448, 1)]
     names = ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-1.7B")
     return [Plan(name.partition("/")[2], KNOWN_SHAPES[name], device) for name in names]
