@@ -25,7 +25,8 @@ from interlace.rollout.engines.checkpoint import pick_device
 from interlace.rollout.engines.vllm_weights import roomy
 from interlace.tools.errors import ModelError
 
-# Each row of a model, and the seconds it may take at most.
+SECONDS = 360
+# Each row of a model, and the seconds of these that it may take at most.
 ROWS = (
     ("load", "load", 90),
     ("sampling", "sampling", 60),
@@ -39,8 +40,12 @@ ROWS = (
 PEERS = (("vLLM", "vllm", 150), ("TRL", "trl", 90), ("verl", "verl", 60))
 
 
-def rows(given: Sequence[Plan], folder: Path) -> list[Row]:
-    """All rows: the first model's, other programs' with the same model, then the larger model's."""
+def rows(given: Sequence[Plan], folder: Path, seconds: float) -> list[Row]:
+    """All rows: the first model's, other programs' with the same model, then the larger model's.
+
+    With more `seconds` than usual in all, each may take more.
+    """
+    share = seconds / SECONDS
 
     def subject(plan: Plan) -> Subject:
         return Subject("gpu_subject:Subject", (plan, folder))
@@ -49,15 +54,15 @@ def rows(given: Sequence[Plan], folder: Path) -> list[Row]:
     for plan in given:
         shared = subject(plan)
         if plan is given[0]:
-            found.append(Row("machine", "", shared, "gpu_rows:machine", 60))
+            found.append(Row("machine", "", shared, "gpu_rows:machine", 60 * share))
         found += [
-            Row(name, plan.name, shared, f"gpu_rows:{function}", seconds, needs="load")
-            for name, function, seconds in ROWS
+            Row(name, plan.name, shared, f"gpu_rows:{function}", most * share, needs="load")
+            for name, function, most in ROWS
         ]
         if plan is given[0]:  # each in a process without another model on the card
             found += [
-                Row(name, plan.name, subject(plan), f"gpu_peers:{it}", seconds, package=it)
-                for name, it, seconds in PEERS
+                Row(name, plan.name, subject(plan), f"gpu_peers:{it}", most * share, package=it)
+                for name, it, most in PEERS
             ]
     return found
 
@@ -97,7 +102,7 @@ def options() -> argparse.Namespace:
     names = ["machine", *(name for name, _, _ in (*ROWS, *PEERS))]
     parser.add_argument("--out", type=Path, metavar="FILE", help="the table, as Markdown")
     parser.add_argument("--json", action="store_true", help="lines of JSON instead of the table")
-    parser.add_argument("--seconds", type=float, default=360, help="in all (default: 360)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="in all (default: 360)")
     parser.add_argument(
         "--rows", nargs="+", choices=names, metavar="ROW", help=f"only these of {', '.join(names)}"
     )
@@ -128,7 +133,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=room_for(models)) as folder:
         wanted = [
             row
-            for row in rows(models, Path(folder))
+            for row in rows(models, Path(folder), given.seconds)
             if given.rows is None or row.name in given.rows
         ]
         try:

@@ -59,9 +59,8 @@ def trl(subject: Subject) -> Iterator[Found]:
     load, steps = subject.load, 1 + subject.plan.runs
     folder = write_model(subject)
     # It wants a token that ends a sequence, and shall not sample it.
-    tokenizer: Any = PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), eos_token="Ġ0", pad_token="Ġ0"
-    )
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_file=str(folder / "tokenizer.json"), eos_token="Ġ0", pad_token="Ġ0")
     auto: Any = AutoModelForCausalLM
     config = subject.config
     with tempfile.TemporaryDirectory() as out:

@@ -23,7 +23,7 @@ class Plan:
     """Tokens of a tool's output."""
     rows: int = 32
     """Rows of a training batch."""
-    lengths: tuple[int, int] = (128, 1024)
+    lengths: tuple[int, int] = (64, 512)
     """Tokens of the shortest of these rows and of the longest."""
     micro_tokens: int = 8192
     runs: int = 3

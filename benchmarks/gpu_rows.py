@@ -14,8 +14,7 @@ import torch
 from engine import Load, interleaved
 from gpu_subject import Subject, write_model
 from gpu_worker import Found
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile, supported_activities
+from torch.profiler import ProfilerActivity, profile
 
 from interlace.rollout.engines import TransformersEngine
 from interlace.rollout.ledger import Ledger, Source, Span
@@ -154,16 +153,16 @@ def memory(subject: Subject) -> Iterator[Found]:
         subject.trainer.recipe,
     )
     subject.step(rows)  # the optimizer's moments are there from the first step on
+    # The context of CUDA is no tensor. Where there is none, the engine has float32.
+    more = 2 * plan.shape.parameters / 1e9 if subject.device.type == "cpu" else 0.0
     for phase, work in (
         ("rolling out", lambda: subject.roll_out(full)),
         ("updating", lambda: subject.step(rows)),
     ):
         subject.forget_peak()
         subject.timed(work)
-        # The context of CUDA is no tensor, and on a CPU there is none.
-        reckoned = estimate.total(phase) - sum(
-            part.gigabytes for part in estimate.phases[phase] if part.name == "CUDA"
-        )
+        parts = [part for part in estimate.phases[phase] if part.name != "CUDA"]
+        reckoned = sum(part.gigabytes for part in parts) + more
         yield Found(f"{phase}, estimated", reckoned, "GB")
         yield Found(f"{phase}, measured", subject.peak(), "GB")
         yield Found(f"{phase}, measured / estimated", subject.peak() / reckoned)
@@ -197,8 +196,8 @@ def busy_seconds(subject: Subject, work: Callable[[], object]) -> float | None:
     The profiler makes the host slower and kernels not: what is busy is asked of it, how long all
     takes is not.
     """
-    card = ProfilerActivity.CUDA
-    what = card if card in supported_activities() else ProfilerActivity.CPU
+    on_card = subject.device.type == "cuda"
+    what = ProfilerActivity.CUDA if on_card else ProfilerActivity.CPU
     with profile(activities=[what]) as profiler:
         subject.timed(work)
     assert profiler.profiler is not None
@@ -206,9 +205,9 @@ def busy_seconds(subject: Subject, work: Callable[[], object]) -> float | None:
     spans = [
         (event.start_ns(), event.end_ns())
         for event in events.events()
-        if event.device_type() == DeviceType.CUDA and not event.is_user_annotation()
+        if event.device_type().name == "CUDA" and not event.is_user_annotation()
     ]
-    if subject.device.type != "cuda":
+    if not on_card:
         return None
     if not spans:
         raise RuntimeError("the profiler saw no kernel")

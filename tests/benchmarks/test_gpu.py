@@ -20,7 +20,8 @@ COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--toy", "--json
 
 def command(*arguments: str) -> list[dict[str, Any]]:
     """The figures that the command prints."""
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=600)
+    asked = [*COMMAND, "--seconds", "1800", *arguments]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -64,7 +65,7 @@ def test_engine_and_trainer_agree_and_padding_is_told_apart(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_every_row_is_measured_or_says_what_is_not_there() -> None:
-    figures = command("--seconds", "600")
+    figures = command()
     check(figures)
     rows = {f["row"] for f in figures}
     assert rows >= {"machine", "load", "sampling", "agreement", "weights", "training", "step"}
