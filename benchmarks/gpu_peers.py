@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -109,10 +108,10 @@ def _alternate(completions: list[Any], **_: Any) -> list[float]:
 
 
 def verl(subject: Subject) -> Iterator[Found]:
-    """That it can be imported with our loop registered; its trainer has docs/verl.md."""
+    """That verl has our loop and our objectives once it is imported; docs/verl.md has its trainer."""
     began = time.perf_counter()
-    import_module("verl")
-    loop = import_module("interlace.train.verl")
-    yield Found("imported", version("verl"))
-    yield Found("our loop beside it", str(Path(str(loop.__file__)).parent.name))
+    core_algos = import_module("verl.trainer.ppo.core_algos")
+    import_module("interlace.train.verl.plugin")  # registers both
+    yield Found("imported, with our loop and objectives", version("verl"))
+    yield Found("policy losses there", float(len(core_algos.POLICY_LOSS_REGISTRY)))
     yield Found("importing it", time.perf_counter() - began, "s")

@@ -1,5 +1,7 @@
 """Tensors of a step lie where the model does: on `meta`, which refuses to be mixed with the CPU."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,8 +32,9 @@ def test_all_of_a_plan_is_on_the_models_device_in_its_type() -> None:
 
 def test_a_step_of_the_model_mixes_no_devices(tmp_path_factory: pytest.TempPathFactory) -> None:
     config = AutoConfig.from_pretrained(checkpoint(tmp_path_factory.mktemp("model")))
+    auto: Any = AutoModelForCausalLM
     with META:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+        model = auto.from_config(config, dtype=torch.bfloat16).eval()
     model.config._attn_implementation = register()
     heads, head_dim = config.num_key_value_heads, config.head_dim
     cache = KeyValues(config.num_hidden_layers, heads, head_dim, torch.bfloat16, META)

@@ -169,7 +169,7 @@ def test_an_update_without_room_ends_the_run_in_one_sentence(tmp_path: Path) -> 
 
     with learner(config) as made, Record(tmp_path / "run") as record:
         made.model.base_model.get_submodule("norm").register_forward_hook(take)
-        with pytest.raises(ModelError, match="no memory for the update of step 2.*micro_tokens"):
+        with pytest.raises(ModelError, match=r"no memory for the update of step 2.*micro_tokens"):
             Trainer(config, made).train(record)
     assert len(read_metrics(tmp_path / "run")) == 1
     assert weights(tmp_path / "run")
