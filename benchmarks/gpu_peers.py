@@ -108,7 +108,7 @@ def _alternate(completions: list[Any], **_: Any) -> list[float]:
 
 
 def verl(subject: Subject) -> Iterator[Found]:
-    """That verl has our loop and our objectives once it is imported; docs/verl.md has its trainer."""
+    """The import of verl, with our loop and objectives in it; for its trainer see docs/verl.md."""
     began = time.perf_counter()
     core_algos = import_module("verl.trainer.ppo.core_algos")
     import_module("interlace.train.verl.plugin")  # registers both
