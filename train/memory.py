@@ -75,14 +75,17 @@ def estimate_local(config: TrainConfig, shape: Shape) -> Estimate:
     if config.kl_weight and not config.lora_rank:
         always.append(Part("the reference model", weights, "kl_weight"))
     width = 2 if config.precision == "bfloat16" else 4
+    rounded = 0.0 if half or width == 4 else 2 * shape.parameters / _GB
     cached = config.concurrency * config.response_tokens * shape.kv_bytes / _GB
-    sampling = Part("keys and values", cached, "concurrency")
+    # The engine keeps the room for the next rollout.
+    always.append(Part("keys and values", cached, "concurrency"))
     return Estimate(
         {
-            "rolling out": [*always, sampling],
+            "rolling out": always,
             "updating": [
                 *always,
                 Part("gradients", 4 * trained / _GB, "lora_rank"),
+                Part("weights in bfloat16, for one pass", rounded),  # autocast keeps them
                 _activations(shape, tokens, width, config.gradient_checkpointing, "micro_tokens"),
                 Part("logits", 3 * 4 * LOGITS / _GB),  # a chunk: float32, its softmax, its gradient
             ],

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["free_bytes", "one_memory_error"]
 
-_PHRASES = ("out of memory", "can't allocate memory", "not enough memory")
+# The last is cuBLAS's and cuDNN's, where the card has no room for their own buffers.
+_PHRASES = ("out of memory", "can't allocate memory", "not enough memory", "_status_alloc_failed")
 
 
 @contextmanager

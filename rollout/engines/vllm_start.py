@@ -49,8 +49,11 @@ def arguments(folder: Path, device: str, dtype: str, max_context: int | None) ->
     except ImportError as error:
         raise MissingExtra("vLLM", "vllm") from error
     built_for = current_platform.device_type
-    if device not in ("auto", built_for):
-        raise ModelError(f"this vLLM runs on {built_for}, not on {device}")
+    if device not in ("auto", built_for, f"{built_for}:0"):
+        raise ModelError(
+            f"this vLLM runs on {built_for}, not on {device}; which card it takes is said by "
+            "CUDA_VISIBLE_DEVICES"
+        )
     on_cpu = built_for == "cpu"
     given: dict[str, Any] = {
         "model": str(folder),

@@ -6,7 +6,7 @@ import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from doubles import NANO
@@ -50,6 +50,11 @@ def test_what_changes_memory_is_in_the_estimate() -> None:
     assert peak(lora_rank=8) < plain < peak(kl_weight=0.1)
     assert peak(gradient_checkpointing=True) < plain < peak(micro_tokens=65536)
     assert peak("rolling out", concurrency=512) > peak("rolling out")
+    assert peak(concurrency=512) > plain  # the engine's cache stays while the trainer updates
+    few: dict[str, Any] = {"micro_tokens": 512, "gradient_checkpointing": True}
+    # Autocast has all weights a second time, in two bytes; nearly no activations beside them.
+    more = peak(**few, precision="bfloat16") - peak(**few)
+    assert more == pytest.approx(2 * shape.parameters / 1e9, rel=0.1)
     assert peak(lora_rank=8, precision="bfloat16") < peak(lora_rank=8)
 
 

@@ -142,6 +142,13 @@ def test_a_step_that_is_not_a_number_is_not_made_and_some_of_them_end_the_run(
         assert torch.equal(value, before[name]), name
 
 
+def test_a_step_without_room_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.base_model.register_forward_hook(lambda *_: torch.empty(1 << 50) and None)
+    with pytest.raises(ModelError, match=r"no memory for the update of step 1.*micro_tokens"):
+        sft(model, copying(8), SFTConfig(steps=2, batch_size=4), tmp_path)
+
+
 def weights_of(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 

@@ -36,6 +36,7 @@ from .interrupt import noting_ctrl_c
 from .lora import has_lora, merged_weights, without_lora
 from .metrics import describe, share_right
 from .record import Record
+from .room import needing_memory
 from .update import Recipe, Rows, compute_logprobs, update
 
 if TYPE_CHECKING:
@@ -194,25 +195,36 @@ class Trainer:
             collected = self._loop.run(self._roll_out(step, log))
         metrics = describe(collected.episodes, collected.unscored, collected.uninformative)
         rolled_out = time.perf_counter()
-        rows = self._compare(collected.groups)
-        compared = time.perf_counter()
-        metrics |= self._update(rows, self.config.rate(self.done))
-        updated = time.perf_counter()
+        with needing_memory(step):
+            rows = self._compare(collected.groups)
+            compared = self._clock()
+            metrics |= self._update(rows, self.config.rate(self.done))
+            updated = self._clock()
         self._loop.run(self._hand_over())
+        handed_over = self._clock()
         self.done = step
         metrics |= {
             "seconds/rollout": rolled_out - began - collected.reward_seconds,
             "seconds/reward": collected.reward_seconds,
             "seconds/advantage": compared - rolled_out,
             "seconds/update": updated - compared,
-            "seconds/hand_over": time.perf_counter() - updated,
-            "seconds": time.perf_counter() - began,
+            "seconds/hand_over": handed_over - updated,
+            "seconds": handed_over - began,
         }
         if self.learner.held_out and (
             step == self.config.steps or step % self.config.evaluate_every == 0
         ):
             metrics |= self._loop.run(self._evaluate(record, step))
         return metrics
+
+    def _clock(self) -> float:
+        """Seconds, once the card has done what it was given: what is timed runs behind our back."""
+        import torch
+
+        device = self.learner.model.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
 
     async def _roll_out(self, step: int, log: EpisodeLog) -> Collected:
         """Groups for the step; those that teach nothing are replaced, as often as is allowed."""

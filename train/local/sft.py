@@ -22,6 +22,7 @@ from .checkpoint import read_checkpoint, write_checkpoint
 from .interrupt import noting_ctrl_c
 from .logprobs import token_logprobs
 from .record import Record
+from .room import needing_memory
 
 if TYPE_CHECKING:
     import torch
@@ -157,7 +158,8 @@ def sft(
     with noting_ctrl_c() as pressed:
         while done < config.steps and not pressed:
             batch = [ledgers[i] for i in next(order)]
-            loss, norm = _step(model, optimizer, batch, config, config.rate(done))
+            with needing_memory(done + 1):
+                loss, norm = _step(model, optimizer, batch, config, config.rate(done))
             done += 1
             report.losses.append(loss)
             report.tokens += sum(map(len, batch))

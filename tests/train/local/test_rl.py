@@ -158,6 +158,23 @@ def test_losses_that_are_not_numbers_stop_the_run_but_never_reach_the_weights(
     assert [metrics["refused"] for metrics in read_metrics(tmp_path / "run")] == [0, 1]
 
 
+def test_an_update_without_room_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
+    """A pass that asks torch for a petabyte; the step before is saved."""
+    config = settings(tmp_path / "run", save_every=1)
+    passes = itertools.count(1)
+
+    def take(module: torch.nn.Module, given: object, hidden: torch.Tensor) -> None:
+        if next(passes) > 1:
+            torch.empty(1 << 50)
+
+    with learner(config) as made, Record(tmp_path / "run") as record:
+        made.model.base_model.get_submodule("norm").register_forward_hook(take)
+        with pytest.raises(ModelError, match=r"no memory for the update of step 2.*micro_tokens"):
+            Trainer(config, made).train(record)
+    assert len(read_metrics(tmp_path / "run")) == 1
+    assert weights(tmp_path / "run")
+
+
 def test_what_failed_on_our_side_is_left_out_and_not_a_zero(tmp_path: Path) -> None:
     """Every other episode's tool breaks. Nothing is learnt from those, and the others' mean is
     that of the others alone.
