@@ -76,17 +76,21 @@ class Clock:
     @contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
         """Run for `seconds` of what follows, and stand still for what that takes longer."""
-        began = _now()
-        with ExitStack() as late:
-            timer = None
-            if self._seconds_left() > seconds:
-                loop = asyncio.get_running_loop()
-                timer = loop.call_at(began + seconds, lambda: late.enter_context(self.stopped()))
-            try:
-                yield
-            finally:
-                if timer is not None:
-                    timer.cancel()
+        left = self._seconds_left()
+
+        def late() -> None:
+            self.stop()
+            if self._left is not None:  # as it was then, be it that nothing could run since
+                self._left = left - seconds
+
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, late) if left > seconds else None
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+                self.go_on()
 
     def _seconds_left(self) -> float:
         end = self._timeout.when()
