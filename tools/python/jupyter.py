@@ -55,11 +55,11 @@ class Kernel:
         whose files those of the session are, if they are not ours.
         """
         self.walls = walls
-        self.place, self._work = place
+        self.place = place[0]
+        self._held = [place[1], sockets]  # let go when it is closed
         self.pid = process.pid
         self.requests = 0
         self._client = client
-        self._sockets = sockets
         self._links: tempfile.TemporaryDirectory[str] | None = None
         self._ends: list[int] = []
         self._owner = owner
@@ -188,11 +188,11 @@ class Kernel:
 
     async def read_file(self, path: str) -> bytes:
         """A file's content; see `Interpreter`."""
-        return await asyncio.to_thread(read_inside, self._work, path)
+        return await asyncio.to_thread(read_inside, self._folder(0), path)
 
     async def write_file(self, path: str, data: bytes) -> None:
         """Make or replace a file; see `Interpreter`."""
-        await asyncio.to_thread(write_inside, self._work, path, data, self._owner)
+        await asyncio.to_thread(write_inside, self._folder(0), path, data, self._owner)
 
     def close(self) -> None:
         """Kill the process and free sockets and files. May be called again."""
@@ -204,10 +204,17 @@ class Kernel:
             self._died.set()
             self._client.stop_channels()
             self._end()
+            self._held.clear()
             for fd in (self._pidfd, *self._ends):
                 os.close(fd)
             if self._links is not None:
                 self._links.cleanup()
+
+    def _folder(self, number: int) -> Held:
+        """The folder that code works in (0), and the one with the sockets (1). Raises `OSError`."""
+        if not self._held:
+            raise OSError("the kernel was closed")
+        return self._held[number]
 
     async def _connect(self) -> None:
         """Wait until requests are answered and output arrives."""
@@ -228,7 +235,7 @@ class Kernel:
 
     def _listens(self, port: int) -> bool:
         with suppress(OSError):
-            found = os.stat(f"k-{port}", dir_fd=self._sockets.fd, follow_symlinks=False)
+            found = os.stat(f"k-{port}", dir_fd=self._folder(1).fd, follow_symlinks=False)
             return stat.S_ISSOCK(found.st_mode)
         return False
 
@@ -240,7 +247,7 @@ class Kernel:
         try:
             for port in ports:
                 flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._ends.append(os.open(f"k-{port}", flags, dir_fd=self._sockets.fd))
+                self._ends.append(os.open(f"k-{port}", flags, dir_fd=self._folder(1).fd))
                 if not stat.S_ISSOCK(os.fstat(self._ends[-1]).st_mode):
                     raise OSError("that is no socket")
                 os.symlink(f"/proc/self/fd/{self._ends[-1]}", f"{self._links.name}/k-{port}")
