@@ -189,6 +189,8 @@ class Rollout:
                 raise EngineError(f"{policy.engine.name} broke off in the middle of a turn")
             if turn.finish is Finish.STOP and len(ledger) == before:
                 raise EngineError(f"{policy.engine.name} stopped without sampling a token")
+            if turn.finish is Finish.FILTERED:
+                return turn, Parsed()
             parsed = policy.format.parse(
                 self.trajectory.text(turn, policy.engine.tokenizer), turn.finish, tools
             )

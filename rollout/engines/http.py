@@ -18,9 +18,12 @@ __all__ = ["HttpEngine", "served_models"]
 
 _ENDED = {"stop", "tool_calls", "function_call", "eos", "eos_token", "stop_sequence", "end_turn"}
 """What servers call the end of a reply by the model's own doing."""
-_CUT = {"length", "max_tokens", "model_length", "repetition", "content_filter"}
-"""... and one that was cut: for its length, or for what it said. The policy's doing, and no answer.
-Any other reason (error, abort, one that is new) is a failure of the server's."""
+_CUT = {
+    **dict.fromkeys(("length", "max_tokens", "model_length", "repetition"), Finish.LENGTH),
+    "content_filter": Finish.FILTERED,
+}
+"""... and of one that was cut, which is the model's doing too. Any other reason (error, abort, one
+that is new) is a failure of the server's."""
 _CONTEXT_LENGTH = 32768
 """Where the server does not say."""
 
@@ -187,7 +190,7 @@ class HttpEngine:
         if deltas.finish is None:
             raise StreamCut(f"{self._server.host} broke off in the middle of a reply")
         if deltas.finish in _CUT:
-            yield Chunk((), None, finish=Finish.LENGTH)
+            yield Chunk((), None, finish=_CUT[deltas.finish])
             return
         if deltas.finish not in _ENDED:
             raise StreamCut(f"{self._server.host} ended a reply with {deltas.finish!r}")
@@ -301,8 +304,10 @@ class _Reading:
                 ids, logprobs = ids[:count], logprobs[:count]
                 break
         self._told += len(ids)
-        if reason in _ENDED or reason in _CUT:
-            self._finish = early or (Finish.EOS if reason in _ENDED else Finish.LENGTH)
+        if reason in _ENDED:
+            self._finish = early or Finish.EOS
+        elif reason in _CUT:
+            self._finish = early or _CUT[reason]
         elif reason is not None:
             raise StreamCut(f"{self._host} ended an answer with {reason!r}")
         if not ids:
