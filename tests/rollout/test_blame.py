@@ -2,19 +2,23 @@
 
 import asyncio
 import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
-from doubles import NANO, code
+from doubles import NANO, Echo, code
 
 from interlace.rollout.engines.base import Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS
+from interlace.rollout.limits import Limits
 from interlace.rollout.policy import Policy
 from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
-from interlace.tools import PythonTool
+from interlace.tools import FunctionTool, PythonTool, SearchTool, SqlTool, Tool
 from interlace.tools.errors import ToolUnavailable
 from interlace.train.rewards.checker import Checker
 
@@ -91,3 +95,68 @@ def test_code_that_breaks_its_own_session_is_scored_and_gets_no_fresh_try(
             assert checker.sign(episode, episode.task) == -1.0
             assert times == 3, text
     assert runner.traffic.figures()["retried"] == 0
+
+
+VALUES = [
+    '"\\ud800"', '"\\u0000"', '"\\uffff\\ufffe"', '""', "null", "true", "[]", "{}", "NaN", "1e400",
+    "-1e400", "9" * 400, "9" * 5000, "[" * 5000, '"' + "x" * 100_000 + '"', '"select ' + "(" * 3000 + '"',
+    '"select randomblob(1e9)"', '"select zeroblob(2147483647)"', '"select char(0xD800)"',
+    '"select cast(x\'ff\' as text)"', '"select 9e999, -9e999, 9e999 - 9e999"', '"vacuum"',
+    '"begin"',
+    '"select printf(\'%.*c\', 2000000000, \'x\')"', '"\\ufeffselect 1; select 2"',
+]  # fmt: skip
+TEXTS = [
+    *("<tool_call>" * 500, "<code>" * 500, "<think>" * 500, "<answer>" * 500, "```python\n" * 500),
+    *("{" * 20_000, "[" * 20_000, "\\boxed{" * 5_000, "</tool_call><tool_response>" * 100),
+    *("<tool_call>[1, 2]</tool_call>", "<tool_call>5</tool_call>", "\0\u2028\ufffd" * 50),
+    "<tool_call>" + "[" * 20_000 + "</tool_call>",
+]
+
+
+def add(x: int, y: float = 1.0, names: list[str] | None = None) -> str:
+    """Adds two numbers."""
+    return str(x + y) + "".join(names or ())
+
+
+def test_no_text_of_a_model_is_our_failure(tmp_path: Path) -> None:
+    """Arguments that tools can't take, queries that bring databases down, and tags without end."""
+    with closing(sqlite3.connect(tmp_path / "a.db")) as made:
+        made.execute("create table t(a)")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/a.txt").write_text("A bolt.")
+    slots = [("python", "code"), ("sql", "query"), ("search", "query"), ("add", "x"), ("add", "y")]
+    slots += [("add", "names"), ("search", "top"), ("\\ud800", "x")]
+    said = [
+        f'<tool_call>\n{{"name": "{name}", "arguments": {{"{key}": {value}}}}}\n</tool_call>'
+        for name, key in slots
+        for value in VALUES
+    ]
+    tokenizer = Tokenizer.load(NANO)
+    tools = [
+        PythonTool(),
+        SqlTool(tmp_path / "a.db"),
+        SearchTool(tmp_path / "docs"),
+        FunctionTool(add),
+    ]
+
+    async def roll(format: str, texts: list[str], tools: list[Tool]) -> list[Episode]:
+        def script(request: Request) -> Reply:
+            return texts[int(re.findall(r"trial (\d+)", tokenizer.decode(request.ids))[0])]
+
+        engine = ScriptedEngine(tokenizer, script, chunk=5_000, context_length=10**7)
+        limits = Limits(turns=2, response_tokens=10**6, call_seconds=2)
+        policy = Policy(engine, FORMATS[format], tools, limits=limits)
+        tasks = [Task(str(n), f"trial {n}") for n in range(len(texts))]
+        return [episode async for episode in Runner(policy, concurrency=4).run(tasks)]
+
+    for format in FORMATS:
+        texts = TEXTS + (said if format == "hermes" else [])
+        given: list[Tool] = list(tools) if format == "hermes" else [Echo()]
+        if format in ("reex_sql", "search_r1"):
+            given = [tools[1] if format == "reex_sql" else tools[2]]
+        for episode in asyncio.run(roll(format, texts, given)):
+            assert episode.stop is not StopReason.INFRASTRUCTURE, (
+                format,
+                episode.error,
+                texts[int(episode.task.id)][:200],
+            )
