@@ -99,7 +99,8 @@ def test_code_that_breaks_its_own_session_is_scored_and_gets_no_fresh_try(
 
 VALUES = [
     '"\\ud800"', '"\\u0000"', '"\\uffff\\ufffe"', '""', "null", "true", "[]", "{}", "NaN", "1e400",
-    "-1e400", "9" * 400, "9" * 5000, "[" * 5000, '"' + "x" * 100_000 + '"', '"select ' + "(" * 3000 + '"',
+    "-1e400", "9" * 400, "9" * 5000, "[" * 5000,
+    '"' + "x" * 100_000 + '"', '"select ' + "(" * 3000 + '"',
     '"select randomblob(1e9)"', '"select zeroblob(2147483647)"', '"select char(0xD800)"',
     '"select cast(x\'ff\' as text)"', '"select 9e999, -9e999, 9e999 - 9e999"', '"vacuum"',
     '"begin"',
