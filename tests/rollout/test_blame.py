@@ -133,7 +133,7 @@ def test_no_text_of_a_model_is_our_failure(tmp_path: Path) -> None:
         for value in VALUES
     ]
     tokenizer = Tokenizer.load(NANO)
-    tools = [
+    tools: list[Tool] = [
         PythonTool(),
         SqlTool(tmp_path / "a.db"),
         SearchTool(tmp_path / "docs"),
