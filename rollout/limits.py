@@ -25,7 +25,7 @@ class Limits:
     call_seconds: float = 10.0
     """Wall time of one call; the start of the tool's session before the first one is not in it."""
     seconds: float = 300.0
-    """Wall time of the whole answer."""
+    """Time of the whole answer, as the clock of clock.py runs: not that of an engine's queue."""
 
     def __post_init__(self) -> None:
         """Refuse values with which nothing could run."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..tools import ErrorKind, ToolResult
 from .budget import Budget, BudgetSpent
+from .clock import Clock
 from .cut import cut
 from .engines.base import EngineError, Request
 from .events import (
@@ -93,7 +94,7 @@ class Rollout:
         self._first_token = 0  # where its response begins in the ledger
         self._calls_left = 0
         self._unread = 0  # tokens of results that are not in the ledger yet
-        self._clock: asyncio.Timeout  # its limit of seconds
+        self._clock: Clock  # its limit of seconds
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,8 +117,7 @@ class Rollout:
         trajectory.details.pop("error", None)
         self._first_turn = len(trajectory.turns)
         self.stop_after_turn = False
-        seconds = min(self.policy.limits.seconds, self._budget.seconds_left)
-        self._clock = clock = asyncio.timeout(seconds)
+        self._clock = clock = Clock(self.policy.limits.seconds, self._budget)
         try:
             async with clock:
                 with self._budget.answering():
@@ -128,9 +128,10 @@ class Rollout:
             raise
         except TimeoutError as error:
             late = StopReason.BUDGET if self._budget.out_of_time else StopReason.TIMEOUT
-            trajectory.stop = late if clock.expired() else StopReason.INFRASTRUCTURE
-            if not clock.expired():
-                trajectory.details["error"] = f"TimeoutError: {error}"
+            ours = clock.overdue or not clock.expired
+            trajectory.stop = StopReason.INFRASTRUCTURE if ours else late
+            if ours:
+                trajectory.details["error"] = clock.overdue or f"TimeoutError: {error}"
         except BudgetSpent:
             trajectory.stop = StopReason.BUDGET
         except Exception as error:  # boundary: a failure of ours ends this trajectory, not the run
@@ -188,6 +189,8 @@ class Rollout:
                 raise EngineError(f"{policy.engine.name} broke off in the middle of a turn")
             if turn.finish is Finish.STOP and len(ledger) == before:
                 raise EngineError(f"{policy.engine.name} stopped without sampling a token")
+            if turn.finish is Finish.FILTERED:
+                return turn, Parsed()
             parsed = policy.format.parse(
                 self.trajectory.text(turn, policy.engine.tokenizer), turn.finish, tools
             )
@@ -223,7 +226,12 @@ class Rollout:
             generating = aclosing(policy.engine.generate(request))
             async with self._traffic.may_sample(self._clock), generating as chunks:
                 started = time.perf_counter()
+                self._queue()
                 async for chunk in chunks:
+                    if chunk.ids or chunk.finish is not None:
+                        self._clock.go_on()
+                    else:
+                        self._queue()
                     sampled.add(chunk)
                     turn.prefilled += chunk.prefilled
                     turn.cached += chunk.cached
@@ -239,6 +247,7 @@ class Rollout:
                         whole = False
                         break
         finally:  # a cancel or a failure keeps what was sampled
+            self._clock.go_on()
             turn.seconds += time.perf_counter() - started
             self._budget.settle(granted, len(sampled.ids))
             if sampled.ids:
@@ -246,6 +255,12 @@ class Rollout:
                 ledger.append(sampled.span())
                 turn.stop = len(ledger)
         return whole and (turn.finish is not Finish.LENGTH or granted == wanted)
+
+    def _queue(self) -> None:
+        """Wait for the engine: until its first token comes, the time is not the policy's."""
+        patience = self._traffic.patience
+        name = self.policy.engine.name
+        self._clock.stop(patience, f"{name} did not begin to sample within {patience:g} s")
 
     # -- tools ----------------------------------------------------------------------------------
 
@@ -292,20 +307,14 @@ class Rollout:
         """What the gate gives in the place of running a call; the question's clock stands still."""
         if self._gate is None:
             return None
-        now = asyncio.get_running_loop().time
-        left = (self._clock.when() or now()) - now()
-        self._clock.reschedule(None)
-        try:
-            with self._budget.asking():
-                return await self._gate(call)
-        finally:
-            self._clock.reschedule(now() + min(left, self._budget.seconds_left))
+        with self._clock.stopped():
+            return await self._gate(call)
 
     async def _run(self, turn: Turn, call: Call) -> ToolResult:
         """Run a call; one that is stopped before its end leaves what it had shown on record."""
         hear = None if self.listener is None else partial(self._hear, call.tool)
         try:
-            return await self._sessions.call(self.policy, self.trajectory, call, hear)
+            return await self._sessions.call(self.policy, self.trajectory, call, hear, self._clock)
         except asyncio.CancelledError:
             self._record(turn, call, self._sessions.interrupted(call.tool))
             raise

@@ -24,7 +24,8 @@ class Sampled:
         self.ids += chunk.ids
         self._logprobs += chunk.logprobs or ()
         self._raw += chunk.raw_logprobs or ()
-        self._version = chunk.version
+        if chunk.ids:
+            self._version = chunk.version
 
     @property
     def exact(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 
 from ..tools import (
     Budgeted,
@@ -14,6 +14,7 @@ from ..tools import (
     ToolSession,
 )
 from ..tools.base import INTERRUPTED
+from .clock import Clock
 from .failure import reason
 from .formats import Call
 from .policy import Policy
@@ -41,19 +42,27 @@ class Sessions:
         trajectory: Trajectory,
         call: Call,
         hear: Callable[[str], None] | None,
+        clock: Clock,
     ) -> ToolResult:
         """Run a call of one of the policy's tools; `hear` gets what it shows while it runs.
 
-        What a tool raises is our failure: for the model's it returns a result.
+        What a tool raises is our failure: for the model's it returns a result. On the question's
+        `clock` is the call, up to its own limit, and what a session that ran calls before takes to
+        start anew.
         """
         seconds = policy.limits.call_seconds
         try:
-            with self._traffic.queue():  # its start counts against the question alone
+            with self._traffic.queue(), ExitStack() as first:
+                if call.tool not in self._open:
+                    patience = self._traffic.patience
+                    late = f"the tool {call.tool!r} did not start within {patience:g} s"
+                    first.enter_context(clock.stopped(patience, late))
                 session = await self._session(policy, trajectory, call.tool)
             if hear is not None and isinstance(session, LiveSession):
                 session.hear = hear
-            async with asyncio.timeout(seconds + GRACE_SECONDS):
-                return await session.call(call.arguments or {}, seconds)
+            with clock.at_most(seconds):
+                async with asyncio.timeout(seconds + GRACE_SECONDS):
+                    return await session.call(call.arguments or {}, seconds)
         except Exception as error:  # boundary: around a tool
             text = f"the tool {call.tool!r} failed: {reason(error)}"
             return ToolResult(text, ErrorKind.UNAVAILABLE)

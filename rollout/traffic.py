@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from .clock import Clock
 from .trajectory import Episode, Trajectory
 
 __all__ = ["Traffic"]
@@ -26,6 +27,9 @@ class Traffic:
         self.queued = 0
         """Of those in a tool: how many wait for a session of it to be free, or to start."""
         self.retried = 0
+        self.patience = 3600.0
+        """Seconds after which an engine that has not begun to sample, or a tool that has not
+        started, has failed: until then nobody's time runs, and nothing else ends the wait."""
         self._open = asyncio.Event()
         self._open.set()
         self._quiet = asyncio.Event()
@@ -58,18 +62,14 @@ class Traffic:
         self._open.set()
 
     @asynccontextmanager
-    async def may_sample(self, clock: asyncio.Timeout) -> AsyncIterator[None]:
+    async def may_sample(self, clock: Clock) -> AsyncIterator[None]:
         """The time of one request to the engine; begins when that is allowed. The clock of whoever
         asks stands still until then.
         """
         if self.held:
-            now, end = asyncio.get_running_loop().time, clock.when()
-            left = None if end is None else end - now()
-            clock.reschedule(None)
-            with self._counted("waiting"):
+            with clock.stopped(), self._counted("waiting"):
                 while self.held:  # again, where it was shut before we woke
                     await self._open.wait()
-            clock.reschedule(None if left is None else now() + left)
         with self._counted("sampling"):
             self._quiet.clear()
             try:

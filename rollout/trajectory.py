@@ -30,6 +30,8 @@ class Finish(StrEnum):
     """The token limit of the request, or the model's context, is full."""
     CANCELLED = "cancelled"
     """The request was cancelled; what was sampled until then is kept."""
+    FILTERED = "filtered"
+    """The server's filter cut what the model said: the model's doing, and no answer."""
 
 
 class StopReason(StrEnum):

@@ -74,6 +74,11 @@ class Chunk:
     `prefilled` and `cached` are given once, in the first chunk: context tokens computed for this
     request, and context tokens whose cache was still held. `overshoot` counts, in the last chunk,
     the tokens known to have been sampled behind the end, in vain.
+
+    Until a request's first token comes, the time is the engine's: its queue, ours before it, and
+    the computing of the context; the question's clock stands still. An engine that answers whole
+    gives one chunk, so all its time is its own. A chunk without tokens and without a `finish` says
+    that the request waits again (it was cut off, or pushed out for want of memory).
     """
 
     ids: tuple[int, ...]

@@ -16,6 +16,14 @@ from .stops import StopFinder
 
 __all__ = ["HttpEngine", "served_models"]
 
+_ENDED = {"stop", "tool_calls", "function_call", "eos", "eos_token", "stop_sequence", "end_turn"}
+"""What servers call the end of a reply by the model's own doing."""
+_CUT = {
+    **dict.fromkeys(("length", "max_tokens", "model_length", "repetition"), Finish.LENGTH),
+    "content_filter": Finish.FILTERED,
+}
+"""... and of one that was cut, which is the model's doing too. Any other reason (error, abort, one
+that is new) is a failure of the server's."""
 _CONTEXT_LENGTH = 32768
 """Where the server does not say."""
 
@@ -123,6 +131,7 @@ class HttpEngine:
                 if len(told) == room:
                     yield Chunk((), (), finish=Finish.LENGTH)
                     return
+                yield Chunk((), ())  # it waits again
 
     def _body(self, request: Request, told: list[int], room: int) -> dict[str, Any]:
         """A request for token ids. All that shapes the distribution is said, since a server may
@@ -180,9 +189,11 @@ class HttpEngine:
                     return
         if deltas.finish is None:
             raise StreamCut(f"{self._server.host} broke off in the middle of a reply")
-        if deltas.finish == "length":
-            yield Chunk((), None, finish=Finish.LENGTH)
+        if deltas.finish in _CUT:
+            yield Chunk((), None, finish=_CUT[deltas.finish])
             return
+        if deltas.finish not in _ENDED:
+            raise StreamCut(f"{self._server.host} ended a reply with {deltas.finish!r}")
         ids = self._encode(deltas.end(), left)
         if len(ids) == left:
             yield Chunk(ids, None, finish=Finish.LENGTH)
@@ -293,8 +304,10 @@ class _Reading:
                 ids, logprobs = ids[:count], logprobs[:count]
                 break
         self._told += len(ids)
-        if reason in ("stop", "length", "repetition"):
-            self._finish = early or (Finish.EOS if reason == "stop" else Finish.LENGTH)
+        if reason in _ENDED:
+            self._finish = early or Finish.EOS
+        elif reason in _CUT:
+            self._finish = early or _CUT[reason]
         elif reason is not None:
             raise StreamCut(f"{self._host} ended an answer with {reason!r}")
         if not ids:

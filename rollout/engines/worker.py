@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 import torch
 
 from ..trajectory import Finish
-from .base import EngineError
+from .base import Chunk, EngineError
 from .batch import Batch, BrokenModel, Row
 from .memory import one_memory_error
 from .ticket import HAND_OVER, Item, Ticket, hand_over
@@ -178,6 +178,9 @@ class Worker:
             self._batch.push_out(row)
             self._waiting.appendleft(ticket)
             self._full = True
+            if len(row.sampled) > row.told:
+                self._tell([(ticket, row.chunk())])
+            self._tell([(ticket, Chunk((), (), version=row.version))])  # it waits again
         else:
             self._batch.clear()
             self._full = False

@@ -22,7 +22,7 @@ from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
 from interlace.rollout.store import EpisodeLog
 from interlace.rollout.task import Task
-from interlace.rollout.trajectory import Episode, StopReason, Trajectory
+from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory
 
 SECRET = "sk-do-not-tell"
 QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
@@ -66,6 +66,9 @@ class Faulty:
             await asked.events([delta("A"), "data: {oops\n\n"])
         elif fault == "drip":
             await asked.events(self._drip(asked))
+        elif isinstance(fault, str) and fault.startswith("ends with "):
+            reason = fault.removeprefix("ends with ")
+            await asked.events([delta("It is \\boxed{17}."), delta(None, reason)])
         elif fault == "error event":
             await asked.events([delta("A"), {"error": {"message": "out of memory"}}])
         else:
@@ -109,6 +112,9 @@ def test_what_passes_is_waited_for(faults: list[int]) -> None:
         ("html", 1, "not JSON"),
         ("cut", 1, "broke off"),
         ("error event", 1, "out of memory"),
+        ("ends with error", 1, "ended a reply with 'error'"),
+        ("ends with abort", 1, "ended a reply with 'abort'"),
+        ("ends with insufficient_system_resource", 1, "insufficient_system_resource"),
     ],
 )
 def test_what_does_not_pass_ends_the_trajectory_with_one_sentence(
@@ -118,6 +124,14 @@ def test_what_does_not_pass_ends_the_trajectory_with_one_sentence(
     assert trajectory.stop is StopReason.INFRASTRUCTURE
     assert says in trajectory.details["error"]
     assert len(server.at("/v1/chat/completions")) == requests
+
+
+def test_what_a_filter_cut_is_no_answer_and_no_reason_for_a_new_try() -> None:
+    """It is what the model said: by a new try on demand a model could choose its attempts."""
+    trajectory, server = asyncio.run(ask(Faulty("ends with content_filter")))
+    assert (trajectory.stop, trajectory.answer) == (StopReason.ENDED, None)
+    assert trajectory.turns[-1].finish is Finish.FILTERED
+    assert len(server.at("/v1/chat/completions")) == 1
 
 
 def test_whoever_is_cancelled_keeps_what_came_and_the_server_is_told() -> None:

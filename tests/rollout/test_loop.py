@@ -20,6 +20,7 @@ from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
 from interlace.rollout.tokenizer import Tokenizer
+from interlace.rollout.traffic import Traffic
 from interlace.rollout.trajectory import Finish, StopReason, Trajectory
 from interlace.tools import ErrorKind, Tool, ToolSession
 
@@ -190,7 +191,7 @@ def test_a_turn_that_is_broken_off_is_told_nothing_of_limits() -> None:
     assert text(p, t, Source.HOST) == ""
 
 
-def test_a_session_that_starts_slowly_is_waited_for_as_long_as_the_question_may_take(
+def test_a_session_that_starts_slowly_is_waited_for_and_one_that_never_does_is_our_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Slow(Echo):
@@ -208,8 +209,17 @@ def test_a_session_that_starts_slowly_is_waited_for_as_long_as_the_question_may_
     script = [code("say 1"), answer("1")]
     limits = Limits(call_seconds=0.05, seconds=30)
     assert roll(policy(script, tool=Slow(0.3), limits=limits)).answer == "1"
-    limits = Limits(call_seconds=0.05, seconds=0.3)
-    assert roll(policy(script, tool=Slow(3600), limits=limits)).stop is StopReason.TIMEOUT
+    traffic = Traffic()
+    traffic.patience = 0.3
+
+    async def impatient() -> Trajectory:
+        late = policy(script, tool=Slow(3600), limits=limits)
+        async with Rollout(late, name="a", traffic=traffic) as rollout:
+            return await rollout.ask("?")
+
+    t = asyncio.run(impatient())
+    assert t.stop is StopReason.INFRASTRUCTURE
+    assert t.details["error"] == "the tool 'python' did not start within 0.3 s"
 
 
 def test_tags_in_the_strings_of_a_json_call_are_no_tags() -> None:

@@ -67,11 +67,35 @@ class Slow(Echo):
         return {"starts": self.starts}
 
 
-def test_a_start_counts_against_the_question_and_against_no_call(monkeypatch: Any) -> None:
+class Restless(Slow):
+    """A tool whose session starts at once, and then takes a while before each call."""
+
+    async def ready(self) -> None:
+        self.starts += 1
+        if self.starts > 1:
+            await asyncio.sleep(3600)
+
+
+def test_the_first_start_counts_against_nothing_and_a_new_one_against_the_question(
+    monkeypatch: Any,
+) -> None:
     monkeypatch.setattr(sessions, "GRACE_SECONDS", 0.1)
     assert isinstance(Slow(), StartedSession)
-    (patient,) = roll(Slow(), ["say 7"], Limits(call_seconds=0.1))
-    assert (patient.stop, patient.answer) == (StopReason.ANSWERED, "7")
-    assert patient.trajectory.details["tools"] == {"python": {"starts": 1}}
-    (hurried,) = roll(Slow(), ["say 7"], Limits(call_seconds=0.1, seconds=0.2))
+    for seconds in (300.0, 0.2):
+        (patient,) = roll(Slow(), ["say 7"], Limits(call_seconds=0.1, seconds=seconds))
+        assert (patient.stop, patient.answer) == (StopReason.ANSWERED, "7")
+        assert patient.trajectory.details["tools"] == {"python": {"starts": 1}}
+    again = code("say 1") + code("say 2")
+    tokenizer = Tokenizer.load(NANO)
+    policy = Policy(
+        ScriptedEngine(tokenizer, lambda _: again),
+        FORMATS["retool"],
+        [Restless()],
+        limits=Limits(seconds=0.5),
+    )
+
+    async def go() -> list[Episode]:
+        return [each async for each in Runner(policy, retries=2).run([Task("1", "?")])]
+
+    (hurried,) = asyncio.run(go())
     assert hurried.stop is StopReason.TIMEOUT

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interlace.tools.python.files import read_inside, remove_tree, write_inside
+from interlace.tools.python.files import Held, read_inside, remove_tree, write_inside
 
 
 def nested(folder: Path, depth: int) -> None:
@@ -72,11 +72,11 @@ def test_no_path_leads_outside(
     os.symlink("..", folder / "a/up")
     os.symlink("../..", folder / "up")
     try:
-        write_inside(folder, path, data)
+        write_inside(Held(folder), path, data)
     except OSError:
         pass
     else:
-        assert read_inside(folder, path) == data
+        assert read_inside(Held(folder), path) == data
     assert [entry.name for entry in folder.parent.iterdir()] == ["work"]
 
 
@@ -98,12 +98,13 @@ def test_a_link_that_appears_in_the_last_moment_is_not_followed(tmp_path: Path) 
 
     attacker = threading.Thread(target=flip)
     attacker.start()
+    held = Held(folder)
     try:
         seen = set()
         for _ in range(3_000):
             try:
-                seen.add(read_inside(folder, "way/file"))
-                write_inside(folder, "way/file", b"mine")
+                seen.add(read_inside(held, "way/file"))
+                write_inside(held, "way/file", b"mine")
             except OSError:
                 continue
     finally:
@@ -111,3 +112,21 @@ def test_a_link_that_appears_in_the_last_moment_is_not_followed(tmp_path: Path) 
         attacker.join()
     assert seen <= {b"mine", b""}
     assert (secret / "file").read_text() == "secret"
+
+
+def test_a_folder_that_is_held_stays_the_same_whatever_its_name_means(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "work", tmp_path / "home"
+    folder.mkdir()
+    outside.mkdir()
+    (outside / "diary").write_text("secret")
+    held = Held(folder)
+    assert held.still(folder)
+    folder.rename(tmp_path / "was")
+    folder.symlink_to(outside)
+    assert not held.still(folder)
+    with pytest.raises(OSError):
+        read_inside(held, "diary")
+    write_inside(held, "new", b"x")
+    assert os.listdir(outside) == ["diary"] and os.listdir(tmp_path / "was") == ["new"]
+    with pytest.raises(OSError):
+        Held(folder)

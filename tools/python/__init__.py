@@ -1,6 +1,6 @@
 """Python for a model: a stateful interpreter for each trajectory."""
 
-from .backends import Limits
+from .limits import Limits
 from .tool import PythonSession, PythonTool
 
 __all__ = ["Limits", "PythonSession", "PythonTool"]

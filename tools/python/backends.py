@@ -1,26 +1,32 @@
 """The two backends: what a pool starts interpreters with."""
 
 import asyncio
+import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ..errors import ToolUnavailable, UsageError
-from .files import remove_tree
+from ..errors import ToolUnavailable
+from .files import Held, remove_tree
 from .interpreter import Interpreter, Watched
-from .launch import Enclosure, copy_fonts
+from .launch import Enclosure, copy_fonts, make_place
+from .limits import Limits
 from .remote import Worker
 from .sandbox import Session, Zygote
 from .users import Users
 from .walls import Walls, readable_paths
 from .watch import watch
 
-__all__ = ["JupyterBackend", "Limits", "SandboxBackend"]
+if TYPE_CHECKING:
+    from .jupyter import Kernel
+
+__all__ = ["JupyterBackend", "SandboxBackend"]
 
 _NO_LINUX = (
     "the Python tool runs on Linux only, since nothing here could isolate it: run this in a Linux "
@@ -29,18 +35,15 @@ _NO_LINUX = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a session may use. Sizes are in bytes."""
+@dataclass(slots=True)
+class _Seat:
+    """Where a session of kernels lives: its folder, its user, and the kernel that runs."""
 
-    memory: int = 2_000_000_000
-    """Of all its processes together."""
-    processes: int = 64
-    """Processes and threads."""
-    disk: int = 256_000_000
-    """Files, those in /tmp and /dev/shm included."""
-    files: int = 20_000
-    open_files: int = 256
+    home: Path
+    user: int
+    work: Held
+    """The folder that its code works in."""
+    kernel: "Kernel | None" = None
 
 
 class JupyterBackend:
@@ -62,7 +65,7 @@ class JupyterBackend:
         import zmq
         import zmq.asyncio
 
-        from .jupyter import MESSAGE_BYTES, Kernel
+        from .jupyter import MESSAGE_BYTES
 
         self._tier = "none" if isolation == "none" else "full"
         if sys.platform != "linux":
@@ -71,7 +74,7 @@ class JupyterBackend:
         self._variables = variables
         self._users = Users()
         self._walls = _make_walls(self._tier, folder, limits, characters, self._users.exist)
-        self._seats: dict[Path, tuple[int, Kernel | None]] = {}
+        self._seats: dict[Path, _Seat] = {}
         self._context = zmq.asyncio.Context()
         self._context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         self._proving = asyncio.create_task(self._prove())
@@ -82,23 +85,49 @@ class JupyterBackend:
         await asyncio.shield(self._proving)
 
     async def start(self, place: Path) -> Interpreter:
-        """A kernel in `place`, new or there already. Raises `ToolUnavailable`."""
+        """A kernel in `place`, new or there already. Raises `ToolUnavailable`.
+
+        Where code has made something else of the session's folder, it gets a new one.
+        """
+        await self.ready()
+        seat = self._seats.get(place)
+        if seat is not None:
+            if seat.work.still(seat.home / "work"):
+                with suppress(ToolUnavailable):
+                    return await self._start_in(seat)
+            self._seats.pop(place)
+            self._users.free(seat.user)
+            await asyncio.to_thread(remove_tree, seat.home)
+        user = self._user()
+        home = _unused(place)
+        try:
+            make_place(home, user if self._walls.own_user else None)
+            seat = self._seats[place] = _Seat(home, user, Held(home / "work"))
+        except OSError as error:
+            self._users.free(user)
+            raise ToolUnavailable(f"a Python session has no folder: {error}") from error
+        return await self._start_in(seat)
+
+    async def _start_in(self, seat: "_Seat") -> Interpreter:
         from .jupyter import Kernel
 
-        await self.ready()
-        user = self._seats[place][0] if place in self._seats else self._user()
-        self._seats[place] = user, None
-        kernel = await Kernel.start(
-            self._context, place, self._walls, self._variables, self._enclosure(user)
+        seat.kernel = None
+        seat.kernel = await Kernel.start(
+            self._context,
+            (seat.home, seat.work),
+            self._walls,
+            self._variables,
+            self._enclosure(seat.user),
         )
-        self._seats[place] = user, kernel
-        return kernel
+        return seat.kernel
 
     def leave(self, place: Path) -> Path | None:
         """The session is over."""
-        user, _ = self._seats.pop(place, (-1, None))
-        self._users.free(user)
-        return place
+        seat = self._seats.pop(place, None)
+        if seat is None:
+            return None
+        self._users.free(seat.user)
+        return seat.home
 
     def details(self) -> Mapping[str, JsonValue]:
         """What is told with every result."""
@@ -115,7 +144,7 @@ class JupyterBackend:
         self._context.destroy(linger=0)
 
     def _live(self) -> list[Watched]:
-        return [kernel for _, kernel in self._seats.values() if kernel is not None]
+        return [seat.kernel for seat in self._seats.values() if seat.kernel is not None]
 
     def _user(self) -> int:
         return self._users.take() if self._walls.own_user else os.getuid()
@@ -179,31 +208,42 @@ class SandboxBackend:
         await self._zygote()
 
     async def start(self, place: Path) -> Interpreter:
-        """A worker in the session at `place`, new or there already. Raises `ToolUnavailable`."""
-        session, folder, user = self._sessions.get(place, (None, "work", 0))
-        if session is None or not session.alive:
-            if session is not None:
-                self.leave(place)
-                # With its keeper gone the session starts from nothing: what hostile code left in
-                # the folder (links, say) must not meet a new keeper, which begins with privilege.
-                await asyncio.to_thread(remove_tree, place)
-            zygote = await self._zygote()
-            if self._watching.done():
-                raise ToolUnavailable("the watch over the Python sessions' limits has ended")
-            assert self._walls is not None
-            user = self._users.take() if self._walls.own_user else os.getuid()
-            try:
-                if self._walls.tier != "full":
-                    place.mkdir(exist_ok=True)
-                session = await zygote.session(self._walls, user, place)
-            except BaseException as error:
-                self._users.free(user)
-                if isinstance(error, OSError):  # no room, too many open files
-                    raise ToolUnavailable(f"a session can't be started: {error}") from error
-                raise
-            session.place = place if self._walls.tier != "full" else None
-            self._sessions[place] = (session, folder, user)
-        return await session.worker(folder)
+        """A worker in the session at `place`, new or there already. Raises `ToolUnavailable`.
+
+        Where a new one can't start in a session that had one, code has broken it (its folders,
+        say): it is given up, and another one begins from nothing, in a folder of its own.
+        """
+        session, folder, _ = self._sessions.get(place, (None, "", 0))
+        if session is not None:
+            if session.alive:
+                with suppress(ToolUnavailable):
+                    return await session.worker(folder)
+            # What hostile code left in the folder (links, say) must not meet a new keeper, which
+            # begins with privilege.
+            left = self.leave(place)
+            if left is not None:
+                await asyncio.to_thread(remove_tree, left)
+        return await (await self._new_session(place)).worker("work")
+
+    async def _new_session(self, place: Path) -> Session:
+        zygote = await self._zygote()
+        if self._watching.done():
+            raise ToolUnavailable("the watch over the Python sessions' limits has ended")
+        assert self._walls is not None
+        user = self._users.take() if self._walls.own_user else os.getuid()
+        home = _unused(place)
+        try:
+            if self._walls.tier != "full":
+                home.mkdir()
+            session = await zygote.session(self._walls, user, home)
+        except BaseException as error:
+            self._users.free(user)
+            if isinstance(error, OSError):  # no room, too many open files
+                raise ToolUnavailable(f"a session can't be started: {error}") from error
+            raise
+        session.place = home if self._walls.tier != "full" else None
+        self._sessions[place] = (session, "work", user)
+        return session
 
     def adopt(self, worker: Worker, place: Path) -> None:
         """Let `place` stand for a copy of a session that is there already."""
@@ -299,6 +339,12 @@ class SandboxBackend:
             await asyncio.to_thread(remove_tree, place)
 
 
+def _unused(place: Path) -> Path:
+    """The path, or one like it where something is there already."""
+    tries = (place.with_name(f"{place.name}.{number}") for number in itertools.count(1))
+    return next(path for path in itertools.chain([place], tries) if not os.path.lexists(path))
+
+
 def _make_walls(
     tier: str, folder: Path, limits: Limits, characters: int, users_exist: bool
 ) -> Walls:
@@ -349,12 +395,3 @@ def _open_to_all(path: str) -> bool:
                     if not os.stat(folder).st_mode & 0o001:
                         return False
     return True
-
-
-def check_limits(limits: Limits) -> Limits:
-    """The limits, if they make sense. Raises `UsageError`."""
-    if limits.memory < 50_000_000 or limits.disk < 1_000_000 or limits.files < 100:
-        raise UsageError("memory must be 50 MB or more, disk 1 MB or more, files 100 or more")
-    if limits.processes < 4 or limits.open_files < 32:
-        raise UsageError("processes must be 4 or more, open_files 32 or more")
-    return replace(limits)

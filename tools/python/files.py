@@ -1,7 +1,8 @@
 """Files into and out of a session's working directory, and never past it; and its removal.
 
-What is in the folder was made by hostile code, which may still be changing it. So no path is
-checked first and opened then: the kernel itself refuses to leave the folder.
+What is in the folder was made by hostile code, which may still be changing it, and the folder's own
+name too may come to mean another. So a folder is held by a descriptor from its making on (`Held`);
+no path is checked first and opened then: the kernel itself refuses to leave the folder.
 """
 
 import ctypes
@@ -10,31 +11,54 @@ import os
 import secrets
 import stat
 import struct
+import weakref
 from contextlib import suppress
 
-__all__ = ["FILE_BYTES", "empty_tree", "read_inside", "remove_tree", "write_inside"]
+__all__ = [
+    "FILE_BYTES",
+    "Held",
+    "empty_tree",
+    "open_folder_inside",
+    "read_inside",
+    "remove_tree",
+    "write_inside",
+]
 
 FILE_BYTES = 8_000_000
 """The largest file that goes in or out."""
 
 OPENAT2 = 437
 """The system call's number, the same on every processor."""
-RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 0x02, 0x08
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x02, 0x04, 0x08
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def read_inside(folder: str | os.PathLike[str], path: str) -> bytes:
-    """The content of a file in `folder`. Raises `OSError`.
+class Held:
+    """A folder, held by a descriptor (`fd`) from its making on, for as long as this is referred to.
+
+    Raises `OSError`, also where the name is a link.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.fd)
+
+    def still(self, folder: str | os.PathLike[str]) -> bool:
+        """Whether a name means this folder, and its owner may use it."""
+        with suppress(OSError):
+            now = os.lstat(folder)
+            return os.path.samestat(now, os.fstat(self.fd)) and now.st_mode & 0o700 == 0o700
+        return False
+
+
+def read_inside(folder: Held, path: str) -> bytes:
+    """The content of a file in a folder that is held. Raises `OSError`.
 
     Links that are relative are followed as long as they stay inside; only ordinary files are read.
     """
-    root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fd = _open_beneath(root, path, os.O_RDONLY | _FLAGS)
-    finally:
-        os.close(root)
+    fd = _open_beneath(folder.fd, path, os.O_RDONLY | _FLAGS)
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, f"{path!r} is not a file")
@@ -44,26 +68,25 @@ def read_inside(folder: str | os.PathLike[str], path: str) -> bytes:
     return data
 
 
-def write_inside(
-    folder: str | os.PathLike[str], path: str, data: bytes, owner: int | None = None
-) -> None:
-    """Make or replace a file in `folder`, with the folders it is in. Raises `OSError`.
+def write_inside(folder: Held, path: str, data: bytes, owner: int | None = None) -> None:
+    """Make or replace a file in a folder that is held, with the folders it is in. Raises `OSError`.
 
     What is made becomes the user `owner`'s, where one is given.
     """
     if len(data) > FILE_BYTES:
         raise OSError(errno.EFBIG, f"{path!r} is larger than {FILE_BYTES:,} bytes")
-    root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _make_parents(root, path, owner)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | _FLAGS
-        fd = _open_beneath(root, path, flags, 0o600)
-    finally:
-        os.close(root)
-    with open(fd, "wb") as file:
+    _make_parents(folder.fd, path, owner)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | _FLAGS
+    with open(_open_beneath(folder.fd, path, flags, 0o600), "wb") as file:
         if owner is not None:
-            os.fchown(fd, owner, owner)
+            os.fchown(file.fileno(), owner, owner)
         file.write(data)
+
+
+def open_folder_inside(folder: Held, path: str) -> int:
+    """Open a folder in one that is held, over no link at all. Raises `OSError`."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    return _open_beneath(folder.fd, path, flags, resolve=RESOLVE_NO_SYMLINKS)
 
 
 def _make_parents(root: int, path: str, owner: int | None) -> None:
@@ -79,8 +102,8 @@ def _make_parents(root: int, path: str, owner: int | None) -> None:
         done += f"{name}/"
 
 
-def _open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
-    how = struct.pack("QQQ", flags, mode, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+def _open_beneath(root: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    how = struct.pack("QQQ", flags, mode, resolve | RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
     name = os.fsencode(path)
     if b"\0" in name:
         raise OSError(errno.EINVAL, f"{path!r} is no file's name")

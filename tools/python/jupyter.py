@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import secrets
 import signal
+import stat
 import subprocess
+import tempfile
 import weakref
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
@@ -12,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..base import ErrorKind, Unforkable
 from ..errors import ToolUnavailable
-from .files import read_inside, write_inside
+from .files import Held, read_inside, write_inside
 from .interpreter import CellError, Died
 from .launch import Enclosure, failure, start_process
 from .output import CellOutput
-from .processes import end_process, end_trees
+from .processes import end_process, end_trees, signal_group, signal_name
 from .walls import Walls
 
 if TYPE_CHECKING:
@@ -43,18 +46,22 @@ class Kernel:
         self,
         process: subprocess.Popen[bytes],
         client: "AsyncKernelClient",
-        sockets: Path,
+        place: tuple[Path, Held],
+        sockets: Held,
         walls: Walls,
         owner: int | None,
     ) -> None:
-        """`owner`: the user whose files those of the session are, if they are not ours."""
+        """`place`: the session's folder, and the one in it that code works in. `owner`: the user
+        whose files those of the session are, if they are not ours.
+        """
         self.walls = walls
-        self.place = sockets.parent
+        self.place = place[0]
+        self._held = [place[1], sockets]  # let go when it is closed
         self.pid = process.pid
         self.requests = 0
         self._client = client
-        self._sockets = sockets
-        self._work = sockets.parent / "work"
+        self._links: tempfile.TemporaryDirectory[str] | None = None
+        self._ends: list[int] = []
         self._owner = owner
         self._running: asyncio.Task[CellError | None] | None = None
         self._how = ""
@@ -70,27 +77,29 @@ class Kernel:
     async def start(
         cls,
         context: "zmq.asyncio.Context",
-        place: Path,
+        place: tuple[Path, Held],
         walls: Walls,
         extra: Mapping[str, str],
         enclosure: Enclosure | None,
     ) -> "Kernel":
-        """Start a kernel in `place` and wait until it answers.
+        """Start a kernel in a session's folder, whose `work` is held, and wait until it answers.
 
         Raises `ToolUnavailable` if it does not come up within five minutes.
         """
         from jupyter_client.asynchronous.client import AsyncKernelClient
 
-        number = 1 + sum(1 for _ in place.glob("k*"))
-        sockets = place / f"k{number}"
+        folder = place[0] / f"k{secrets.token_hex(4)}"  # no name that code could have taken
         try:
-            process, connection = start_process(place, sockets, walls.characters, extra, enclosure)
+            process, connection = start_process(
+                place[0], folder, walls.characters, extra, enclosure
+            )
+            sockets = Held(folder)
         except OSError as error:
             raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         client = AsyncKernelClient(context=context)
         client.load_connection_info(connection)
         owner = enclosure.user if enclosure and walls.own_user else None
-        kernel = cls(process, client, sockets, walls, owner)
+        kernel = cls(process, client, place, sockets, walls, owner)
         try:
             async with asyncio.timeout(START_SECONDS):
                 await kernel._unless_dead(kernel._connect())
@@ -119,7 +128,7 @@ class Kernel:
             return "ended"
         if status.si_code == os.CLD_EXITED:
             return f"ended with exit code {status.si_status}"
-        return f"was ended by {signal.Signals(status.si_status).name}"
+        return f"was ended by {signal_name(status.si_status)}"
 
     @property
     def roots(self) -> list[int]:
@@ -153,15 +162,19 @@ class Kernel:
         self.requests += 1
         task = asyncio.create_task(self._execute(code, output))
         self._running = task
-        await self._unless_dead(asyncio.shield(task))
-        return task.result()
+        try:
+            await self._unless_dead(asyncio.shield(task))
+            return task.result()
+        except _UNREADABLE:
+            self.end("was ended for sending what can't be read")
+            raise Died(self.ending(), self._kind) from None
 
     async def interrupt(self, seconds: float) -> bool:
         """Interrupt the cell that runs; whether the kernel was idle within `seconds`."""
         if self._running is None or self._running.done():
             return self.alive
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGINT)  # with what it started, as a terminal does
+        if self._status() is None:  # with what it started, as a terminal does
+            signal_group(self._process.pid, signal.SIGINT)
         died = asyncio.create_task(self._died.wait())
         await asyncio.wait(
             {self._running, died}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
@@ -175,11 +188,11 @@ class Kernel:
 
     async def read_file(self, path: str) -> bytes:
         """A file's content; see `Interpreter`."""
-        return await asyncio.to_thread(read_inside, self._work, path)
+        return await asyncio.to_thread(read_inside, self._folder(0), path)
 
     async def write_file(self, path: str, data: bytes) -> None:
         """Make or replace a file; see `Interpreter`."""
-        await asyncio.to_thread(write_inside, self._work, path, data, self._owner)
+        await asyncio.to_thread(write_inside, self._folder(0), path, data, self._owner)
 
     def close(self) -> None:
         """Kill the process and free sockets and files. May be called again."""
@@ -191,12 +204,23 @@ class Kernel:
             self._died.set()
             self._client.stop_channels()
             self._end()
-            os.close(self._pidfd)
+            self._held.clear()
+            for fd in (self._pidfd, *self._ends):
+                os.close(fd)
+            if self._links is not None:
+                self._links.cleanup()
+
+    def _folder(self, number: int) -> Held:
+        """The folder that code works in (0), and the one with the sockets (1). Raises `OSError`."""
+        if not self._held:
+            raise OSError("the kernel was closed")
+        return self._held[number]
 
     async def _connect(self) -> None:
         """Wait until requests are answered and output arrives."""
-        while not all((self._sockets / f"k-{port}").exists() for port in range(1, 6)):
+        while not all(self._listens(port) for port in range(1, 6)):
             await asyncio.sleep(0.005)
+        self._pin(1, 2)
         self._client.start_channels(stdin=False, hb=False, control=False)
         shell, iopub = self._client.shell_channel, self._client.iopub_channel
         while True:
@@ -208,6 +232,28 @@ class Kernel:
                 async with asyncio.timeout(0.2):
                     await _until(iopub, request, "status")
                     return
+
+    def _listens(self, port: int) -> bool:
+        with suppress(OSError):
+            found = os.stat(f"k-{port}", dir_fd=self._folder(1).fd, follow_symlinks=False)
+            return stat.S_ISSOCK(found.st_mode)
+        return False
+
+    def _pin(self, *ports: int) -> None:
+        """Connect to the sockets that are there now, whatever code puts in their place: names of
+        ours that lead to descriptors. Raises `Died`.
+        """
+        self._links = tempfile.TemporaryDirectory(prefix="c", dir=self.place.parent)
+        try:
+            for port in ports:
+                flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._ends.append(os.open(f"k-{port}", flags, dir_fd=self._folder(1).fd))
+                if not stat.S_ISSOCK(os.fstat(self._ends[-1]).st_mode):
+                    raise OSError("that is no socket")
+                os.symlink(f"/proc/self/fd/{self._ends[-1]}", f"{self._links.name}/k-{port}")
+        except OSError:
+            raise Died("exchanged its sockets") from None
+        self._client.ip = f"{self._links.name}/k"
 
     async def _execute(self, code: str, output: CellOutput) -> CellError | None:
         # stop_on_error=False: or the first request after an interrupt comes back "aborted".

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ToolUnavailable
-from .files import remove_tree
+from .files import Held, read_inside, remove_tree
 from .namespaces import SESSION
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ __all__ = [
     "Enclosure",
     "Folder",
     "copy_fonts",
+    "failure",
     "kernel_environment",
+    "make_place",
     "start_process",
+    "sweep",
     "try_enclosure",
 ]
 
@@ -52,15 +55,15 @@ _LONGEST_FOLDER = 60
 class Folder:
     """A private temporary folder that goes with its owner: when closed, collected, or at exit.
 
-    A folder whose owner was killed is removed by the next one that is made: the owner holds a lock
-    on a file in it as long as it lives.
+    A folder whose owner was killed is removed by the next owner (`sweep`): each holds a lock on a
+    file in its folder as long as it lives.
     """
 
     def __init__(self) -> None:
         base = Path(tempfile.gettempdir())
         if len(str(base)) > _LONGEST_FOLDER:
             base = Path("/tmp")
-        _sweep(base)
+        self.base = base
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
         lock = os.open(self.path / "new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -78,8 +81,8 @@ def _remove(path: Path, lock: int, owner: int) -> None:
         os.close(lock)
 
 
-def _sweep(base: Path) -> None:
-    """Remove the folders of owners that are gone."""
+def sweep(base: Path) -> None:
+    """Remove the folders of owners that are gone. Takes as long as there are files in them."""
     for path in base.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if path.lstat().st_uid != os.getuid():
@@ -131,10 +134,8 @@ def make_place(place: Path, owner: int | None) -> None:
     """Make the folders of a session: `work` (where its code runs), `home`, `tmp` and `shm`.
 
     `owner`, if given, is who they are for; the place itself stays ours, so that what is in it
-    can't be exchanged for links to elsewhere.
+    can't be exchanged for links to elsewhere. Raises `OSError`.
     """
-    if place.exists():
-        return  # a session that had a kernel before: what it made of its folders stays
     place.mkdir(mode=0o711)
     for name in ("work", "home/.matplotlib", "tmp", "shm"):
         (place / name).mkdir(parents=True, mode=0o700)
@@ -159,13 +160,12 @@ def start_process(
     extra: Mapping[str, str],
     enclosure: Enclosure | None,
 ) -> tuple[subprocess.Popen[bytes], "KernelConnectionInfo"]:
-    """Start a kernel in `place`; its process and the connection it will listen on.
+    """Start a kernel in `place`, a session's; its process and the connection it will listen on.
 
     The kernel leads a session of its own: a Ctrl-C in our terminal does not reach it. It is
     started from the thread that uses it, since it dies with that thread.
     """
     owner = enclosure.user if enclosure and enclosure.walls["own_user"] else None
-    make_place(place, owner)
     sockets.mkdir(mode=0o700)
     connection: KernelConnectionInfo = {
         "transport": "ipc",
@@ -241,11 +241,15 @@ async def try_enclosure(place: Path, enclosure: Enclosure) -> None:
         await process.wait()
         raise
     if status:
-        raise ToolUnavailable(failure(place) or f"the trial ended with status {status}")
+        raise ToolUnavailable(failure(Held(place)) or f"the trial ended with status {status}")
 
 
-def failure(sockets: Path) -> str:
-    """The last line of what went wrong while a kernel started, where it could say so."""
-    with suppress(OSError):
-        return (sockets / "failure").read_text().strip().splitlines()[-1]
+def failure(sockets: Held) -> str:
+    """The last line of what went wrong while a kernel started, where it could say so.
+
+    Code that an earlier kernel left behind may have written it.
+    """
+    with suppress(OSError, IndexError):
+        text = read_inside(sockets, "failure").decode(errors="replace")
+        return text.strip().splitlines()[-1][:300]
     return ""

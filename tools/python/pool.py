@@ -13,7 +13,7 @@ from ..errors import ToolUnavailable
 from .backends import SandboxBackend
 from .files import remove_tree
 from .interpreter import Backend, Interpreter
-from .launch import Folder
+from .launch import Folder, sweep
 from .remote import Worker
 
 __all__ = ["Counts", "Pool", "Seat"]
@@ -63,6 +63,8 @@ class Pool:
         except BaseException:
             self._folder.close()
             raise
+        # In threads, as all that takes as long as what code left behind: other sessions wait else.
+        self._sweeping = asyncio.create_task(asyncio.to_thread(sweep, self._folder.base))
         self._free = asyncio.Semaphore(sessions)
         # More at once would only make each of them late.
         self._starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))
@@ -119,7 +121,8 @@ class Pool:
             if seat.kernel is not None:
                 seat.kernel.close()
         await self.backend.close()
-        self._folder.close()
+        await asyncio.wait({self._sweeping})
+        await asyncio.to_thread(self._folder.close)
 
     async def _wait(self, patience: float) -> None:
         """Wait until one more session is allowed. Raises `ToolUnavailable`."""

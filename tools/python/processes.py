@@ -1,15 +1,71 @@
-"""Trees of processes: found and ended, whatever they do."""
+"""Processes of a session, by number: what the kernel says of them, and signals to them.
+
+A number comes from a guest, or from the kernel about one, so nothing here trusts it. A signal to 0,
+-1 or a group that is ours would hit the owner: every signal by number is sent from this file, which
+refuses such numbers. And what a guest can name itself by is bytes: nothing here takes it for text.
+"""
 
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
-__all__ = ["children", "descendants", "end_process", "end_trees", "threads"]
+__all__ = [
+    "FIRST_GUEST",
+    "children",
+    "descendants",
+    "end_in_words",
+    "end_process",
+    "end_trees",
+    "read_field",
+    "signal_group",
+    "signal_name",
+    "signal_process",
+    "status_fields",
+    "threads",
+]
 
+FIRST_GUEST = 2
+"""The lowest number that a guest's process can have: 0 and -1 are groups, 1 is the machine's."""
 _STOP_ROUNDS = 20
+
+
+def signal_process(pid: int, number: int) -> bool:
+    """Send a signal to one process, never to ourselves or a group; whether it was sent."""
+    if pid < FIRST_GUEST or pid == os.getpid():
+        return False
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+        return True
+    return False
+
+
+def signal_group(leader: int, number: int) -> bool:
+    """Send a signal to the group that the process `leader` leads, never to ours; whether it was
+    sent. The caller knows that the number is still that process's.
+    """
+    if leader < FIRST_GUEST or leader == os.getpgrp():
+        return False
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, number)
+        return True
+    return False
+
+
+def signal_name(number: int) -> str:
+    """A signal's name, also of those between SIGRTMIN and SIGRTMAX, most of which have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def end_in_words(status: int) -> str:
+    """How a process ended, from what waiting for it gave."""
+    if os.WIFSIGNALED(status):
+        return f"was ended by {signal_name(os.WTERMSIG(status))}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}"
 
 
 def end_process(process: subprocess.Popen[bytes], owner: int) -> None:
@@ -20,34 +76,30 @@ def end_process(process: subprocess.Popen[bytes], owner: int) -> None:
     if process.returncode is not None or os.getpid() != owner:
         return
     stopped = stop_trees([process.pid])
-    _send(os.killpg, process.pid, signal.SIGKILL)  # not reaped yet: the number is still its own
+    signal_group(process.pid, signal.SIGKILL)  # not reaped yet: the number is still its own
     for pid in stopped:
-        _send(os.kill, pid, signal.SIGKILL)
+        signal_process(pid, signal.SIGKILL)
     process.wait()
 
 
 def end_trees(roots: Iterable[int]) -> None:
     """Kill these processes with all that they started."""
     for pid in stop_trees(roots):
-        _send(os.kill, pid, signal.SIGKILL)
+        signal_process(pid, signal.SIGKILL)
 
 
 def stop_trees(roots: Iterable[int]) -> set[int]:
     """Stop these processes with all that they started, before any of them can start another."""
-    roots, stopped = set(roots), set[int]()
+    roots = {pid for pid in roots if pid >= FIRST_GUEST}
+    stopped = set[int]()
     for _ in range(_STOP_ROUNDS):
         running = {pid for root in roots for pid in (root, *descendants(root))} - stopped
         for pid in running:
-            _send(os.kill, pid, signal.SIGSTOP)
+            signal_process(pid, signal.SIGSTOP)
         if not running:
             break
         stopped |= running
     return stopped
-
-
-def _send(send: Callable[[int, int], None], pid: int, signum: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        send(pid, signum)
 
 
 def descendants(pid: int) -> Iterable[int]:
@@ -62,10 +114,12 @@ def descendants(pid: int) -> Iterable[int]:
 def children(pid: int) -> list[int]:
     """The processes whose parent is a thread of this one, or has become it."""
     found: list[int] = []
+    if pid < 1:
+        return found
     with suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
+            with suppress(OSError, ValueError):
+                found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
     return found
 
 
@@ -76,3 +130,26 @@ def threads(pids: Iterable[int]) -> int:
         with suppress(OSError):
             count += len(os.listdir(f"/proc/{pid}/task"))
     return count
+
+
+def status_fields(pid: int) -> dict[bytes, bytes]:
+    """The fields of /proc/<pid>/status. Raises `OSError`.
+
+    The name, which comes first, is the process's own choice, and any bytes: the kernel writes its
+    newlines as escapes, and what follows it overrides whatever it looks like.
+    """
+    lines = _read(f"/proc/{pid}/status").split(b"\n")
+    return {name: value for name, colon, value in (line.partition(b":") for line in lines) if colon}
+
+
+def read_field(pid: int, file: str, field: int) -> int:
+    """A number in a file of /proc/<pid> that is one line of numbers. Raises `OSError`."""
+    try:
+        return int(_read(f"/proc/{pid}/{file}").split()[field])
+    except (ValueError, IndexError) as error:
+        raise OSError(f"/proc/{pid}/{file} holds no such number") from error
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,6 +1,5 @@
 """One worker as its owner sees it: requests go out, a transcript comes back, nothing is trusted."""
 
-import array
 import asyncio
 import base64
 import contextlib
@@ -10,22 +9,23 @@ import secrets
 import signal
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base import ErrorKind, Unforkable
 from ..errors import ToolUnavailable
+from .channel import pipes, send_with, sender
 from .interpreter import CellError, Died
 from .output import CellOutput
-from .processes import descendants, threads
+from .processes import descendants, end_in_words, signal_group, status_fields, threads
 from .transcript import Frames, ProtocolError, Transcript
 from .walls import Walls
 
 if TYPE_CHECKING:
     from .sandbox import Session
 
-__all__ = ["ANSWER_SECONDS", "Worker", "pipes", "send_with"]
+__all__ = ["ANSWER_SECONDS", "Worker"]
 
 ANSWER_SECONDS = 60.0
 """How long a keeper, a copy or a file may take."""
@@ -117,8 +117,7 @@ class Worker:
         if self._answered.done():
             return self.alive
         if self.signal(0):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGINT)
+            signal_group(self.pid, signal.SIGINT)  # which it leads for good: it began a session
         await asyncio.wait({self._answered}, timeout=seconds)
         return self._answered.done() and self.alive
 
@@ -187,6 +186,8 @@ class Worker:
 
     def signal(self, number: int) -> bool:
         """Send a signal to the process itself; whether it is still there."""
+        if self._handle < 0:
+            return False
         try:
             signal.pidfd_send_signal(self._handle, number)
         except OSError:
@@ -198,7 +199,7 @@ class Worker:
     def note_end(self, inner_pid: int, status: int) -> None:
         """The keeper says that one of its children ended; perhaps this worker."""
         if inner_pid == self._inner_pid:
-            self._ended(_in_words(status))
+            self._ended(end_in_words(status))
 
     def note_failure(self, why: str) -> None:
         """The keeper failed, and with it this worker."""
@@ -276,24 +277,40 @@ class Worker:
         first = None
         with contextlib.suppress(ProtocolError):
             first, _ = next(self._frames.add(data), (None, 0))
-        if first is None or first["kind"] != "hello" or not ancillary:
+        self._loop.remove_reader(self._channel.fileno())
+        if first is None or first["kind"] != "hello":
             text = str((first or {}).get("content", "")).strip()
-            self._ended(f"failed: {text.splitlines()[-1]}" if text else "ended at once")
+            self._ended(f"failed: {text.splitlines()[-1][:300]}" if text else "ended at once")
             return
-        pid = struct.unpack("3i", ancillary[0][2])[0]
-        try:
-            self._handle = os.pidfd_open(pid)
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            numbers = dict(line.split(":", 1) for line in lines)
-        except OSError:
-            self._ended("ended at once")
+        why = self._meet(ancillary)
+        if why:
+            self._ended(why)
             return
-        if int(numbers["PPid"]) != self.session.keeper:  # a copy's channel, in other hands
-            self._ended("was greeted by a process that is no worker")
-            return
-        self.pid, self._inner_pid = pid, int(numbers["NSpid"].split()[-1])
         self._loop.add_reader(self._channel.fileno(), self._hear)
         self._settle()
+
+    def _meet(self, ancillary: Sequence[tuple[int, int, bytes]]) -> str:
+        """Take hold of the process that said hello; why it is none of ours, where it is none.
+
+        Only once all is known of it is it this worker's: who fails here was never greeted.
+        """
+        try:
+            pid = sender(ancillary)
+            handle = os.pidfd_open(pid)
+        except (OSError, ValueError):
+            return "ended at once"
+        try:
+            fields = status_fields(pid)
+            parent, inner = int(fields[b"PPid"]), int(fields[b"NSpid"].split()[-1])
+            if parent == self.session.keeper:
+                self.pid, self._inner_pid, self._handle = pid, inner, handle
+                return ""
+        except (OSError, ValueError, LookupError):
+            return "ended at once"
+        finally:
+            if self._handle < 0:
+                os.close(handle)
+        return "was greeted by a process that is no worker"  # a copy's channel, in other hands
 
     def _hear(self) -> None:
         try:
@@ -306,15 +323,13 @@ class Worker:
             self._loop.remove_reader(self._channel.fileno())
             self._channel_closed()
             return
-        try:
-            for message, size in self._frames.add(data):
-                if self._transcript is None:
-                    raise ProtocolError("a message that nobody asked for")
-                self._transcript.add_message(message, size)
-        except ProtocolError as error:
-            self.end(f"was ended for {error}")
-        else:
-            self._settle_if_answered()
+        self._take_in(lambda: self._add_messages(data))
+
+    def _add_messages(self, data: bytes) -> None:
+        for message, size in self._frames.add(data):
+            if self._transcript is None:
+                raise ProtocolError("a message that nobody asked for")
+            self._transcript.add_message(message, size)
 
     def _hear_output(self) -> None:
         try:
@@ -326,13 +341,24 @@ class Worker:
         if not data:
             self._loop.remove_reader(self._output)
             return
-        if self._transcript is not None:
-            try:
-                self._transcript.add_text(data)
-            except ProtocolError as error:
-                self.end(f"was ended for {error}")
-            else:
-                self._settle_if_answered()
+        transcript = self._transcript
+        if transcript is not None:
+            self._take_in(lambda: transcript.add_text(data))
+
+    def _take_in(self, add: Callable[[], None]) -> None:
+        """Take in what the process says; one that says what can't be taken in is ended.
+
+        This is called by the event loop, which would log whatever is raised and leave the request
+        without an answer.
+        """
+        try:
+            add()
+        except ProtocolError as error:
+            self.end(f"was ended for {error}")
+        except Exception:  # boundary: whatever else hostile bytes bring about
+            self.end("was ended for sending what can't be read")
+        else:
+            self._settle_if_answered()
 
     def _discard_text(self) -> None:
         """What was written between two cells belongs to neither."""
@@ -345,13 +371,14 @@ class Worker:
         """Take in what the process wrote before it ended."""
         if self._transcript is None or self._transcript.answer is not None:
             return
-        with contextlib.suppress(OSError, ProtocolError):
-            for _ in range(16):
-                data = os.read(self._output, READ_BYTES)
-                if not data:
-                    break
-                self._transcript.add_text(data)
-        self._transcript.end_text()
+        with contextlib.suppress(Exception):  # boundary, as in `_take_in`: it has ended already
+            with contextlib.suppress(OSError, ProtocolError):
+                for _ in range(16):
+                    data = os.read(self._output, READ_BYTES)
+                    if not data:
+                        break
+                    self._transcript.add_text(data)
+            self._transcript.end_text()
 
     def _channel_closed(self) -> None:
         """The process ended, or closed its channel; a moment tells which."""
@@ -370,29 +397,3 @@ class Worker:
     def _settle(self) -> None:
         if not self._answered.done():
             self._answered.set_result(None)
-
-
-def pipes() -> tuple[socket.socket, int, list[int]]:
-    """A channel and an output pipe: our ends, and those for a worker."""
-    channel, its_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    channel.setblocking(False)
-    channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    output, its_output = os.pipe()
-    os.set_blocking(output, False)
-    return channel, output, [its_channel.detach(), its_output]
-
-
-def send_with(to: socket.socket, data: bytes, fds: Sequence[int]) -> int:
-    """Send as much as goes at once, with the file descriptors; how much went."""
-    if not fds:
-        try:
-            return to.send(data)
-        except BlockingIOError:
-            return 0
-    return to.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
-
-
-def _in_words(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return f"was ended by {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"ended with exit code {os.WEXITSTATUS(status)}"

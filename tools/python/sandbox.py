@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ToolUnavailable
+from .channel import pipes, send_with
 from .interpreter import Died
 from .launch import kernel_environment
 from .processes import children, end_trees
-from .remote import ANSWER_SECONDS, Worker, pipes, send_with
+from .remote import ANSWER_SECONDS, Worker
 from .walls import Walls
 
 __all__ = ["Session", "Zygote"]
@@ -240,17 +241,26 @@ class Session:
         if not data:
             self._fail("its keeper ended")
             return
-        message = json.loads(data)
-        if "failed" in message:
-            self._fail(str(message["failed"]))
-        elif "ended" in message:
-            for worker in list(self.workers):
-                worker.note_end(int(message["ended"]), int(message["status"]))
+        try:
+            message = json.loads(data)
+            ended = int(message["ended"]), int(message["status"])
+        except (ValueError, TypeError, LookupError):
+            self._fail(_why(data))
+            return
+        for worker in list(self.workers):
+            worker.note_end(*ended)
 
     def _fail(self, why: str) -> None:
         for worker in list(self.workers):
             worker.note_failure(why)
         self.close()
+
+
+def _why(data: bytes) -> str:
+    """Why a keeper failed, in its own words; also where it has none."""
+    with contextlib.suppress(ValueError, TypeError, LookupError):
+        return str(json.loads(data)["failed"])[:300]
+    return "its keeper said what can't be read"
 
 
 def _end_zygote(process: subprocess.Popen[bytes], control: socket.socket, owner: int) -> None:

@@ -15,14 +15,21 @@ from typing import NamedTuple
 __all__ = ["install", "numbers", "program"]
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
-SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
+SOCK_STREAM, SOCK_SEQPACKET, SOCK_FLAGS = 1, 5, 0o2004000
+"""Types of sockets; SOCK_NONBLOCK and SOCK_CLOEXEC, which may be added to one."""
+SOL_SOCKET, SO_SNDBUF, SO_RCVBUF, SO_LINGER = 1, 7, 8, 13
+SIOC_FIRST, SIOC_LAST = 0x8900, 0x89FF
+"""What is asked of a socket about the machine's network, whatever kind of socket it is."""
+F_SETLEASE, F_NOTIFY = 1024, 1026
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+"""They type into a terminal."""
 CLONE_NEW = 0x7E020080
 """All flags of clone() that ask for a new namespace."""
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-LOAD, EQUAL, ABOVE, ANY_BIT, RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
-"""BPF: load a word; jump if equal, if greater, if any bit is set; return."""
+LOAD, MASK, EQUAL, ABOVE, ANY_BIT, RETURN = 0x20, 0x54, 0x15, 0x25, 0x45, 0x06
+"""BPF: load a word; take some of its bits; jump if equal, if greater, if any bit is set; return."""
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 """Offsets in struct seccomp_data."""
 LAST_KNOWN = 466
@@ -47,9 +54,10 @@ _COMMON = {
     "statmount": 457, "listmount": 458, "setxattrat": 463, "removexattrat": 466,
 }  # fmt: skip
 _X86_64 = {
-    "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "socketpair": 53,
+    "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42,
+    "accept": 43, "sendto": 44, "bind": 49, "listen": 50, "socketpair": 53,
     "setsockopt": 54, "clone": 56, "semget": 64, "semop": 65, "semctl": 66, "shmdt": 67,
-    "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71, "chmod": 90, "fchmod": 91,
+    "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71, "fcntl": 72, "chmod": 90, "fchmod": 91,
     "chown": 92, "fchown": 93, "lchown": 94,
     "ptrace": 101, "syslog": 103, "utime": 132, "uselib": 134, "personality": 135, "ustat": 136,
     "sysfs": 139, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
@@ -63,7 +71,8 @@ _X86_64 = {
     "utimes": 235, "mbind": 237, "set_mempolicy": 238, "mq_open": 240, "mq_unlink": 241,
     "kexec_load": 246, "add_key": 248, "request_key": 249, "keyctl": 250, "ioprio_set": 251,
     "inotify_add_watch": 254, "migrate_pages": 256, "fchownat": 260, "futimesat": 261,
-    "fchmodat": 268, "unshare": 272, "move_pages": 279, "utimensat": 280, "perf_event_open": 298,
+    "fchmodat": 268, "unshare": 272, "move_pages": 279, "utimensat": 280, "accept4": 288,
+    "perf_event_open": 298,
     "fanotify_init": 300, "fanotify_mark": 301, "prlimit64": 302, "name_to_handle_at": 303,
     "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310,
     "process_vm_writev": 311, "kcmp": 312, "finit_module": 313, "sched_setattr": 314,
@@ -71,7 +80,7 @@ _X86_64 = {
 }  # fmt: skip
 _AARCH64 = {
     "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15,
-    "fremovexattr": 16, "lookup_dcookie": 18, "inotify_add_watch": 27, "ioctl": 29,
+    "fremovexattr": 16, "lookup_dcookie": 18, "fcntl": 25, "inotify_add_watch": 27, "ioctl": 29,
     "ioprio_set": 30, "umount2": 39, "mount": 40, "pivot_root": 41, "nfsservctl": 42, "chroot": 51,
     "fchmod": 52, "fchmodat": 53, "fchownat": 54, "fchown": 55, "vhangup": 58, "quotactl": 60,
     "utimensat": 88, "acct": 89, "personality": 92, "unshare": 97, "kexec_load": 104,
@@ -80,9 +89,11 @@ _AARCH64 = {
     "reboot": 142, "sethostname": 161, "setdomainname": 162, "settimeofday": 170, "adjtimex": 171,
     "mq_open": 180, "mq_unlink": 181, "msgget": 186, "msgctl": 187, "msgrcv": 188, "msgsnd": 189,
     "semget": 190, "semctl": 191, "semtimedop": 192, "semop": 193, "shmget": 194, "shmctl": 195,
-    "shmat": 196, "shmdt": 197, "socket": 198, "socketpair": 199, "setsockopt": 208, "add_key": 217,
+    "shmat": 196, "shmdt": 197, "socket": 198, "socketpair": 199, "bind": 200, "listen": 201,
+    "accept": 202, "connect": 203, "sendto": 206, "setsockopt": 208, "add_key": 217,
     "request_key": 218, "keyctl": 219, "clone": 220, "swapon": 224, "swapoff": 225, "mbind": 235,
     "set_mempolicy": 237, "migrate_pages": 238, "move_pages": 239, "perf_event_open": 241,
+    "accept4": 242,
     "prlimit64": 261, "fanotify_init": 262, "fanotify_mark": 263, "name_to_handle_at": 264,
     "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268, "process_vm_readv": 270,
     "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "sched_setattr": 274,
@@ -94,7 +105,12 @@ MACHINES = {
 }
 
 # Calls with rules of their own; every other call in the tables is refused outright.
-_BY_ARGUMENT = {"socket", "socketpair", "setsockopt", "clone", "clone3", "ioctl", "prlimit64"}
+_BY_ARGUMENT = {
+    "socket", "socketpair", "setsockopt", "clone", "clone3", "ioctl", "fcntl", "prlimit64",
+}  # fmt: skip
+_WITH_NETWORK = {"connect", "accept", "accept4", "bind", "listen", "sendto"}
+"""What a pair of sockets has no use for: its names would be the machine's. Of `sendto` only with
+the address of a receiver."""
 _OTHERS_PRIORITY = {"sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"}
 _FILE_ATTRIBUTES = {
     "chmod", "fchmod", "chown", "fchown", "lchown", "utime", "utimes", "futimesat", "utimensat",
@@ -128,14 +144,21 @@ def program(machine: str, families: Iterable[int], same_user: bool) -> bytes:
     if machine == "x86_64":
         code += [_step(ABOVE, FOREIGN_ABI - 1, 0, 1), _step(RETURN, ERRNO | errno.ENOSYS)]
     code += [_step(ABOVE, LAST_KNOWN, 0, 1), _step(RETURN, ERRNO | errno.ENOSYS)]
+    families = list(families)
     code += _only(table["socket"], families, errno.EAFNOSUPPORT)
-    code += _only(table["socketpair"], [AF_UNIX], errno.EAFNOSUPPORT)
+    if families:
+        code += _only(table["socketpair"], [AF_UNIX], errno.EAFNOSUPPORT)
+    else:
+        code += _pairs_that_reach_nobody_else(table["socketpair"])
+        code += _no_receiver(table["sendto"])
     code += _without_bits(table["clone"], CLONE_NEW)
-    code += _buffers_as_they_are(table["setsockopt"])
+    code += _as_they_are(table["setsockopt"], (SO_SNDBUF, SO_RCVBUF, SO_LINGER))
     code += _only(table["prlimit64"], [0], errno.EPERM)  # of another process
     code += [_step(EQUAL, table["clone3"], 0, 1), _step(RETURN, ERRNO | errno.ENOSYS)]
-    code += _not(table["ioctl"], 1, [0x5412, 0x541C])  # type into a terminal
+    code += _ioctl(table["ioctl"], network=bool(families))
+    code += _not(table["fcntl"], 1, [F_SETLEASE, F_NOTIFY])
     allowed = set() if same_user else _FILE_ATTRIBUTES | _WITH_SAME_USER | _OTHERS_PRIORITY
+    allowed |= _WITH_NETWORK if families else {"sendto"}
     for name, number in table.items():
         if name in _BY_ARGUMENT or name in allowed:
             continue
@@ -186,15 +209,51 @@ def _not(number: int, argument: int, values: Iterable[int]) -> list[bytes]:
     return [_step(EQUAL, number, 0, len(code)), *code]
 
 
-def _buffers_as_they_are(number: int) -> list[bytes]:
-    """Answer a wish for larger buffers (SO_SNDBUF, SO_RCVBUF) with success, and do nothing.
+def _as_they_are(number: int, options: Iterable[int]) -> list[bytes]:
+    """Answer a wish to change a socket's options with success, and do nothing.
 
-    They are memory of the kernel that no limit counts.
+    Larger buffers are memory of the kernel that no limit counts. A socket that lingers makes
+    whoever closes it last wait: its owner, where it was sent there.
     """
     code = [_step(LOAD, ARGUMENTS + 8), _step(EQUAL, SOL_SOCKET, 1, 0), _step(RETURN, ALLOW)]
     code.append(_step(LOAD, ARGUMENTS + 16))
-    for option in (SO_SNDBUF, SO_RCVBUF):
+    for option in options:
         code += [_step(EQUAL, option, 0, 1), _step(RETURN, ERRNO)]
+    code.append(_step(RETURN, ALLOW))
+    return [_step(EQUAL, number, 0, len(code)), *code]
+
+
+def _pairs_that_reach_nobody_else(number: int) -> list[bytes]:
+    """Allow pairs of connected UNIX sockets. One for datagrams could send to any name it likes, and
+    one of type SOCK_RAW is one for datagrams.
+    """
+    code = [_step(LOAD, ARGUMENTS), _step(EQUAL, AF_UNIX, 1, 0)]
+    code += [_step(RETURN, ERRNO | errno.EAFNOSUPPORT), _step(LOAD, ARGUMENTS + 8)]
+    code.append(_step(MASK, ~SOCK_FLAGS & 0xFFFFFFFF))
+    for kind in (SOCK_STREAM, SOCK_SEQPACKET):
+        code += [_step(EQUAL, kind, 0, 1), _step(RETURN, ALLOW)]
+    code.append(_step(RETURN, ERRNO | errno.EPROTONOSUPPORT))
+    return [_step(EQUAL, number, 0, len(code)), *code]
+
+
+def _no_receiver(number: int) -> list[bytes]:
+    """Refuse sendto() with an address, whose pointer is its fifth argument."""
+    code = []
+    for half in (0, 4):
+        code += [_step(LOAD, ARGUMENTS + 8 * 4 + half), _step(EQUAL, 0, 1, 0)]
+        code.append(_step(RETURN, ERRNO | errno.EPERM))
+    code.append(_step(RETURN, ALLOW))
+    return [_step(EQUAL, number, 0, len(code)), *code]
+
+
+def _ioctl(number: int, network: bool) -> list[bytes]:
+    """Refuse to type into a terminal and, without a network, to ask about the machine's."""
+    code = [_step(LOAD, ARGUMENTS + 8)]
+    for request in (TIOCSTI, TIOCLINUX):
+        code += [_step(EQUAL, request, 0, 1), _step(RETURN, ERRNO | errno.EPERM)]
+    if not network:
+        code += [_step(ABOVE, SIOC_LAST, 2, 0), _step(ABOVE, SIOC_FIRST - 1, 0, 1)]
+        code.append(_step(RETURN, ERRNO | errno.EPERM))
     code.append(_step(RETURN, ALLOW))
     return [_step(EQUAL, number, 0, len(code)), *code]
 

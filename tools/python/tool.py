@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from ..arguments import read_arguments
 from ..base import INTERRUPTED, ErrorKind, ToolResult, ToolSession
 from ..errors import ToolUnavailable, UsageError
-from .backends import JupyterBackend, Limits, SandboxBackend, check_limits
+from .backends import JupyterBackend, SandboxBackend
 from .interpreter import Backend, CellError, Died, Interpreter
+from .limits import Limits, check_limits
 from .output import CellOutput
 from .pool import Counts, Pool, Seat
 
@@ -21,7 +22,7 @@ __all__ = ["PythonArguments", "PythonSession", "PythonTool"]
 
 SESSIONS = {"sandbox": 1_000, "jupyter": 64}
 """The backends, and how many sessions of each may be open at once unless it is said."""
-DESCRIPTORS = {"sandbox": 6, "jupyter": 16}
+DESCRIPTORS = {"sandbox": 6, "jupyter": 20}
 """File descriptors that a session of each takes: fewer sessions, where fewer of those are left."""
 
 NO_OUTPUT = "(no output)"

@@ -4,14 +4,14 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from ..base import ErrorKind
-from .files import empty_tree
+from .files import Held, empty_tree, open_folder_inside
 from .interpreter import Watched
-from .processes import descendants, threads
+from .processes import descendants, read_field, threads
 from .walls import SHARED
 
 __all__ = ["watch"]
@@ -30,7 +30,8 @@ async def watch(interpreters: Callable[[], Iterable[Watched]], memory: int) -> N
 
     `memory` is in bytes, of the process and all that it started together. Memory that processes
     share is counted once. One that runs a cell, or in which a program or a thread outlived its
-    cell, is looked at 20 times a second.
+    cell, is looked at 20 times a second. One that can't be looked at is ended: the others' watch
+    does not depend on it.
     """
     next_disk = 0.0
     due: dict[tuple[int, int], float] = {}
@@ -41,16 +42,19 @@ async def watch(interpreters: Callable[[], Iterable[Watched]], memory: int) -> N
         for one in list(interpreters()):
             if not one.alive or not one.pid or (one.pid, one.requests) in due:
                 continue
-            if (one.pid, _COUNT) not in due:
-                _look(one, memory, due)
-            if disk_too and one.place is not None and one.alive:
-                await _check_disk(one, one.place, interpreters)
+            try:
+                if (one.pid, _COUNT) not in due:
+                    await _look(one, memory, due)
+                if disk_too and one.place is not None and one.alive:
+                    await _check_disk(one, one.place, interpreters)
+            except Exception:  # boundary: all that is read here is the guest's doing
+                one.end("was ended since what it uses can't be counted")
         if disk_too:
             next_disk = time.monotonic() + DISK_POLL_SECONDS
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _look(one: Watched, memory: int, due: dict[tuple[int, int], float]) -> None:
+async def _look(one: Watched, memory: int, due: dict[tuple[int, int], float]) -> None:
     """End the interpreter if it passes a limit; else put down in `due` when to look again.
 
     That is under the process's number and that of its last request for one that is at rest; and
@@ -63,7 +67,8 @@ def _look(one: Watched, memory: int, due: dict[tuple[int, int], float]) -> None:
         one.end(f"was ended for running more than {one.walls.processes} processes and threads")
     elif sum(_resident(pid) for pid in pids) + _most_buffered(pids) > memory:
         # Shared memory is counted in each process there, and each descriptor taken for a socket.
-        if sum(_proportional(pid) for pid in pids) + _buffered(pids) > memory:
+        # The exact count takes as long as there are pages, and waits for whoever maps some.
+        if await asyncio.to_thread(_exact, pids) > memory:
             how = f"was ended for using more than {memory // 1_000_000:,} MB of memory"
             one.end(how, ErrorKind.MEMORY)
         now = time.monotonic()
@@ -72,16 +77,20 @@ def _look(one: Watched, memory: int, due: dict[tuple[int, int], float]) -> None:
         due[one.pid, one.requests] = start + REST_SECONDS
 
 
+def _exact(pids: Iterable[int]) -> int:
+    return sum(_proportional(pid) for pid in pids) + _buffered(pids)
+
+
 def _resident(pid: int) -> int:
     with suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        return read_field(pid, "statm", 1) * _PAGE
     return 0
 
 
 def _proportional(pid: int) -> int:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+        for line in file:
+            if line.startswith(b"Pss:"):
                 return int(line.split()[1]) * 1024
     return _resident(pid)
 
@@ -131,22 +140,45 @@ async def _check_disk(
 
 
 def _too_much(place: Path, most_bytes: int, most_files: int) -> bool:
-    """Whether more lies in the folder; also if it is nested too deep to be looked through."""
+    """Whether more lies in the folder; also if it is nested too deep to be looked through.
+
+    The place is in a folder of ours. What is below it may be exchanged for links at any time.
+    """
+    try:
+        root = Held(place)
+    except OSError:
+        return False
     size = files = 0
-    waiting = [str(place)]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    files += 1
+    waiting = ["."]
+    try:
+        while waiting:
+            path = waiting.pop()
+            for entry in _entries(root, path):
+                files += 1
+                with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+                        waiting.append(f"{path}/{entry.name}")
                     elif entry.is_file(follow_symlinks=False):
-                        with suppress(OSError):
-                            size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if size > most_bytes or files > most_files:
-                        return True
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                return True
+                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+                if size > most_bytes or files > most_files:
+                    return True
+    except OSError:
+        return True
     return False
+
+
+def _entries(root: Held, path: str) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder below `root`; nothing, where it is gone. Raises `OSError` where its path
+    is too long to be opened.
+    """
+    try:
+        folder = open_folder_inside(root, path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
+        return
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    finally:
+        os.close(folder)

@@ -19,7 +19,6 @@ import socket
 import sys
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
 from . import cells, namespaces, processes, walls, worker
@@ -58,7 +57,7 @@ class Zygote:
             importlib.import_module(name)
         self._shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
         raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = processes.read_field(os.getpid(), "statm", 0)
         # What is mapped already comes on top of what a session may ask for.
         raw["memory"] += pages * resource.getpagesize()
         self._walls = walls.Walls(**raw)
