@@ -179,7 +179,7 @@ def test_an_empty_block_is_told() -> None:
         (r"<answer>\boxed{7}", "7"),  # the turn ended here
         (r"It is \boxed{7}.", "7"),  # without the tags
         (r"<answer>\boxed{\{1, 2\}}</answer>", r"\{1, 2\}"),
-        (r"<answer>\boxed{}</answer>", r"\boxed{}"),
+        (r"<answer>\boxed{}</answer>", None),
         ("<answer></answer>", None),
         ("I give up.", None),
     ],
