@@ -111,22 +111,20 @@ def _text(item: Item | None) -> str:
 def _trim(items: Sequence[Item]) -> list[Item]:
     """Without spaces, dollar signs, quotes and dots around it, or braces around all of it."""
     items = list(items)
-    while True:
-        if items and _is_space(items[0]):
+    while items:
+        first, last = _text(items[0]), _text(items[-1])
+        if len(items) > 1 and first == last and first in ("$", '"', "`"):
+            items = items[1:-1]
+        elif _is_space(items[0]):
             items.pop(0)
-        elif items and (_is_space(items[-1]) or _text(items[-1]) in (".", "$")):
+        elif _is_space(items[-1]) or last == ".":
             items.pop()
-        elif items and _text(items[0]) == "$" and len(items) > 1:
-            dressed = Token("symbol", "\\$") if _kind(items[1]) == "number" else None
-            items[:1] = [dressed] if dressed else []
-            if dressed:
-                return items
         elif len(items) == 1 and isinstance(items[0], Group):
             items = list(items[0].items)
-        elif len(items) > 1 and _text(items[0]) == _text(items[-1]) == '"':
-            items = items[1:-1]
         else:
-            return items
+            break
+    money = Token("symbol", "\\$")
+    return [money if _text(item) == "$" else item for item in items]
 
 
 def _kind(item: Item | None) -> str:
@@ -218,6 +216,8 @@ def _many(values: list[Value], marks: Sequence[str]) -> Value:
 def _brackets(items: list[Item]) -> Value:
     opening, closing = _text(items[0]), _text(items[-1])
     inside = items[1:-1]
+    if not inside and opening != "\\{":
+        return ["raw", write(items)]
     parts, _ = _split(inside, (",", ";"))
     if opening == "\\{":
         if not inside:
@@ -233,6 +233,8 @@ def _brackets(items: list[Item]) -> Value:
             return ["set" if value[0] == "list" else "seq", value[1]]
         return ["set", [value]]
     if len(parts) == 1:
+        if _text(inside[0]).startswith("\\begin{") and _text(inside[-1]).startswith("\\end{"):
+            return _matrix(inside)
         return _value(inside) if opening == "(" and closing == ")" else ["raw", write(items)]
     return ["tuple", opening, closing, [_value(part) for part in parts]]
 
@@ -255,7 +257,7 @@ def _numeral(items: list[Item]) -> Value | None:
     if len(items) < 3 or _text(items[-2]) != "_" or not isinstance(items[-1], Group):
         return None
     inside = _solid(items[-1].items)
-    told = "".join(map(_text, inside)).casefold().removeprefix("base").strip()
+    told = "".join(map(_text, inside)).casefold().removeprefix("base").strip(" .")
     if not (told.isdigit() or told in _BASES):
         return None
     base = _BASES.get(told) or int(told[:4])
@@ -412,6 +414,8 @@ def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
     if len(items) > 2 and _text(items[0]) == "-" and _text(items[1]) == "\\$":
         return [items[0], *_trim(items[2:])], "$"
     end = len(items)
+    if any(_text(item)[1:] in FUNCTIONS for item in items):  # \sin 30^\circ
+        return items, None
     while end:
         item = items[end - 1]
         if _kind(item) in ("text", "space"):

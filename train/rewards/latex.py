@@ -40,7 +40,7 @@ Item: TypeAlias = Token | Group
 
 _CHARACTERS = {
     **dict.fromkeys("−‐‑‒–—―﹣－", "-"),  # noqa: RUF001
-    **dict.fromkeys("′’‘`´", "'"),  # noqa: RUF001
+    **dict.fromkeys("′’‘´", "'"),  # noqa: RUF001
     **dict.fromkeys("“”", '"'),
     **dict.fromkeys("\u2009\u200a\u202f\u2006\u2005\u2004\u2008", "\\,"),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
@@ -131,7 +131,7 @@ _OPEN = ("(", "[", "\\{", "\\langle")
 _CLOSE = (")", "]", "\\}", "\\rangle")
 _DEPTH = 40
 _TOKEN = re.compile(
-    r"\\(?:not\s*=|[a-zA-Z]+\*?|.)|\d+(?:\.\d*)?|\.\d+|[a-zA-Z]+|\s+|\*\*|.", re.DOTALL
+    r"\\(?:not\s*=|[a-zA-Z]+\*?|.)|\.{3,}|\d+(?:\.(?!\.)\d*)?|\.\d+|[a-zA-Z]+|\s+|\*\*|.", re.DOTALL
 )
 _SCRIPTS = re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+)|([₀₁₂₃₄₅₆₇₈₉]+)|([¼-¾⅐-⅞])")
 
@@ -238,6 +238,8 @@ class _Reader:
             return [Token("command", f"{word}{{{name}}}")]
         if word in ("^", "_"):
             return [Token("symbol", word), self._argument(depth, script=True)]
+        if word.startswith("..."):
+            return [Token("command", "\\ldots")]
         if word == "**":
             return [Token("symbol", "^"), self._argument(depth, script=True)]
         if word == "*":
@@ -297,14 +299,15 @@ class _Reader:
         degree: list[Item] = []
         if self._next() == "[":
             self._at += 1
-            degree = [Token("symbol", "["), Group(tuple(_tidy(self._items(depth + 1, "]"))))]
+            inside = _tidy(self._items(depth + 1, "]"))
+            degree = [Token("symbol", "["), *inside, Token("symbol", "]")]
         self._blanks()
         if self._next() == "(":
             self._at += 1
-            inside = Group(tuple(_tidy(self._items(depth + 1, ")"))))
+            under = Group(tuple(_tidy(self._items(depth + 1, ")"))))
         else:  # \sqrt11 is the root of 11
-            inside = self._argument(depth, script=True)
-        return [Token("command", "\\sqrt"), *degree, inside]
+            under = self._argument(depth, script=True)
+        return [Token("command", "\\sqrt"), *degree, under]
 
     def _raw(self) -> list[str]:
         """The words of a group as they stand."""
@@ -328,7 +331,7 @@ class _Reader:
             return [Token("command", _BARE[text])]
         if text in ("e", "i") or not re.search("[a-zA-Z€£¥]", text):
             return _Reader(words).read_inside()
-        if "\\" in text or "$" in text or "^" in text:  # mathematics in a text
+        if re.search(r"[\\$^,]", text):  # mathematics in a text
             return _Reader(words).read_inside()
         if re.fullmatch(r"\(?[A-Z]\)?", text):
             return [Token("letters", text.strip("()"))]

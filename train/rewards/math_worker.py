@@ -22,8 +22,12 @@ _DIGITS = 60
 """Decimal digits to which two closed forms must agree before they are taken for one value."""
 _LARGEST = 1e5
 """Digits of the largest number that is worked out."""
-_CLOSE = 5e-7
-"""How far an answer may be from a decimal gold answer at most."""
+_ROUNDED = 10**5
+"""From six digits on a decimal gold answer counts as rounded: what rounds to it is equal, ..."""
+_CLOSE = "5e-7"
+"""... if it is no further off than this."""
+_NOISE = "1e-12"
+"""How far off, of its value, any decimal gold answer may be: 0.1 + 0.2 is 0.30000000000000004."""
 _POINTS = ("3/7", "-5/3", "11/4", "-2/9", "17/5", "29/6", "-13/7", "5/11")
 """Values for free symbols at which two expressions are compared."""
 
@@ -75,7 +79,11 @@ class Engine:
             # None: math-verify's own limits are signals that only a main thread can use, and they
             # can't stop a computation inside C. Ours can.
             found = parse(f"\\boxed{{{latex}}}", [config], parsing_timeout=None)
-            return next((each for each in found if not isinstance(each, str)), None)
+            value = next((each for each in found if not isinstance(each, str)), None)
+            if isinstance(value, sympy.Expr):
+                units = {each: sympy.I for each in value.free_symbols if each.name == "i"}
+                value = value.subs(units) if units else value
+            return value
 
         self._read = read
 
@@ -288,10 +296,9 @@ class Engine:
                 if found is None:
                     return False
                 given = Fraction(str(found))
-            # An answer rounds to a decimal gold answer. It is never much further off than a
-            # calculator's last digits.
-            near = min(Fraction(10) ** number[1] / 2, Fraction(str(_CLOSE)))
-            return abs(given - value) <= near
+            gap, unit = abs(given - value), Fraction(10) ** number[1]
+            rounded = abs(value) / unit >= _ROUNDED and gap < min(unit / 2, Fraction(_CLOSE))
+            return rounded or gap <= abs(value) * Fraction(_NOISE)
         if number and other:
             return Fraction(number[0]) == Fraction(other[0])
         return self._same(gold[1], answer[1])
@@ -316,16 +323,16 @@ class Engine:
             return False
         if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
             return self._by_engine(a, b)
-        if a == b:
-            return True
-        if sympy.zoo in (a, b) or sympy.nan in (a, b):
-            return False
         self._check_size(a)
         self._check_size(b)
         a, b = a.doit(), b.doit()
+        if a.has(sympy.zoo, sympy.nan) or b.has(sympy.zoo, sympy.nan):
+            return False
+        if a == b:
+            return True
         if a.is_Rational and b.is_Rational:
             return bool(a == b)
-        if {a, b} & {sympy.oo, -sympy.oo, sympy.zoo, sympy.nan}:
+        if {a, b} & {sympy.oo, -sympy.oo}:
             return bool(a == b)
         symbols = sorted(a.free_symbols | b.free_symbols, key=str)
         if not symbols:
