@@ -58,7 +58,7 @@ class Checker:
 
     def equal(self, task: Task, a: str, b: str) -> bool:
         """Whether two answers to a task are the same; where it matters, `b` is the gold one."""
-        name = _name(task, self.default)
+        name = self.name(task)
         if name == "math":
             return self.math.equal(b, a)
         if name == "sql":
@@ -66,6 +66,10 @@ class Checker:
         if name == "em":
             return exact_match(a, [b])
         return equal_answers(a, b)
+
+    def name(self, task: Task) -> str:
+        """The way in which a task asks to be checked. Raises DataError where it does not exist."""
+        return _name(task, self.default)
 
     def correct(self, episode: Episode, task: Task) -> float:
         """1 for a right answer, else 0: a part of a reward."""
