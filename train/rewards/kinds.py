@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from .latex import FUNCTIONS, Group, Item, Token, Unreadable, read_latex, write
+from .latex import Group, Item, Token, Unreadable, read_latex, write
+from .spellings import BASES, FUNCTIONS, GREEK, UNITS
 
 __all__ = ["Value", "read_answer"]
 
@@ -29,60 +30,6 @@ Value: TypeAlias = list[Any]
 
 _CLOSING = {"(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle"}
 _RELATIONS = ("=", "<", ">", "\\leq", "\\geq", "\\neq", "\\approx", "\\in")
-_GREEK = frozenset(
-    "\\" + name
-    for name in [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "sigma",
-        "tau",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Sigma",
-        "Phi",
-        "Psi",
-        "Omega",
-    ]
-)
-
-_UNITS = {
-    "°": "degree degrees deg", "%": "percent percentage pct", "$": "dollar dollars usd \\$",
-    "€": "euro euros eur", "£": "gbp", "cent": "cents ¢", "mm": "millimeter millimetre",
-    "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
-    "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram",
-    "kg": "kilogram kgs", "lb": "pound lbs", "oz": "ounce", "l": "liter litre", "ml": "milliliter",
-    "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "",
-    "year": "yr", "mph": "", "unit": "", "square": "sq", "cubic": "cu", "radian": "rad",
-}  # fmt: skip
-"""Units, as they are kept, and their other names; an `s` at the end never counts."""
-_UNIT = {other: name for name, others in _UNITS.items() for other in [name, *others.split()]}
-_BASES = dict(
-    zip(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], range(2, 13),
-        strict=True)
-)  # fmt: skip
 
 
 def read_answer(text: str) -> Value:
@@ -258,9 +205,9 @@ def _numeral(items: list[Item]) -> Value | None:
         return None
     inside = _solid(items[-1].items)
     told = "".join(map(_text, inside)).casefold().removeprefix("base").strip(" .")
-    if not (told.isdigit() or told in _BASES):
+    if not (told.isdigit() or told in BASES):
         return None
-    base = _BASES.get(told) or int(told[:4])
+    base = BASES.get(told) or int(told[:4])
     digits = items[:-2]
     if _enclosed(digits):
         digits = digits[1:-1]
@@ -290,7 +237,7 @@ def _is_name(items: Sequence[Item]) -> bool:
     if _text(items[0]) in ("\\angle", "\\triangle", "\\overline", "\\vec", "|"):
         return not any(_kind(item) == "number" for item in items)
     first = items[0]
-    if not (_kind(first) == "letters" or _text(first) in _GREEK) or _text(first) in ("e", "i"):
+    if not (_kind(first) == "letters" or _text(first) in GREEK) or _text(first) in ("e", "i"):
         return False
     at = 1
     while at < len(items) and _text(items[at]) in ("_", "'"):
@@ -400,8 +347,8 @@ def _unit(text: str) -> str:
     words = re.findall(r"[a-z]+|[^\sa-z.\\]", text.casefold())
     known = []
     for word in words:
-        plain = word if word in _UNIT else word[:-1] if word.endswith("s") else word
-        known.append(_UNIT.get(plain, plain or word))
+        plain = word if word in UNITS else word[:-1] if word.endswith("s") else word
+        known.append(UNITS.get(plain, plain or word))
     power = {"square": "^2", "cubic": "^3"}.get(known[0]) if len(known) > 1 else None
     return "".join(known[1:]) + power if power else " ".join(known).replace(" ^ ", "^")
 
@@ -445,7 +392,7 @@ def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
 def _is_unit(items: Sequence[Item], at: int) -> bool:
     """Whether bare letters are a unit: a known one behind a number, or words behind a blank."""
     word = _text(items[at]).casefold()
-    known = word in _UNIT or word.removesuffix("s") in _UNIT
+    known = word in UNITS or word.removesuffix("s") in UNITS
     before = at - 1
     while before >= 0 and _is_space(items[before]):
         before -= 1
@@ -560,8 +507,9 @@ def _exact(items: Sequence[Item]) -> list[Item]:
             out += [Group((Token("number", str(10 ** len(places))),)), Token("symbol", ")")]
         elif item == Token("text", "°") and out:
             number = out.pop()
-            degree = (number, Token("command", "\\cdot"), Token("command", "\\frac"),
-                      Group((Token("command", "\\pi"),)), Group((Token("number", "180"),)))  # fmt: skip
+            pi, half_turn = Group((Token("command", "\\pi"),)), Group((Token("number", "180"),))
+            times, over = Token("command", "\\cdot"), Token("command", "\\frac")
+            degree = (number, times, over, pi, half_turn)
             out += [Token("symbol", "("), *degree, Token("symbol", ")")] if angles else [number]
         elif item.kind == "letters" and len(item.text) > 1:
             out += [Token("letters", letter) for letter in item.text]

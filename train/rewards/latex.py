@@ -1,8 +1,8 @@
-r"""LaTeX read as tokens, and every spelling that says nothing about the value, in one table.
+r"""LaTeX read as tokens.
 
 `read_latex` turns an answer into items: tokens, and groups for what stands in braces. Spaces,
-styles and fences are gone, arguments are always groups, Unicode is LaTeX, a number with thousands
-marks is one number. `write` makes LaTeX of items again, always in the same way.
+styles and fences are gone (see `spellings`), arguments are always groups, Unicode is LaTeX, a
+number with thousands marks is one number. `write` makes LaTeX of items again, always in one way.
 """
 
 import re
@@ -12,7 +12,9 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["FUNCTIONS", "Group", "Item", "Token", "Unreadable", "read_latex", "write"]
+from .spellings import BARE, CHARACTERS, NAMES, NOTHING, ONE, SPACE, TEXT, THIN, TWO, WITH_ARGUMENT
+
+__all__ = ["Group", "Item", "Token", "Unreadable", "read_latex", "write"]
 
 
 class Unreadable(ValueError):
@@ -36,97 +38,6 @@ class Group(NamedTuple):
 
 Item: TypeAlias = Token | Group
 
-# -- the spellings -------------------------------------------------------------------------------
-
-_CHARACTERS = {
-    **dict.fromkeys("−‐‑‒–—―﹣－", "-"),  # noqa: RUF001
-    **dict.fromkeys("′’‘´", "'"),  # noqa: RUF001
-    **dict.fromkeys("“”", '"'),
-    **dict.fromkeys("\u2009\u200a\u202f\u2006\u2005\u2004\u2008", "\\,"),
-    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
-    "√": "\\sqrt ", "∛": "\\sqrt[3]", "∞": "\\infty ", "°": "\\degree ", "º": "\\degree ",
-    "≤": "\\leq ", "⩽": "\\leq ", "≥": "\\geq ", "⩾": "\\geq ", "≠": "\\neq ",
-    "≈": "\\approx ", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ",  # noqa: RUF001
-    "÷": "\\div ", "±": "\\pm ", "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ",
-    "∅": "\\emptyset ", "Ø": "\\emptyset ", "⌀": "\\emptyset ", "∖": "\\setminus ",
-    "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℚ": "\\mathbb{Q}", "ℕ": "\\mathbb{N}",
-    "ℂ": "\\mathbb{C}", "…": "\\ldots ", "⋯": "\\ldots ", "∠": "\\angle ", "⟨": "\\langle ",
-    "⟩": "\\rangle ", "∧": "\\wedge ", "∨": "\\vee ", "→": "\\to ", "⁄": "/", "∕": "/",  # noqa: RUF001
-    "€": "\\text{€}", "£": "\\text{£}", "¥": "\\text{¥}",
-}  # fmt: skip
-"""Characters, and how they are written in LaTeX."""
-
-_NAMES = {
-    "\\le": "\\leq", "\\leqslant": "\\leq", "\\ge": "\\geq", "\\geqslant": "\\geq",
-    "\\ne": "\\neq", "\\not=": "\\neq", "\\lt": "<", "\\gt": ">", "\\varnothing": "\\emptyset",
-    "\\O": "\\emptyset", "\\dots": "\\ldots", "\\cdots": "\\ldots", "\\dotsc": "\\ldots",
-    "\\dotsb": "\\ldots", "\\hdots": "\\ldots", "\\infin": "\\infty", "\\lbrace": "\\{",
-    "\\rbrace": "\\}", "\\lbrack": "[", "\\rbrack": "]", "\\lparen": "(", "\\rparen": ")",
-    "\\vert": "|", "\\lvert": "|", "\\rvert": "|", "\\mid": "|", "\\colon": ":",
-    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\dbinom": "\\binom",
-    "\\tbinom": "\\binom", "\\bar": "\\overline", "\\ast": "\\cdot", "\\lor": "\\vee",
-    "\\backslash": "\\setminus", "\\lang": "\\langle", "\\rang": "\\rangle", "\\%": "%",
-    "\\rightarrow": "\\to", "\\approxeq": "\\approx", "\\R": "\\mathbb", "\\land": "\\wedge",
-    "\\#": "#", "\\&": "and", "\\_": "_", "\\prime": "'", "\\minus": "-",
-}  # fmt: skip
-"""Commands of one meaning, and the one that is kept."""
-
-_THIN = ("\\!", "\\,", "\\thinspace", "\\negthinspace")
-_SPACE = ("\\:", "\\;", "\\>", "\\ ", "\\quad", "\\qquad", "\\enspace", "\\space", "~")
-_NOTHING = (
-    "\\left", "\\right", "\\middle", "\\big", "\\Big", "\\bigg", "\\Bigg", "\\bigl", "\\bigr",
-    "\\Bigl", "\\Bigr", "\\biggl", "\\biggr", "\\Biggl", "\\Biggr", "\\bigm", "\\displaystyle",
-    "\\textstyle", "\\scriptstyle", "\\limits", "\\nolimits", "\\mathbf", "\\boldsymbol", "\\bm",
-    "\\pmb", "\\mathit", "\\mathsf", "\\mathtt", "\\mathnormal", "\\bf", "\\rm", "\\it", "\\mleft",
-    "\\mright", "\\(", "\\)", "\\[", "\\]", "\\underline", "\\ensuremath", "\\smash", "\\strut",
-    "\\boxed", "\\fbox", "\\mathstrut", "\\tiny", "\\small", "\\large", "\\Large", "\\centering",
-)  # fmt: skip
-"""Sizes, styles and fences: they go, what they are put around stays."""
-_WITH_ARGUMENT = ("\\hspace", "\\hspace*", "\\vspace", "\\phantom", "\\hphantom", "\\vphantom",
-                  "\\color", "\\textcolor", "\\label", "\\tag", "\\kern")  # fmt: skip
-"""These go with what is in the braces behind them."""
-_TEXT = ("\\text", "\\mbox", "\\textrm", "\\textbf", "\\textit", "\\textnormal", "\\textsf",
-         "\\texttt", "\\hbox", "\\emph", "\\mathrm", "\\operatorname", "\\operatorname*",
-         "\\textup")  # fmt: skip
-_ONE = ("\\overline", "\\mathbb", "\\mathcal", "\\vec", "\\hat", "\\overrightarrow")
-_TWO = ("\\frac", "\\binom")
-
-FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "ln",
-        "log",
-        "exp",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "det",
-        "lim",
-        "arg",
-        "deg",
-    ]
-)
-"""Names of functions, with a backslash in LaTeX and often without one."""
-_BARE = {
-    **{name: "\\" + name for name in FUNCTIONS},
-    "sqrt": "\\sqrt", "pi": "\\pi", "infinity": "\\infty", "inf": "\\infty", "theta": "\\theta",
-    "alpha": "\\alpha", "beta": "\\beta", "asin": "\\arcsin", "acos": "\\arccos",
-    "atan": "\\arctan",
-}  # fmt: skip
-"""Words of plain text that are commands."""
-
 _OPEN = ("(", "[", "\\{", "\\langle")
 _CLOSE = (")", "]", "\\}", "\\rangle")
 _DEPTH = 40
@@ -137,9 +48,9 @@ _SCRIPTS = re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+)|([₀₁₂
 
 
 def _script(match: re.Match[str]) -> str:
-    plain = unicodedata.normalize("NFKC", match[0]).replace("−", "-")  # noqa: RUF001
+    plain = unicodedata.normalize("NFKC", match[0]).replace("\N{MINUS SIGN}", "-")
     if match[3]:
-        top, _, bottom = plain.partition("⁄")
+        top, _, bottom = plain.partition("\N{FRACTION SLASH}")
         return f"\\frac{{{top}}}{{{bottom}}}"
     return f"{'^' if match[1] else '_'}{{{plain}}}"
 
@@ -147,8 +58,8 @@ def _script(match: re.Match[str]) -> str:
 def _character(char: str) -> str:
     if char.isascii():
         return char
-    if char in _CHARACTERS:
-        return _CHARACTERS[char]
+    if char in CHARACTERS:
+        return CHARACTERS[char]
     if char.isdecimal():
         return str(unicodedata.decimal(char))
     if unicodedata.category(char) == "Zs":
@@ -179,7 +90,7 @@ def read_latex(text: str) -> tuple[Item, ...]:
 class _Reader:
     """Tokens, read from left to right."""
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: list[str]) -> None:
         self._words = words
         self._at = 0
 
@@ -209,33 +120,35 @@ class _Reader:
     def _item(self, depth: int) -> list[Item]:
         word = self._next()
         self._at += 1
-        word = _NAMES.get(word.replace(" ", "") if word.startswith("\\not") else word, word)
+        word = NAMES.get(word.replace(" ", "") if word.startswith("\\not") else word, word)
         if word == "{":
             return [Group(tuple(_tidy(self._items(depth + 1, "}"))))]
         if word == "}":
             raise Unreadable("a brace is closed that was not opened")
-        if word.isspace() or word in _SPACE:
+        if word.isspace() or word in SPACE:
             return [Token("space", " ")]
-        if word in _THIN:
+        if word in THIN:
             return [Token("thin", " ")]
         if word == "\\\\":
             if self._next() == "[":  # \\[4pt]
                 self._items(depth, "]")
             return [Token("symbol", "\\\\")]
-        if word in _NOTHING:
+        if word in NOTHING:
             if word in ("\\left", "\\right") and self._next() == ".":
                 self._at += 1
             return []
-        if word in _WITH_ARGUMENT:
+        if word in WITH_ARGUMENT:
             self._argument(depth)
             return []
-        if word in _TEXT:
+        if word in TEXT:
             return self._text()
         if word in ("\\begin", "\\end"):
             name = "".join(self._raw())
             if word == "\\begin" and name == "array":
                 self._argument(depth)
             return [Token("command", f"{word}{{{name}}}")]
+        if word == "\\R":
+            return [Token("command", "\\mathbb"), Group((Token("letters", "R"),))]
         if word in ("^", "_"):
             return [Token("symbol", word), self._argument(depth, script=True)]
         if word.startswith("..."):
@@ -244,16 +157,16 @@ class _Reader:
             return [Token("symbol", "^"), self._argument(depth, script=True)]
         if word == "*":
             return [Token("command", "\\cdot")]
-        if word in _TWO:
+        if word in TWO:
             return [Token("command", word), self._argument(depth), self._argument(depth)]
-        if word in _ONE:
+        if word in ONE:
             return [Token("command", word), self._argument(depth)]
         if word == "\\sqrt" or (word == "sqrt" and self._next() in ("(", "{")):
             return self._root(depth)
         if word[0] in ".0123456789" and word != ".":
             return [Token("number", word)]
         if word.isascii() and word.isalpha():
-            return [Token("command", _BARE[word])] if word in _BARE else [Token("letters", word)]
+            return [Token("command", BARE[word])] if word in BARE else [Token("letters", word)]
         if word[0] == "\\" and word[1:2].isalpha():
             return [Token("command", word)]
         return [Token("symbol", word)]
@@ -321,14 +234,14 @@ class _Reader:
             self._at += 1
             depth += (word == "{") - (word == "}")
             if not depth:
-                return list(self._words[start + 1 : self._at - 1])
+                return self._words[start + 1 : self._at - 1]
         raise Unreadable("a brace is not closed")
 
     def _text(self) -> list[Item]:
         words = self._raw()
-        text = " ".join("".join(" " if word in _SPACE else word for word in words).split())
-        if text in _BARE:
-            return [Token("command", _BARE[text])]
+        text = " ".join("".join(" " if word in SPACE else word for word in words).split())
+        if text in BARE:
+            return [Token("command", BARE[text])]
         if text in ("e", "i") or not re.search("[a-zA-Z€£¥]", text):
             return _Reader(words).read_inside()
         if re.search(r"[\\$^,]", text):  # mathematics in a text
@@ -361,7 +274,7 @@ def _is(items: Sequence[Item], at: int, text: str) -> bool:
 
 
 def _spaced_commas(items: Sequence[Item]) -> list[bool]:
-    """For each item: is it at the top, or in brackets that hold a comma with a space behind it?
+    """For each item: True at the top, or in brackets that hold a comma with a space behind it.
 
     In `(1,200)` the comma separates; in `(1,000, 2,000)` only the spaced one does.
     """
@@ -525,25 +438,19 @@ def _degrees(items: list[Item]) -> list[Item]:
 
 def write(items: Iterable[Item]) -> str:
     """Items as LaTeX: braces around every argument, a blank between two words, no other."""
-    parts: list[str] = []
+    text = ""
     for item in items:
         if isinstance(item, Group):
-            parts.append(f"{{{write(item.items)}}}")
+            part = f"{{{write(item.items)}}}"
         elif item.kind == "text":
-            parts.append(f"\\text{{{item.text}}}")
+            part = f"\\text{{{item.text}}}"
         elif item.kind == "space":
             continue
-        elif item.kind == "number":
-            parts.append(item.text.rstrip(".") if item.text.endswith(".") else item.text)
-        elif item.kind == "letters" or item.kind == "command":
-            parts.append(item.text)
         else:
-            parts.append(item.text)
-    text = ""
-    for part in parts:
-        if text and re.search(r"\\[a-zA-Z]+\Z", text) and part[:1].isalpha():
+            part = item.text.removesuffix(".") if item.kind == "number" else item.text
+        if part[:1].isalpha() and re.search(r"\\[a-zA-Z]+\Z", text):
             text += " "
-        elif text and text[-1].isdigit() and part[:1].isdigit():
+        elif part[:1].isdigit() and text[-1:].isdigit():
             text += " \\cdot "
         text += part
     return text

@@ -195,9 +195,8 @@ class Engine:
 
     def _equations(self, gold: Any, answer: Any) -> bool:
         if gold[0] == answer[0] == "equal":
-            if gold[1] and answer[1] and len(gold[2]) == len(answer[2]) == 1:
-                if gold[1] == answer[1]:
-                    return self.equal(gold[2][0], answer[2][0])
+            if gold[1] and gold[1] == answer[1] and len(gold[2]) == len(answer[2]) == 1:
+                return self.equal(gold[2][0], answer[2][0])
             if len(gold[3]) == len(answer[3]) == 2:
                 return self._proportional(gold[3], answer[3])
             if gold[1] != answer[1]:
