@@ -22,7 +22,7 @@ class Task:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-_NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?\.?(\d+)?(e[-+]?\d{1,4})?")
+_NUMBER = re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})+|\d+)?(\.\d*)?(e[-+]?\d{1,4})?")
 
 
 def _number(text: str) -> Decimal | None:

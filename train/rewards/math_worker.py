@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -61,18 +62,15 @@ class Engine:
         import logging
 
         import sympy
-        from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
         from math_verify import LatexExtractionConfig, parse, verify
 
         logging.disable()
         self._sympy = sympy
         self._verify = verify
         # Units and thousands marks are read before; here they would take letters for units.
-        config = LatexExtractionConfig(
-            normalization_config=NormalizationConfig(
-                basic_latex=True, units=False, malformed_operators=True, nits=False
-            )
-        )
+        config = LatexExtractionConfig()
+        plain = replace(config.normalization_config, units=False, nits=False)
+        config = replace(config, normalization_config=plain)
 
         @lru_cache(maxsize=256)
         def read(latex: str) -> Any:

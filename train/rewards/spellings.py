@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001
 """Every spelling that says nothing about an answer's value, and what it is read as: the one table.
 
-Who meets another spelling adds it here, with a row in `tests/train/rewards/pairs.py`.
+Who meets another spelling adds it here, with a row in `tests/answer_pairs.py`.
 """
 
 __all__ = ["BARE", "BASES", "CHARACTERS", "FUNCTIONS", "GREEK", "NAMES", "NOTHING", "ONE", "SPACE"]
