@@ -78,7 +78,8 @@ async def best_of(ask: Ask, task: Task, k: int = 4, *, score: Score | None = Non
         return Decision(_least_bad(episodes), {"name": "best", "scores": {}})
     judge = partial(_judge, ask, task.question) if score is None else partial(_score, score)
     scores = await asyncio.gather(*(judge(episode) for episode in answered))
-    best = max(range(len(answered)), key=lambda at: -math.inf if scores[at] is None else scores[at])
+    known = [-math.inf if score is None else score for score in scores]
+    best = known.index(max(known))
     told = {episode.id: value for episode, value in zip(answered, scores, strict=True)}
     return Decision(answered[best], {"name": "best", "scores": told})
 

@@ -356,7 +356,7 @@ def _unit(text: str) -> str:
 def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
     """What is left of an expression without the unit before or behind it, and that unit."""
     items = _trim(items)
-    if len(items) > 1 and (_text(items[0]) == "\\$" or _text(items[0]) in "€£¥" != ""):
+    if len(items) > 1 and (_text(items[0]) == "\\$" or _text(items[0]) in ("€", "£", "¥")):
         return _trim(items[1:]), _unit(_text(items[0]))
     if len(items) > 2 and _text(items[0]) == "-" and _text(items[1]) == "\\$":
         return [items[0], *_trim(items[2:])], "$"

@@ -164,7 +164,7 @@ class Engine:
 
     def _distinct(self, value: Any) -> list[Any]:
         """The members of a list; of a set, each once."""
-        flat = []
+        flat: list[Any] = []
         for each in value[1]:  # 1 +- 2 is two members
             flat += each[1] if each[0] == "list" else [each]
         if value[0] == "list":

@@ -5,7 +5,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from answer_pairs import PAIRS
@@ -63,7 +63,7 @@ def test_exact_takes_a_comma_for_a_thousands_mark_only_where_it_is_one(
 # -- structured kinds ----------------------------------------------------------------------------
 
 ENTRIES = st.lists(st.integers(-30, 30), min_size=2, max_size=4)
-SHAPES = {
+SHAPES: dict[str, Callable[[list[int]], str]] = {
     "point": lambda v: f"({', '.join(map(str, v))})",
     "column": lambda v: "\\begin{pmatrix}" + "\\\\".join(map(str, v)) + "\\end{pmatrix}",
     "row": lambda v: "\\begin{bmatrix} " + " & ".join(map(str, v)) + " \\end{bmatrix}",
@@ -154,7 +154,8 @@ def test_it_is_never_worse_than_math_verify_alone(math: MathVerify) -> None:
     for _ in range(30):
         vector = [chance.randint(-20, 20) for _ in range(3)]
         top, bottom = chance.randint(1, 40), chance.randint(2, 40)
-        spaced = "\\begin{pmatrix} %d \\\\ %d \\\\ %d \\end{pmatrix}" % tuple(vector)
+        rows = " \\\\ ".join(map(str, vector))
+        spaced = f"\\begin{{pmatrix}} {rows} \\end{{pmatrix}}"
         same += [
             (spaced, spaced.replace(" ", "")),
             (f"({top}, {bottom})", f"\\left({top},{bottom}\\right)"),
