@@ -19,6 +19,7 @@ r"""An answer, read as what it is: a number, a set, an interval, a relation, a w
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from .latex import Group, Item, Token, Unreadable, read_latex, write
@@ -344,7 +345,8 @@ def _region_of(parts: list[list[Item]], marks: list[str]) -> Value | None:
 
 
 def _unit(text: str) -> str:
-    words = re.findall(r"[a-z]+|[^\sa-z.\\]", text.casefold())
+    text = re.sub(r"\\text|[{}]", " ", text.casefold()).strip(" ^")
+    words = re.findall(r"[a-z]+|[^\sa-z.\\]", text)
     known = []
     for word in words:
         plain = word if word in UNITS else word[:-1] if word.endswith("s") else word
@@ -368,6 +370,9 @@ def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
         if _kind(item) in ("text", "space"):
             end -= 1
         elif isinstance(item, Group) and end > 2 and _text(items[end - 2]) == "^":
+            if all(_kind(each) == "text" for each in item.items):  # 5^{th}
+                end -= 2
+                continue
             if _kind(items[end - 3]) not in ("text", "letters"):
                 break
             if _kind(items[end - 3]) == "letters" and not _is_unit(items, end - 3):
@@ -401,7 +406,8 @@ def _is_unit(items: Sequence[Item], at: int) -> bool:
         return False
     if _kind(items[before]) == "letters":
         return spaced and len(word) > 1 and _is_unit(items, before)
-    if _kind(items[before]) != "number" and not isinstance(items[before], Group):
+    known_value = isinstance(items[before], Group) or _text(items[before]) in ("\\pi", ")")
+    if _kind(items[before]) != "number" and not known_value:
         return False
     if len(word) == 1:  # 5m is a product
         return False
@@ -423,7 +429,8 @@ def _expression(items: Sequence[Item]) -> Value:
     for sign in ("\\pm", "\\mp"):
         if _holds(solid, sign):
             return ["list", [_expression(_signed(rest, up)) for up in (True, False)]]
-    if any(_has_text(item) for item in solid):
+    apart = any(_kind(a) == _kind(b) == "number" for a, b in pairwise(solid))
+    if apart or any(map(_has_text, solid)):
         return ["raw", write(_solid(items))]
     solid = _scientific(solid)
     return ["expr", write(_exact(solid)), _number(solid), unit]

@@ -44,6 +44,8 @@ _DEPTH = 40
 _TOKEN = re.compile(
     r"\\(?:not\s*=|[a-zA-Z]+\*?|.)|\.{3,}|\d+(?:\.(?!\.)\d*)?|\.\d+|[a-zA-Z]+|\s+|\*\*|.", re.DOTALL
 )
+_HALF_DAY = re.compile(r"\b([ap])\. ?m\.")
+_INLINE = re.compile(r"(?<!\\)\$\$?([^$]+)(?<!\\)\$\$?")
 _SCRIPTS = re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+)|([₀₁₂₃₄₅₆₇₈₉]+)|([¼-¾⅐-⅞])")
 
 
@@ -78,6 +80,7 @@ def _character(char: str) -> str:
 def read_latex(text: str) -> tuple[Item, ...]:
     """The items of an answer. Raises Unreadable where its braces don't match."""
     text = "".join(map(_character, _SCRIPTS.sub(_script, text)))
+    text = _INLINE.sub(r" \1 ", _HALF_DAY.sub(r"\1m", text))
     if text.startswith("**") and text.endswith("**") and len(text) > 4:
         text = text[2:-2]
     words = _TOKEN.findall(text)
@@ -244,7 +247,7 @@ class _Reader:
             return [Token("command", BARE[text])]
         if text in ("e", "i") or not re.search("[a-zA-Z€£¥]", text):
             return _Reader(words).read_inside()
-        if re.search(r"[\\$^,]", text):  # mathematics in a text
+        if re.search(r"[\\$^,]|(?<![a-zA-Z])\d", text):  # mathematics in a text
             return _Reader(words).read_inside()
         if re.fullmatch(r"\(?[A-Z]\)?", text):
             return [Token("letters", text.strip("()"))]

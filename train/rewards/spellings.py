@@ -89,7 +89,8 @@ _OTHER_NAMES = {
     "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram",
     "kg": "kilogram kgs", "lb": "pound lbs", "oz": "ounce", "l": "liter litre", "ml": "milliliter",
     "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "",
-    "year": "yr", "mph": "", "unit": "", "square": "sq", "cubic": "cu", "radian": "rad",
+    "year": "yr", "mph": "", "am": "", "pm": "", "unit": "", "square": "sq", "cubic": "cu",
+    "radian": "rad", "th": "st nd rd",
 }  # fmt: skip
 """Units, as they are kept, and their other names; an `s` at the end never counts."""
 UNITS = {other: name for name, others in _OTHER_NAMES.items() for other in [name, *others.split()]}
