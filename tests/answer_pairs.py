@@ -179,6 +179,15 @@ PAIRS: dict[str, list[tuple[str, list[str], list[str]]]] = {
             [r"56^\circ", "65%"],
         ),
     ],
+    "no unit": [
+        ("8", [], [r"8 \text{ or more}", r"8 \text{ squared}", r"8\text{ million}", "8 dozen"]),
+        ("3000000", [r"3 \text{ million}", "3 million"], ["3", "3 thousand"]),
+        (r"4\text{ million dollars}", ["4000000", r"\$4,\!000,\!000"], ["4"]),
+    ],
+    "several values": [
+        ("8", [], [r"8 \\ 9", r"8 \quad 9", r"8 \to 9", "8 9", r"8 \ldots", r"8 \mod 9", r"\{8)"]),
+        ("6", [], ["xy = 6", "|x| = 6", "x^2 = 6", "2 3", r"6 \in S"]),
+    ],
     "expression": [
         ("(x-1)(x+4)", ["x^2+3x-4", "(x+4)(x-1)"], ["x^2-3x-4", "(x-1)(x+4), x"]),
         ("6k-1", ["-1+6k", "6k - 1"], ["6n-1", "6k+1"]),

@@ -23,7 +23,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from .latex import Group, Item, Token, Unreadable, read_latex, write
-from .spellings import BASES, FUNCTIONS, GREEK, UNITS
+from .spellings import BASES, FUNCTIONS, GREEK, NO_UNITS, SCALES, UNITS
 
 __all__ = ["Value", "read_answer"]
 
@@ -167,6 +167,8 @@ def _brackets(items: list[Item]) -> Value:
     if not inside and opening != "\\{":
         return ["raw", write(items)]
     parts, _ = _split(inside, (",", ";"))
+    if (opening == "\\{") != (closing == "\\}"):
+        return ["raw", write(items)]
     if opening == "\\{":
         if not inside:
             return ["set", []]
@@ -235,11 +237,15 @@ def _is_name(items: Sequence[Item]) -> bool:
         return len(parts) > 1 and all(map(_is_name, parts))
     if all(_kind(item) == "text" for item in items):
         return True
-    if _text(items[0]) in ("\\angle", "\\triangle", "\\overline", "\\vec", "|"):
+    if _text(items[0]) in ("\\angle", "\\triangle", "\\overline", "\\vec"):
         return not any(_kind(item) == "number" for item in items)
+    if len(items) == 3 and _text(items[0]) == _text(items[2]) == "|":  # a length, of AB
+        return len(_text(items[1])) > 1 and _text(items[1]).isupper()
     first = items[0]
     if not (_kind(first) == "letters" or _text(first) in GREEK) or _text(first) in ("e", "i"):
         return False
+    if 1 < len(_text(first)) < 4 and not _text(first).isupper() and first.kind == "letters":
+        return False  # xy is a product, AB a length, area a word
     at = 1
     while at < len(items) and _text(items[at]) in ("_", "'"):
         at += 2 if _text(items[at]) == "_" else 1
@@ -390,8 +396,14 @@ def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
     rest = _trim(items[:end])
     if not rest or not unit:
         return items, None
-    words = "".join(write(i.items) if isinstance(i, Group) else f" {_text(i)}" for i in unit)
-    return rest, _unit(words)
+    told = "".join(write(i.items) if isinstance(i, Group) else f" {_text(i)}" for i in unit)
+    words = told.casefold().split()
+    if words[:1] and words[0] in SCALES:
+        ten = [Token("command", "\\times"), Token("number", "10"), Token("symbol", "^")]
+        rest = [*rest, *ten, Group((Token("number", str(SCALES[words.pop(0)])),))]
+    if NO_UNITS.intersection(words):
+        return items, None
+    return rest, _unit(" ".join(words)) if words else None
 
 
 def _is_unit(items: Sequence[Item], at: int) -> bool:
@@ -429,6 +441,8 @@ def _expression(items: Sequence[Item]) -> Value:
     for sign in ("\\pm", "\\mp"):
         if _holds(solid, sign):
             return ["list", [_expression(_signed(rest, up)) for up in (True, False)]]
+    if any(_text(item) in ("\\ldots", "\\mod", "\\bmod", "\\pmod") for item in solid[1:]):
+        return ["raw", write(solid)]
     apart = any(_kind(a) == _kind(b) == "number" for a, b in pairwise(solid))
     if apart or any(map(_has_text, solid)):
         return ["raw", write(_solid(items))]

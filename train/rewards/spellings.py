@@ -5,7 +5,7 @@ Who meets another spelling adds it here, with a row in `tests/answer_pairs.py`.
 """
 
 __all__ = ["BARE", "BASES", "CHARACTERS", "FUNCTIONS", "GREEK", "NAMES", "NOTHING", "ONE", "SPACE"]
-__all__ += ["TEXT", "THIN", "TWO", "UNITS", "WITH_ARGUMENT"]
+__all__ += ["NO_UNITS", "SCALES", "TEXT", "THIN", "TWO", "UNITS", "WITH_ARGUMENT"]
 
 CHARACTERS = {
     **dict.fromkeys("−‐‑‒–—―﹣－", "-"),
@@ -95,6 +95,14 @@ _OTHER_NAMES = {
 """Units, as they are kept, and their other names; an `s` at the end never counts."""
 UNITS = {other: name for name, others in _OTHER_NAMES.items() for other in [name, *others.split()]}
 """The name that is kept, by each name."""
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+"""Words behind a number that multiply it, as powers of ten."""
+_NO_UNITS = (
+    "or more less fewer than least most not if when for where but maybe approx approximately about "
+    "squared cubed dozen half halves third thirds times factorial choose mod modulo base plus minus"
+)
+NO_UNITS = frozenset(_NO_UNITS.split())
+"""Words that are no unit: behind a number they change its value, or doubt it."""
 _NUMBERS = "two three four five six seven eight nine ten eleven twelve"
 BASES = {name: base for base, name in enumerate(_NUMBERS.split(), 2)}
 """Bases of numerals, as they are written in words."""
