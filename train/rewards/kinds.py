@@ -244,7 +244,7 @@ def _is_name(items: Sequence[Item]) -> bool:
     first = items[0]
     if not (_kind(first) == "letters" or _text(first) in GREEK) or _text(first) in ("e", "i"):
         return False
-    if 1 < len(_text(first)) < 4 and not _text(first).isupper() and first.kind == "letters":
+    if 1 < len(_text(first)) < 4 and not _text(first).isupper() and _kind(first) == "letters":
         return False  # xy is a product, AB a length, area a word
     at = 1
     while at < len(items) and _text(items[at]) in ("_", "'"):
@@ -436,7 +436,7 @@ def _expression(items: Sequence[Item]) -> Value:
     if _enclosed(solid) and _text(solid[0]) == "(" and unit is not None:
         value = _value(solid)
         return [*value[:3], unit] if value[0] == "expr" else value
-    if words := _words(_trim(items) if unit is None else rest):
+    if words := _words(rest):
         return ["word", words]
     for sign in ("\\pm", "\\mp"):
         if _holds(solid, sign):
