@@ -16,7 +16,7 @@ __all__ = ["CHECKERS", "Checker", "golds"]
 CHECKERS = {
     "exact": "the same number, or the same text (case and blanks aside)",
     "math": "the same value of the same kind: number, set, interval, vector, relation, word ...",
-    "em": "the same words after SQuAD's normalisation, for any of the gold answers; not for numbers",
+    "em": "the same words after SQuAD's normalisation, for any gold answer; not for numbers",
     "sql": "a query whose result is that of the gold query",
 }
 """The names that `task.data["checker"]` may hold, and when an answer is right under each."""
