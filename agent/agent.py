@@ -20,6 +20,7 @@ from ..rollout.limits import Limits
 from ..rollout.models import check_engine, default_format, load_engine
 from ..rollout.policy import Policy
 from ..rollout.strategies import Strategy, find_strategy
+from ..rollout.votes import classes_of
 from ..tools import FunctionTool, Tool
 from ..tools.errors import UsageError
 from ..tools.named import find_tool
@@ -114,7 +115,9 @@ class Agent(Answers[T]):
             )
         self.format = find_format(format) if isinstance(format, str) else format
         self.limits = limits or Limits()
-        self.strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
+        if isinstance(strategy, str):
+            find_strategy(strategy)
+        self.strategy = strategy
         self.sampling = sampling or Sampling(temperature=0.0 if strategy is None else 1.0)
         if isinstance(model, str):
             check_engine(model, engine, tokenizer, engine_options)
@@ -181,8 +184,10 @@ class Agent(Answers[T]):
             finally:
                 self.last = conversation.last
 
-    async def _decide(self, question: str, strategy: Strategy) -> Result[T]:
+    async def _decide(self, question: str, strategy: str | Strategy) -> Result[T]:
         policy = await self.policy()
+        if isinstance(strategy, str):
+            strategy = find_strategy(strategy, classes=classes_of(policy))
         if self.keeps_tools:
             await self.start_tools()
         deciding = Deciding(policy, strategy, self.terms.budget)

@@ -232,6 +232,9 @@ class Runner:
                 self._failed(episode, StopReason.CANCELLED)
             raise
         except Exception as error:  # boundary: a tool that can't be made, a strategy that fails
+            if episode.stop is not None:  # the last attempt was not chosen, and is no answer
+                names = self.policy.engine.name, self.policy.format.name
+                episode.trajectories.append(Trajectory(*names))
             self._failed(episode, StopReason.INFRASTRUCTURE, reason(error))
         finally:
             episode.seconds = time.perf_counter() - clock

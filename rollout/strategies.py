@@ -10,15 +10,18 @@ A strategy is a plain function. It asks, as often as it likes, and says which at
 
 import asyncio
 import inspect
+import math
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
 from ..tools.errors import UsageError
-from .task import Task, equal_answers
+from .task import Task
 from .trajectory import Episode, StopReason
+from .votes import Classes, by_text, elect, mean_logprob
 
 __all__ = [
     "STRATEGIES",
@@ -46,37 +49,28 @@ Strategy: TypeAlias = Callable[[Ask, Task], Awaitable[Decision]]
 Score: TypeAlias = Callable[[Episode], float | Awaitable[float]]
 
 
-async def vote(
-    ask: Ask, task: Task, k: int = 8, *, same: Callable[[str, str], bool] = equal_answers
-) -> Decision:
+async def vote(ask: Ask, task: Task, k: int = 8, *, classes: Classes = by_text) -> Decision:
     """The answer that most of `k` attempts give (self-consistency, arXiv 2203.11171).
 
-    `same` says when two answers are one. Of equally frequent answers the one that was given by the
-    earliest attempt counts; attempts without an answer have no vote.
+    `classes` says which answers are one, and which attempts have a vote; one without an answer has
+    none. Of equally frequent answers the one counts of which the model is surer (`elect`). Without
+    any vote the first attempt with an answer counts.
     """
     episodes = await _ask_all(ask, task.question, k)
-    camps: list[list[Episode]] = []
-    for episode in episodes:
-        if episode.answer is None:
-            continue
-        for camp in camps:
-            if same(episode.answer, str(camp[0].answer)):
-                camp.append(episode)
-                break
-        else:
-            camps.append([episode])
-    if not camps:
-        return Decision(_least_bad(episodes), {"name": "vote", "votes": {}})
-    winner = max(camps, key=len)
-    votes = {str(camp[0].answer): len(camp) for camp in camps}
-    return Decision(winner[0], {"name": "vote", "votes": votes})
+    votes = await asyncio.to_thread(classes, task, episodes)
+    winner = elect(votes, [mean_logprob(episode) for episode in episodes])
+    count = Counter(vote for vote in votes if vote is not None)
+    told = {str(episodes[votes.index(vote)].answer): number for vote, number in count.items()}
+    why = {"name": "vote", "votes": told}
+    return Decision(_least_bad(episodes) if winner is None else episodes[winner], why)
 
 
 async def best_of(ask: Ask, task: Task, k: int = 4, *, score: Score | None = None) -> Decision:
     """The attempt of `k` that scores highest; of equals, the earliest.
 
     `score` is any function of an episode, a reward say; without it the model judges each answer
-    itself, in an attempt of its own. Attempts without an answer are not scored.
+    itself, in an attempt of its own. Attempts without an answer are not scored, nor is one that
+    could not be judged because something of ours failed; if that is all of them, the first counts.
     """
     episodes = await _ask_all(ask, task.question, k)
     answered = [episode for episode in episodes if episode.answer is not None]
@@ -84,7 +78,8 @@ async def best_of(ask: Ask, task: Task, k: int = 4, *, score: Score | None = Non
         return Decision(_least_bad(episodes), {"name": "best", "scores": {}})
     judge = partial(_judge, ask, task.question) if score is None else partial(_score, score)
     scores = await asyncio.gather(*(judge(episode) for episode in answered))
-    best = max(range(len(answered)), key=lambda at: scores[at])
+    known = [-math.inf if score is None else score for score in scores]
+    best = known.index(max(known))
     told = {episode.id: value for episode, value in zip(answered, scores, strict=True)}
     return Decision(answered[best], {"name": "best", "scores": told})
 
@@ -118,15 +113,20 @@ STRATEGIES: dict[str, Callable[..., Awaitable[Decision]]] = {
 """The strategies that can be asked for by name; what stands behind an @ is `k`."""
 
 
-def find_strategy(name: str) -> Strategy:
-    """`vote@8` as a strategy. Raises UsageError for a name that is none."""
+def find_strategy(name: str, *, classes: Classes = by_text) -> Strategy:
+    """`vote@8` as a strategy, with the answers that `classes` takes for one. Raises UsageError for
+    a name that is none.
+    """
     kind, _, count = name.partition("@")
     if kind not in STRATEGIES or (count and not re.fullmatch("[1-9][0-9]{0,3}", count)):
         raise UsageError(
             f"{name!r} is no strategy: write NAME@COUNT, such as vote@8, with a name of "
             f"{', '.join(STRATEGIES)}"
         )
-    return partial(STRATEGIES[kind], k=int(count)) if count else STRATEGIES[kind]
+    settings: dict[str, Any] = {"k": int(count)} if count else {}
+    if kind == "vote" and classes is not by_text:
+        settings["classes"] = classes
+    return partial(STRATEGIES[kind], **settings) if settings else STRATEGIES[kind]
 
 
 async def _ask_all(ask: Ask, question: str, k: int) -> Sequence[Episode]:
@@ -140,9 +140,11 @@ async def _asked(ask: Ask, question: str) -> Episode:
 
 
 def _least_bad(episodes: Sequence[Episode]) -> Episode:
-    """An attempt that ended by the model's doing, if there is one."""
+    """An attempt with an answer, or else one that ended by the model's doing, if there is one."""
     ours = StopReason.INFRASTRUCTURE
-    return next((episode for episode in episodes if episode.stop is not ours), episodes[0])
+    answered = (episode for episode in episodes if episode.answer is not None)
+    ended = (episode for episode in episodes if episode.stop is not ours)
+    return next(answered, next(ended, episodes[0]))
 
 
 async def _score(score: Score, episode: Episode) -> float:
@@ -150,12 +152,16 @@ async def _score(score: Score, episode: Episode) -> float:
     return float(await value) if inspect.isawaitable(value) else float(value)
 
 
-async def _judge(ask: Ask, question: str, episode: Episode) -> float:
-    """How sure the model is of an answer, 0 to 10; 0 where it does not say."""
+async def _judge(ask: Ask, question: str, episode: Episode) -> float | None:
+    """How sure the model is of an answer, 0 to 10; 0 where it does not say, None where our side
+    failed.
+    """
     judged = await ask(
         f"Question: {question}\nProposed answer: {episode.answer}\n"
         "Check the proposed answer. How sure are you that it is right, from 0 (wrong) to 10 "
         "(right)? Answer with the number alone."
     )
+    if judged.stop is StopReason.INFRASTRUCTURE:
+        return None
     found = re.search(r"\d+(\.\d+)?", judged.answer or "")
     return min(10.0, float(found[0])) if found else 0.0

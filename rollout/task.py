@@ -22,10 +22,11 @@ class Task:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-_NUMBER = re.compile(r"[-+]?(\d[\d,]*)?(\.\d+)?([eE][-+]?\d{1,4})?")
+_NUMBER = re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})+|\d+)?(\.\d*)?(e[-+]?\d{1,4})?")
 
 
 def _number(text: str) -> Decimal | None:
+    text = text.replace("\N{MINUS SIGN}", "-")
     if not text or not _NUMBER.fullmatch(text):
         return None
     try:
@@ -38,16 +39,20 @@ def equal_answers(a: str, b: str) -> bool:
     """Whether two short answers are the same: as numbers, else as text.
 
     Numbers are compared exactly (`1,200` equals `1200.0`); a leading `$` and a trailing `%`, dot
-    or blank do not count, nor does letter case or the width of white space.
+    or blank do not count, nor does letter case or the width of white space. A comma belongs to a
+    number only before groups of three digits: elsewhere it makes a list, which is text.
 
     Example:
-        >>> equal_answers("1,298,552", "1298552.0"), equal_answers("12", "12.5")
+        >>> equal_answers("1,298,552", "1298552.0"), equal_answers("4,6,8", "468")
         (True, False)
         >>> equal_answers(".5", "0.5"), equal_answers(".5", "5")
         (True, False)
     """
-    a, b = (" ".join(text.split()).lstrip(" $").rstrip(" $%.").casefold() for text in (a, b))
-    x, y = _number(a), _number(b)
+    a, b = (" ".join(text.split()).casefold() for text in (a, b))
+    short = [text.lstrip(" $").rstrip(" $%.") for text in (a, b)]
+    if not all(short):  # nothing but signs
+        return a == b
+    x, y = map(_number, short)
     if x is not None and y is not None:
         return x == y
-    return a == b
+    return short[0] == short[1]

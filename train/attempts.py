@@ -3,15 +3,17 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..rollout.formats import FORMATS
 from ..rollout.task import Task
 from ..rollout.tokenizer import Tokenizer
 from ..rollout.trajectory import CallRecord, Episode, Trajectory
+from ..rollout.votes import Classes, mean_logprob, numbered
 from ..tools import ErrorKind
 from .rewards import Checker, Unscored, why_unscored
 
-__all__ = ["Attempt", "read_attempts", "settle", "standing"]
+__all__ = ["Attempt", "read_attempts", "settle", "standing", "told_apart"]
 
 _NOT_ITS_DOING = (ErrorKind.UNAVAILABLE, ErrorKind.REFUSED, ErrorKind.INTERRUPTED)
 
@@ -21,7 +23,8 @@ class Attempt:
     """One attempt at a task, in numbers.
 
     `vote` numbers the answer among those of the task's attempts that the checker tells apart, in
-    the order in which they were first given; None without an answer. Tokens are those the policy
+    the order in which they were first given; None where it has no vote. `logprob` is the mean over
+    its sampled tokens, which settles ties. Tokens are those the policy
     sampled; `response_tokens` counts what tools and the host wrote, too.
     """
 
@@ -31,6 +34,7 @@ class Attempt:
     stop: str
     answer: str | None = None
     vote: int | None = None
+    logprob: float | None = None
     tokens: int = 0
     response_tokens: int = 0
     turns: int = 0
@@ -92,29 +96,33 @@ def read_attempts(
         else:
             unjudged[why] += 1
     attempts = []
+    classes = told_apart(checker)
     for group in groups.values():
         ordered = sorted(group, key=lambda episode: episode.sample)
-        for episode, vote in zip(ordered, _votes(ordered, checker), strict=True):
+        try:
+            votes = classes(ordered[0].task, ordered)
+        except Unscored as error:
+            unjudged[str(error)] += len(ordered)
+            continue
+        for episode, vote in zip(ordered, votes, strict=True):
             attempts.append(_attempt(episode, vote, tokenizer))
     return attempts, unjudged
 
 
-def _votes(group: Sequence[Episode], checker: Checker) -> list[int | None]:
-    """For each episode, which of the answers given so far its own equals."""
-    given: list[str] = []
-    votes: list[int | None] = []
-    for episode in group:
-        answer = episode.answer
-        if answer is None:
-            votes.append(None)
-            continue
-        task = standing(episode)
-        vote = next((i for i, known in enumerate(given) if _same(checker, task, answer, known)), -1)
-        if vote < 0:
-            vote = len(given)
-            given.append(answer)
-        votes.append(vote)
-    return votes
+def told_apart(checker: Checker) -> Classes:
+    """Answers as the tasks' own checker tells them apart: what maj@k and `vote@k` go by.
+
+    Queries by what they give on the task's database; see `query_classes`.
+    """
+
+    def classes(task: Task, episodes: Sequence[Episode]) -> list[int | None]:
+        answers = [episode.answer for episode in episodes]
+        task = standing(episodes[0]) if episodes else task
+        if checker.name(task) == "sql":
+            return checker.sql.classes(task, answers)
+        return numbered(answers, partial(_same, checker, task))
+
+    return classes
 
 
 def _same(checker: Checker, task: Task, a: str, b: str) -> bool:
@@ -123,7 +131,7 @@ def _same(checker: Checker, task: Task, a: str, b: str) -> bool:
         return True
     try:
         return checker.equal(task, a, b)
-    except Unscored:  # it takes the known one for the gold one, and that one fails
+    except Unscored:  # it takes the known one for the gold one, and that one can't be worked out
         return False
 
 
@@ -138,6 +146,7 @@ def _attempt(episode: Episode, vote: int | None, tokenizer: Tokenizer | None) ->
         stop=episode.stop.value if episode.stop else "cancelled",
         answer=episode.answer,
         vote=vote,
+        logprob=mean_logprob(episode),
         tokens=sum(each.sampled_tokens for each in episode.trajectories),
         response_tokens=sum(map(_response_tokens, episode.trajectories)),
         turns=sum(len(each.turns) for each in episode.trajectories),

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..rollout.store import read_episodes
 from ..rollout.tokenizer import Tokenizer
 from ..rollout.trajectory import Episode
+from ..rollout.votes import elect
 from ..tools.errors import DataError
 from .attempts import Attempt, read_attempts
 from .rewards import Checker
@@ -77,7 +78,7 @@ class Evaluation:
 
     @property
     def majority_at(self) -> dict[int, Estimate]:
-        """maj@k for the same k: the answer most often given among k attempts, ties to the first.
+        """maj@k for the same k: the answer most often given among k attempts, as `elect` finds it.
 
         A task's attempts are taken k at a time, in order; its value is the mean of these blocks.
         """
@@ -160,11 +161,10 @@ def _majority(group: Sequence[Attempt], k: int) -> float:
 
 
 def _elected(block: Sequence[Attempt]) -> bool:
-    votes = Counter(attempt.vote for attempt in block if attempt.vote is not None)
-    if not votes:
-        return False
-    winner, _ = votes.most_common(1)[0]  # of equals, the one counted first
-    return next(attempt.correct for attempt in block if attempt.vote == winner)
+    winner = elect([each.vote for each in block], [each.logprob for each in block])
+    if winner is None:
+        winner = next((at for at, each in enumerate(block) if each.answer is not None), None)
+    return winner is not None and block[winner].correct
 
 
 def measure(

@@ -26,6 +26,7 @@ from .run import load, warnings
 from .team import TeamOptions, team_of
 
 if TYPE_CHECKING:
+    from ...rollout import strategies
     from ...rollout.formats import Format
     from ...rollout.task import Task
     from ...rollout.tokenizer import Tokenizer
@@ -248,6 +249,8 @@ class _Evaluate:
     def _measure(
         self, arm: str, with_tools: bool, strategy: str | None, team: TeamOptions
     ) -> "Evaluation":
+        from ...rollout.strategies import find_strategy
+        from ...train.attempts import told_apart
         from ...train.evaluate import measure, save_evaluation
         from .record import Record, drawn_seed
 
@@ -258,8 +261,10 @@ class _Evaluate:
             "n": self.job.n,
             "limit": self.job.limit,
         }
+        deciding = None
         if strategy is not None:
             settings["strategy"] = strategy
+            deciding = find_strategy(strategy, classes=told_apart(self.checker))
         if team.team:
             settings["team"] = dataclasses.asdict(team)
         record = Record(folder, settings, resume=self.job.resume)
@@ -275,7 +280,7 @@ class _Evaluate:
                     concurrency=self.job.concurrency,
                     temperature=self.temperature,
                     quiet=self.output.quiet,
-                    strategy=strategy,
+                    strategy=deciding,
                     team=team,
                 )
             )
@@ -331,7 +336,7 @@ async def roll_out(
     temperature: float,
     quiet: bool,
     format: "Format | None" = None,
-    strategy: str | None = None,
+    strategy: "strategies.Strategy | None" = None,
     team: TeamOptions | None = None,
 ) -> "Tokenizer":
     """Fill the record with `n` attempts at each task; the tokenizer of the model.
@@ -341,7 +346,6 @@ async def roll_out(
     with a `team` that of a CEO and its experts.
     """
     from ...rollout.runner import Runner
-    from ...rollout.strategies import find_strategy
     from ...train.task_tools import TaskTools, bring_tools
     from .progress import Progress
     from .terminal import make_console
@@ -363,7 +367,7 @@ async def roll_out(
             policy,
             tools_for=tools_for,
             concurrency=concurrency,
-            strategy=None if strategy is None else find_strategy(strategy),
+            strategy=strategy,
             attempt=team_of(agent, team).attempt if team is not None and team.team else None,
         )
         total = len(tasks) * n

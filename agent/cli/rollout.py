@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ...rollout.store import EpisodeLog
     from ...rollout.task import Task
     from ...rollout.trajectory import Episode
+    from ...train.rewards import Checker
     from ..agent import Agent
     from ..team.team import Team
     from .progress import Progress
@@ -75,9 +76,13 @@ def rollout(
     """
     with guarded(json=output.json, debug=output.debug):
         from ...rollout.taskfile import read_tasks
+        from ...train.rewards import Checker
 
         _check(job)
         tasks = read_tasks(source)
+        with Checker() as checker:
+            for task in tasks:
+                checker.name(task)  # says so where there is no such checker
         agent = make_agent(model, limits, temperature=1.0)
         rolling = _Rollout(agent, job, output)
         if team.team:
@@ -120,6 +125,8 @@ class _Rollout:
         self._seconds = 0.0
         self._figures: dict[str, Any] = {}
         self._error: str | None = None
+        self._unjudged: Counter[str] = Counter()
+        """How many episodes that are done have no verdict, by the reason."""
 
     async def run(self, tasks: list["Task"], seed: int | None) -> Exit:
         from ...rollout.store import EpisodeLog
@@ -144,6 +151,7 @@ class _Rollout:
 
     async def _run_all(self, policy: "Policy", tasks: list["Task"], log: "EpisodeLog") -> None:
         from ...rollout.runner import Runner
+        from ...train.rewards import Checker
         from .progress import Progress
 
         done = {id for id, line in self._last.items() if line.done}
@@ -157,13 +165,14 @@ class _Rollout:
         clock = time.perf_counter()
         hidden = self._output.quiet
         shown = Progress(self._console, total, hidden=hidden, traffic=runner.traffic)
-        with shown:
+        with shown, Checker() as checker:
             for id in done:
                 shown.add(self._last[id].stop, 0)
             try:
                 episodes = runner.run(tasks, n=self._job.n, seed=seed, skip=done)
                 async with aclosing(episodes):
                     async for episode in episodes:
+                        await asyncio.to_thread(self._judge, episode, checker)
                         self._record(episode, log, shown)
             finally:  # stopped early: what was in flight is kept too
                 for episode in runner.interrupted:
@@ -171,14 +180,21 @@ class _Rollout:
                 self._seconds = time.perf_counter() - clock
                 self._figures = runner.traffic.figures()
 
-    def _record(self, episode: "Episode", log: "EpisodeLog", shown: "Progress") -> None:
-        from ...rollout.task import equal_answers
+    def _judge(self, episode: "Episode", checker: "Checker") -> None:
+        """Set `correct` as the task's checker has it, where somebody knows the answer."""
+        from ...tools.errors import MissingExtra
+        from ...train.attempts import settle
 
-        if episode.task.answer is not None:
-            right = episode.answer is not None and equal_answers(
-                episode.answer, episode.task.answer
-            )
-            episode.rewards["correct"] = float(right)
+        if episode.task.answer is None and not {"answers", "gold"} & episode.task.data.keys():
+            return
+        try:
+            why = settle(episode, checker)
+        except MissingExtra as error:  # the episodes are worth keeping all the same
+            why = str(error)
+        if why is not None and _Line.of(episode).done:
+            self._unjudged[why] += 1
+
+    def _record(self, episode: "Episode", log: "EpisodeLog", shown: "Progress") -> None:
         log.append(episode)
         tokens = sum(each.sampled_tokens for each in episode.trajectories)
         self._new += 1
@@ -247,6 +263,8 @@ class _Rollout:
                 f"failed on our side ({self._error}); --resume runs them again",
                 "error",
             )
+        for why, count in self._unjudged.items():
+            self._screen.say(f"{count} episodes are not judged: {why}", "notice")
         if not self._output.quiet:
             self._screen.say(self._summary_line(), "words")
 

@@ -82,7 +82,7 @@ class Hermes(Format):
         answer = None
         if not calls:
             answer = boxed(rest)
-            if not answer and finish in (Finish.EOS, Finish.STOP):
+            if answer is None and finish in (Finish.EOS, Finish.STOP):
                 answer = rest.strip()
         return Parsed(tuple(calls), answer or None, forged)
 

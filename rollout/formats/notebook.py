@@ -113,4 +113,5 @@ class Notebook(Tagged):
         answer = last_block(block, self.answer_tag, final=final)
         if answer is None:
             return boxed(block) or None
-        return boxed(answer) or answer or None
+        found = boxed(answer)
+        return (answer if found is None else found) or None

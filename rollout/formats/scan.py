@@ -206,18 +206,51 @@ def last_block(text: str, tag: str, *, final: bool) -> str | None:
     return text[start + len(tag) + 2 :].strip() if final and start >= 0 else None
 
 
-_BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+_BOX = r"\\(?:boxed|fbox)(?![a-zA-Z])"
+_BRACES = re.compile(
+    rf"(?P<box>{_BOX}\s*\{{)|{_BOX}\s*(?P<bare>[-+]?\d+(?:\.\d+)?|[a-zA-Z]\b)|\\.|[{{}}]",
+    re.DOTALL,
+)
+_JOINED = re.compile(
+    r"(?=.*(?:,|and|or))(?:[\s$*,;]|\\[()\[\]])*(?:(?:\\text\s*\{)?\s*(?:and|or)\s*\}?)?"
+    r"(?:[\s$*]|\\[()\[\]])*",
+    re.DOTALL,
+)
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}` whose braces are balanced. Escaped braces are text."""
-    last: tuple[int, int] | None = None
-    opened: list[int | None] = []  # where each open box begins, None for another brace
+    r"""The content of the last `\boxed{...}` or `\fbox{...}`; None where there is no box.
+
+    Boxes with nothing but "and", "or" or commas between them are one list. A last box that is not
+    closed holds nothing (""), whatever was boxed before. Escaped braces are text; `\boxed 5` is a
+    box too.
+
+    Example:
+        >>> boxed(r"The roots are $\boxed{4}$ and $\boxed{-3}$."), boxed(r"\boxed{9}, no: \boxed{8")
+        ('4, -3', '')
+    """
+    boxes: list[tuple[int, int, str | None]] = []  # start, end, content; None: not closed
+    opened: list[tuple[int, int] | None] = []  # number and begin of each open box, None for a brace
     for match in _BRACES.finditer(text):
-        if match[0] == "}":
-            start = opened.pop() if opened else None
-            if start is not None and (last is None or start > last[0]):
-                last = (start, match.start())
-        elif match[0].endswith("{") and match[0] != r"\{":
-            opened.append(match.end() if len(match[0]) > 1 else None)
-    return None if last is None else text[slice(*last)].strip()
+        if match["box"]:
+            opened.append((len(boxes), match.end()))
+            boxes.append((match.start(), len(text), None))
+        elif match["bare"]:
+            boxes.append((match.start(), match.end(), match["bare"]))
+        elif match[0] == "{":
+            opened.append(None)
+        elif match[0] == "}" and opened and (box := opened.pop()) is not None:
+            number, begin = box
+            boxes[number] = (boxes[number][0], match.end(), text[begin : match.start()].strip())
+    if not boxes:
+        return None
+    start, _, content = boxes[-1]
+    contents = [content or ""]
+    for before, end, content in reversed(boxes[:-1]):
+        between = text[end:start]
+        if not content or not contents[0] or len(between) > 40 or not _JOINED.fullmatch(between):
+            break
+        start = before
+        if content not in contents:
+            contents.insert(0, content)
+    return ", ".join(contents)

@@ -201,7 +201,8 @@ class Retool(Tagged):
         block = last_block(plain, self.answer_tag, final=finish is Finish.EOS)
         if block is None:
             return (boxed(plain) or None) if finish is Finish.EOS else None
-        return boxed(block) or block or None
+        found = boxed(block)
+        return (block if found is None else found) or None
 
 
 class ReexSql(Tagged):

@@ -181,13 +181,29 @@ def test_an_empty_block_is_told() -> None:
         (r"<answer>\boxed{7}", "7"),  # the turn ended here
         (r"It is \boxed{7}.", "7"),  # without the tags
         (r"<answer>\boxed{\{1, 2\}}</answer>", r"\{1, 2\}"),
-        (r"<answer>\boxed{}</answer>", r"\boxed{}"),
+        (r"<answer>\boxed{}</answer>", None),
+        (r"<answer>\boxed{6}, no: \boxed{7</answer>", None),
+        (r"Is it \boxed{6}? No, it is \boxed{\frac{7}{2}", None),
+        (r"<answer>$\boxed 7$</answer>", "7"),
+        (r"It is \fbox{7}.", "7"),
+        (r"They are $\boxed{6}$ and $\boxed{-7}$.", "6, -7"),
+        (r"\boxed{1}, \boxed{2}, or \boxed{3}", "1, 2, 3"),
+        (r"\boxed{6} is wrong, and \boxed{7} is right.", "7"),
+        (r"\boxed{6}\boxed{7}", "7"),
         ("<answer></answer>", None),
         ("I give up.", None),
     ],
 )
 def test_the_answer_is_what_is_boxed(text: str, answer: str | None) -> None:
     assert read("retool", text).answer == answer
+
+
+@pytest.mark.parametrize("form", ["retool", "hermes", "markdown", "notebook"])
+@pytest.mark.parametrize("finish", [Finish.EOS, Finish.LENGTH])
+def test_a_last_box_that_is_not_closed_is_no_answer_in_any_format(
+    form: str, finish: Finish
+) -> None:
+    assert read(form, r"First \boxed{6}. Wrong, it is \boxed{7", finish).answer is None
 
 
 def test_results_are_written_on_lines_of_their_own() -> None:

@@ -19,6 +19,7 @@ from interlace.rollout.strategies import Strategy, best_of, find_strategy, think
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
+from interlace.rollout.votes import elect, mean_logprob
 from interlace.tools.errors import UsageError
 
 TOKENIZER = Tokenizer.load(NANO)
@@ -58,10 +59,15 @@ def test_a_vote_is_won_by_the_most_frequent_answer_however_it_is_written() -> No
     assert given == {"7": 2, "1,200": 1, "1200.0": 1, "$1200": 1}
 
 
-def test_a_tie_goes_to_the_earliest_and_silence_has_no_vote() -> None:
-    said = iter(["no idea", answer("3"), answer("4"), "none"])
+def test_a_tie_goes_to_the_surer_then_to_the_earliest_and_silence_has_no_vote() -> None:
+    said = cycle(["no idea", answer("3"), answer("4"), "none"])
     episode = decide(find_strategy("vote@4"), lambda question: str(next(said)))
-    assert episode.answer == "3"
+    sure = {each.answer: mean_logprob(Episode("", episode.task, "", 0, [each])) for each in
+            episode.trajectories}  # fmt: skip
+    assert sure["4"] > sure["3"] and episode.answer == "4"  # type: ignore[operator]
+    assert elect([0, 1, None], [-0.5, -0.5, -0.1]) == 0
+    assert elect([None, 1, 1, 0], [-0.1, -0.9, -0.9, -0.1]) == 1
+    assert elect([0, 1], [None, -0.9]) == 1 and elect([None], [-0.1]) is None
 
 
 def test_without_any_answer_an_attempt_that_the_model_ended_counts() -> None:

@@ -36,8 +36,9 @@ def test_figures_of_four_attempts_by_hand() -> None:
     found = measure(episodes, CHECKER)
     assert found.accuracy.value == 0.5
     assert {k: round(e.value, 4) for k, e in found.pass_at.items()} == {1: 0.5, 2: 0.8333, 4: 1.0}
-    # In pairs: 7 comes first of (7, 12); (12.0, nothing) is right. All four: 12 has two votes.
-    assert {k: e.value for k, e in found.majority_at.items()} == {1: 0.5, 2: 0.5, 4: 1.0}
+    # In pairs: of (7, 12) the model is surer of 12; (12.0, nothing) is right. All: 12 has two.
+    assert found.attempts[0].logprob < found.attempts[1].logprob  # type: ignore[operator]
+    assert {k: e.value for k, e in found.majority_at.items()} == {1: 0.5, 2: 1.0, 4: 1.0}
     assert [each.vote for each in found.attempts] == [0, 1, 1, None]
 
 

@@ -15,8 +15,8 @@ __all__ = ["CHECKERS", "Checker", "golds"]
 
 CHECKERS = {
     "exact": "the same number, or the same text (case and blanks aside)",
-    "math": "the same mathematical object, as math-verify sees it",
-    "em": "the same words after SQuAD's normalisation, for any of the gold answers",
+    "math": "the same value of the same kind: number, set, interval, vector, relation, word ...",
+    "em": "the same words after SQuAD's normalisation, for any gold answer; not for numbers",
     "sql": "a query whose result is that of the gold query",
 }
 """The names that `task.data["checker"]` may hold, and when an answer is right under each."""
@@ -58,7 +58,7 @@ class Checker:
 
     def equal(self, task: Task, a: str, b: str) -> bool:
         """Whether two answers to a task are the same; where it matters, `b` is the gold one."""
-        name = _name(task, self.default)
+        name = self.name(task)
         if name == "math":
             return self.math.equal(b, a)
         if name == "sql":
@@ -66,6 +66,10 @@ class Checker:
         if name == "em":
             return exact_match(a, [b])
         return equal_answers(a, b)
+
+    def name(self, task: Task) -> str:
+        """The way in which a task asks to be checked. Raises DataError where it does not exist."""
+        return _name(task, self.default)
 
     def correct(self, episode: Episode, task: Task) -> float:
         """1 for a right answer, else 0: a part of a reward."""

@@ -1,14 +1,14 @@
-r"""Whether two mathematical answers are equal: as text, as numbers, else through math-verify.
+r"""Whether two mathematical answers are equal: read as what they are, then compared kind by kind.
 
-math-verify is asked in processes of their own (`math_worker`), which a hostile expression can hang
-or crash without harm: `\boxed{9^{9^{9^9}}}` is then simply wrong.
+`latex` and `kinds` read an answer; expressions are worked out by math-verify and sympy in processes
+of their own (`math_worker`), which a hostile expression can hang or crash without harm:
+`\boxed{9^{9^{9^9}}}` is then simply wrong.
 """
 
 import contextlib
 import importlib.util
 import json
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -16,15 +16,16 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ...rollout.task import equal_answers
 from ...tools.errors import MissingExtra
 from .base import Unscored
+from .kinds import Value, read_answer
 
-__all__ = ["MathVerify", "plain_math"]
+__all__ = ["MathVerify"]
 
 _SCRIPT = Path(__file__).with_name("math_worker.py")
 _LONGEST = 2000
@@ -34,7 +35,6 @@ _PATIENCE = 300.0
 time, so this only finds a process that sleeps, or a machine with no time at all for us."""
 _LOST_OVER_IT = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT)
 """How a process ends over an expression: out of time, or out of stack or memory inside C."""
-_HARMLESS = "0.12345"
 _KEPT = 4096
 """Verdicts that are remembered: the answers of a group are often the same."""
 
@@ -61,23 +61,19 @@ class MathVerify:
     def equal(self, gold: str, answer: str) -> bool:
         r"""Whether `answer` equals `gold`: `14/3` equals `\frac{14}{3}`, `2, 1` equals `\{1,2\}`.
 
-        An answer that can't be read within the limits is wrong. Words (`East`) are compared as
-        text. Raises Unscored where it is the gold answer that can't be compared.
+        An answer that can't be read, or worked out within the limits, is wrong. Raises Unscored
+        where it is the gold answer that can't be worked out, or where no process can be started.
         """
-        if len(answer) > _LONGEST:
+        if len(answer) > _LONGEST or not answer.strip():
             return False
-        gold_text, text = plain_math(gold), plain_math(answer)
-        if not text:
-            return False
-        if text == gold_text or equal_answers(text, gold_text):
-            return True
-        if _is_word(gold_text) or not _is_expression(text):
-            return False
-        pair = (gold_text, text)
+        pair = (gold, answer)
         with self._lock:
             if pair in self._kept:
                 return self._kept[pair]
-        verdict = self._ask(gold_text, text)
+        wanted, given = read_answer(gold), read_answer(answer)
+        verdict = _at_once(wanted, given)
+        if verdict is None:
+            verdict = self._ask(gold, wanted, given)
         with self._lock:
             self._kept[pair] = verdict
             while len(self._kept) > _KEPT:
@@ -100,16 +96,17 @@ class MathVerify:
     ) -> None:
         self.close()
 
-    def _ask(self, gold: str, answer: str) -> bool:
-        verdict = self._verdict(gold, answer)
-        if verdict is None and gold not in self._sound:
-            # Lost over the answer, or over the gold one? That shows beside a harmless one.
-            if self._verdict(gold, _HARMLESS) is None:
+    def _ask(self, gold: str, wanted: Value, given: Value) -> bool:
+        verdict = self._verdict(wanted, given)
+        written = wanted[0] == "expr" and wanted[2]  # a number in digits needs no working out
+        if not verdict and not written and gold not in self._sound:
+            # Is it the answer that is wrong, or can the gold one not be worked out?
+            if not self._verdict(wanted, None):
                 raise Unscored(f"the answer {gold!r} of the task can't be worked out")
             self._sound.add(gold)
         return bool(verdict)
 
-    def _verdict(self, gold: str, answer: str) -> bool | None:
+    def _verdict(self, gold: Value, answer: Value | None) -> bool | None:
         """Whether they are equal; None where the process was lost over it."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
@@ -127,21 +124,45 @@ class MathVerify:
         return verdict
 
 
+def _at_once(gold: Value, answer: Value) -> bool | None:
+    """The verdict on what is plain to see; None where it has to be worked out."""
+    if "" in (gold[-1], answer[-1]):  # nothing was written but spaces and signs
+        return False
+    if gold == answer:
+        return True
+    if "word" in (gold[0], answer[0]):
+        return _spelt(gold) == _spelt(answer) is not None
+    if gold[0] == answer[0] == "expr" and gold[2] and answer[2] and gold[2][1] is None:
+        units = gold[3] is None or answer[3] is None or gold[3] == answer[3]
+        return bool(units and Fraction(gold[2][0]) == Fraction(answer[2][0]))
+    return None
+
+
+def _spelt(value: Value) -> str | None:
+    """A word; a letter or two may have been read as a product."""
+    if value[0] not in ("word", "expr"):
+        return None
+    return str(value[1]).casefold().replace(" ", "") if value[0] == "expr" else str(value[1])
+
+
 class _Worker:
     """One process of math-verify."""
 
     def __init__(self, seconds: float, memory: int) -> None:
         if importlib.util.find_spec("math_verify") is None:
             raise MissingExtra("comparing mathematical answers", "train")
-        self._process = subprocess.Popen(
-            # -P: the script's own folder holds a file that is named like the standard `math`.
-            [sys.executable, "-P", str(_SCRIPT), str(seconds), str(memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C in a terminal is for us
-        )
+        try:
+            self._process = subprocess.Popen(
+                # -P: the script's own folder holds a file that is named like the standard `math`.
+                [sys.executable, "-P", str(_SCRIPT), str(seconds), str(memory)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C in a terminal is for us
+            )
+        except OSError as error:  # no memory, or no processes left
+            raise Unscored(f"no process of math-verify can be started: {error}") from error
         self._read = b""
         try:
             if self._receive() is None:
@@ -155,17 +176,17 @@ class _Worker:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def equal(self, gold: str, answer: str) -> bool | None:
-        """Whether they are equal; None where the process is lost over it."""
+    def equal(self, gold: Value, answer: Value | None) -> bool | None:
+        """Whether they are equal; None where the process is lost over it.
+
+        Without an answer the gold one is worked out alone.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
             raise Unscored("the process of math-verify is gone") from None
-        first = self._receive()
-        if first is None or not first.get("gold"):
-            raise Unscored(f"the answer {gold!r} of the task can't be read as mathematics")
         reply = self._receive()
         if reply is None:
             if -self._process.wait() not in _LOST_OVER_IT:
@@ -201,45 +222,3 @@ class _Worker:
 def _close_all(workers: list[_Worker]) -> None:
     while workers:
         workers.pop().close()
-
-
-# -- text ----------------------------------------------------------------------------------------
-
-_SPACING = re.compile(r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[!,;: ]|~")
-_STYLED = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|textrm)\s*\{([^{}\\]*)\}")
-_FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-
-
-def plain_math(text: str) -> str:
-    r"""An answer without what says nothing about its value: spacing, styles, `$` around it.
-
-    Example:
-        >>> plain_math(r"$\left( 3, \dfrac{\pi}{2} \right)$"), plain_math(r"\text{East}.")
-        ('( 3, \\frac{\\pi}{2} )', 'East')
-    """
-    text = _FRACTION.sub(r"\\frac", _SPACING.sub(" ", text))
-    text = " ".join(_STYLED.sub(r" \1 ", text).split()).rstrip(".")
-    for mark in ("$$", "$"):
-        inner = text[len(mark) : -len(mark)].strip()
-        if inner and text.startswith(mark) and text.endswith(mark) and "$" not in inner:
-            text = inner
-    return text.removeprefix(r"\$").strip()
-
-
-def _is_word(text: str) -> bool:
-    """Whether it is a word or a name. As a product of its letters, `act` would equal `cat`."""
-    return re.fullmatch(r"[^\W\d_]{3,}([ .'-]+[^\W\d_]+)*", text) is not None
-
-
-def _is_expression(text: str) -> bool:
-    r"""Whether it may stand in one `\boxed{}`: braces in pairs, and no box of its own.
-
-    `4} \boxed{3` would be two answers.
-    """
-    depth = 0
-    for match in _BRACES.finditer(text):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth < 0:
-            return False
-    return bool(text) and depth == 0 and "$" not in text and "boxed" not in text

@@ -18,6 +18,7 @@ from ...rollout.formats.tags import ReexSql
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason
+from ...rollout.votes import query_classes
 from ...tools import ErrorKind
 from ...tools.errors import DataError
 from ...tools.sql import (
@@ -102,6 +103,17 @@ class SqlJudge:
         result is too large.
         """
         return _now(self._compare(task, query, gold))
+
+    def classes(self, task: Task, queries: Sequence[str | None]) -> list[int | None]:
+        """Which queries give the same, under the rule; see `query_classes`.
+
+        Raises Unscored where the database fails.
+        """
+        database, rule = self.database(task), task.data.get("rule", self.rule)
+        try:
+            return query_classes(database, queries, rule, self.seconds)
+        except DataError as error:
+            raise Unscored(str(error)) from error
 
     def execution(self, episode: Episode, task: Task) -> float:
         """1 where the answer's result is the gold query's."""

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from interlace.rollout.task import Task
 from interlace.train.rewards import REWARDS, Checker, MathVerify, Unscored
-from interlace.train.rewards.math import plain_math
 
 if importlib.util.find_spec("math_verify") is None:
     pytest.skip("needs interlace[train]", allow_module_level=True)
@@ -126,14 +125,6 @@ def test_a_number_equals_itself_however_it_is_dressed(n: int, d: int) -> None:
         assert math.equal(str(n), text)
     assert math.equal(f"\\dfrac{{{n}}}{{{d}}}", f"$\\frac{{{n}}}{{{d}}}$")
     assert not math._idle
-
-
-@settings(deadline=None)
-@given(st.text(max_size=60))
-def test_tidying_up_an_answer_is_done_in_one_go(text: str) -> None:
-    assert "  " not in plain_math(text)
-    if "$" not in text and "\\" not in text:
-        assert plain_math(plain_math(text)) == plain_math(text).rstrip(".").strip()
 
 
 # -- whole episodes ------------------------------------------------------------------------------

@@ -1,0 +1,539 @@
+r"""An answer, read as what it is: a number, a set, an interval, a relation, a word ...
+
+`read_answer` gives plain data that survives JSON, since it is compared in another process
+(`math_worker`). Each is a list whose first entry is its kind:
+
+    ["expr", latex, number, unit]      a value; `number` is [fraction, exponent of the last decimal
+                                       digit or None] where it is written as a number
+    ["word", text]                     words, compared as text
+    ["base", digits, base]             a numeral with a base
+    ["list", values], ["set", values]  in any order; ["seq", values] has dots and an order
+    ["tuple", open, close, values]     also an open or half-open interval
+    ["matrix", rows, latex]
+    ["region", variable, parts, holes] numbers; a part is [low, closed, high, closed] in LaTeX
+    ["equal", names, members, sides]   `x = 3`; names are left of it, sides are LaTeX
+    ["relation", sign, left, right]    any other with two sides, `<` or `<=`
+    ["raw", latex]                     what none of these fits
+"""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+from .latex import Group, Item, Token, Unreadable, read_latex, write
+from .spellings import BASES, FUNCTIONS, GREEK, NO_UNITS, SCALES, UNITS
+
+__all__ = ["Value", "read_answer"]
+
+Value: TypeAlias = list[Any]
+
+_CLOSING = {"(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle"}
+_RELATIONS = ("=", "<", ">", "\\leq", "\\geq", "\\neq", "\\approx", "\\in")
+
+
+def read_answer(text: str) -> Value:
+    r"""An answer as a value; `["raw", text]` where it can't be read.
+
+    Example:
+        >>> read_answer(r"$\left(3, \dfrac{\pi}{2}\right)$")[0], read_answer("x = 3")[1]
+        ('tuple', ['x'])
+        >>> read_answer(r"1{,}200\text{ m}")
+        ['expr', '1200', ['1200', None], 'm']
+    """
+    try:
+        items = read_latex(text.strip())
+    except Unreadable:
+        return ["raw", text.strip()]
+    return _value(items)
+
+
+# -- items ---------------------------------------------------------------------------------------
+
+
+def _text(item: Item | None) -> str:
+    return item.text if isinstance(item, Token) else ""
+
+
+def _trim(items: Sequence[Item]) -> list[Item]:
+    """Without spaces, dollar signs, quotes and dots around it, or braces around all of it."""
+    items = list(items)
+    while items:
+        first, last = _text(items[0]), _text(items[-1])
+        if len(items) > 1 and first == last and first in ("$", '"', "`"):
+            items = items[1:-1]
+        elif _is_space(items[0]):
+            items.pop(0)
+        elif _is_space(items[-1]) or last == ".":
+            items.pop()
+        elif len(items) == 1 and isinstance(items[0], Group):
+            items = list(items[0].items)
+        else:
+            break
+    money = Token("symbol", "\\$")
+    return [money if _text(item) == "$" else item for item in items]
+
+
+def _kind(item: Item | None) -> str:
+    return item.kind if isinstance(item, Token) else ""
+
+
+def _is_space(item: Item) -> bool:
+    return _kind(item) in ("space", "thin")
+
+
+def _solid(items: Sequence[Item]) -> list[Item]:
+    return [item for item in items if not _is_space(item)]
+
+
+def _split(items: Sequence[Item], marks: Sequence[str]) -> tuple[list[list[Item]], list[str]]:
+    """The parts between the marks that stand outside of all brackets, and those marks."""
+    parts: list[list[Item]] = [[]]
+    found: list[str] = []
+    depth = 0
+    for item in items:
+        text = _text(item)
+        depth += (text in _CLOSING) - (text in _CLOSING.values())
+        depth += text.startswith("\\begin{") - text.startswith("\\end{")
+        word = text.casefold() if _kind(item) in ("text", "letters") else text
+        if depth == 0 and word in marks:
+            parts.append([])
+            found.append(word)
+        else:
+            parts[-1].append(item)
+    return parts, found
+
+
+def _enclosed(items: Sequence[Item]) -> bool:
+    """Whether one pair of brackets stands around all of it. A half-open interval is such a pair."""
+    if len(items) < 2 or _text(items[0]) not in _CLOSING:
+        return False
+    depth = 0
+    for at, item in enumerate(items):
+        depth += (_text(item) in _CLOSING) - (_text(item) in _CLOSING.values())
+        if depth == 0:
+            return at == len(items) - 1
+    return False
+
+
+# -- kinds ---------------------------------------------------------------------------------------
+
+
+def _value(items: Sequence[Item]) -> Value:
+    items = _trim(items)
+    if not items:
+        return ["raw", ""]
+    parts, marks = _split(items, (",", ";", "and", "or", "\\vee"))
+    parts = [part for part in parts if _solid(part)]
+    if marks and parts:
+        return _many([_value(part) for part in parts], marks)
+    parts, marks = _split(items, _RELATIONS)
+    if marks:
+        return _relation([_trim(part) for part in parts], marks)
+    solid = _solid(items)
+    parts, marks = _split(solid, ("\\cup", "\\setminus"))
+    if marks:
+        return _region_of(parts, marks) or ["raw", write(solid)]
+    if _text(solid[0]) == "\\mathbb" and len(solid) == 2 and write(solid[1:]) == "{R}":
+        return ["region", None, [["-\\infty", False, "\\infty", False]], []]
+    if _enclosed(solid):
+        return _brackets(solid)
+    if _text(solid[0]).startswith("\\begin{") and _text(solid[-1]).startswith("\\end{"):
+        return _matrix(solid)
+    if solid == [Token("command", "\\emptyset")]:
+        return ["set", []]
+    return _numeral(solid) or _expression(items)
+
+
+def _many(values: list[Value], marks: Sequence[str]) -> Value:
+    """Values side by side: a list, a sequence with dots, or the numbers of several relations."""
+    if len(values) == 1:
+        return values[0]
+    if any(value == ["expr", "\\ldots", None, None] for value in values):
+        return ["seq", values]
+    if all(value[0] == "region" and value[1] == values[0][1] for value in values):
+        if "and" in marks:
+            return ["list", values]
+        parts = [part for value in values for part in value[2]]
+        return ["region", values[0][1], parts, [hole for value in values for hole in value[3]]]
+    flat = [each for value in values for each in (value[1] if value[0] == "list" else [value])]
+    return ["list", flat]
+
+
+def _brackets(items: list[Item]) -> Value:
+    opening, closing = _text(items[0]), _text(items[-1])
+    inside = items[1:-1]
+    if not inside and opening != "\\{":
+        return ["raw", write(items)]
+    parts, _ = _split(inside, (",", ";"))
+    if (opening == "\\{") != (closing == "\\}"):
+        return ["raw", write(items)]
+    if opening == "\\{":
+        if not inside:
+            return ["set", []]
+        told, marks = _split(inside, ("|", ":"))
+        if len(told) == 2 and marks:
+            value = _value(told[1])
+            return value if value[0] == "region" else ["raw", write(items)]
+        value = _value(inside)
+        if value[0] == "region":
+            return ["raw", write(items)]
+        if value[0] in ("list", "seq"):
+            return ["set" if value[0] == "list" else "seq", value[1]]
+        return ["set", [value]]
+    if len(parts) == 1:
+        if _text(inside[0]).startswith("\\begin{") and _text(inside[-1]).startswith("\\end{"):
+            return _matrix(inside)
+        return _value(inside) if opening == "(" and closing == ")" else ["raw", write(items)]
+    return ["tuple", opening, closing, [_value(part) for part in parts]]
+
+
+def _matrix(items: list[Item]) -> Value:
+    name = _text(items[0])[7:-1]
+    latex = write(items)
+    if name not in ("pmatrix", "bmatrix", "Bmatrix", "matrix", "smallmatrix", "array"):
+        return ["raw", latex] if name == "cases" else _expression(items)
+    inside = items[1:-1]
+    if any(_text(item).startswith("\\begin{") for item in inside):
+        return _expression(items)
+    rows, _ = _split(inside, ("\\\\",))
+    rows = [row for row in rows if row]
+    return ["matrix", [[_value(cell) for cell in _split(row, ("&",))[0]] for row in rows], latex]
+
+
+def _numeral(items: list[Item]) -> Value | None:
+    r"""`61_7`, `1A_{16}`, `201_{\text{three}}`: digits and a base. Base ten is a plain number."""
+    if len(items) < 3 or _text(items[-2]) != "_" or not isinstance(items[-1], Group):
+        return None
+    inside = _solid(items[-1].items)
+    told = "".join(map(_text, inside)).casefold().removeprefix("base").strip(" .")
+    if not (told.isdigit() or told in BASES):
+        return None
+    base = BASES.get(told) or int(told[:4])
+    digits = items[:-2]
+    if _enclosed(digits):
+        digits = digits[1:-1]
+    text = "".join(map(_text, digits)).upper()
+    if not re.fullmatch(r"-?[0-9A-F]+", text) or not (text.strip("-")[0].isdigit() or base > 10):
+        return None
+    if len(text) == 1 and text.isalpha():
+        return None
+    if base == 10:
+        return _expression(digits)
+    return ["base", text.lstrip("0") or "0", base]
+
+
+# -- relations -----------------------------------------------------------------------------------
+
+
+def _is_name(items: Sequence[Item]) -> bool:
+    r"""Whether it names something: `x`, `a_1`, `f(x)`, `\angle ABC`, `(x, y)`, `\text{Area}`."""
+    items = _solid(items)
+    if not items:
+        return False
+    if _enclosed(items):
+        parts, _ = _split(items[1:-1], (",",))
+        return len(parts) > 1 and all(map(_is_name, parts))
+    if all(_kind(item) == "text" for item in items):
+        return True
+    if _text(items[0]) in ("\\angle", "\\triangle", "\\overline", "\\vec"):
+        return not any(_kind(item) == "number" for item in items)
+    if len(items) == 3 and _text(items[0]) == _text(items[2]) == "|":  # a length, of AB
+        return len(_text(items[1])) > 1 and _text(items[1]).isupper()
+    first = items[0]
+    if not (_kind(first) == "letters" or _text(first) in GREEK) or _text(first) in ("e", "i"):
+        return False
+    if 1 < len(_text(first)) < 4 and not _text(first).isupper() and _kind(first) == "letters":
+        return False  # xy is a product, AB a length, area a word
+    at = 1
+    while at < len(items) and _text(items[at]) in ("_", "'"):
+        at += 2 if _text(items[at]) == "_" else 1
+    rest = items[at:]
+    return not rest or (
+        _enclosed(rest)
+        and _text(rest[0]) == "("
+        and len(_text(first)) == 1
+        and all(_kind(item) in ("letters", "number") or _text(item) == "," for item in rest[1:-1])
+    )
+
+
+def _holds(items: Sequence[Item], name: str) -> bool:
+    return any(
+        _holds(item.items, name) if isinstance(item, Group) else item.text == name for item in items
+    )
+
+
+def _relation(sides: list[list[Item]], marks: list[str]) -> Value:
+    latex = [write(_exact(side)) for side in sides]
+    if not all(sides):
+        return ["raw", " ".join([*marks, *latex])]
+    if marks[0] == "\\in" and len(marks) == 1:
+        value = _value(sides[1])
+        if not _is_name(sides[0]):
+            return ["raw", " ".join([*marks, *latex])]
+        if value[0] in ("region", "tuple"):
+            region = _region(value)
+            return value if region is None else ["region", latex[0], *region]
+        return value
+    if set(marks) <= {"=", "\\approx"}:
+        return _equal(sides, marks, latex)
+    signs = {"<": "<", "\\leq": "<=", ">": "<", "\\geq": "<="}
+    if marks == ["\\neq"]:
+        if _is_name(sides[0]) and not _holds(sides[1], latex[0]):
+            low = ["-\\infty", False, latex[1], False]
+            return ["region", latex[0], [low, [latex[1], False, "\\infty", False]], []]
+        return ["raw", f"{latex[0]} \\neq {latex[1]}"]
+    if not set(marks) <= signs.keys() or len({mark in (">", "\\geq") for mark in marks}) > 1:
+        return ["raw", " ".join([*marks, *latex])]
+    closed = [signs[mark] == "<=" for mark in marks]
+    if marks[0] in (">", "\\geq"):
+        sides, latex, closed = sides[::-1], latex[::-1], closed[::-1]
+    if len(sides) == 3 and _is_name(sides[1]):
+        return ["region", latex[1], [[latex[0], closed[0], latex[2], closed[1]]], []]
+    if len(sides) == 2:
+        if _is_name(sides[0]) and not _holds(sides[1], latex[0]):
+            return ["region", latex[0], [["-\\infty", False, latex[1], closed[0]]], []]
+        if _is_name(sides[1]) and not _holds(sides[0], latex[1]):
+            return ["region", latex[1], [[latex[0], closed[0], "\\infty", False]], []]
+        return ["relation", "<=" if closed[0] else "<", *latex]
+    return ["raw", " ".join([*marks, *latex])]
+
+
+def _equal(sides: list[list[Item]], marks: list[str], latex: list[str]) -> Value:
+    if len(sides) == 2 and _is_name(sides[1]) and not _is_name(sides[0]):
+        sides, latex = sides[::-1], latex[::-1]
+    names = 0
+    while names < len(sides) - 1 and _is_name(sides[names]):
+        names += 1
+    members = [_value(side) for side in sides[names:]]
+    if "\\approx" in marks:  # what is behind it is rounded, and not claimed to be equal
+        first = marks.index("\\approx")
+        exact = members[: max(1, first + 1 - names)]
+        return ["equal", latex[:names], exact, [], members[-1]]
+    return ["equal", latex[:names], members, latex]
+
+
+def _region(value: Value) -> list[Any] | None:
+    """Parts and holes of what can be a set of numbers."""
+    if value[0] == "region":
+        return [value[2], value[3]]
+    if value[0] == "tuple" and len(value[3]) == 2 and value[1] in "([" and value[2] in ")]":
+        low, high = value[3]
+        if low[0] == high[0] == "expr":
+            return [[[low[1], value[1] == "[", high[1], value[2] == "]"]], []]
+    if value[0] == "set" and all(each[0] == "expr" for each in value[1]):
+        return [[[each[1], True, each[1], True] for each in value[1]], []]
+    return None
+
+
+def _region_of(parts: list[list[Item]], marks: list[str]) -> Value | None:
+    """A union of sets of numbers, or one without some points."""
+    if "\\setminus" in marks[:-1]:
+        return None
+    together: list[Any] = []
+    holes: list[Any] = []
+    for part, mark in zip(parts, ["\\cup", *marks], strict=True):
+        region = _region(_value(part))
+        if region is None:
+            return None
+        if mark == "\\cup":
+            together += region[0]
+            holes += region[1]
+        elif any(low != high for low, _, high, _ in region[0]):
+            return None
+        else:
+            holes += [low for low, _, _, _ in region[0]]
+    return ["region", None, together, holes]
+
+
+# -- expressions ---------------------------------------------------------------------------------
+
+
+def _unit(text: str) -> str:
+    text = re.sub(r"\\text|[{}]", " ", text.casefold()).strip(" ^")
+    words = re.findall(r"[a-z]+|[^\sa-z.\\]", text)
+    known = []
+    for word in words:
+        plain = word if word in UNITS else word[:-1] if word.endswith("s") else word
+        known.append(UNITS.get(plain, plain or word))
+    power = {"square": "^2", "cubic": "^3"}.get(known[0]) if len(known) > 1 else None
+    return "".join(known[1:]) + power if power else " ".join(known).replace(" ^ ", "^")
+
+
+def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
+    """What is left of an expression without the unit before or behind it, and that unit."""
+    items = _trim(items)
+    if len(items) > 1 and (_text(items[0]) == "\\$" or _text(items[0]) in ("€", "£", "¥")):
+        return _trim(items[1:]), _unit(_text(items[0]))
+    if len(items) > 2 and _text(items[0]) == "-" and _text(items[1]) == "\\$":
+        return [items[0], *_trim(items[2:])], "$"
+    end = len(items)
+    if any(_text(item)[1:] in FUNCTIONS for item in items):  # \sin 30^\circ
+        return items, None
+    while end:
+        item = items[end - 1]
+        if _kind(item) in ("text", "space"):
+            end -= 1
+        elif isinstance(item, Group) and end > 2 and _text(items[end - 2]) == "^":
+            if all(_kind(each) == "text" for each in item.items):  # 5^{th}
+                end -= 2
+                continue
+            if _kind(items[end - 3]) not in ("text", "letters"):
+                break
+            if _kind(items[end - 3]) == "letters" and not _is_unit(items, end - 3):
+                break
+            end -= 2
+        elif (
+            (_text(item) in ("\\$", "/") and end < len(items) and _kind(items[end]) == "text")
+            or (_text(item) == "\\$" and end == len(items))
+            or (_kind(item) == "letters" and _is_unit(items, end - 1))
+        ):
+            end -= 1
+        else:
+            break
+    unit = items[end:]
+    rest = _trim(items[:end])
+    if not rest or not unit:
+        return items, None
+    told = "".join(write(i.items) if isinstance(i, Group) else f" {_text(i)}" for i in unit)
+    words = told.casefold().split()
+    if words[:1] and words[0] in SCALES:
+        ten = [Token("command", "\\times"), Token("number", "10"), Token("symbol", "^")]
+        rest = [*rest, *ten, Group((Token("number", str(SCALES[words.pop(0)])),))]
+    if NO_UNITS.intersection(words):
+        return items, None
+    return rest, _unit(" ".join(words)) if words else None
+
+
+def _is_unit(items: Sequence[Item], at: int) -> bool:
+    """Whether bare letters are a unit: a known one behind a number, or words behind a blank."""
+    word = _text(items[at]).casefold()
+    known = word in UNITS or word.removesuffix("s") in UNITS
+    before = at - 1
+    while before >= 0 and _is_space(items[before]):
+        before -= 1
+    spaced = before < at - 1
+    if before < 0:
+        return False
+    if _kind(items[before]) == "letters":
+        return spaced and len(word) > 1 and _is_unit(items, before)
+    known_value = isinstance(items[before], Group) or _text(items[before]) in ("\\pi", ")")
+    if _kind(items[before]) != "number" and not known_value:
+        return False
+    if len(word) == 1:  # 5m is a product
+        return False
+    return known or (spaced and len(word) > 2 and all(_plain_number(i) for i in items[:at]))
+
+
+def _plain_number(item: Item) -> bool:
+    return _kind(item) in ("number", "space") or _text(item) in ("-", "+")
+
+
+def _expression(items: Sequence[Item]) -> Value:
+    rest, unit = _without_unit(list(items))
+    solid = _solid(rest)
+    if _enclosed(solid) and _text(solid[0]) == "(" and unit is not None:
+        value = _value(solid)
+        return [*value[:3], unit] if value[0] == "expr" else value
+    if words := _words(rest):
+        return ["word", words]
+    for sign in ("\\pm", "\\mp"):
+        if _holds(solid, sign):
+            return ["list", [_expression(_signed(rest, up)) for up in (True, False)]]
+    if any(_text(item) in ("\\ldots", "\\mod", "\\bmod", "\\pmod") for item in solid[1:]):
+        return ["raw", write(solid)]
+    apart = any(_kind(a) == _kind(b) == "number" for a, b in pairwise(solid))
+    if apart or any(map(_has_text, solid)):
+        return ["raw", write(_solid(items))]
+    solid = _scientific(solid)
+    return ["expr", write(_exact(solid)), _number(solid), unit]
+
+
+def _has_text(item: Item) -> bool:
+    if isinstance(item, Group):
+        return any(map(_has_text, item.items))
+    return item.kind == "text" and item.text != "°"
+
+
+def _words(items: Sequence[Item]) -> str | None:
+    """Words as they are compared, or None. As a product of its letters, `act` would be `cat`."""
+    solid = _solid(items)
+    letters = [item for item in solid if _kind(item) in ("letters", "text")]
+    if not any(_kind(item) == "text" or len(_text(item)) > 2 for item in letters):
+        return None
+    for item in solid:
+        if isinstance(item, Group) or _kind(item) == "command":
+            return None
+        if _kind(item) == "symbol" and _text(item) not in ("-", "'", ".", ":", '"', "!", "?"):
+            return None
+    if _kind(solid[0]) == "number" and not any(_is_space(item) for item in items):
+        return None
+    text = " ".join(_text(item) for item in items if not _is_space(item))
+    return " ".join(re.sub(r"\s*-\s*", "-", text.strip(" .!?\"'")).casefold().split())
+
+
+def _signed(items: Sequence[Item], up: bool) -> list[Item]:
+    signs = {"\\pm": "+" if up else "-", "\\mp": "-" if up else "+"}
+    out: list[Item] = []
+    for at, item in enumerate(items):
+        if isinstance(item, Group):
+            out.append(Group(tuple(_signed(item.items, up))))
+        elif item.text in signs:
+            sign = signs[item.text]
+            if sign == "-" or at:
+                out.append(Token("symbol", sign))
+        else:
+            out.append(item)
+    return out
+
+
+def _scientific(items: list[Item]) -> list[Item]:
+    """`1.5e10` as `1.5 * 10^{10}`."""
+    for at in range(1, len(items) - 1):
+        if _text(items[at]) in ("e", "E") and _kind(items[at - 1]) == "number":
+            power = items[at + 1 :]
+            if len(power) <= 2 and re.fullmatch(r"[-+]?\d{1,4}", "".join(map(_text, power))):
+                ten = [Token("command", "\\times"), Token("number", "10"), Token("symbol", "^")]
+                return [*items[:at], *ten, Group(tuple(power))]
+    return items
+
+
+def _number(items: Sequence[Item]) -> list[Any] | None:
+    """The number that is written here in digits, and the exponent of its last decimal digit."""
+    text = write(items)
+    found = re.fullmatch(
+        r"([-+]?)(\d+)?(?:\.(\d+))?(?:\\(?:times|cdot)10\^\{([-+]?\d{1,3})\})?", text
+    )
+    if not found or not (found[2] or found[3]) or len(text) > 1000:
+        return None
+    power = int(found[4] or 0)
+    places = len(found[3] or "")
+    value = Fraction(int(found[1] + (found[2] or "") + (found[3] or "")), 10**places)
+    value *= Fraction(10) ** power
+    return [str(value), power - places if places else None]
+
+
+def _exact(items: Sequence[Item]) -> list[Item]:
+    """Decimals as fractions, which are exact; degrees inside an expression as radians."""
+    out: list[Item] = []
+    angles = any(_text(item)[1:] in FUNCTIONS for item in items)
+    for item in items:
+        if isinstance(item, Group):
+            out.append(Group(tuple(_exact(item.items))))
+        elif item.kind == "number" and "." in item.text.rstrip("."):
+            whole, _, places = item.text.partition(".")
+            out += [Token("symbol", "("), Token("command", "\\frac")]
+            out += [Group((Token("number", str(int(whole + places))),))]
+            out += [Group((Token("number", str(10 ** len(places))),)), Token("symbol", ")")]
+        elif item == Token("text", "°") and out:
+            number = out.pop()
+            pi, half_turn = Group((Token("command", "\\pi"),)), Group((Token("number", "180"),))
+            times, over = Token("command", "\\cdot"), Token("command", "\\frac")
+            degree = (number, times, over, pi, half_turn)
+            out += [Token("symbol", "("), *degree, Token("symbol", ")")] if angles else [number]
+        elif item.kind == "letters" and len(item.text) > 1:
+            out += [Token("letters", letter) for letter in item.text]
+        elif not _is_space(item):
+            out.append(item)
+    return out

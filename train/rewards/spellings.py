@@ -1,0 +1,108 @@
+# ruff: noqa: RUF001
+"""Every spelling that says nothing about an answer's value, and what it is read as: the one table.
+
+Who meets another spelling adds it here, with a row in `tests/answer_pairs.py`.
+"""
+
+__all__ = ["BARE", "BASES", "CHARACTERS", "FUNCTIONS", "GREEK", "NAMES", "NOTHING", "ONE", "SPACE"]
+__all__ += ["NO_UNITS", "SCALES", "TEXT", "THIN", "TWO", "UNITS", "WITH_ARGUMENT"]
+
+CHARACTERS = {
+    **dict.fromkeys("−‐‑‒–—―﹣－", "-"),
+    **dict.fromkeys("′’‘´", "'"),
+    **dict.fromkeys("“”", '"'),
+    **dict.fromkeys("\u2009\u200a\u202f\u2006\u2005\u2004\u2008", "\\,"),
+    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
+    "√": "\\sqrt ", "∛": "\\sqrt[3]", "∞": "\\infty ", "°": "\\degree ", "º": "\\degree ",
+    "≤": "\\leq ", "⩽": "\\leq ", "≥": "\\geq ", "⩾": "\\geq ", "≠": "\\neq ",
+    "≈": "\\approx ", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ",
+    "÷": "\\div ", "±": "\\pm ", "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ",
+    "∅": "\\emptyset ", "Ø": "\\emptyset ", "⌀": "\\emptyset ", "∖": "\\setminus ",
+    "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℚ": "\\mathbb{Q}", "ℕ": "\\mathbb{N}",
+    "ℂ": "\\mathbb{C}", "…": "\\ldots ", "⋯": "\\ldots ", "∠": "\\angle ", "⟨": "\\langle ",
+    "⟩": "\\rangle ", "∧": "\\wedge ", "∨": "\\vee ", "→": "\\to ", "⁄": "/", "∕": "/",
+    "€": "\\text{€}", "£": "\\text{£}", "¥": "\\text{¥}",
+}  # fmt: skip
+"""Characters, and how they are written in LaTeX."""
+
+NAMES = {
+    "\\le": "\\leq", "\\leqslant": "\\leq", "\\ge": "\\geq", "\\geqslant": "\\geq",
+    "\\ne": "\\neq", "\\not=": "\\neq", "\\lt": "<", "\\gt": ">", "\\varnothing": "\\emptyset",
+    "\\O": "\\emptyset", "\\dots": "\\ldots", "\\cdots": "\\ldots", "\\dotsc": "\\ldots",
+    "\\dotsb": "\\ldots", "\\hdots": "\\ldots", "\\infin": "\\infty", "\\lbrace": "\\{",
+    "\\rbrace": "\\}", "\\lbrack": "[", "\\rbrack": "]", "\\lparen": "(", "\\rparen": ")",
+    "\\vert": "|", "\\lvert": "|", "\\rvert": "|", "\\mid": "|", "\\colon": ":",
+    "\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\cfrac": "\\frac", "\\dbinom": "\\binom",
+    "\\tbinom": "\\binom", "\\bar": "\\overline", "\\ast": "\\cdot", "\\lor": "\\vee",
+    "\\backslash": "\\setminus", "\\lang": "\\langle", "\\rang": "\\rangle", "\\%": "%",
+    "\\rightarrow": "\\to", "\\approxeq": "\\approx", "\\land": "\\wedge",
+    "\\#": "#", "\\_": "_", "\\prime": "'", "\\minus": "-",
+}  # fmt: skip
+"""Commands of one meaning, and the one that is kept."""
+
+THIN = ("\\!", "\\,", "\\thinspace", "\\negthinspace")
+SPACE = ("\\:", "\\;", "\\>", "\\ ", "\\quad", "\\qquad", "\\enspace", "\\space", "~")
+NOTHING = (
+    "\\left", "\\right", "\\middle", "\\big", "\\Big", "\\bigg", "\\Bigg", "\\bigl", "\\bigr",
+    "\\Bigl", "\\Bigr", "\\biggl", "\\biggr", "\\Biggl", "\\Biggr", "\\bigm", "\\displaystyle",
+    "\\textstyle", "\\scriptstyle", "\\limits", "\\nolimits", "\\mathbf", "\\boldsymbol", "\\bm",
+    "\\pmb", "\\mathit", "\\mathsf", "\\mathtt", "\\mathnormal", "\\bf", "\\rm", "\\it", "\\mleft",
+    "\\mright", "\\(", "\\)", "\\[", "\\]", "\\underline", "\\ensuremath", "\\smash", "\\strut",
+    "\\boxed", "\\fbox", "\\mathstrut", "\\tiny", "\\small", "\\large", "\\Large", "\\centering",
+)  # fmt: skip
+"""Sizes, styles and fences: they go, what they are put around stays."""
+WITH_ARGUMENT = ("\\hspace", "\\hspace*", "\\vspace", "\\phantom", "\\hphantom", "\\vphantom",
+                  "\\color", "\\textcolor", "\\label", "\\tag", "\\kern")  # fmt: skip
+"""These go with what is in the braces behind them."""
+TEXT = ("\\text", "\\mbox", "\\textrm", "\\textbf", "\\textit", "\\textnormal", "\\textsf",
+         "\\texttt", "\\hbox", "\\emph", "\\mathrm", "\\operatorname", "\\operatorname*",
+         "\\textup")  # fmt: skip
+ONE = ("\\overline", "\\mathbb", "\\mathcal", "\\vec", "\\hat", "\\overrightarrow")
+TWO = ("\\frac", "\\binom")
+"""Commands with one argument, with two."""
+
+_FUNCTIONS = (
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp gcd lcm max min det "
+    "lim arg deg"
+)
+FUNCTIONS = frozenset(_FUNCTIONS.split())
+"""Names of functions, with a backslash in LaTeX and often without one."""
+_GREEK = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
+    "rho sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega"
+)
+GREEK = frozenset("\\" + name for name in _GREEK.split())
+"""Letters. Pi is a number."""
+
+BARE = {
+    **{name: "\\" + name for name in FUNCTIONS},
+    "sqrt": "\\sqrt", "pi": "\\pi", "infinity": "\\infty", "inf": "\\infty", "theta": "\\theta",
+    "alpha": "\\alpha", "beta": "\\beta", "asin": "\\arcsin", "acos": "\\arccos",
+    "atan": "\\arctan",
+}  # fmt: skip
+"""Words of plain text that are commands."""
+
+_OTHER_NAMES = {
+    "°": "degree degrees deg", "%": "percent percentage pct", "$": "dollar dollars usd \\$",
+    "€": "euro euros eur", "£": "gbp", "cent": "cents ¢", "mm": "millimeter millimetre",
+    "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
+    "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram",
+    "kg": "kilogram kgs", "lb": "pound lbs", "oz": "ounce", "l": "liter litre", "ml": "milliliter",
+    "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "",
+    "year": "yr", "mph": "", "am": "", "pm": "", "unit": "", "square": "sq", "cubic": "cu",
+    "radian": "rad", "th": "st nd rd",
+}  # fmt: skip
+"""Units, as they are kept, and their other names; an `s` at the end never counts."""
+UNITS = {other: name for name, others in _OTHER_NAMES.items() for other in [name, *others.split()]}
+"""The name that is kept, by each name."""
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+"""Words behind a number that multiply it, as powers of ten."""
+_NO_UNITS = (
+    "or more less fewer than least most not if when for where but maybe approx approximately about "
+    "squared cubed dozen half halves third thirds times factorial choose mod modulo base plus minus"
+)
+NO_UNITS = frozenset(_NO_UNITS.split())
+"""Words that are no unit: behind a number they change its value, or doubt it."""
+_NUMBERS = "two three four five six seven eight nine ten eleven twelve"
+BASES = {name: base for base, name in enumerate(_NUMBERS.split(), 2)}
+"""Bases of numerals, as they are written in words."""
