@@ -177,9 +177,7 @@ def find(
     return Found(_attribute(kind, text, name, table, folder or Path.cwd()), name, own=False)
 
 
-def _attribute(
-    kind: str, text: str, name: Name, table: Mapping[str, Any], folder: Path
-) -> Any:
+def _attribute(kind: str, text: str, name: Name, table: Mapping[str, Any], folder: Path) -> Any:
     try:
         if name.head.endswith(".py"):
             module = _module_of((folder / name.head).resolve())

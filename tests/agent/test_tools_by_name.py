@@ -202,7 +202,8 @@ def test_the_command_line_takes_several_tools(shop: Path, docs: Path) -> None:
 
 def test_a_function_in_a_file_is_a_tool(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "def tide(port: str, day: int = 1) -> float:\n    'The height of the tide.'\n    return 4.2\n"
+        "def tide(port: str, day: int = 1) -> float:\n"
+        "    'The height of the tide.'\n    return 4.2\n"
     )
     for name in ("mine.py:tide", "./mine.py:tide", "mine:tide"):
         command = [*COMMAND, "tools", name]
