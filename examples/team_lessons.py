@@ -67,9 +67,9 @@ async def write_lessons(log: str, count: int) -> None:
         asked = TOKENIZER.decode(request.ids)
         return say(asked, next(task for question, task in tasks.items() if question in asked))
 
-    agent = Agent(
-        ScriptedEngine(TOKENIZER, script), format="retool", limits=Limits(response_tokens=512)
-    )
+    engine = ScriptedEngine(TOKENIZER, script)
+    engine.name = "nano"  # whose tokenizer it is: a log is read with that of its model
+    agent = Agent(engine, format="retool", limits=Limits(response_tokens=512))
     with EpisodeLog(log) as file:
         async with Team.ceo(agent, max_experts=3, rounds=1) as team:
             async for episode in team.rollout(list(tasks.values()), n=1, seed=0):

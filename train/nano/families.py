@@ -18,11 +18,10 @@ from ...tools.sql import SqlTool, Workers
 from ..coldstart import Solver, solve_arithmetic, solve_database, solve_lookup
 from ..generators import arithmetic, database, lookup
 
-__all__ = ["BY_HEART", "FAMILIES", "FORMAT_NAMES", "Family", "Source", "World"]
+__all__ = ["BY_HEART", "FAMILIES", "Family", "Source", "World"]
 
 _CORPORA = 256
 """Corpora whose indexes are kept: more than are read at once."""
-FORMAT_NAMES = ("retool", "reex_sql", "search_r1", "hermes")
 
 
 class Source(Protocol):
