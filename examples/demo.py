@@ -237,15 +237,18 @@ def work_together(screen: Screen, size: Size) -> None:
 SCENES = (ask, many, learn, look_up, work_together)
 
 
-def open_folder(folder: Path) -> Path:
-    """The demo's folder, empty; what an earlier demo left there is removed."""
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            sys.exit(f"demo: {folder} holds something else: name another folder with --out")
+def make_room(folder: Path) -> bool:
+    """Make the demo's folder, without what an earlier demo left there; False where it is in use
+    for something else.
+    """
+    if folder.exists() and not (folder / MARK).exists():
+        if not folder.is_dir() or any(folder.iterdir()):
+            return False
+    elif folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
-    return folder
+    return True
 
 
 def main() -> int:
@@ -254,7 +257,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="the demo's folder")
     parser.add_argument("--small", action="store_true", help="everything smaller: to see it runs")
     given = parser.parse_args()
-    screen = Screen(open_folder(given.out))
+    if not make_room(given.out):
+        parser.error(f"{given.out} holds something else: name another folder with --out")
+    screen = Screen(given.out)
     started = time.perf_counter()
     print(
         f"The commands are run in {given.out}. To type them there yourself:\n"
