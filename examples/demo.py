@@ -41,9 +41,9 @@ class Size:
     """Of reinforcement learning, each with `tasks_per_step` times `group` attempts."""
     tasks_per_step: int = 4
     group: int = 8
-    lessons: int = 64
+    lessons: int = 72
     """Of the team, and steps of fine-tuning on them."""
-    practised: int = 60
+    practised: int = 66
 
 
 SMALL = Size(tasks=2, attempts=2, shown=16, taught=2, steps=2, group=2, lessons=4, practised=2)
@@ -113,8 +113,12 @@ def ask(screen: Screen, size: Size) -> None:
     screen.run(f"echo '{QUESTION}' > question.txt")
     screen.run("interlace rollout question.txt --temperature 0 --out one.jsonl")
     screen.run("interlace show one.jsonl")
-    screen.say("The last tokens one by one:")
-    screen.run("interlace show one.jsonl --ids | tail -n 24")
+    screen.say(
+        "Token by token, from the end of the code on. The columns: place, id, token, source, "
+        "log-probability (as sampled, here greedily; then raw), weight in the loss, version of the "
+        "weights that wrote it."
+    )
+    screen.run("interlace show one.jsonl --ids | tail -n 46")
 
 
 def many(screen: Screen, size: Size) -> None:
@@ -147,18 +151,19 @@ def learn(screen: Screen, size: Size) -> None:
     screen.run("head -n 1 tried.jsonl")
     screen.run("interlace coldstart gsm8k:shown.jsonl --from gsm8k --out shown")
     screen.run(
-        "interlace sft shown/traces.jsonl --learning-rate 1e-3 --batch-size 8 --held-out 0 "
-        f"--steps {size.taught} --out half"
+        "interlace sft shown/traces.jsonl --learning-rate 1e-3 --batch-size 8 \\\n"
+        f"    --held-out 0 --steps {size.taught} --out half"
     )
     screen.say(
         f"Now it tries other problems of this kind, {size.group} attempts at each; only the "
         "answer is checked. What was right becomes more likely, what was wrong less."
     )
     screen.run(
-        f"interlace train --model half/checkpoint --tasks gsm8k:tried.jsonl --steps {size.steps} "
-        f"--set tasks_per_step={size.tasks_per_step} --set group_size={size.group} "
-        "--set learning_rate=2e-4 --set warmup=0 --set response_tokens=128 "
-        "--set dynamic_sampling=false --set save_every=100 --set plot=true --out learnt"
+        "interlace train --model half/checkpoint --tasks gsm8k:tried.jsonl \\\n"
+        f"    --steps {size.steps} --set tasks_per_step={size.tasks_per_step} "
+        f"--set group_size={size.group} \\\n"
+        "    --set learning_rate=2e-4 --set warmup=0 --set response_tokens=128 \\\n"
+        "    --set dynamic_sampling=false --set plot=true --out learnt"
     )
     lines = (screen.folder / "learnt/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rewards = [json.loads(line)["reward/total"] for line in lines]
@@ -197,16 +202,16 @@ def look_up(screen: Screen, size: Size) -> None:
     """A database and a corpus."""
     screen.head(
         "5. A database, and texts",
-        "The same loop with other tools. The database says Forest, Green where the question says "
-        "Green Forest, and centimetres where it says metres: nano looks before it asks.",
+        "The same loop with other tools. The database keeps heights in centimetres, the question "
+        "says metres: nano looks up the unit before it asks.",
     )
     screen.run("python -m interlace.train.generators database trees.db > questions.jsonl")
     screen.run('interlace run --tool sql:trees.db "Count the trees that are taller than 2 m."')
     screen.say("Made-up people and places, which no model can know; one find says what to seek.")
     screen.run("python -m interlace.train.generators lookup texts.jsonl > lookups.jsonl")
     screen.run(
-        "interlace run --tool search:texts.jsonl "
-        '"In which year was the town where the museum Hodita stands founded?"'
+        "interlace run --tool search:texts.jsonl \\\n"
+        '    "In which year was the town where the museum Hodita stands founded?"'
     )
 
 
@@ -217,20 +222,20 @@ def work_together(screen: Screen, size: Size) -> None:
         "6. A CEO and its experts",
         "A CEO sizes a team, a recruiter names its experts, one solves, critics check, an "
         "evaluator judges. nano can solve and play no other role. So a copy of it learns them "
-        f"first, from {size.lessons} teams whose words a rule says ({lessons}).",
+        f"first, from {size.lessons} lessons whose words a rule says ({lessons}).",
         "Who plays what: every role is that one copy, and each of its words is sampled. What it "
         "decides is what the rule showed it: more experts for problems of two steps. Its evaluator "
         "was only ever shown right solutions, and says yes.",
     )
     screen.run(f"python {lessons} lessons.jsonl {size.lessons}")
     screen.run(
-        "interlace sft lessons.jsonl --learning-rate 1e-3 --batch-size 6 --held-out 0 "
-        f"--steps {size.practised} --out members"
+        "interlace sft lessons.jsonl --learning-rate 1e-3 --batch-size 6 \\\n"
+        f"    --held-out 0 --steps {size.practised} --out members"
     )
     for question in (QUESTION, TWO_STEPS):
         screen.run(
-            "interlace run --team --experts 3 --rounds 1 --max-tokens 512 "
-            f'--model members/checkpoint "{question}"'
+            "interlace run --model members/checkpoint --team --experts 3 --rounds 1 \\\n"
+            f'    --max-tokens 512 "{question}"'
         )
 
 

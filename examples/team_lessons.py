@@ -4,8 +4,9 @@
 
 The bundled model can solve word problems and play no other role of a team. A copy of it that is
 fine-tuned on this log (`interlace sft LOG`) plays all of them. Its CEO is shown to give a problem
-of two steps a larger team than a problem of one, and its critics to do the sum again. Nobody is
-wrong in these lessons: the evaluator learns to say yes, and no more.
+of two steps a larger team than a problem of one, and its critics to do the sum again. It has the
+longest words to learn, so every second lesson is its alone. Nobody is wrong in these lessons: the
+evaluator learns to say yes, and no more.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ from itertools import islice
 from interlace import Agent, Limits, Task, Team
 from interlace.rollout.engines import Request, ScriptedEngine
 from interlace.rollout.model_files import find_model
+from interlace.rollout.roles import TEAM
 from interlace.rollout.store import EpisodeLog
 from interlace.rollout.tokenizer import Tokenizer
+from interlace.rollout.trajectory import Trajectory
 from interlace.train.generators.arithmetic import Arithmetic
 
 KINDS = ("containers", "loose")
@@ -59,7 +62,7 @@ def work_out(written: str, steps: list[str], *, critic: bool) -> str:
 
 
 async def write_lessons(log: str, count: int) -> None:
-    """Have teams of the rule solve so many problems."""
+    """Have a team of the rule solve so many problems, one after the other."""
     kinds = (task for task in Arithmetic(1, "train") if task.data.get("template") in KINDS)
     tasks = {task.question: task for task in islice(kinds, count)}
 
@@ -72,10 +75,18 @@ async def write_lessons(log: str, count: int) -> None:
     agent = Agent(engine, format="retool", limits=Limits(response_tokens=512))
     with EpisodeLog(log) as file:
         async with Team.ceo(agent, max_experts=3, rounds=1) as team:
-            async for episode in team.rollout(list(tasks.values()), n=1, seed=0):
+            for place, task in enumerate(tasks.values()):
+                (episode,) = [each async for each in team.rollout([task], n=1, seed=0)]
+                if place % 2:
+                    episode.trajectories = [each for each in episode.trajectories if is_ceo(each)]
                 file.append(episode)
-    print(f"{len(tasks)} episodes in {log}")
+    print(f"{len(tasks)} lessons in {log}")
+
+
+def is_ceo(trajectory: Trajectory) -> bool:
+    """Whether the CEO speaks in it."""
+    return bool(trajectory.details[TEAM]["role"] == "ceo")
 
 
 if __name__ == "__main__":
-    asyncio.run(write_lessons(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 48))
+    asyncio.run(write_lessons(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 72))
