@@ -23,7 +23,6 @@ from pathlib import Path
 MARK = ".interlace-demo"
 """A folder with this file in it is a demo's, and the next demo may empty it."""
 QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
-TWO_STEPS = "There are 64 barrels with 385 apples each and 27 more apples. How many in all?"
 THINGS = ("cups", "plates", "lamps", "tiles", "jars", "bulbs")
 LESSONS = os.path.relpath(Path(__file__).with_name("team_lessons.py"))
 
@@ -36,14 +35,14 @@ class Size:
     attempts: int = 8
     shown: int = 96
     """Demonstrations of the new kind of problem, and steps of fine-tuning on them."""
-    taught: int = 18
+    taught: int = 20
     steps: int = 24
     """Of reinforcement learning, each with `tasks_per_step` times `group` attempts."""
     tasks_per_step: int = 4
     group: int = 8
     lessons: int = 72
     """Of the team, and steps of fine-tuning on them."""
-    practised: int = 66
+    practised: int = 54
 
 
 SMALL = Size(tasks=2, attempts=2, shown=16, taught=2, steps=2, group=2, lessons=4, practised=2)
@@ -223,20 +222,19 @@ def work_together(screen: Screen, size: Size) -> None:
         "A CEO sizes a team, a recruiter names its experts, one solves, critics check, an "
         "evaluator judges. nano can solve and play no other role. So a copy of it learns them "
         f"first, from {size.lessons} lessons whose words a rule says ({lessons}).",
-        "Who plays what: every role is that one copy, and each of its words is sampled. What it "
-        "decides is what the rule showed it: more experts for problems of two steps. Its evaluator "
-        "was only ever shown right solutions, and says yes.",
+        "Who plays what: every role is that one copy, and each of its words is sampled; the "
+        "Python calls are real. In so short a time it learns the form of each role and not to "
+        "decide: its CEO sizes every team alike, and its evaluator was only shown right solutions.",
     )
     screen.run(f"python {lessons} lessons.jsonl {size.lessons}")
     screen.run(
         "interlace sft lessons.jsonl --learning-rate 1e-3 --batch-size 6 \\\n"
         f"    --held-out 0 --steps {size.practised} --out members"
     )
-    for question in (QUESTION, TWO_STEPS):
-        screen.run(
-            "interlace run --model members/checkpoint --team --experts 3 --rounds 1 \\\n"
-            f'    --max-tokens 512 "{question}"'
-        )
+    screen.run(
+        "interlace run --model members/checkpoint --team --experts 2 --rounds 1 \\\n"
+        f'    --max-tokens 512 "{QUESTION}"'
+    )
 
 
 SCENES = (ask, many, learn, look_up, work_together)
