@@ -35,7 +35,7 @@ class Size:
     attempts: int = 8
     shown: int = 96
     """Demonstrations of the new kind of problem, and steps of fine-tuning on them."""
-    taught: int = 20
+    taught: int = 18
     steps: int = 24
     """Of reinforcement learning, each with `tasks_per_step` times `group` attempts."""
     tasks_per_step: int = 4
