@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from interlace.rollout.ledger import Source
 from interlace.rollout.store import read_episodes
 
 DEMO = Path(__file__).parents[2] / "examples/demo.py"
@@ -50,7 +51,7 @@ def test_the_scenes_are_played_in_order_and_what_they_show_is_real(tmp_path: Pat
         trajectory.details["team"]["role"]
         for episode in read_episodes(out / "lessons.jsonl")
         for trajectory in episode.trajectories
-        if all(span.weight for span in trajectory.ledger if span.source == "policy")
+        if all(span.weight for span in trajectory.ledger if span.source is Source.POLICY)
     }
     assert roles == {"ceo", "recruiter", "solver", "critic", "evaluator"}  # all could be read
 
