@@ -3,8 +3,6 @@
 
 VENV ?= .venv
 PY := $(VENV)/bin/python
-QUESTION := A crate holds 4387 bolts. How many bolts are in 296 crates?
-
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-verl test-verl-vllm test-vllm lint format bench bench-gpu bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
 
@@ -14,12 +12,9 @@ help:  ## list the targets
 setup:  ## make or update the environment in .venv (the other targets do this by themselves)
 	@scripts/setup $(VENV)
 
-demo: setup  ## a question solved by the bundled nano model with real Python calls
-	@echo 'The bundled nano model (under 3 million parameters) is asked:' >&2
-	@echo '    $(QUESTION)' >&2
-	@echo 'It writes code, a real Python runs it, the output goes into its context, and it answers.' >&2
-	@echo >&2
-	@$(VENV)/bin/interlace run "$(QUESTION)"
+demo:  ## the whole idea on one screen, in under five minutes: installs no development tools
+	@scripts/setup $(VENV) dev '.[plot,search,team,train]'
+	@$(PY) examples/demo.py
 
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .engines import Engine
     from .tokenizer import Tokenizer
 
-__all__ = ["ENGINES", "check_engine", "default_format", "load_engine"]
+__all__ = ["ENGINES", "check_engine", "default_format", "load_engine", "trained_formats"]
 
 
 ENGINES = ("transformers", "vllm")
@@ -104,23 +104,36 @@ def default_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = ()
     tags the model is told of in its system prompt. The nano model knows both, and writes Python in
     retool.
     """
-    trained = _trained_format(Path(name), tools)
+    trained = _trained_format(name, tools)
     if trained is not None or any(tool.name != "python" for tool in tools):
         return trained or "hermes"
     knows_tools = re.search(r"\btools\b", tokenizer.chat_template or "") is not None
     return "hermes" if knows_tools and name != "nano" else "retool"
 
 
-def _trained_format(folder: Path, tools: Sequence[Tool]) -> str | None:
+def trained_formats(name: str) -> tuple[str, ...]:
+    """The formats that a model was trained in here; empty where nothing says so."""
+    if name == "nano":
+        from .engines import nano
+
+        return nano.FORMATS
+    try:
+        text = (Path(name).expanduser() / FORMAT_FILE).read_text(encoding="utf-8")
+        return (str(json.loads(text)["format"]),)
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
+
+
+def _trained_format(name: str, tools: Sequence[Tool]) -> str | None:
     """The format that training left in a model's folder, if it fits."""
     from .formats import FORMATS
 
     try:
-        said = json.loads((folder / FORMAT_FILE).read_text(encoding="utf-8"))["format"]
+        (said,) = trained_formats(name)
         FORMATS[said].check(tools)
-    except (OSError, ValueError, LookupError, TypeError, UsageError):
+    except (ValueError, LookupError, UsageError):
         return None
-    return str(said)
+    return said
 
 
 def _connect(address: str, tokenizer: str | None) -> "Engine":

@@ -200,8 +200,9 @@ class _ColdStart:
         from ...tools.errors import DataError
         from ...train.coldstart.m500 import read_m500
 
-        tokenizer = Tokenizer.load(find_model(self.model.model))
-        found = list(islice(read_m500(self.source, tokenizer), self.job.limit))
+        name = self.model.model
+        tokenizer = Tokenizer.load(find_model(name))
+        found = list(islice(read_m500(self.source, tokenizer, model=name), self.job.limit))
         if not found:
             raise DataError(f"{self.source} is empty")
         return found

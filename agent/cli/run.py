@@ -140,11 +140,18 @@ async def load(agent: "Agent", console: "Console", *, quiet: bool) -> None:
 
 def warnings(agent: "Agent") -> list[str]:
     """What a person has to know before the first question, once the tools are started."""
+    from ...rollout.models import trained_formats
     from ...tools import PythonTool
 
     said = []
     if agent.model == "nano":
         said.append("nano is a tiny demonstration model: it knows its tasks and nothing else.")
+    known = trained_formats(agent.model) if isinstance(agent.model, str) else ()
+    if known and agent.format is not None and agent.format.name not in known:
+        said.append(
+            f"{agent.model} was never trained in the format {agent.format.name} and may write "
+            f"nonsense in it: it was trained in {', '.join(known)}."
+        )
     if why := getattr(agent.engine, "why", ""):
         said.append(f"The server speaks text only ({why}): what it says can't be trained on.")
     for tool in agent.tools:

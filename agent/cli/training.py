@@ -85,7 +85,9 @@ class TrainingScreen:
             self._console.print(f"step {step}: {' · '.join(shown)}", soft_wrap=True, markup=False)
 
     def _picture(self) -> Group:
-        table = Table("step", *COLUMNS, box=None, header_style="bold")
+        table = Table(
+            "step", *COLUMNS, box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
+        )  # all of it fits 80 columns
         for column in table.columns:
             column.justify = "right"
         for row in self._rows:

@@ -89,6 +89,12 @@ def test_a_model_that_gives_no_answer_ends_with_3(random_model: Path) -> None:
     assert "no answer" in err
 
 
+@pytest.mark.parametrize("format, foreign", [("notebook", True), ("hermes", False)])
+def test_a_format_that_the_model_was_never_trained_in_is_told(format: str, foreign: bool) -> None:
+    _, _, told = interlace("run", "--format", format, "--max-tokens", "8", "What is 17 * 23?")
+    assert ("never trained in the format notebook" in told) == foreign
+
+
 def test_chat_through_pipes_keeps_the_python_state() -> None:
     again = "A box holds 25 nails. How many nails are in 312 boxes?"
     code, out, _ = interlace("chat", "--quiet", stdin=f"{QUESTION}\n{again}\n/quit\nnever asked\n")

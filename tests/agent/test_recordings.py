@@ -17,4 +17,6 @@ def test_a_picture_shows_what_the_commands_say_today(name: str) -> None:
 def test_every_picture_is_shown_and_recorded_here() -> None:
     pictures = {path.stem for path in IMAGES.iterdir()}
     readme = (IMAGES.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert pictures == set(RECORDINGS) == {p for p in pictures if f"docs/images/{p}.svg" in readme}
+    shown = {name for name in pictures if f"docs/images/{name}.svg" in readme}
+    # The demo's was cut from one run by hand, and says so: what is sampled there differs.
+    assert pictures == shown == {*RECORDINGS, "demo"}

@@ -156,6 +156,6 @@ def test_a_teams_episodes_become_m500s_and_demonstrations(
     report = json.loads((out / "report.json").read_text())
     assert (report["traces"], report["kept"]) == (1, 1)
     said = command("show", out / "traces.jsonl")
-    assert "1298552" in said
+    assert f"{question}<|im_end|>" in said  # as words: the log names the model it is written for
     command("sft", out / "traces.jsonl", "--steps", "1", "--held-out", "0", "--out", tmp_path / "s")
     assert not (tmp_path / "s/checkpoint/interlace.json").exists()

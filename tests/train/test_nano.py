@@ -19,7 +19,6 @@ from interlace.tools.python import PythonTool
 from interlace.train.nano.accuracy import Outcome, accuracy
 from interlace.train.nano.card import write_section
 from interlace.train.nano.evaluate import Score, Shared, roll_out
-from interlace.train.nano.families import FORMAT_NAMES
 from interlace.train.nano.interventions import Row, interventions, table, wrong
 from interlace.train.task_tools import TaskTools
 
@@ -52,7 +51,7 @@ def test_it_is_as_small_as_promised_and_has_no_pickle(engine: TransformersEngine
 
 
 def test_its_tags_are_several_tokens(engine: TransformersEngine) -> None:
-    tags = {tag for name in FORMAT_NAMES for tag in FORMATS[name].control_tags}
+    tags = {tag for name in nano.FORMATS for tag in FORMATS[name].control_tags}
     assert len(tags) > 20
     for tag in tags:
         assert len(engine.tokenizer.encode(tag)) >= 3, tag

@@ -144,7 +144,7 @@ def test_m500_is_read_as_what_each_role_is_to_say(tmp_path: Path) -> None:
     }
     file = tmp_path / "m500.jsonl"
     file.write_text(json.dumps(row) + "\n")
-    (episode,) = read_m500(file, TOKENIZER)
+    (episode,) = read_m500(file, TOKENIZER, model="nano")
     said = [
         TOKENIZER.decode(span.ids)
         for each in episode.trajectories
@@ -161,7 +161,7 @@ def test_m500_is_read_as_what_each_role_is_to_say(tmp_path: Path) -> None:
     for wrong in ({"question": "?"}, {"question": "?", "critic_messages": [1]}, [1]):
         file.write_text(json.dumps(wrong) + "\n")
         with pytest.raises(DataError, match="line 1 is no trace"):
-            list(read_m500(file, TOKENIZER))
+            list(read_m500(file, TOKENIZER, model="nano"))
 
 
 def test_our_episodes_come_back_from_m500s_shape_token_by_token(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_our_episodes_come_back_from_m500s_shape_token_by_token(tmp_path: Path) 
     assert write_m500(group, tmp_path / "ours.jsonl", TOKENIZER) == 2
     rows = [json.loads(line) for line in (tmp_path / "ours.jsonl").read_text().splitlines()]
     assert all(set(LISTS.values()) < set(row) for row in rows)
-    again = list(read_m500(tmp_path / "ours.jsonl", TOKENIZER))
+    again = list(read_m500(tmp_path / "ours.jsonl", TOKENIZER, model="nano"))
     for one, other in zip(group, again, strict=True):
         before = [t.ledger.ids.tolist() for t in one.trajectories if t.details["team"]["read"]]
         after = [t.ledger.ids.tolist() for t in other.trajectories]

@@ -33,9 +33,10 @@ LISTS = {
 _ROLES = ("system", "user", "assistant")
 
 
-def read_m500(path: str | Path, tokenizer: Tokenizer) -> Iterator[Episode]:
+def read_m500(path: str | Path, tokenizer: Tokenizer, *, model: str) -> Iterator[Episode]:
     """The rows of a JSONL file as episodes to fine-tune on, for a model with that tokenizer.
 
+    `model` is that model's name: the records bear it, so that the tokenizer is found again.
     Each of an assistant's messages is a trajectory of its own: what came before is its prompt, as
     at inference, where no member of a team sees its own earlier thoughts. Raises DataError, naming
     the line, for what is no such row.
@@ -50,13 +51,13 @@ def read_m500(path: str | Path, tokenizer: Tokenizer) -> Iterator[Episode]:
             continue
         try:
             row = json.loads(line)
-            episode = _episode(row, f"m500-{number}", encoder)
+            episode = _episode(row, f"m500-{number}", encoder, model)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}, line {number} is no trace of a team: {error}") from error
         yield episode
 
 
-def _episode(row: Mapping[str, Any], id: str, encoder: Encoder) -> Episode:
+def _episode(row: Mapping[str, Any], id: str, encoder: Encoder, model: str) -> Episode:
     task = Task(id, str(row["question"]), data={"solution": str(row.get("solution", ""))})
     episode = Episode(f"{id}/0", task, id, 0)
     for role, name in LISTS.items():
@@ -68,7 +69,8 @@ def _episode(row: Mapping[str, Any], id: str, encoder: Encoder) -> Episode:
                 messages = []
             messages.append(message)
             if message.role == "assistant":
-                episode.trajectories.append(_trajectory(messages, role, turn, encoder))
+                said = _trajectory(messages, role, turn, encoder, model)
+                episode.trajectories.append(said)
                 turn += 1
     if not episode.trajectories:
         raise ValueError("there is no message of an assistant in it")
@@ -82,7 +84,9 @@ def _message(given: Mapping[str, Any]) -> Message:
     return Message(role, content)
 
 
-def _trajectory(messages: Sequence[Message], role: str, turn: int, encoder: Encoder) -> Trajectory:
+def _trajectory(
+    messages: Sequence[Message], role: str, turn: int, encoder: Encoder, model: str
+) -> Trajectory:
     if len(messages) < 2 or messages[-2].role != "user":
         raise ValueError(f"the {role}'s message {turn} answers no user's")
     *history, asked, said = messages
@@ -94,7 +98,7 @@ def _trajectory(messages: Sequence[Message], role: str, turn: int, encoder: Enco
     end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
     ledger.append(Span.policy([*tokenizer.encode(content), *end]))
     return Trajectory(
-        model="m500",
+        model=model,
         format=Words.name,
         ledgers=[ledger],
         turns=[Turn(0, start, len(ledger), Finish.EOS)],

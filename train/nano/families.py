@@ -11,9 +11,7 @@ from ..generators import arithmetic, database, lookup
 from ..generators.catalog import GENERATORS, LOOKUP_LEVELS, TaskSource
 from ..task_tools import TaskTools
 
-__all__ = ["BY_HEART", "FAMILIES", "FORMAT_NAMES", "Family", "is_right"]
-
-FORMAT_NAMES = ("retool", "reex_sql", "search_r1", "hermes")
+__all__ = ["BY_HEART", "FAMILIES", "Family", "is_right"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-__all__ = ["path"]
+__all__ = ["FORMATS", "path"]
+
+FORMATS = ("retool", "reex_sql", "search_r1", "hermes")
+"""What it was trained in: no other format means anything to it."""
 
 
 def path() -> Path:
