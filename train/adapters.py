@@ -309,7 +309,9 @@ def find_adapter(name: str, *, keep_instruction: bool = False) -> Adapter:
     if not keep_instruction or adapter is verl_row:  # which takes nothing away
         return adapter
     if "keep_instruction" not in inspect.signature(adapter).parameters:
-        raise UsageError(f"the questions of {name} come without an instruction: there is none to keep")
+        raise UsageError(
+            f"the questions of {name} come without an instruction: there is none to keep"
+        )
     return partial(adapter, keep_instruction=True)
 
 

@@ -129,9 +129,7 @@ def _own(rows: Iterable[Located]) -> list[Task]:
     return list(tasks.values())
 
 
-def _with_databases(
-    tasks: list[Task], place: _Place, databases: str | Path | None
-) -> list[Task]:
+def _with_databases(tasks: list[Task], place: _Place, databases: str | Path | None) -> list[Task]:
     if not any(map(wants_database, tasks)):
         return tasks
     folder = place.databases if databases is None else databases

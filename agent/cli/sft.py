@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from .ending import Exit, guarded, print_json, tell
+from .ending import Exit, Terminated, guarded, print_json, tell
 from .options import OutputOptions, command
 from .resume import check_folder
 
@@ -76,6 +76,7 @@ class SftOptions:
 
 @command
 def sft(
+    context: typer.Context,
     logs: Annotated[list[Path], typer.Argument(metavar="LOG", help="Logs of episodes (JSONL).")],
     job: SftOptions,
     output: OutputOptions,
@@ -87,11 +88,29 @@ def sft(
     """
     with guarded(json=output.json, debug=output.debug):
         check_folder(job.out, resume=job.resume)
-        _run(logs, job, output)
+        _run(logs, job, output, _said(context))
         raise typer.Exit(Exit.DONE)
 
 
-def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
+_SETTINGS = {
+    "epochs": ("steps", "warmup"),
+    "steps": ("steps", "warmup"),
+    "precision": ("bfloat16",),
+}
+"""The settings of a run that an option decides, where they have another name."""
+
+
+def _said(context: typer.Context) -> set[str]:
+    """The settings that were given on the command line, and so may differ in a run that goes on."""
+    given = [
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    return {setting for name in given for setting in _SETTINGS.get(name, (name,))}
+
+
+def _run(logs: list[Path], job: SftOptions, output: OutputOptions, said: set[str]) -> None:
     from ...rollout.formats import FORMATS
     from ...rollout.model_files import find_model
     from ...rollout.tokenizer import Tokenizer
@@ -107,7 +126,7 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
     config = _config(job, len(found.training))
     # A team's members speak in plain words, which no agent is given as its format.
     formats = [name for name, _ in found.formats.most_common() if name in FORMATS]
-    with Record(job.out) as record:
+    with Record(job.out, settings=_as_yaml(logs, job, config)) as record:
         model = load_trainable(
             source,
             TrainConfig(
@@ -134,11 +153,23 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
                     record=record,
                     source=source,
                     format=formats[0] if formats else None,
+                    changed=said,
+                    tell=screen.say,
                 )
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Terminated):
                 screen.say(f"stopped; the same command with --resume goes on in {job.out}")
                 raise
     _tell(job, found, config, report, output)
+
+
+def _as_yaml(logs: list[Path], job: SftOptions, config: "SFTConfig") -> str:
+    """All settings of a run, a line each."""
+    import json
+
+    settings = {"logs": list(map(str, logs)), "model": job.model, "lora_rank": job.lora_rank}
+    settings |= {"lora_alpha": job.lora_alpha, "held_out": job.held_out, "device": job.device}
+    settings |= {**asdict(config), "gradient_checkpointing": job.gradient_checkpointing}
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.items())
 
 
 def _context(source: Path) -> int | None:
