@@ -309,10 +309,9 @@ def find_adapter(name: str, *, keep_instruction: bool = False) -> Adapter:
     if not keep_instruction or adapter is verl_row:  # which takes nothing away
         return adapter
     if "keep_instruction" not in inspect.signature(adapter).parameters:
-        raise UsageError(
-            f"the questions of {name} come without an instruction: there is none to keep"
-        )
-    return partial(adapter, keep_instruction=True)
+        raise UsageError(f"the questions of {name} hold no instruction that could be kept")
+    keep: Adapter = partial(adapter, keep_instruction=True)  # type: ignore[call-arg]
+    return keep
 
 
 def row_adapter(row: Row) -> str | None:
@@ -328,7 +327,7 @@ def row_adapter(row: Row) -> str | None:
 
 def fitting(row: Row) -> list[str]:
     """The adapters that make a task of a row, found by trying each."""
-    found = []
+    found: list[str] = []
     for name, adapter in ADAPTERS.items():
         try:
             adapter(row)

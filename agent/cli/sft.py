@@ -104,7 +104,7 @@ def _said(context: typer.Context) -> set[str]:
     """The settings that were given on the command line, and so may differ in a run that goes on."""
     given = [
         name
-        for name in context.params
+        for name in map(str, context.params)
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
     ]
     return {setting for name in given for setting in _SETTINGS.get(name, (name,))}

@@ -58,8 +58,8 @@ def test_a_run_leaves_all_that_one_may_want_to_see_of_it(folder: Path) -> None:
 def test_a_run_goes_on_only_when_asked_and_further_than_planned(folder: Path) -> None:
     code, _, err = interlace(*SMALL, "--steps", "3", "--out", folder)
     assert code == 2 and "holds a run already: --resume goes on with it" in err
-    code, _, err = interlace("--resume", "--out", folder, "--set", "group_size=3")
-    assert code == 9 and "of another run, whose group_size is 2 and not 3" in err
+    code, _, err = interlace("--resume", "--out", folder, "--lora-rank", "4")
+    assert code == 9 and "of another run, whose lora_rank is 0 and not 4" in err
     code, _, err = interlace("--resume", "--out", folder, "--steps", "3")
     assert code == 0, err
     assert [each["step"] for each in read_metrics(folder)] == [0, 1, 2, 3]
@@ -85,7 +85,7 @@ def test_a_dry_run_prints_every_setting_with_where_it_is_from_and_does_nothing(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "stepps=3"], "stepps (flag): Extra inputs are not permitted"),
+        (["--set", "stepps=3"], "stepps (flag): there is no such setting: did you mean steps?"),
         (["--set", "steps"], "write NAME=VALUE"),
         (["--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
         (["--tasks", "arithmetic:tset"], "names no tasks"),

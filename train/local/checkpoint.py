@@ -148,8 +148,9 @@ def read_checkpoint(
 
     What differs between the saved `identity` and this one must be among `changed`, the settings
     that somebody changed in so many words, and not among those that are `fixed`. The state's
-    `changes` then has it, behind those of earlier times. `advice` is how to say so. Raises DataError where it is of another
-    run or can't be read.
+    `changes` then has it, behind those of earlier times. `advice` is how to say so.
+
+    Raises DataError where it is of another run or can't be read.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file, load_model

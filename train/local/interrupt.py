@@ -23,7 +23,7 @@ def noting_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         if noted:
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
             signal.raise_signal(number)
         noted.append(number)
 

@@ -310,7 +310,7 @@ class Trainer:
         """The step's updates at that learning rate; their metrics, averaged."""
         if rows is None:
             return {"updates": 0, "refused": 0}
-        config, model = self.config, self.learner.model
+        config = self.config
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         rng = np.random.default_rng([config.seed, self.done])

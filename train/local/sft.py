@@ -162,16 +162,18 @@ def sft(
     done, report = _resumed(state)
     changes: list[Change] = [] if state is None else state["changes"]
 
+    saved = done
+
     def save() -> None:
         nonlocal saved
         kept = {"done": done, "report": asdict(report), "identity": identity, "changes": changes}
         write_checkpoint(folder, model, optimizer, kept, tokenizer_from=source, format=format)
         saved = done
 
-    saved = done
     new = [change for change in changes if change["step"] == done + 1]
-    for change in new if tell is not None else ():
-        tell(f"{change['name']} is {change['now']} from here on; it was {change['was']}")
+    say = tell or (lambda sentence: None)
+    for change in new:
+        say(f"{change['name']} is {change['now']} from here on; it was {change['was']}")
     if state is None or new:  # whatever ends the run, there is a checkpoint
         save()
     if record is not None:
@@ -211,9 +213,7 @@ def sft(
                     save()
             raise
     if report.refused == done and done:
-        (tell or (lambda sentence: None))(
-            "no step made an update, since no gradient was a number: the model is as it was"
-        )
+        say("no step made an update, since no gradient was a number: the model is as it was")
     end_as_asked(noted)
     return report
 
@@ -301,8 +301,8 @@ _FIXED = ("model", "trained", "scale", "ledgers", "seed")
 
 
 def _advice(change: Change) -> str:
-    flag = {"bfloat16": "precision"}.get(change["name"], change["name"]).replace("_", "-")
-    return f"say --{flag} beside --resume"
+    flag = "precision" if change["name"] == "bfloat16" else str(change["name"])
+    return f"say --{flag.replace('_', '-')} beside --resume"
 
 
 def _identity(
