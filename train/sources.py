@@ -111,10 +111,15 @@ def _adapter(place: _Place, first: Located) -> Adapter | None:
     elif not others:
         why = ValueError("it holds no task")
         raise DataError(f"{first.where} can't be used: {shape_error(why, row)}")
+    if "verl" in others:  # whose shape several sets share
+        raise UsageError(
+            f"{place.file} has rows for verl with data_source {row.get('data_source')!r}, which no "
+            f"adapter knows: verl:{place.file} takes their prompts as they are, or name the set "
+            f"whose prompts they have: {', '.join(sorted(others - {'verl'}))}"
+        )
     choices = " or ".join(f"{each}:{place.file}" for each in sorted(others))
-    source = f" (data_source {row['data_source']!r})" if "data_source" in row else ""
     raise UsageError(
-        f"{place.file} has the rows of a public data set{source}, with the columns "
+        f"{place.file} has the rows of a public data set, with the columns "
         f"{', '.join(map(str, row))}: name it {choices}"
     )
 
