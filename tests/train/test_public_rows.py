@@ -25,8 +25,9 @@ SEARCH_R1 = (
     "Beijing </answer>. Question: {}\n"
 )
 RETOOL = (
-    "Solve the following problem step by step. You may write code.\n\n*user question:*\nAnswer the "
-    "following Math Problem and put the answer in the format of \\boxed{answer}\n\n%s\n\n\nRemember "
+    "Solve the following problem step by step. You may write code.\n\n*user question:*\nAnswer "
+    "the following Math Problem and put the answer in the format of \\boxed{answer}\n\n%s\n\n\n"
+    "Remember "
     "to place the final answer in the last part using the format: \n<answer>\n\\boxed{'x'}\n"
     "</answer>"
 )
@@ -129,7 +130,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "evidence": "",
             "SQL": "SELECT 1",
         },
-        {"question": "Ships?", "gold": "SELECT 1", "rule": "bird", **SQL},
+        {"question": "Any?", "gold": "SELECT 1", "rule": "bird", **SQL},
     ),
     "Spider": (
         "spider",
@@ -174,10 +175,8 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "verl's MATH": (
         "",
-        for_verl(
-            "DigitalLearningGmbH/MATH-lighteval", f"What is $x$?{STEPS}within \\boxed{{}}.", "5"
-        ),
-        {"question": "What is $x$?", "answer": "5", **MATH},
+        for_verl("DigitalLearningGmbH/MATH-lighteval", f"Find $x$.{STEPS}within \\boxed{{}}.", "5"),
+        {"question": "Find $x$.", "answer": "5", **MATH},
     ),
     "MATH": (
         "math",
@@ -334,7 +333,7 @@ def test_rows_of_another_kind_are_left_out_and_counted(tmp_path: Path) -> None:
     assert len(find_tasks(f"openthoughts:{both}", tell=told.append)) == 1
     assert "1 rows" in told[0] and "no ground_truth_solution" in told[0]
     alone = write(tmp_path, "jsonl", CODE)
-    with pytest.raises(DataError, match="no row .* there is no ground_truth_solution"):
+    with pytest.raises(DataError, match=r"no row .* there is no ground_truth_solution"):
         find_tasks(f"openthoughts:{alone}")
 
 
@@ -347,7 +346,7 @@ def test_rows_of_another_kind_are_left_out_and_counted(tmp_path: Path) -> None:
         (
             "",
             for_verl("mine", "Why?", "so"),
-            r"data_source 'mine'.*verl:.* takes their prompts as they",
+            r"data_source 'mine'.*verl:.* takes their prompts",
         ),
         ("", {"text": "Why?"}, r"line 1 can't be used.*columns are text, which fit no adapter"),
         ("aime", {"question": "1+1?", "answer": 2}, r"no 'problem'; its columns are question, "),
@@ -369,9 +368,7 @@ def test_databases_are_named_behind_the_file_or_beside_it_or_nothing_begins(
     file = write(tmp_path, "json", SHAPES["BIRD"][1])
     wanted = str(databases / "port" / "port.sqlite")
     assert find_tasks(f"bird:{file}:{databases}")[0].data["database"] == wanted
-    with pytest.raises(
-        UsageError, match=r"have db_id and no database: name the folder with --data"
-    ):
+    with pytest.raises(UsageError, match=r"db_id and no database: name the folder with --data"):
         find_tasks(f"bird:{file}")
     own = write(tmp_path, "jsonl", {"question": "Ships?", "db_id": "port", "gold": "select 1"})
     with pytest.raises(UsageError, match="db_id and no database"):
@@ -390,5 +387,5 @@ def test_what_we_wrote_for_verl_is_read_as_tasks_again(tmp_path: Path) -> None:
 def test_a_row_that_is_not_what_its_source_says_is_refused() -> None:
     row = for_verl("openai/gsm8k", "2 + 2?", "4")
     handed = {**row, "raw_prompt": row["prompt"], "reward_model": {}}
-    with pytest.raises(DataError, match="no row of gsm8k .*another data_source"):
+    with pytest.raises(DataError, match=r"no row of gsm8k .*another data_source"):
         from_row(handed)
