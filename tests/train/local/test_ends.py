@@ -159,7 +159,7 @@ def test_a_signal_finishes_the_step_saves_it_and_then_ends_the_run(
                 signal.raise_signal(number)
             return fill(episodes)
 
-        trainer.learner.rewards.fill = pressing  # type: ignore[method-assign]
+        trainer.learner.rewards.fill = pressing  # type: ignore[method-assign,assignment]
 
     pressed: list[int] = []
     before = signal.signal(signal.SIGTERM, end)  # what the command line does
