@@ -72,7 +72,7 @@ def test_a_run_is_not_completed_with_other_tasks(command: str, folder: Path) -> 
     tasks = folder / "tasks.jsonl"
     tasks.write_text('{"id": "a", "question": "1 + 1?", "answer": "2"}\n')
     out = folder / ("run" if command == "eval" else "log.jsonl")
-    arguments = (command, tasks, "--out", out, "--tool", "none", *FEW)
+    arguments: list[str | Path] = [command, tasks, "--out", out, "--tool", "none", *FEW]
     assert interlace(*arguments).exit_code == 0
     assert interlace(*arguments, "--resume").exit_code == 0
     tasks.write_text('{"id": "a", "question": "1 + 2?", "answer": "3"}\n')

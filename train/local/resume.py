@@ -1,17 +1,20 @@
-"""The identity of a run of reinforcement learning: what it must have in common with the one whose
-checkpoint it takes up, and what may be changed in so many words.
+"""How a run of reinforcement learning goes on from a checkpoint: what it must have in common with
+the one that it takes up, what may be changed in so many words, and what is advised where it ended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ...rollout.task import Task
+from ...tools.errors import ModelError
 from ..config import TrainConfig
 from ..datasets import fingerprint
 from ..stream import TaskStream
 from .checkpoint import Change
 
-__all__ = ["FIXED", "advice", "identity"]
+__all__ = ["FIXED", "advice", "identity", "lower", "nothing_learnt", "within_memory"]
 
 _FREE = (
     *("out", "steps", "evaluate_every", "save_every", "tensorboard", "wandb", "plot", "patience"),
@@ -38,3 +41,35 @@ def advice(change: Change) -> str:
     if name in ("tasks", "held_out"):
         return f"these tasks are others by their hash; name them with --{name.replace('_', '-')}"
     return f"say --set {name}={change['now']} beside --resume"
+
+
+def lower(folder: Path, rate: float) -> str:
+    """The advice where numbers have grown too large at that learning rate."""
+    return (
+        "the checkpoint is from before; take a lower learning rate and resume (interlace train "
+        f"--resume --out {folder} --learning-rate {rate / 10:.3g})"
+    )
+
+
+@contextmanager
+def within_memory(config: TrainConfig, step: int) -> Iterator[None]:
+    """Memory that runs out in an update becomes a ModelError that says what to do."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        fewer = max(1, config.micro_tokens // 2)
+        raise ModelError(
+            f"out of memory in the update of step {step}: let fewer tokens go through the model at "
+            f"once (interlace train --resume --out {config.out} --set micro_tokens={fewer})"
+        ) from error
+
+
+def nothing_learnt(first: int, last: int) -> str:
+    """The notice where no update of these steps had a gradient."""
+    return (
+        f"no step made an update: in steps {first} to {last} there was no group with better and "
+        "worse answers in it, so that the model is as it was (easier or harder tasks, or a larger "
+        "group_size, give such groups)"
+    )

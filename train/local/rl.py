@@ -11,14 +11,8 @@ Then its metrics and episodes are on disk. Formulas: `train/objectives`, docs/ob
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    aclosing,
-    contextmanager,
-    suppress,
-)
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +36,7 @@ from .interrupt import end_as_asked, noting_signals
 from .lora import has_lora, merged_weights, without_lora
 from .metrics import describe, share_right
 from .record import Record
-from .resume import FIXED, advice, identity
+from .resume import FIXED, advice, identity, lower, nothing_learnt, within_memory
 from .update import Recipe, Rows, Updated, compute_logprobs, update
 
 if TYPE_CHECKING:
@@ -114,22 +108,8 @@ class Trainer:
         self.done = 0
         """Steps that are behind us."""
         self.updates = 0
-        """Updates that `train()` has made."""
-        self.recipe = Recipe(
-            objective=config.to_objective(),
-            temperature=config.temperature,
-            loss_scale_factor=config.response_tokens,
-            importance=(
-                None
-                if config.importance_cap is None
-                else (config.importance_level, config.importance_cap)
-            ),
-            kl_weight=config.kl_weight,
-            kl_estimator=config.kl_estimator,
-            micro_tokens=config.micro_tokens,
-            clip_norm=config.clip_norm,
-            bfloat16=config.precision == "bfloat16",
-        )
+        """Updates that `train()` has made and that had a gradient."""
+        self.recipe = Recipe.of(config)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in learner.model.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
@@ -137,13 +117,9 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         concurrency = 1 if config.deterministic else config.concurrency
+        how: Any = {"tools_for": learner.tools_for, "attempt": learner.attempt}
         self._runner, self._greedy = (
-            Runner(
-                policy,
-                tools_for=learner.tools_for,
-                concurrency=concurrency,
-                attempt=learner.attempt,
-            )
+            Runner(policy, concurrency=concurrency, **how)
             for policy in (learner.policy, learner.policy.with_sampling(temperature=0.0))
         )
         self._refused = 0  # updates in a row
@@ -151,6 +127,7 @@ class Trainer:
         self._position = 0  # in the tasks, at the end of the last step
         self._saved: int | None = None  # the step of the checkpoint
         self._changes: list[Change] = []
+        self._identity = identity(config, learner.tasks, learner.held_out)
         self._loop: asyncio.Runner
 
     @property
@@ -187,7 +164,7 @@ class Trainer:
             began = self.done
             stack = AsyncExitStack()
             if self.learner.resource is not None:
-                self._loop.run(_enter(stack, self.learner.resource))
+                self._loop.run(stack.enter_async_context(self.learner.resource))
             try:
                 if not self.done and self.learner.held_out:
                     report(0, self._loop.run(self._evaluate(record, 0)))
@@ -205,11 +182,7 @@ class Trainer:
             finally:
                 self._loop.run(stack.aclose())
         if self.done > began and not self.updates:
-            tell(
-                f"no step made an update: in steps {began + 1} to {self.done} there was no group "
-                "with right and wrong answers in it, so that the model is as it was (easier or "
-                "harder tasks, or a larger group_size, give such groups)"
-            )
+            tell(nothing_learnt(began + 1, self.done))
         end_as_asked(noted)
 
     # -- one step -------------------------------------------------------------------------------
@@ -224,7 +197,7 @@ class Trainer:
             collected = self._loop.run(self._roll_out(step, log))
         metrics = describe(collected.episodes, collected.unscored, collected.uninformative)
         rolled_out = time.perf_counter()
-        with self._in_memory():
+        with within_memory(self.config, step):
             rows = self._compare(collected.groups)
             compared = time.perf_counter()
             metrics |= self._update(rows, self.config.rate(self.done))
@@ -328,9 +301,9 @@ class Trainer:
                 if self._refused == config.patience:
                     raise ModelError(
                         f"{config.patience} updates in a row were not numbers, and were not made "
-                        f"(step {self.done + 1}): {self._with_lower(rate)}"
+                        f"(step {self.done + 1}): {lower(self.folder, rate)}"
                     )
-        self.updates += len(done)
+        self.updates += sum(metrics["grad_norm"] > 0 for metrics in done)
         names = {name: None for metrics in done for name in metrics}
         means = {name: float(np.mean([metrics[name] for metrics in done])) for name in names}
         return {**means, "learning_rate": rate, "updates": len(done), "refused": refused}
@@ -340,31 +313,11 @@ class Trainer:
             updated = update(self.learner.model, self.optimizer, rows, self.recipe)
         except ModelError as error:  # weights that are no numbers: they go nowhere
             self._within = True
-            raise ModelError(f"{error} (step {self.done + 1}): {self._with_lower(rate)}") from error
+            raise ModelError(
+                f"{error} (step {self.done + 1}): {lower(self.folder, rate)}"
+            ) from error
         self._within |= not updated.refused
         return updated
-
-    def _with_lower(self, rate: float) -> str:
-        """What to do where numbers have grown too large."""
-        return (
-            "the checkpoint is from before; take a lower learning rate and resume (interlace train "
-            f"--resume --out {self.folder} --learning-rate {rate / 10:.3g})"
-        )
-
-    @contextmanager
-    def _in_memory(self) -> Iterator[None]:
-        """Memory that is out in an update is a ModelError that says what to do."""
-        import torch
-
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            tokens = self.config.micro_tokens
-            raise ModelError(
-                f"out of memory in the update of step {self.done + 1}: let fewer tokens go through "
-                f"the model at once (interlace train --resume --out {self.folder} --set "
-                f"micro_tokens={max(1, tokens // 2)})"
-            ) from error
 
     def _reference_logprobs(self, rows: Rows) -> Any:
         model, reference = self.learner.model, self.learner.reference
@@ -402,7 +355,7 @@ class Trainer:
         state = {
             "done": self.done,
             "position": self._position,
-            "identity": self._identity(),
+            "identity": self._identity,
             "changes": self._changes,
         }
         write_checkpoint(
@@ -417,12 +370,11 @@ class Trainer:
 
     def _resume(self, record: Record, tell: Callable[[str], None]) -> None:
         """Take up the checkpoint, or make the first one: whatever ends the run, there is one."""
-        before = len(self._changes)
         state = read_checkpoint(
             self.folder,
             self.learner.model,
             self.optimizer,
-            self._identity(),
+            self._identity,
             changed=self.changed,
             fixed=FIXED,
             advice=advice,
@@ -432,19 +384,12 @@ class Trainer:
             self._changes = state["changes"]
             self._position = self.learner.tasks.position = state["position"]
             self._loop.run(self._hand_over())
-        new = [change for change in self._changes[before:] if change["step"] == self.done + 1]
+        new = [change for change in self._changes if change["step"] == self.done + 1]
         for change in new:
             tell(f"{change['name']} is {change['now']} from here on; it was {change['was']}")
         if state is None or new:  # what was changed holds, whatever comes
             self.save()
         record.go_on_after(self.done, self._changes)
-
-    def _identity(self) -> dict[str, Any]:
-        return identity(self.config, self.learner.tasks, self.learner.held_out)
-
-
-async def _enter(stack: AsyncExitStack, resource: AbstractAsyncContextManager[Any]) -> None:
-    await stack.enter_async_context(resource)
 
 
 def _differ(group: Sequence[Episode]) -> bool:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from ..config import TrainConfig
+
 __all__ = ["Recipe", "Rows", "Updated", "compute_logprobs", "update"]
 
 
@@ -59,6 +61,25 @@ class Recipe:
     """The largest norm of a gradient."""
     bfloat16: bool = False
     """Whether the model computes in bfloat16; weights and optimizer keep their own type."""
+
+    @classmethod
+    def of(cls, config: "TrainConfig") -> "Recipe":
+        """What a configuration says of updates."""
+        return cls(
+            objective=config.to_objective(),
+            temperature=config.temperature,
+            loss_scale_factor=config.response_tokens,
+            importance=(
+                None
+                if config.importance_cap is None
+                else (config.importance_level, config.importance_cap)
+            ),
+            kl_weight=config.kl_weight,
+            kl_estimator=config.kl_estimator,
+            micro_tokens=config.micro_tokens,
+            clip_norm=config.clip_norm,
+            bfloat16=config.precision == "bfloat16",
+        )
 
 
 @dataclass(slots=True)

@@ -187,9 +187,12 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(tmp_path: Path) -> No
 
 def test_a_run_in_which_nothing_was_learnt_says_so(tmp_path: Path) -> None:
     same = Rewards(Part("correct", lambda episode, task: 1.0))
-    trainer = go(tmp_path / "run", steps=2, dynamic_sampling=True, parts={"rewards": same})
-    assert trainer.updates == 0
-    assert [sentence for sentence in said if "no step made an update" in sentence]
+    for dynamic in (True, False):  # no update, or one without a gradient
+        said.clear()
+        config = {"steps": 2, "dynamic_sampling": dynamic}
+        trainer = go(tmp_path / str(dynamic) / "run", parts={"rewards": same}, **config)
+        assert trainer.updates == 0
+        assert said and "no step made an update: in steps 1 to 2" in said[0]
 
 
 # -- what may differ -----------------------------------------------------------------------------
