@@ -101,9 +101,7 @@ class Trainer:
         """
         import torch
 
-        self.config = config
-        self.changed = changed
-        self.learner = learner
+        self.config, self.learner, self.changed = config, learner, changed
         self.folder = Path(config.out)
         self.done = 0
         """Steps that are behind us."""
