@@ -114,12 +114,15 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions, said: set[str
     from ...rollout.formats import FORMATS
     from ...rollout.model_files import find_model
     from ...rollout.tokenizer import Tokenizer
-    from ...train.config import TrainConfig
+    from ...train.config import read_config
     from ...train.local.learner import load_trainable
     from ...train.local.ledgers import read_ledgers
     from ...train.local.record import Record
     from ...train.local.sft import sft
 
+    names = ("model", "device", "lora_rank", "lora_alpha", "gradient_checkpointing", "seed")
+    asked = {name: getattr(job, name) for name in names} | {"precision": job.precision.value}
+    loading = read_config(None, asked).config
     source = find_model(job.model)
     longest = min(job.max_length, _context(source) or job.max_length)
     found = read_ledgers(logs, Tokenizer.load(source), held_out=job.held_out, max_length=longest)
@@ -127,18 +130,7 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions, said: set[str
     # A team's members speak in plain words, which no agent is given as its format.
     formats = [name for name, _ in found.formats.most_common() if name in FORMATS]
     with Record(job.out, settings=_as_yaml(logs, job, config)) as record:
-        model = load_trainable(
-            source,
-            TrainConfig(
-                model=job.model,
-                device=job.device,
-                precision=job.precision.value,
-                lora_rank=job.lora_rank,
-                lora_alpha=job.lora_alpha,
-                gradient_checkpointing=job.gradient_checkpointing,
-                seed=job.seed,
-            ),
-        )
+        model = load_trainable(source, loading)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         with _Screen(config, hidden=output.quiet) as screen:
             screen.say(_begin(found, config, trained, str(model.device)))
@@ -190,10 +182,12 @@ def _config(job: SftOptions, ledgers: int) -> "SFTConfig":
 
     size = min(job.batch_size, ledgers)
     steps = job.steps or max(1, round(job.epochs * ledgers / size))
+    usual = 2e-4 if job.lora_rank else 2e-5
+    rate = usual if job.learning_rate is None else job.learning_rate
     return SFTConfig(
         steps=steps,
         batch_size=size,
-        learning_rate=job.learning_rate or (2e-4 if job.lora_rank else 2e-5),
+        learning_rate=rate,
         warmup=max(1, steps // 20),
         max_length=job.max_length,
         micro_tokens=job.micro_tokens,

@@ -136,6 +136,10 @@ def test_sigterm_saves_and_a_lower_rate_and_fewer_tokens_at_once_may_follow(
     assert f"# from step {done + 1} on: learning_rate 1e-06" in (out / "config.yaml").read_text()
     code, err = in_process(log, "--out", tmp_path / "other", "--learning-rate", "nan")
     assert code == 2 and "learning_rate must be above 0 and at most 1, not nan" in err
+    code, err = in_process(
+        log, "--out", tmp_path / "other", "--lora-rank", "4", "--lora-alpha", "inf"
+    )
+    assert code == 2 and "lora_alpha (flag): must be a number that is finite, not inf" in err
 
 
 def in_process(*arguments: str | Path) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,11 +16,11 @@ from small_run import TASKS, brevity, learner, run, settings
 
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
-from interlace.tools.errors import DataError, InterlaceError, ModelError
+from interlace.tools.errors import DataError, InterlaceError, ModelError, ToolUnavailable
 from interlace.train.local.checkpoint import write_checkpoint
 from interlace.train.local.record import Record, read_metrics
 from interlace.train.local.rl import Trainer
-from interlace.train.rewards import Part, Rewards
+from interlace.train.rewards import Part, Rewards, Unscored
 from interlace.train.stream import TaskStream
 
 
@@ -96,7 +97,16 @@ def full_disk_in_step_3(trainer: Trainer) -> None:
     trainer.learner.rewards = Rewards(Part("low", fail), Part("correct", brevity, 0.0))
 
 
-def eight_tasks() -> Iterator[Task]:
+def nothing_scored_in_step_3(trainer: Trainer) -> None:
+    def judge(episode: Episode, task: Task) -> float:
+        if trainer.done >= 2:
+            raise Unscored("the judge is away")
+        return brevity(episode, task)
+
+    trainer.learner.rewards = Rewards(Part("low", judge), Part("correct", brevity, 0.0))
+
+
+def five_tasks() -> Iterator[Task]:
     return (replace(task, id=f"{n}") for n, task in zip(range(5), itertools.cycle(TASKS)))
 
 
@@ -104,6 +114,7 @@ ENDS: dict[str, tuple[Any, type[InterlaceError], str, int]] = {
     "not numbers": (nan_from_step_3, ModelError, r"--learning-rate (\S+)\)", 2),
     "weights that are not": (bad_weights_in_step_3, ModelError, r"--learning-rate (\S+)\)", 0),
     "no memory": (no_memory_in_step_3, ModelError, r"--set micro_tokens=(\d+)\)", 2),
+    "a judge that is away": (nothing_scored_in_step_3, ToolUnavailable, "is whole, resume", 2),
     "a full disk": (full_disk_in_step_3, DataError, "No space left", 2),
 }
 
@@ -136,7 +147,7 @@ def test_what_ends_a_run_leaves_a_checkpoint_and_its_advice_works(end: str, tmp_
 def test_tasks_that_are_used_up_end_a_run_with_a_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(DataError, match="the tasks are used up: a step needs 2 more, 1 are left"):
-        go(folder, steps=9, parts={"tasks": TaskStream(eight_tasks(), 0)})
+        go(folder, steps=9, parts={"tasks": TaskStream(five_tasks(), 0)})
     assert checkpoint_of(folder)[0]["done"] == 2
 
 
@@ -183,6 +194,17 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(tmp_path: Path) -> No
             write_checkpoint(tmp_path / "run", made.model, optimizer, {})
     for name, value in checkpoint_of(tmp_path / "run")[1].items():
         assert torch.equal(value, good[name])
+
+
+def test_a_checkpoint_that_can_not_be_read_is_removed_as_advised(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    go(folder, steps=1)
+    (folder / "checkpoint" / "trainer.json").write_text("{")
+    with pytest.raises(DataError, match="remove it to start anew"):
+        go(folder, steps=2)
+    shutil.rmtree(folder / "checkpoint")
+    go(folder, steps=2)
+    assert [metrics["step"] for metrics in read_metrics(folder)] == [1, 2]
 
 
 def test_a_run_in_which_nothing_was_learnt_says_so(tmp_path: Path) -> None:
