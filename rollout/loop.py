@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -332,7 +332,7 @@ class Rollout:
         output = cut(harmless, self._output_budget(), tokenizer)
         record = CallRecord.of(call.tool, call.arguments, result, output)
         turn.calls.append(record)
-        self._unread += len(tokenizer.encode(output))
+        self._unread += len(tokenizer.encode(output)) + self._around
         self._emit(CallFinished(record))
 
     def _answer_calls(self, turn: Turn, turns_left: int | None) -> None:
@@ -366,8 +366,15 @@ class Rollout:
     def _output_budget(self) -> int:
         """Tokens for one call's output, such that the policy still has room to answer."""
         limits = self.policy.limits
-        reserve = min(256, limits.response_tokens // 8)
+        reserve = min(256, limits.response_tokens // 8) + self._around
         return max(0, min(limits.tool_output_tokens, self._tokens_left() - reserve))
+
+    @cached_property
+    def _around(self) -> int:
+        """Tokens that the format or the template writes around one call's output."""
+        shown = CallRecord(next(iter(self.policy.tools), ""), {}, "1")
+        spans = self.policy.encoder.results([shown], ended=False)
+        return sum(map(len, spans)) - len(self.policy.engine.tokenizer.encode(shown.output))
 
     def _near(self, turns_left: int) -> str:
         """What the policy is told of turns and calls, once one of them comes to its end."""

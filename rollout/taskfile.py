@@ -1,114 +1,85 @@
-"""Tasks from a file or stdin: one question a line, or one JSON object a line."""
+"""Tasks from a file or stdin: questions, JSON lines, a JSON list or Parquet."""
 
 import hashlib
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from ..tools.errors import DataError, MissingExtra
 from .task import Task
 
-__all__ = ["read_tasks"]
+__all__ = ["Located", "read_rows", "read_tasks", "to_task"]
+
+
+class Located(NamedTuple):
+    """A row of a file: an object, or a line of text where the file holds plain questions."""
+
+    where: str
+    """The file and the line or row, for messages."""
+    number: int
+    """The line or row, from 1."""
+    row: Any
+    table: bool = False
+    """Whether it is a row of Parquet, whose column `data` may hold an object as JSON."""
 
 
 def read_tasks(source: str) -> list[Task]:
     """The tasks of a file, or of stdin where `source` is `-`.
 
-    A file whose first line begins with `{` holds JSON objects with a `question`, and perhaps an
-    `id` and an `answer`; the rest of an object goes into the task's `data`. A file whose name ends
-    with `.parquet` holds the same as columns; a column `data` may hold an object as JSON. Any other
-    file holds one question a line. A task without an id gets one from its line number and its
-    question, the same in every run. Raises DataError, naming the line.
+    JSON lines, a JSON list and Parquet hold objects with a `question`, and perhaps an `id` and an
+    `answer`; the rest of an object goes into the task's `data`. In Parquet, a column `data` may
+    hold an object as JSON. Any other file holds one question a line. A task without an id gets one
+    from its line number and its question, the same in every run. Raises DataError, naming the line.
 
     Lines end with a line feed, whatever else Unicode calls a line's end: JSON may hold that as is.
     """
-    if source.endswith(".parquet"):
-        return _from_parquet(source)
-    lines = [
-        (number, line.strip())
-        for number, line in enumerate(_text(source).split("\n"), 1)
-        if line.strip()
-    ]
-    if not lines:
+    tasks: dict[str, Task] = {}
+    for located in read_rows(source):
+        task = to_task(located)
+        if task.id in tasks:
+            raise DataError(f"{located.where}: the id {task.id!r} stands there twice")
+        tasks[task.id] = task
+    return list(tasks.values())
+
+
+def read_rows(source: str) -> Iterator[Located]:
+    """The rows of a file as they are, one at a time: nobody waits for those not asked for.
+
+    A file whose first line begins with `{` holds JSON lines, one that is a JSON list of objects
+    holds rows, one whose name ends with `.parquet` too; any other holds a line of text each. Raises
+    DataError where it can't be read or has no row, MissingExtra without pyarrow.
+    """
+    rows = _parquet(source) if source.endswith(".parquet") else _text_rows(source)
+    first = next(rows, None)
+    if first is None:
         raise DataError(f"there are no questions in {_name(source)}")
-    as_json = lines[0][1].startswith("{")
-    tasks: dict[str, Task] = {}
-    for number, line in lines:
-        where = f"{_name(source)}, line {number}"
-        task = _from_json(line, number, where) if as_json else Task(_id(number, line), line)
-        if task.id in tasks:
-            raise DataError(f"{where}: the id {task.id!r} stands there twice")
-        tasks[task.id] = task
-    return list(tasks.values())
+    yield first
+    yield from rows
 
 
-def _name(source: str) -> str:
-    return "stdin" if source == "-" else source
-
-
-def _text(source: str) -> str:
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"can't read {source}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{_name(source)} is not UTF-8 text: {error.reason}") from error
-
-
-def _id(number: int, question: str) -> str:
-    return f"{number}-{hashlib.sha256(question.encode()).hexdigest()[:8]}"
-
-
-def _from_json(line: str, number: int, where: str) -> Task:
-    try:
-        fields: dict[str, Any] = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {error}") from error
-    return _task(fields, number, where)
-
-
-def _from_parquet(source: str) -> list[Task]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("Parquet", "parquet") from error
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(source).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise DataError(f"can't read {source}: {reason}") from error
-    tasks: dict[str, Task] = {}
-    for number, fields in enumerate(rows, 1):
-        where = f"{source}, row {number}"
-        try:
-            if isinstance(fields.get("data"), str):
-                fields |= json.loads(fields.pop("data"))
-            json.dumps(fields)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{where} holds what JSON can't: {error}") from error
-        task = _task(fields, number, where)
-        if task.id in tasks:
-            raise DataError(f"{where}: the id {task.id!r} stands there twice")
-        tasks[task.id] = task
-    if not tasks:
-        raise DataError(f"there are no questions in {source}")
-    return list(tasks.values())
-
-
-def _task(fields: dict[str, Any], number: int, where: str) -> Task:
-    question = fields.pop("question", None) if isinstance(fields, dict) else None
+def to_task(located: Located) -> Task:
+    """The task that a row in our own shape holds. Raises DataError, naming the row."""
+    where, number, row, table = located
+    if isinstance(row, str):
+        return Task(_id(number, row), row)
+    fields = dict(row) if isinstance(row, dict) else {}
+    question = fields.pop("question", None)
     if not isinstance(question, str) or not question.strip():
         raise DataError(f"{where} is not a task: an object with a question is expected")
     try:
+        if table and isinstance(fields.get("data"), str):
+            fields |= json.loads(fields.pop("data"))
         json.dumps([question, fields], ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise DataError(
             f"{where} holds half of a character, {half!a}: write it as UTF-8"
         ) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where} holds what JSON can't: {error}") from error
     answer = fields.pop("answer", None)
     id = fields.pop("id", None)
     return Task(
@@ -117,3 +88,88 @@ def _task(fields: dict[str, Any], number: int, where: str) -> Task:
         None if answer is None else str(answer),
         fields,
     )
+
+
+def _name(source: str) -> str:
+    return "stdin" if source == "-" else source
+
+
+def _id(number: int, question: str) -> str:
+    return f"{number}-{hashlib.sha256(question.encode()).hexdigest()[:8]}"
+
+
+def _text_rows(source: str) -> Iterator[Located]:
+    lines = _lines(source)
+    first = next(lines, None)
+    if first is None:
+        return
+    lines = chain([first], lines)
+    if first[1].startswith("{"):
+        for number, line in lines:
+            where = f"{_name(source)}, line {number}"
+            yield Located(where, number, _json(line, where))
+        return
+    if first[1].startswith("["):
+        kept = list(lines)
+        listed = _listed(source, "\n".join(line for _, line in kept))
+        if listed is not None:
+            for number, row in enumerate(listed, 1):
+                yield Located(f"{_name(source)}, row {number}", number, row)
+            return
+        lines = iter(kept)
+    for number, line in lines:
+        yield Located(f"{_name(source)}, line {number}", number, line)
+
+
+def _listed(source: str, text: str) -> list[Any] | None:
+    """The rows of a JSON list of objects; None for questions of which the first has a bracket."""
+    if not text[1:].lstrip().startswith("{"):
+        return None
+    rows = _json(text, _name(source))
+    return rows if isinstance(rows, list) else None
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON: {error}") from error
+
+
+def _lines(source: str) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers, stripped."""
+    try:
+        if source == "-":
+            yield from _decoded(sys.stdin.buffer)
+            return
+        with Path(source).open("rb") as file:
+            yield from _decoded(file)
+    except OSError as error:
+        raise DataError(f"can't read {source}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{_name(source)} is not UTF-8 text: {error.reason}") from error
+
+
+def _decoded(file: Iterable[bytes] | IO[bytes]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(file, 1):
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        if text:
+            yield number, text
+
+
+def _parquet(source: str) -> Iterator[Located]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra("Parquet", "parquet") from error
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(source) as file:
+            for batch in file.iter_batches(1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Located(f"{source}, row {number}", number, row, table=True)
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise DataError(f"can't read {source}: {reason}") from error

@@ -92,7 +92,38 @@ class Tokenizer:
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
-        """The ids that end the model's turn. Raises TokenizerError where they are no ids."""
+        """The ids that end the model's turn: those that its files name, and what its chat template
+        writes behind an assistant's words. Raises TokenizerError where they are no ids.
+        """
+        return self.named_eos_ids | (frozenset() if self.turn_end is None else {self.turn_end})
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The control token that the chat template writes behind an assistant's words, found by
+        rendering some; None without one.
+
+        Base models often name another token (`<|endoftext|>`) than their template ends turns with
+        (`<|im_end|>`): taught by it, they would run on through the latter.
+        """
+        from .formats.template import ChatTemplate, Refused  # which imports this module
+
+        said = "Qzsaid"
+        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
+        try:
+            if self.chat_template is None:
+                return None
+            text = ChatTemplate(self).render(messages, open_turn=False)
+        except (Refused, TokenizerError):
+            return None  # whoever uses the template says what is wrong with it
+        _, found, behind = text.rpartition(said)
+        ids = self.encode_continuation(behind.lstrip())[:1] if found else []
+        return ids[0] if ids and ids[0] in self.control_ids else None
+
+    @cached_property
+    def named_eos_ids(self) -> frozenset[int]:
+        """The ids that the model's files name as its end of a turn. Raises TokenizerError where
+        they are no ids.
+        """
         ids: set[int] = set()
         listed = self.config.get("eos_token_id")
         if listed is not None:

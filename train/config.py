@@ -1,24 +1,37 @@
 """The configuration of a training run: typed, from a YAML file and flags, all defaults in sight."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from ..tools.errors import DataError, MissingExtra, UsageError
-from .objectives import AGGREGATIONS, IMPORTANCE_LEVELS, KL_ESTIMATORS, Objective, find_objective
+from .objectives import (
+    AGGREGATIONS,
+    IMPORTANCE_LEVELS,
+    KL_ESTIMATORS,
+    OBJECTIVES,
+    Objective,
+    find_objective,
+)
 from .rewards import CHECKERS, REWARDS
 
-__all__ = ["Resolved", "TrainConfig", "parse_value", "read_config", "read_yaml"]
+__all__ = ["Resolved", "TrainConfig", "in_words", "parse_value", "read_config", "read_yaml"]
+
+
+_Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
     """What a run of reinforcement learning is made with. Flat, so that each value is a flag too."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # The policy.
     model: str = "nano"
@@ -39,6 +52,8 @@ class TrainConfig(BaseModel):
     # The tasks.
     tasks: str = "arithmetic:train"
     """A file, or GENERATOR:SPLIT:COUNT:SEED; of a generator, training takes endlessly many."""
+    databases: str | None = None
+    """The folder of the databases that tasks name (BIRD, Spider); null: tasks bring theirs."""
     held_out: str | None = None
     """The same for evaluation; null: none."""
     reward: str = "correct"
@@ -88,11 +103,11 @@ class TrainConfig(BaseModel):
     """Updates an epoch."""
     micro_tokens: int = Field(default=16384, ge=1)
     """Tokens that go through the model at once: memory, and nothing else, depends on it."""
-    learning_rate: float = Field(default=1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
     warmup: int = Field(default=0, ge=0)
     """Steps until the learning rate is full; it then stays."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     clip_norm: float = Field(default=1.0, gt=0)
     patience: int = Field(default=3, ge=1)
     """The run stops after so many updates in a row that were not a number."""
@@ -121,13 +136,15 @@ class TrainConfig(BaseModel):
             ("kl_estimator", self.kl_estimator, KL_ESTIMATORS),
         ):
             if value is not None and value not in known:
-                raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
+                raise ValueError(
+                    f"{name} is one of {', '.join(known)}, not {value!r}{_nearest(value, known)}"
+                )
         if self.overlong_buffer > self.response_tokens:
             raise ValueError("overlong_buffer can't be above response_tokens")
         try:
             self.to_objective()
         except UsageError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(f"{error}{_nearest(self.objective, OBJECTIVES)}") from error
         return self
 
     def to_objective(self) -> Objective:
@@ -186,20 +203,76 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> Resolved:
         config = TrainConfig.model_validate(given | dict(flags))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = ".".join(map(str, first["loc"])) or "the configuration"
-        where = origins.get(str(first["loc"][0]), "") if first["loc"] else ""
-        said = first["msg"].removeprefix("Value error, ")
+        name = str(first["loc"][0]) if first["loc"] else "the configuration"
+        where = origins.get(name, "")
+        said = in_words(first, TrainConfig)
         raise UsageError(f"{name}{f' ({where})' if where else ''}: {said}") from error
     return Resolved(config, origins)
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list, such as [python]",
+    "tuple": "a list",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Why a setting can't be as it is given, for a person: what pydantic found wrong with `model`.
+
+    Example:
+        >>> try:
+        ...     TrainConfig.model_validate({"temperatur": 1})
+        ... except ValidationError as error:
+        ...     print(in_words(error.errors()[0], TrainConfig))
+        there is no such setting: did you mean temperature?
+    """
+    kind, given, limits = error["type"], f"{error['input']!r:.60}", error.get("ctx", {})
+    name, *inside = map(str, error["loc"] or ("",))
+    if kind == "extra_forbidden":
+        near = get_close_matches(name, model.model_fields, 3)
+        return "there is no such setting" + (f": did you mean {' or '.join(near)}?" if near else "")
+    field = model.model_fields.get(name)
+    such = f", as in {list(field.default)}" if inside and field and field.default else ""
+    if kind in _BOUNDS:
+        key, word = _BOUNDS[kind]
+        return f"must be {word} {limits[key]:g}, not {given}{such}"
+    if kind == "finite_number":
+        return f"must be a number that is finite, not {given}{such}"
+    if kind == "literal_error":
+        return f"must be {limits['expected']}, not {given}"
+    if kind in ("missing", "too_long", "too_short") and field is not None:
+        such = f", as in {list(field.default)}"
+        return f"has too {'many' if kind == 'too_long' else 'few'} values{such}"
+    wanted = _KINDS.get(kind.partition("_")[0])
+    if wanted is not None:
+        return f"must be {wanted}, not {given}{such}"
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _nearest(name: Any, known: Collection[str]) -> str:
+    near = get_close_matches(str(name), known, 1)
+    return f": did you mean {near[0]}?" if near else ""
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """The settings in a YAML file. Raises DataError where it can't be read or is no mapping."""
     yaml = _yaml()
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        given = yaml.load(file.read_text(encoding="utf-8"), _loader())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"can't read {file}: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise DataError(f"can't read {file}: its brackets are nested too deeply") from error
     if given is None:
         return {}
     if not isinstance(given, dict):
@@ -211,9 +284,34 @@ def parse_value(text: str) -> Any:
     """A value as it would stand in the file: `16`, `null`, `[python, "sql:a.db"]`."""
     yaml = _yaml()
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{text!r} is no value: {' '.join(str(error).split())}") from error
+        return yaml.load(text, _loader())
+    except (yaml.YAMLError, RecursionError) as error:
+        why = "its brackets are nested too deeply"
+        said = why if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise UsageError(f"{text[:60]!r} is no value: {said}") from error
+
+
+@cache
+def _loader() -> Any:
+    """PyYAML's safe loader, but for keys that stand in a mapping twice: it takes the last."""
+    yaml = _yaml()
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]  # yaml is imported late
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            lines: dict[str, int] = {}
+            for key, _ in node.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                    continue
+                if key.value in lines:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value} stands on line {lines[key.value]} and again on "
+                        f"line {line}: leave one out", None,
+                    )  # fmt: skip
+                lines[key.value] = line
+            return super().construct_mapping(node, deep=deep)
+
+    return Loader
 
 
 def _yaml() -> Any:

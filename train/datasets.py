@@ -6,27 +6,30 @@ import hashlib
 import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..rollout.task import Task
-from ..rollout.taskfile import read_tasks
-from ..tools.errors import DataError, MissingExtra, UsageError
+from ..rollout.taskfile import Located, read_tasks
+from ..tools.errors import DataError, MissingExtra
 from ..tools.sql import find_database
-from .adapters import ADAPTERS, Adapter, Row
+from .adapters import Adapter, OtherKind, Row, find_adapter, shape_error
 
 __all__ = [
     "Contamination",
     "Duplicates",
     "adapt",
+    "adapt_located",
     "contamination",
     "deduplicate",
+    "fingerprint",
     "load_hub",
     "read_tasks",
     "split",
+    "wants_database",
     "with_databases",
     "write_tasks",
 ]
@@ -109,50 +112,102 @@ def load_hub(
     except Exception as error:  # boundary: the library raises errors of many others
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"the data set {name!r} can't be loaded: {reason}") from error
-    if limit is not None:
-        rows = rows.select(range(min(limit, len(rows))))
-    return adapt(rows, adapter, name=name)
+    return adapt(rows, adapter, name=name, limit=limit)
 
 
-def adapt(rows: Iterable[Row], adapter: Adapter | str, *, name: str = "the data") -> list[Task]:
+def adapt(
+    rows: Iterable[Row],
+    adapter: Adapter | str,
+    *,
+    name: str = "the data",
+    limit: int | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> list[Task]:
     """The tasks of rows, each once: a row that gives the same task as one before is left out.
 
-    Two tasks with one id get numbers behind it. Raises DataError, naming the row, for one that is
-    not of the adapter's shape.
+    Two tasks with one id get numbers behind it. With `limit`, no row behind the last of so many
+    tasks is looked at. `tell` is given a sentence on rows that were left out. Raises DataError,
+    naming the row, for one that is not of the adapter's shape, and where all are of another kind.
     """
-    convert = _adapter(adapter)
+    located = (Located(f"row {number} of {name}", number, row) for number, row in enumerate(rows))
+    return adapt_located(located, adapter, name=name, limit=limit, tell=tell)
+
+
+def adapt_located(
+    rows: Iterable[Located],
+    adapter: Adapter | str,
+    *,
+    name: str,
+    limit: int | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> list[Task]:
+    """The same for the rows of a file, as `read_rows` gives them."""
+    convert = find_adapter(adapter) if isinstance(adapter, str) else adapter
     tasks: dict[str, Task] = {}
-    for number, row in enumerate(rows):
+    repeated, others = 0, Counter[str]()
+    for row in rows:
+        if len(tasks) == limit:
+            break
         try:
-            task = convert(row)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            why = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"row {number} of {name} has another shape: {why}") from error
+            task = convert(row.row)
+        except OtherKind as error:
+            others[str(error)] += 1
+            continue
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            why = shape_error(error, row.row)
+            raise DataError(f"{row.where} has another shape: {why}") from error
         id, count = task.id, 1
         while id in tasks and replace(task, id=id) != tasks[id]:
             count += 1
             id = f"{task.id}-{count}"
-        tasks[id] = replace(task, id=id)
+        repeated += id in tasks
+        tasks.setdefault(id, replace(task, id=id))
+    (why, count), *_ = others.most_common(1) or [("", 0)]
+    if others and not tasks:
+        raise DataError(f"no row of {name} can be used: {why}")
+    if repeated and tell is not None:
+        tell(f"{repeated:,} rows of {name} repeat others: {len(tasks):,} tasks")
+    if others and tell is not None:
+        tell(f"{others.total():,} rows of {name} were left out; of {count:,}, {why}")
     return list(tasks.values())
 
 
-def _adapter(adapter: Adapter | str) -> Callable[[Row], Task]:
-    if not isinstance(adapter, str):
-        return adapter
-    if adapter not in ADAPTERS:
-        raise UsageError(f"there is no adapter {adapter!r}: choose one of {', '.join(ADAPTERS)}")
-    return ADAPTERS[adapter]
+def fingerprint(tasks: Iterable[Task]) -> str:
+    """A hash of what tasks say, in their order: 16 hexadecimal digits.
+
+    The place of a database's file does not count, so that data may be moved.
+
+    Example:
+        >>> fingerprint([Task("a", "1 + 1?", "2")]) == fingerprint([Task("a", "1 + 1?", "3")])
+        False
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for task in tasks:
+        data = task.data
+        if "db_id" in data and isinstance(data.get("database"), str):
+            data = {key: value for key, value in data.items() if key != "database"}
+        content = [task.id, task.question, task.answer, data]
+        digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def with_databases(tasks: Iterable[Task], folder: str | Path) -> list[Task]:
-    """The tasks of Spider or BIRD with `data["database"]`, the file that `db_id` names in a folder.
+    """The tasks of Spider or BIRD with `data["database"]`, the file that `db_id` names in a folder:
+    FOLDER/DB/DB.sqlite. Tasks that name no database stay as they are.
 
     Raises DataError where one is not there.
     """
     return [
         replace(task, data=task.data | {"database": str(find_database(folder, task.data["db_id"]))})
+        if wants_database(task)
+        else task
         for task in tasks
     ]
+
+
+def wants_database(task: Task) -> bool:
+    """Whether a task names a database of a folder and not yet its file."""
+    return isinstance(task.data.get("db_id"), str) and "database" not in task.data
 
 
 # -- splits --------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """What can be known of a training run before it runs: whether it fits and all is there."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from ..rollout.formats.sample import sample_tools
 from ..rollout.model_files import local_model
 from ..rollout.models import default_format
 from ..rollout.tokenizer import Tokenizer
-from ..tools.errors import InterlaceError, MissingExtra, ModelError
+from ..tools.errors import DataError, InterlaceError, MissingExtra, ModelError
 from .config import TrainConfig, read_config, read_yaml
 from .finding import Finding, where
 from .memory import Estimate, estimate_local, estimate_verl, vllm_room
@@ -113,7 +115,7 @@ def _local_run(name: str) -> _Run:
         format=config.format,
         python=tools is None or any(tool.startswith("python") for tool in tools),
         estimate=lambda shape, card: estimate_local(config, shape),
-        beside=lambda: _tasks(config, Path(name)),
+        beside=lambda: chain(_tasks(config, Path(name)), _disk(config, Path(name))),
         trial=lambda card: _local_trial(config, Path(name)),
     )
 
@@ -210,6 +212,15 @@ def _model(run: _Run) -> Iterator[Finding]:
     text = f"{name}: {'; '.join(pieces) or 'no stop strings'}"
     if not tokenizer.eos_ids:
         yield Finding("tokenizer", False, f"{at}: no token ends a turn", ModelError.exit_code)
+    elif tokenizer.turn_end is not None and tokenizer.turn_end not in tokenizer.named_eos_ids:
+        end = tokenizer.token(tokenizer.turn_end)
+        named = ", ".join(map(tokenizer.token, sorted(tokenizer.named_eos_ids))) or "nothing"
+        yield Finding(
+            "tokenizer",
+            None,
+            f"{text}; the template ends a turn with {end}, the model's files with {named}: here "
+            "both end it",
+        )
     elif encoder.template.plain:
         yield Finding("tokenizer", None, f"{text}; no chat template: a plain layout is used")
     else:
@@ -222,12 +233,35 @@ def _tasks(config: TrainConfig, file: Path) -> Iterator[Finding]:
         if source is None:
             continue
         try:
-            find_tasks(source, limit=1)
+            find_tasks(source, limit=1, databases=config.databases)
         except InterlaceError as error:
             text = f"{name}={source}{where(file, name)}: {error}"
             yield Finding(name, False, text, error.exit_code)
         else:
             yield Finding(name, True, source)
+
+
+def _disk(config: TrainConfig, file: Path) -> Iterator[Finding]:
+    """Whether the run's checkpoint fits the disk: for a while there are two, the last one and that
+    which is being written.
+    """
+    try:
+        shape = find_shape(config.model)
+    except ModelError:
+        return  # a finding of its own
+    whole = config.precision == "float32" or not config.lora_rank
+    trained = shape.adapters(config.lora_rank) if config.lora_rank else shape.parameters
+    # Weights, and of what is trained AdamW's two moments; adapters once more by themselves.
+    size = shape.parameters * (4 if whole else 2) + trained * (12 if config.lora_rank else 8)
+    folder = Path(config.out).absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    text = (
+        f"two checkpoints of {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in "
+        f"out={config.out}{where(file, 'out')}"
+    )
+    yield Finding("disk", free > 2 * size, text, DataError.exit_code)
 
 
 def _cluster(config: Any, file: Path) -> Iterator[Finding]:
@@ -275,7 +309,7 @@ def _listed(files: Any) -> list[str]:
 
 def _local_trial(config: TrainConfig, file: Path) -> Trial:
     try:
-        find_tasks(config.tasks, limit=1)
+        find_tasks(config.tasks, limit=1, databases=config.databases)
     except InterlaceError:  # a finding of its own
         config = config.model_copy(update={"tasks": "arithmetic:train"})
     return Trial(config, file)

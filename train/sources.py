@@ -2,23 +2,26 @@
 
 A name is one of
 
-- a file of tasks: JSON lines, Parquet, or one question a line;
+- a file of tasks: JSON lines, a JSON list, Parquet, or one question a line; in verl's shape, its
+  rows are read as their `data_source` says;
 - a generator with, after colons, its split, how many tasks, and the seed: `arithmetic`,
   `database:held_out`, `lookup:train:500`, `arithmetic:test:200:7`;
-- a public data set's shape and a file of it, JSON lines: `gsm8k:test.jsonl`, `math:train.jsonl`.
+- a public data set's shape and a file of it: `gsm8k:test.jsonl`, `math:train.parquet`; where each
+  task names a database, with their folder: `bird:dev.json:dev_databases`.
+
+Behind a file, `@instruction=keep` keeps what the set's questions say of the form of an answer.
 """
 
-import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Self
 
 from ..rollout.task import Task
-from ..rollout.taskfile import read_tasks
+from ..rollout.taskfile import Located, read_rows, to_task
 from ..tools.errors import DataError, UsageError
-from .adapters import ADAPTERS
-from .datasets import adapt
+from .adapters import ADAPTERS, Adapter, find_adapter, fitting, row_adapter, shape_error
+from .datasets import adapt_located, wants_database, with_databases
 from .generators.arithmetic import SPLITS
 from .generators.catalog import GENERATORS
 
@@ -26,21 +29,119 @@ __all__ = ["COUNT", "find_tasks", "generate"]
 
 COUNT = 200
 """Tasks of a generator whose name says nothing of their number."""
+_KEEP = "@instruction=keep"
 
 
-def find_tasks(name: str, *, limit: int | None = None) -> list[Task]:
+def find_tasks(
+    name: str,
+    *,
+    limit: int | None = None,
+    databases: str | Path | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> list[Task]:
     """The tasks of that name, the first `limit` of them where given.
 
-    A generator comes before a file of its name: `./arithmetic` is the file. Raises UsageError for a
-    generator asked for in a way it does not know, DataError for a file that can't be read.
+    `databases` is the folder of the databases that tasks name by `db_id`. `tell` is given a
+    sentence on rows that were left out. A generator comes before a file of its name: `./arithmetic`
+    is the file. Raises UsageError for what is asked for in a way that makes no sense, or has no
+    databases, DataError for a file that can't be read.
     """
-    kind, _, rest = name.partition(":")
-    if kind in ADAPTERS and rest:
-        return adapt(_rows(rest), kind, name=rest)[:limit]
-    if kind not in GENERATORS:
-        return read_tasks(name)[:limit]
-    source, count = _generator(name)
-    return list(islice(source, count if limit is None else min(count, limit)))
+    if name.partition(":")[0] in GENERATORS:
+        source, count = _generator(name)
+        return list(islice(source, count if limit is None else min(count, limit)))
+    place = _Place.read(name)
+    rows = read_rows(place.file)
+    first = next(rows)
+    adapter = _adapter(place, first)
+    rows = chain([first], rows)
+    if adapter is not None:
+        tasks = adapt_located(rows, adapter, name=place.file, limit=limit, tell=tell)
+    else:
+        tasks = _own(islice(rows, limit))
+    return _with_databases(tasks, place, databases)
+
+
+class _Place(NamedTuple):
+    """A name of tasks, taken apart."""
+
+    adapter: str | None
+    file: str
+    databases: str | None
+    keep_instruction: bool
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        rest, keep = name.removesuffix(_KEEP), name.endswith(_KEEP)
+        kind, _, behind = rest.partition(":")
+        adapter, rest = (kind, behind) if kind in ADAPTERS and behind else (None, rest)
+        file, _, folder = rest.rpartition(":")
+        if file and not Path(rest).exists() and (Path(file).is_file() or Path(folder).is_dir()):
+            return cls(adapter, file, folder, keep)
+        if adapter is None and behind and not Path(rest).exists() and Path(behind).exists():
+            find_adapter(kind)  # raises, and names those that there are
+        return cls(adapter, rest, None, keep)
+
+
+def _adapter(place: _Place, first: Located) -> Adapter | None:
+    """What reads the rows of a file, by its first one; None for tasks in our own shape.
+
+    Raises UsageError where the file is of a set whose name was not given, or has no instruction to
+    keep, DataError where nothing reads it.
+    """
+    row = first.row
+    name = place.adapter
+    if name is None and isinstance(row, dict):
+        name = row_adapter(row)
+    if name is not None:
+        return find_adapter(name, keep_instruction=place.keep_instruction)
+    if place.keep_instruction:
+        raise UsageError(
+            f"{place.file}{_KEEP}: tasks of your own have no instruction of a public data set"
+        )
+    if not isinstance(row, dict) or {"checker", "gold"} & row.keys():
+        return None  # a line of text, or a task that says itself how it is checked
+    others = set(fitting(row))
+    if isinstance(row.get("question"), str):
+        # A question and its answer are ours as well as theirs.
+        others -= set() if "golden_answers" in row else {"nq"}
+        if not others:
+            return None
+    elif not others:
+        why = ValueError("it holds no task")
+        raise DataError(f"{first.where} can't be used: {shape_error(why, row)}")
+    if "verl" in others:  # whose shape several sets share
+        raise UsageError(
+            f"{place.file} has rows for verl with data_source {row.get('data_source')!r}, which no "
+            f"adapter knows: verl:{place.file} takes their prompts as they are, or name the set "
+            f"whose prompts they have: {', '.join(sorted(others - {'verl'}))}"
+        )
+    choices = " or ".join(f"{each}:{place.file}" for each in sorted(others))
+    raise UsageError(
+        f"{place.file} has the rows of a public data set, with the columns "
+        f"{', '.join(map(str, row))}: name it {choices}"
+    )
+
+
+def _own(rows: Iterable[Located]) -> list[Task]:
+    tasks: dict[str, Task] = {}
+    for row in rows:
+        task = to_task(row)
+        if task.id in tasks:
+            raise DataError(f"{row.where}: the id {task.id!r} stands there twice")
+        tasks[task.id] = task
+    return list(tasks.values())
+
+
+def _with_databases(tasks: list[Task], place: _Place, databases: str | Path | None) -> list[Task]:
+    if not any(map(wants_database, tasks)):
+        return tasks
+    folder = place.databases if databases is None else databases
+    if folder is None:
+        raise UsageError(
+            "these tasks have db_id and no database: name the folder with --databases FOLDER (or "
+            f"{place.adapter or 'bird'}:{place.file}:FOLDER), in which DB/DB.sqlite lies"
+        )
+    return with_databases(tasks, Path(folder).absolute())
 
 
 def generate(name: str) -> Iterator[Task]:
@@ -49,20 +150,6 @@ def generate(name: str) -> Iterator[Task]:
     Raises UsageError for a name that is no generator's.
     """
     return iter(_generator(name)[0])
-
-
-def _rows(path: str) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines. Raises DataError, naming the line."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read {path}: {error}") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number} is not JSON: {error}") from error
 
 
 def _generator(name: str) -> tuple[Iterable[Task], int]:

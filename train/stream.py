@@ -6,7 +6,8 @@ from itertools import islice
 import numpy as np
 
 from ..rollout.task import Task
-from ..tools.errors import UsageError
+from ..tools.errors import DataError, UsageError
+from .datasets import fingerprint
 
 __all__ = ["TaskStream"]
 
@@ -31,11 +32,23 @@ class TaskStream:
         self._seed = seed
         self._taken = 0  # from an iterator
 
+    @property
+    def fingerprint(self) -> str | None:
+        """A hash of the tasks; None for an iterator, whose tasks nobody has seen yet."""
+        return fingerprint(self._tasks) if isinstance(self._tasks, Sequence) else None
+
     def draw(self, count: int) -> list[Task]:
-        """The next tasks. Raises UsageError where there are not so many different ones."""
+        """The next tasks. Raises UsageError where there are not so many different ones, DataError
+        where an iterator has come to its end.
+        """
         if not isinstance(self._tasks, Sequence):
             skipped = self.position - self._taken
             found = list(islice(self._tasks, skipped, skipped + count))
+            if len(found) < count:
+                raise DataError(
+                    f"the tasks are used up: a step needs {count} more, {len(found)} are left "
+                    f"behind the first {self.position}"
+                )
             self._taken = self.position = self.position + count
             return found
         if count > len(self._tasks):

@@ -11,12 +11,13 @@ from typing import Any, Self
 
 from ..rollout.task import Task
 from ..tools import Tool
+from ..tools.errors import UsageError
 from ..tools.python import PythonTool
 from ..tools.search import SearchTool
 from ..tools.sql import SqlTool, Workers
 from .generators import database, lookup
 
-__all__ = ["TaskTools", "bring_tools"]
+__all__ = ["TaskTools", "bring_tools", "check_tools"]
 
 _CORPORA = 256
 """Corpora whose indexes are kept: more than are read at once."""
@@ -25,6 +26,19 @@ _CORPORA = 256
 def bring_tools(tasks: Iterable[Task]) -> bool:
     """Return True if any of the tasks comes with a database or a corpus of its own."""
     return any("database" in task.data or "corpus" in task.data for task in tasks)
+
+
+def check_tools(tasks: Iterable[Task]) -> None:
+    """Check that tasks whose tools nobody named can be solved with the tools that they bring.
+
+    Raises UsageError for tasks that are to be searched for and bring no corpus.
+    """
+    for task in tasks:
+        if "search" in task.data.get("tools", ()) and "corpus" not in task.data:
+            raise UsageError(
+                "these tasks are to be answered by searching, and no corpus comes with them: name "
+                "one as a tool (search:PATH), or name other tools (python, none)"
+            )
 
 
 class TaskTools:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .ending import Exit, guarded, print_json, run_to_end
+from .ending import Exit, guarded, print_json, run_to_end, tell
 from .eval import roll_out, settings_of
-from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
+from .options import Databases, LimitOptions, ModelOptions, OutputOptions, command, make_agent
 
 if TYPE_CHECKING:
     from ...rollout.task import Task
@@ -59,6 +59,7 @@ class ColdStartOptions:
         bool, typer.Option("--needs-call", help="Keep only attempts with a call (sample).")
     ] = False
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None
+    databases: Databases = None
     unlike: Annotated[
         str | None,
         typer.Option(
@@ -151,7 +152,9 @@ class _ColdStart:
         self.screen = Screen(make_console(sys.stderr))
         self.said = self._read_m500() if job.origin is Origin.M500 else []
         """Episodes that are taken as they are."""
-        given = [each.task for each in self.said] or find_tasks(source, limit=job.limit)
+        given = [each.task for each in self.said] or find_tasks(
+            source, limit=job.limit, databases=job.databases, tell=None if output.quiet else tell
+        )
         self.tasks, duplicates = deduplicate(given)
         self.left_out = {"duplicates": len(duplicates.dropped)}
         """Tasks that are not asked at all, by the reason."""
@@ -306,7 +309,7 @@ class _ColdStart:
         from .record import Record, drawn_seed
 
         seed = drawn_seed(model.seed, self.job.out)
-        settings = settings_of(self.source, model, self.limits, seed) | {
+        settings = settings_of(self.source, self.tasks, model, self.limits, seed) | {
             "from": str(self.job.origin),
             "n": self.job.n,
             "limit": self.job.limit,

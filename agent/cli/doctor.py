@@ -91,6 +91,13 @@ def _sample(encoder: "Encoder", format: str) -> list[dict[str, Any]]:
 def _traps(found: Report, format: "Format", encoder: "Encoder") -> list[str]:
     """What may surprise, one sentence each."""
     traps = []
+    tokenizer = encoder.tokenizer
+    if tokenizer.turn_end is not None and tokenizer.turn_end not in tokenizer.named_eos_ids:
+        named = ", ".join(map(tokenizer.token, sorted(tokenizer.named_eos_ids))) or "nothing"
+        traps.append(
+            f"the template ends a turn with {tokenizer.token(tokenizer.turn_end)}, the model's "
+            f"files with {named}: here both end it, other programs may run on"
+        )
     if not found.eos:
         traps.append("no end-of-sequence token is named: the model can't end its turn")
     if encoder.template.plain:

@@ -13,8 +13,9 @@ import typer
 
 from .arms import in_order, print_arms, read_arms, strategy_of
 from .config import folder_notice
-from .ending import Exit, guarded, print_json, run_to_end
+from .ending import Exit, guarded, print_json, run_to_end, tell
 from .options import (
+    Databases,
     LimitOptions,
     ModelOptions,
     OutputOptions,
@@ -51,6 +52,7 @@ class EvalOptions:
     ] = None
     n: Annotated[int, typer.Option(min=1, help="Attempts at each task.")] = 1
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None
+    databases: Databases = None
     concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 16
     strategy: Strategy = None
     resume: Annotated[
@@ -197,7 +199,9 @@ class _Evaluate:
         self.output = output
         self.checker = checker
         self.screen = Screen(make_console(sys.stderr))
-        self.tasks = find_tasks(source, limit=job.limit)
+        self.tasks = find_tasks(
+            source, limit=job.limit, databases=job.databases, tell=None if output.quiet else tell
+        )
         self.team = TeamOptions()
         self.temperature = 0.0 if job.n == 1 and job.strategy is None else 1.0
 
@@ -257,7 +261,7 @@ class _Evaluate:
         folder = None if self.job.out is None else self.job.out / arm
         model = self.model if with_tools else dataclasses.replace(self.model, tool=["none"])
         seed = drawn_seed(model.seed, folder)
-        settings = settings_of(self.source, model, self.limits, seed) | {
+        settings = settings_of(self.source, self.tasks, model, self.limits, seed) | {
             "n": self.job.n,
             "limit": self.job.limit,
         }
@@ -316,12 +320,21 @@ class _Evaluate:
 
 
 def settings_of(
-    source: str, model: ModelOptions, limits: LimitOptions, seed: int
+    source: str,
+    tasks: Sequence["Task"],
+    model: ModelOptions,
+    limits: LimitOptions,
+    seed: int,
 ) -> dict[str, Any]:
-    """What episodes depend on, as plain data: the options but what runs the model, and where."""
+    """All that episodes depend on, as plain data: the options but what runs the model, and where,
+    and a hash of the tasks, so that a changed file is noticed.
+    """
+    from ...train.datasets import fingerprint
+
     left_out = ("device", "engine", "engine_option", "tokenizer")
     kept = {key: value for key, value in dataclasses.asdict(model).items() if key not in left_out}
-    return {"tasks": source, **kept, **dataclasses.asdict(limits), "seed": seed}
+    said = {"tasks": source, "tasks_fingerprint": fingerprint(tasks)}
+    return {**said, **kept, **dataclasses.asdict(limits), "seed": seed}
 
 
 async def roll_out(
@@ -346,11 +359,13 @@ async def roll_out(
     with a `team` that of a CEO and its experts.
     """
     from ...rollout.runner import Runner
-    from ...train.task_tools import TaskTools, bring_tools
+    from ...train.task_tools import TaskTools, bring_tools, check_tools
     from .progress import Progress
     from .terminal import make_console
 
     console = make_console(sys.stderr)
+    if model.tool is None:
+        check_tools(tasks)
     own = model.tool is None and bring_tools(tasks)
     if own:  # the format is that of a model that can be told of any tool
         model = dataclasses.replace(model, tool=["none"], format=model.format or "hermes")

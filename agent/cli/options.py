@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..agent import Agent, AnyTool
 
 __all__ = [
+    "Databases",
     "LimitOptions",
     "ModelOptions",
     "OutputOptions",
@@ -91,6 +93,13 @@ class ModelOptions:
     ] = 0
 
 
+Databases: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--databases",
+        help="The folder of the databases that tasks name (BIRD, Spider): DB/DB.sqlite in it.",
+    ),
+]
 Strategy: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -57,7 +57,13 @@ class Record:
             )
         for key in sorted({*before, *self.settings} if begun else ()):
             a, b = before.get(key), self.settings.get(key)
-            if a != b:
+            if key == "tasks_fingerprint":
+                if a not in (None, b):
+                    raise UsageError(
+                        f"the tasks are no longer those that {self.folder} was begun with (their "
+                        f"hash was {a} and is {b}): put the file back, or name another --out"
+                    )
+            elif a != b:
                 raise UsageError(
                     f"{self.folder} was begun with {key} {json.dumps(a)}, not {json.dumps(b)}: "
                     "resume it with the same, or name another --out"

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ...rollout.task import Task
     from ...rollout.trajectory import Episode
 
-__all__ = ["check_folder", "refuse_other"]
+__all__ = ["check_folder", "refuse_other", "refuse_other_task"]
 
 _OPTIONS = {
     "model": "--model",
@@ -57,6 +58,20 @@ def refuse_other(log: Path, episode: "Episode", asked: Mapping[str, Any]) -> Non
         _refuse(log, f"{option} {was[name]}, not {now[name]}")
     if "tools" in was and "tools" in now:
         _compare_tools(log, was["tools"], now["tools"])
+
+
+def refuse_other_task(log: Path, episode: "Episode", task: "Task | None") -> None:
+    """Raise UsageError where an episode of the log answers another question than the task of its
+    name now asks. A log may hold tasks that are no longer asked for.
+    """
+    from ...tools.errors import UsageError
+
+    was = episode.task
+    if task is not None and (was.question, was.answer) != (task.question, task.answer):
+        raise UsageError(
+            f"the task {task.id!r} is another one than {log} holds: put the file of tasks back, or "
+            "name another --out"
+        )
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

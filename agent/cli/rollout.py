@@ -1,12 +1,13 @@
 """`interlace rollout`: many questions, several attempts at each, every token recorded."""
 
 import asyncio
+import dataclasses
 import secrets
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .config import folder_notice
-from .ending import Exit, guarded, print_json, run_to_end
-from .options import LimitOptions, ModelOptions, OutputOptions, command, make_agent
-from .resume import refuse_other
+from .ending import Exit, guarded, print_json, run_to_end, tell
+from .options import Databases, LimitOptions, ModelOptions, OutputOptions, command, make_agent
+from .resume import refuse_other, refuse_other_task
 from .run import load, warnings
 from .team import TeamOptions, team_of
 
@@ -39,6 +40,7 @@ class Job:
 
     out: Annotated[Path, typer.Option("--out", "-o", help="The log of episodes, JSONL.")]
     n: Annotated[int, typer.Option(min=1, help="Attempts at each task.")] = 1
+    databases: Databases = None
     concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 16
     retries: Annotated[
         int, typer.Option(min=0, help="Times that what failed on our side is tried again.")
@@ -59,8 +61,9 @@ def rollout(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FILE",
-            help="One question a line, or JSONL with question, id, answer; - reads stdin.",
+            metavar="TASKS",
+            help="One question a line, JSONL with question, id, answer, a public data set such as "
+            "gsm8k:FILE, or a generator; - reads stdin.",
         ),
     ],
     job: Job,
@@ -75,16 +78,23 @@ def rollout(
     it is finished. A killed run is completed by the same command with --resume.
     """
     with guarded(json=output.json, debug=output.debug):
-        from ...rollout.taskfile import read_tasks
         from ...train.rewards import Checker
+        from ...train.sources import find_tasks
+        from ...train.task_tools import bring_tools, check_tools
 
         _check(job)
-        tasks = read_tasks(source)
+        told = None if output.quiet else tell
+        tasks = find_tasks(source, databases=job.databases, tell=told)
         with Checker() as checker:
             for task in tasks:
                 checker.name(task)  # says so where there is no such checker
+        own = model.tool is None and bring_tools(tasks)
+        if model.tool is None:
+            check_tools(tasks)
+        if own:  # the format is that of a model that can be told of any tool
+            model = dataclasses.replace(model, tool=["none"], format=model.format or "hermes")
         agent = make_agent(model, limits, temperature=1.0)
-        rolling = _Rollout(agent, job, output)
+        rolling = _Rollout(agent, job, output, own_tools=own)
         if team.team:
             rolling.team = team_of(agent, team)
         raise typer.Exit(run_to_end(rolling.run(tasks, model.seed)))
@@ -108,13 +118,16 @@ def _check(job: Job) -> None:
 class _Rollout:
     """One run of the command."""
 
-    def __init__(self, agent: "Agent", job: Job, output: OutputOptions) -> None:
+    def __init__(
+        self, agent: "Agent", job: Job, output: OutputOptions, *, own_tools: bool = False
+    ) -> None:
         from .screen import Screen
         from .terminal import make_console
 
         self.team: Team | None = None
         """Who answers, where it is not the agent alone."""
         self._agent = agent
+        self._own_tools = own_tools  # tasks bring theirs
         self._job = job
         self._output = output
         self._console = make_console(sys.stderr)
@@ -140,7 +153,7 @@ class _Rollout:
                     self._screen.say(warning, "notice")
             policy = await self._agent.policy()
             with EpisodeLog(self._job.out) as log:
-                self._read_log(policy)
+                self._read_log(policy, tasks)
                 try:
                     await self._run_all(policy, tasks, log)
                 except asyncio.CancelledError:
@@ -152,11 +165,14 @@ class _Rollout:
     async def _run_all(self, policy: "Policy", tasks: list["Task"], log: "EpisodeLog") -> None:
         from ...rollout.runner import Runner
         from ...train.rewards import Checker
+        from ...train.task_tools import TaskTools
         from .progress import Progress
 
         done = {id for id, line in self._last.items() if line.done}
+        tools = TaskTools() if self._own_tools else None
         runner = Runner(
             policy,
+            tools_for=tools,
             concurrency=self._job.concurrency,
             retries=self._job.retries,
             attempt=None if self.team is None else self.team.attempt,
@@ -165,7 +181,11 @@ class _Rollout:
         clock = time.perf_counter()
         hidden = self._output.quiet
         shown = Progress(self._console, total, hidden=hidden, traffic=runner.traffic)
-        with shown, Checker() as checker:
+        async with AsyncExitStack() as stack:
+            if tools is not None:
+                await stack.enter_async_context(tools)
+            checker = stack.enter_context(Checker())
+            stack.enter_context(shown)
             for id in done:
                 shown.add(self._last[id].stop, 0)
             try:
@@ -223,12 +243,14 @@ class _Rollout:
         if first is not None:
             refuse_other(self._job.out, first, self._asked)
 
-    def _read_log(self, policy: "Policy") -> None:
+    def _read_log(self, policy: "Policy", tasks: "list[Task]") -> None:
         """Learn what the log holds already. Raises UsageError where another command wrote it."""
         from ...rollout.store import read_episodes
 
         self._asked |= policy.settings
+        asked = {task.id: task for task in tasks}
         for episode in read_episodes(self._job.out):
+            refuse_other_task(self._job.out, episode, asked.get(episode.group))
             refuse_other(self._job.out, episode, self._asked)
             self._refuse_other_team(episode)
             if self._asked["seed"] is None:  # what completes a run goes on with its seed

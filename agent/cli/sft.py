@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from .ending import Exit, guarded, print_json, tell
+from .ending import Exit, Terminated, guarded, print_json, tell
 from .options import OutputOptions, command
 from .resume import check_folder
 
@@ -76,6 +76,7 @@ class SftOptions:
 
 @command
 def sft(
+    context: typer.Context,
     logs: Annotated[list[Path], typer.Argument(metavar="LOG", help="Logs of episodes (JSONL).")],
     job: SftOptions,
     output: OutputOptions,
@@ -87,39 +88,49 @@ def sft(
     """
     with guarded(json=output.json, debug=output.debug):
         check_folder(job.out, resume=job.resume)
-        _run(logs, job, output)
+        _run(logs, job, output, _said(context))
         raise typer.Exit(Exit.DONE)
 
 
-def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
+_SETTINGS = {
+    "epochs": ("steps", "warmup"),
+    "steps": ("steps", "warmup"),
+    "precision": ("bfloat16",),
+}
+"""The settings of a run that an option decides, where they have another name."""
+
+
+def _said(context: typer.Context) -> set[str]:
+    """The settings that were given on the command line, and so may differ in a run that goes on."""
+    given = [
+        name
+        for name in map(str, context.params)
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    ]
+    return {setting for name in given for setting in _SETTINGS.get(name, (name,))}
+
+
+def _run(logs: list[Path], job: SftOptions, output: OutputOptions, said: set[str]) -> None:
     from ...rollout.formats import FORMATS
     from ...rollout.model_files import find_model
     from ...rollout.tokenizer import Tokenizer
-    from ...train.config import TrainConfig
+    from ...train.config import read_config
     from ...train.local.learner import load_trainable
     from ...train.local.ledgers import read_ledgers
     from ...train.local.record import Record
     from ...train.local.sft import sft
 
+    names = ("model", "device", "lora_rank", "lora_alpha", "gradient_checkpointing", "seed")
+    asked = {name: getattr(job, name) for name in names} | {"precision": job.precision.value}
+    loading = read_config(None, asked).config
     source = find_model(job.model)
     longest = min(job.max_length, _context(source) or job.max_length)
     found = read_ledgers(logs, Tokenizer.load(source), held_out=job.held_out, max_length=longest)
     config = _config(job, len(found.training))
     # A team's members speak in plain words, which no agent is given as its format.
     formats = [name for name, _ in found.formats.most_common() if name in FORMATS]
-    with Record(job.out) as record:
-        model = load_trainable(
-            source,
-            TrainConfig(
-                model=job.model,
-                device=job.device,
-                precision=job.precision.value,
-                lora_rank=job.lora_rank,
-                lora_alpha=job.lora_alpha,
-                gradient_checkpointing=job.gradient_checkpointing,
-                seed=job.seed,
-            ),
-        )
+    with Record(job.out, settings=_as_yaml(logs, job, config)) as record:
+        model = load_trainable(source, loading)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         with _Screen(config, hidden=output.quiet) as screen:
             screen.say(_begin(found, config, trained, str(model.device)))
@@ -134,11 +145,23 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions) -> None:
                     record=record,
                     source=source,
                     format=formats[0] if formats else None,
+                    changed=said,
+                    tell=screen.say,
                 )
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Terminated):
                 screen.say(f"stopped; the same command with --resume goes on in {job.out}")
                 raise
     _tell(job, found, config, report, output)
+
+
+def _as_yaml(logs: list[Path], job: SftOptions, config: "SFTConfig") -> str:
+    """All settings of a run, a line each."""
+    import json
+
+    settings = {"logs": list(map(str, logs)), "model": job.model, "lora_rank": job.lora_rank}
+    settings |= {"lora_alpha": job.lora_alpha, "held_out": job.held_out, "device": job.device}
+    settings |= {**asdict(config), "gradient_checkpointing": job.gradient_checkpointing}
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.items())
 
 
 def _context(source: Path) -> int | None:
@@ -159,10 +182,12 @@ def _config(job: SftOptions, ledgers: int) -> "SFTConfig":
 
     size = min(job.batch_size, ledgers)
     steps = job.steps or max(1, round(job.epochs * ledgers / size))
+    usual = 2e-4 if job.lora_rank else 2e-5
+    rate = usual if job.learning_rate is None else job.learning_rate
     return SFTConfig(
         steps=steps,
         batch_size=size,
-        learning_rate=job.learning_rate or (2e-4 if job.lora_rank else 2e-5),
+        learning_rate=rate,
         warmup=max(1, steps // 20),
         max_length=job.max_length,
         micro_tokens=job.micro_tokens,

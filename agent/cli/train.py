@@ -1,7 +1,7 @@
 """`interlace train`: reinforcement learning on this machine."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .ending import Exit, guarded, print_json
+from .ending import Exit, Terminated, guarded, print_json
 from .options import OutputOptions, command
 from .resume import check_folder
 
@@ -44,6 +44,10 @@ class TrainOptions:
     ] = None
     held_out: Annotated[
         str | None, typer.Option(help="Tasks to evaluate on, such as arithmetic:test:200.")
+    ] = None
+    databases: Annotated[
+        str | None,
+        typer.Option(help="The folder of the databases that tasks name (BIRD, Spider)."),
     ] = None
     objective: Annotated[str | None, typer.Option(help="grpo, dapo, dr_grpo, rloo, ...")] = None
     reward: Annotated[str | None, typer.Option(help="correct, retool, search_r1, ...")] = None
@@ -81,29 +85,38 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in --out, from its checkpoint.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print all settings and where each is from.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print all settings and where each is from; see that tasks, tools, format and "
+            "reward go together.",
+        ),
     ] = False,
     output: OutputOptions,
 ) -> None:
     """Train a policy by reinforcement learning on tasks with known answers.
 
-    Metrics, every episode and the checkpoint go to the run's folder. Ctrl-C finishes the step and
-    saves; --resume goes on.
+    Metrics, every episode and the checkpoint go to the run's folder. Ctrl-C and SIGTERM finish the
+    step and save; --resume goes on, with other settings where they are named beside it.
     """
     with guarded(json=output.json, debug=output.debug):
         config = _one(config, config_option)
         if engine is TrainEngine.VERL:
             from .cluster import train_with_verl
 
-            given = _given(options)
+            given = _with_databases(_given(options))
             train_with_verl(config, given, settings or [], resume, dry_run, output)
             raise typer.Exit(Exit.DONE)
-        resolved = _resolve(config, _flags(options, settings or []), resume=resume)
+        flags = _flags(options, settings or [])
+        resolved = _resolve(config, flags, resume=resume)
         if dry_run:
+            from ...train.local.learner import check_run
+
             print(resolved.to_yaml(), end="", flush=True)
+            check_run(resolved.config, named_tools(resolved.config))
             return
         check_folder(Path(resolved.config.out), resume=resume)
-        _run(resolved, output)
+        _run(resolved, output, changed=flags.keys() if resume else ())
         raise typer.Exit(Exit.DONE)
 
 
@@ -118,6 +131,16 @@ def _one(argument: Path | None, option: Path | None) -> Path | None:
 def _given(options: TrainOptions) -> dict[str, Any]:
     named = {field.name: getattr(options, field.name) for field in fields(options)}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _with_databases(given: dict[str, Any]) -> dict[str, Any]:
+    """The flags for verl, whose files of tasks name their databases themselves."""
+    folder = given.pop("databases", None)
+    if folder is not None:
+        given |= {
+            name: f"{given[name]}:{folder}" for name in ("tasks", "held_out") if name in given
+        }
+    return given
 
 
 def _flags(options: TrainOptions, settings: list[str]) -> dict[str, Any]:
@@ -146,7 +169,7 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Reso
     return read_config(file, flags)
 
 
-def _run(resolved: "Resolved", output: OutputOptions) -> None:
+def _run(resolved: "Resolved", output: OutputOptions, *, changed: Collection[str]) -> None:
     from ...train.local.learner import make_learner
     from ...train.local.plot import need_matplotlib, plot_run
     from ...train.local.record import Record
@@ -158,19 +181,21 @@ def _run(resolved: "Resolved", output: OutputOptions) -> None:
     if config.plot:
         need_matplotlib()
     with ExitStack() as stack:
-        learner = stack.enter_context(make_learner(config, named_tools(config)))
+        said = None if output.quiet else tell
+        learner = stack.enter_context(make_learner(config, named_tools(config), tell=said))
         record = Record(folder, _sinks(config), settings=resolved.to_yaml())
         stack.enter_context(record)
-        trainer = Trainer(config, learner)
+        trainer = Trainer(config, learner, changed=changed)
         screen = TrainingScreen(config, sys.stderr, hidden=output.quiet)
         screen.say(_begin(trainer))
         stack.enter_context(_told_how_to_resume(trainer, quiet=output.quiet))
         stack.enter_context(screen)
-        trainer.train(record, progress=screen.step, episode=screen.episode)
+        trainer.train(record, progress=screen.step, episode=screen.episode, tell=screen.say)
     if config.plot:
         screen.say(f"plot: {plot_run(folder)}")
     if output.json:
-        print_json({"out": str(folder), "steps": trainer.done, "metrics": screen.last})
+        done = {"steps": trainer.done, "updates": trainer.updates}
+        print_json({"out": str(folder), **done, "metrics": screen.last})
     elif not output.quiet:
         tell(f"{trainer.done} steps; the model is in {folder / 'checkpoint'}")
 
@@ -213,7 +238,7 @@ def _told_how_to_resume(trainer: "Trainer", *, quiet: bool) -> Iterator[None]:
 
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         if not quiet:
             out = trainer.folder
             tell(f"stopped after step {trainer.done}; interlace train --resume --out {out} goes on")

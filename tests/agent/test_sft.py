@@ -111,6 +111,37 @@ def test_a_run_stopped_with_ctrl_c_goes_on_and_its_checkpoint_is_a_model(
     assert default_format(report["model"], engine.tokenizer, [other]) == "hermes"
 
 
+def test_sigterm_saves_and_a_lower_rate_and_fewer_tokens_at_once_may_follow(
+    log: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    arguments: list[str | Path] = [log, "--out", out, "--steps", "60", "--batch-size", "4"]
+    with start(*arguments) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 3 of 60"):
+                process.send_signal(signal.SIGTERM)
+                break
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143 and "--resume goes on" in err
+    done = json.loads((out / "checkpoint" / "trainer.json").read_text())["done"]
+    assert done == metrics(out)[-1]["step"] < 60
+    arguments[arguments.index("60")] = str(done + 1)
+    code, err = in_process(*arguments, "--resume", "--seed", "1")
+    assert code == 9 and "whose seed is 0 and not 1" in err
+    lower = ("--learning-rate", "1e-6", "--micro-tokens", "4096")
+    code, err = in_process(*arguments, "--resume", *lower)
+    assert code == 0, err
+    assert "learning_rate is 1e-06 from here on; it was 2e-05" in err
+    assert f"# from step {done + 1} on: learning_rate 1e-06" in (out / "config.yaml").read_text()
+    code, err = in_process(log, "--out", tmp_path / "other", "--learning-rate", "nan")
+    assert code == 2 and "learning_rate must be above 0 and at most 1, not nan" in err
+    code, err = in_process(
+        log, "--out", tmp_path / "other", "--lora-rank", "4", "--lora-alpha", "inf"
+    )
+    assert code == 2 and "lora_alpha (flag): must be a number that is finite, not inf" in err
+
+
 def in_process(*arguments: str | Path) -> tuple[int, str]:
     """The exit code and stderr of a run that needs no process of its own."""
     done = CliRunner().invoke(app, ["sft", *map(str, arguments)])

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from interlace.agent.cli.main import app
 from interlace.rollout.store import read_episodes
 from interlace.train.config import TrainConfig, read_config
 from interlace.train.local.record import read_metrics
@@ -58,11 +61,33 @@ def test_a_run_leaves_all_that_one_may_want_to_see_of_it(folder: Path) -> None:
 def test_a_run_goes_on_only_when_asked_and_further_than_planned(folder: Path) -> None:
     code, _, err = interlace(*SMALL, "--steps", "3", "--out", folder)
     assert code == 2 and "holds a run already: --resume goes on with it" in err
-    code, _, err = interlace("--resume", "--out", folder, "--set", "group_size=3")
-    assert code == 9 and "of another run, whose group_size is 2 and not 3" in err
-    code, _, err = interlace("--resume", "--out", folder, "--steps", "3")
+    code, _, err = interlace("--resume", "--out", folder, "--lora-rank", "4")
+    assert code == 9 and "of another run, whose lora_rank is 0 and not 4" in err
+    lower = ("--steps", "3", "--learning-rate", "1e-6", "--set", "micro_tokens=4096")
+    code, _, err = interlace("--resume", "--out", folder, *lower)
     assert code == 0, err
+    assert "learning_rate is 1e-06 from here on; it was 1e-05" in err
+    assert "# from step 3 on: learning_rate 1e-06" in (folder / "config.yaml").read_text()
     assert [each["step"] for each in read_metrics(folder)] == [0, 1, 2, 3]
+
+
+def test_sigterm_saves_the_step_and_ends_with_143(tmp_path: Path) -> None:
+    """As Slurm and Kubernetes end a job."""
+    out = tmp_path / "run"
+    settings = os.environ | {"NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    command = [*COMMAND, *SMALL, "--steps", "50", "--out", str(out), "--set", "save_every=50"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=settings) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 1:"):
+                process.send_signal(signal.SIGTERM)
+                break
+        err = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 143 and f"interlace train --resume --out {out} goes on" in err
+    done = json.loads((out / "checkpoint" / "trainer.json").read_text())["done"]
+    assert done == read_metrics(out)[-1]["step"] >= 1
+    code, _, err = interlace("--resume", "--out", out, "--steps", str(done + 1))
+    assert code == 0, err
 
 
 def test_a_dry_run_prints_every_setting_with_where_it_is_from_and_does_nothing(
@@ -83,9 +108,45 @@ def test_a_dry_run_prints_every_setting_with_where_it_is_from_and_does_nothing(
 
 
 @pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("held_out: nofile", "can't read nofile: No such file"),
+        ("tasks: nofile.parquet", "can't read nofile.parquet"),
+        ("tools: [nothing]", "nothing"),
+        ("format: search_r1", "search_r1"),
+        ("format: hermse", "there is no format 'hermse'"),
+        ("tasks: bird:ROWS", "have db_id and no database: name the folder with --databases"),
+        ("tasks: bird:ROWS\nreward: reex_sql", "have db_id and no database"),
+        ("tasks: FEW", "a step needs 16 tasks (tasks_per_step), there are 1"),
+        ("tasks: FEW\ntasks_per_step: 1\nreward: reex_sql", "these tasks bring none"),
+        ("steps: 3\nseed: 1\nsteps: 4", "steps stands on line 1 and again on line 3"),
+        ("betas: [0.9]", "betas (run.yaml): has too few values, as in [0.9, 0.999]"),
+        ("learning_rate: .inf", "must be a number that is finite, not inf"),
+        ("lora_alpha: .nan", "must be a number that is finite, not nan"),
+        ("temperatur: 1", "did you mean temperature?"),
+        ("[" * 3000, "its brackets are nested too deeply"),
+    ],
+)
+def test_a_dry_run_names_what_would_fail_later(
+    settings: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = {"db_id": "port", "question": "Ships?", "evidence": "", "SQL": "select 1"}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    (tmp_path / "few.jsonl").write_text('{"question": "1 + 1?", "answer": 2}')
+    (tmp_path / "run.yaml").write_text(
+        settings.replace("ROWS", "rows.json").replace("FEW", "few.jsonl")
+    )
+    done = CliRunner().invoke(app, ["train", "run.yaml", "--dry-run"])
+    assert done.exit_code in (2, 9), done.output
+    assert said in done.stderr and "bug" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "stepps=3"], "stepps (flag): Extra inputs are not permitted"),
+        (["--set", "stepps=3"], "stepps (flag): there is no such setting: did you mean steps?"),
         (["--set", "steps"], "write NAME=VALUE"),
         (["--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
         (["--tasks", "arithmetic:tset"], "names no tasks"),

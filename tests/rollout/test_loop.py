@@ -175,7 +175,19 @@ def test_the_tokens_that_are_told_are_those_that_are_left(format: str, digits: i
     left = 500 - (t.turns[1].start - t.ledger.prompt_length)
     told = re.findall(r"(\d+) tokens left", text(p, t, Source.HOST))
     assert told == ([str(left)] if left < 500 // 8 else [])
-    assert len(told) == (digits > 200)
+    assert len(told) == (digits > 300)  # below, the output is cut such that enough is left
+
+
+@pytest.mark.parametrize("format", ["retool", "hermes"])
+@pytest.mark.parametrize("limit", [120, 200, 500])
+def test_behind_a_long_output_the_reserve_is_left_to_the_policy(format: str, limit: int) -> None:
+    """An eighth of the response, whatever the tags around the output take."""
+    called = code("count 400") if format == "retool" else json_call("count 400")
+    engine = ScriptedEngine(Tokenizer.load(NANO), [called, "It is \\boxed{1}."])
+    p = Policy(engine, FORMATS[format], [Echo()], limits=Limits(response_tokens=limit))
+    t = roll(p)
+    assert len(t.calls) == 1 and t.calls[0].full_output is not None  # it was cut
+    assert limit - (t.turns[1].start - t.ledger.prompt_length) >= limit // 8
 
 
 def test_a_turn_that_is_broken_off_is_told_nothing_of_limits() -> None:

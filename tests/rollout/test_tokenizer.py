@@ -1,5 +1,6 @@
 """Tokenizers: text of others never becomes a control token, and continuations gain no blank."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -9,10 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Fast
 from tokenizers import normalizers
-from vocabularies import VOCABULARIES, save, tokenizer
+from vocabularies import TEMPLATES, VOCABULARIES, save, tokenizer
 
+from interlace.agent.cli.doctor import report
+from interlace.rollout.engines.scripted import ScriptedEngine
 from interlace.rollout.formats import FORMATS
+from interlace.rollout.loop import Rollout
+from interlace.rollout.policy import Policy
 from interlace.rollout.tokenizer import Tokenizer, TokenizerError
+from interlace.rollout.trajectory import Finish, Trajectory
 
 TAGS = sorted({tag for format in FORMATS.values() for tag in format.control_tags})
 CONTROLS = sorted({text for name in VOCABULARIES for text in tokenizer(name).control_texts})
@@ -181,3 +187,40 @@ def test_a_slow_tokenizer_is_converted_by_transformers(tmp_path: Path) -> None:
     t = Tokenizer.load(tmp_path)
     assert t.decode(t.encode("print(1)")) == "print(1)"
     assert [t.token(id) for id in t.eos_ids] == ["<|endoftext|>"]
+
+
+def base(folder: Path, vocabulary: str, template: str | None) -> Tokenizer:
+    """A base model's tokenizer: its files name `<|endoftext|>` alone as the end of a text."""
+    save(folder, vocabulary, template)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token": "<|endoftext|>"}))
+    return Tokenizer.load(folder)
+
+
+def test_what_the_template_ends_a_turn_with_ends_a_turn(tmp_path: Path) -> None:
+    t = base(tmp_path, "qwen", TEMPLATES["qwen"])
+    (end,) = t.encode("<|im_end|>")
+    assert t.turn_end == end and end not in t.named_eos_ids
+    assert t.eos_ids == t.named_eos_ids | {end}
+    engine = ScriptedEngine(t, ["It is \\boxed{7}.<|im_end|>\nand on it runs"])
+    trajectory = asyncio.run(_asked(Policy(engine, FORMATS["hermes"])))
+    assert trajectory.answer == "7" and trajectory.turns[0].finish is Finish.EOS
+    warned = [each for each in report(tmp_path, "hermes").warnings if "<|im_end|>" in each]
+    assert warned == [
+        "the template ends a turn with <|im_end|>, the model's files with <|endoftext|>: here both "
+        "end it, other programs may run on"
+    ]
+
+
+async def _asked(policy: Policy) -> Trajectory:
+    async with Rollout(policy, name="t") as rollout:
+        return await rollout.ask("?")
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_a_template_that_ends_turns_as_the_files_say_adds_no_end(name: str, tmp_path: Path) -> None:
+    t = tokenizer(name)
+    assert t.turn_end in {None, *t.named_eos_ids}
+    assert t.eos_ids == t.named_eos_ids
+    save(tmp_path, name, "{{ messages[0].content }} {{ messages[1].content }}, he said")
+    assert Tokenizer.load(tmp_path).turn_end is None

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,6 +99,26 @@ def test_doctor_looks_at_a_run_and_writes_a_report(tmp_path: Path) -> None:
     file.write_text("steps: 5\n")
     done = CliRunner().invoke(app, [*asked, "--gpu", "24GB"])
     assert done.exit_code == 0, done.stdout
+
+
+def test_doctor_compares_the_checkpoints_with_the_free_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model: Qwen/Qwen3-4B\nlora_rank: 8\nout: {tmp_path / 'a' / 'run'}\n")
+
+    def disk(free: int) -> dict[str, object]:
+        usage = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        asked = ["doctor", "--train", str(file), "--gpu", "80GB", "--no-try", "--json"]
+        told = json.loads(CliRunner().invoke(app, asked).stdout)
+        found: dict[str, object] = next(f for f in told["findings"] if f["what"] == "disk")
+        return found
+
+    assert disk(10**12)["ok"] is True
+    little = disk(20 * 10**9)  # one of 16 GB would fit, but not the next one beside it
+    assert little["ok"] is False and "(run.yaml, line 3)" in str(little["text"])
+    assert "20.0 GB are free" in str(little["text"])
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ named `<index>.<name>`), `trainer.json` (what else the run needs to go on, and w
 import json
 import os
 import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...rollout.model_files import FORMAT_FILE
-from ...tools.errors import DataError
+from ...tools.errors import DataError, ModelError
 from .lora import has_lora, merged_weights
 
 if TYPE_CHECKING:
@@ -22,11 +23,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
+    "Change",
+    "are_finite",
     "read_checkpoint",
     "replace_folder",
     "save_weights",
     "write_checkpoint",
 ]
+
+
+Change: TypeAlias = dict[str, Any]
+"""A setting that was changed on purpose when a run was resumed: `step`, `name`, `was`, `now`."""
+
+
+def are_finite(model: "PreTrainedModel") -> bool:
+    """Whether all weights in training are numbers."""
+    import torch
+
+    finite = [p.detach().isfinite().all() for p in model.parameters() if p.requires_grad]
+    return bool(torch.stack(finite).all())
 
 
 def write_checkpoint(
@@ -42,12 +57,14 @@ def write_checkpoint(
 
     `state` is plain data, its `identity` says which run this is. With the files of a tokenizer, the
     checkpoint can be used as a model; `format`, where given, is what it then speaks by default.
-    Raises DataError where it can't be written (a full disk, say); the checkpoint before is then
-    still whole.
+    Raises DataError where it can't be written (a full disk, say), ModelError where weights are not
+    numbers; the checkpoint before is then still whole.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    if not are_finite(model):
+        raise ModelError(f"weights are not numbers: no checkpoint is made of them in {folder}")
     fresh = folder / "checkpoint.writing"
     try:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -67,9 +84,10 @@ def write_checkpoint(
         replace_folder(fresh, folder / "checkpoint")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
+        whole = (folder / "checkpoint").exists()
+        then = "the last one that was saved is whole; make room and resume"
         raise DataError(
-            f"can't save a checkpoint in {folder} ({error}): the last one that was saved is whole; "
-            "make room and resume"
+            f"can't save a checkpoint in {folder} ({error}): {then if whole else 'make room'}"
         ) from error
 
 
@@ -121,8 +139,16 @@ def read_checkpoint(
     model: "PreTrainedModel",
     optimizer: "torch.optim.Optimizer",
     identity: dict[str, Any],
+    *,
+    changed: Collection[str] = (),
+    fixed: Collection[str] = (),
+    advice: Callable[[Change], str] = lambda change: "say so",
 ) -> dict[str, Any] | None:
     """Take up the checkpoint in `folder`: its state. None where there is none.
+
+    What differs between the saved `identity` and this one must be among `changed`, the settings
+    that somebody changed in so many words, and not among those that are `fixed`. The state's
+    `changes` then has it, behind those of earlier times. `advice` is how to say so.
 
     Raises DataError where it is of another run or can't be read.
     """
@@ -137,7 +163,18 @@ def read_checkpoint(
     try:
         state: dict[str, Any] = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
         tensors = load_file(path / "optimizer.safetensors")
-        _refuse_other(path, state["identity"], json.loads(json.dumps(identity)))
+        found = _changes(state["identity"], json.loads(json.dumps(identity)))
+        for change in found:
+            name = change["name"]
+            if name in fixed or name not in changed:
+                whose = f"whose {name} is {change['was']!r} and not {change['now']!r}"
+                then = "" if name in fixed else f"{advice(change)} to change it from here on, "
+                raise DataError(
+                    f"{path} is of another run, {whose}: {then}go on with that, remove it, or name "
+                    "another folder"
+                )
+        step = state["done"] + 1
+        state["changes"] = [*state.get("changes", ()), *({"step": step} | each for each in found)]
         if has_lora(model):
             adapters = load_file(path / "adapters.safetensors")
             model.load_state_dict(adapters, strict=False)
@@ -154,13 +191,13 @@ def read_checkpoint(
     return state
 
 
-def _refuse_other(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for name in sorted(saved.keys() | wanted.keys()):
-        if saved.get(name) != wanted.get(name):
-            raise DataError(
-                f"{path} is of another run, whose {name} is {saved.get(name)!r} and not "
-                f"{wanted.get(name)!r}: go on with that, remove it, or name another folder"
-            )
+def _changes(saved: dict[str, Any], wanted: dict[str, Any]) -> list[Change]:
+    """The settings that differ, as far as the run that was saved knew of them."""
+    return [
+        {"name": name, "was": saved[name], "now": wanted[name]}
+        for name in sorted(saved.keys() & wanted.keys())
+        if saved[name] != wanted[name]
+    ]
 
 
 def replace_folder(fresh: Path, path: Path) -> None:

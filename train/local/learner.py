@@ -3,17 +3,19 @@
 import asyncio
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...rollout.engines import Engine, Sampling, TransformersEngine
 from ...rollout.engines.checkpoint import load_model, pick_device
-from ...rollout.formats import FORMATS, Format
+from ...rollout.formats import FORMATS, Encoder, Format
 from ...rollout.limits import Limits
-from ...rollout.model_files import find_model
+from ...rollout.model_files import find_model, local_model
 from ...rollout.models import default_format
 from ...rollout.policy import Policy
+from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
@@ -22,7 +24,7 @@ from ..generators.catalog import GENERATORS
 from ..rewards import Checker, find_rewards
 from ..sources import find_tasks, generate
 from ..stream import TaskStream
-from ..task_tools import TaskTools, bring_tools
+from ..task_tools import TaskTools, bring_tools, check_tools
 from .logprobs import check_head
 from .lora import add_lora
 from .rl import Learner
@@ -30,23 +32,94 @@ from .rl import Learner
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["load_trainable", "make_learner", "make_policy"]
+__all__ = ["check_run", "load_trainable", "make_learner", "make_policy"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    """The tasks of a run, and what they are solved with."""
+
+    training: list[Task] | Iterator[Task]
+    held_out: list[Task]
+    tools: Sequence[Tool]
+    own: TaskTools | None
+    """Where tasks bring their tools."""
+
+
+def _load_tasks(
+    config: TrainConfig, tools: Sequence[Tool] | None, tell: Callable[[str], None] | None = None
+) -> _Tasks:
+    """All that can be known of the tasks before a model is loaded. Raises UsageError, DataError."""
+    held_out = []
+    if config.held_out:
+        held_out = find_tasks(config.held_out, databases=config.databases, tell=tell)
+    training: list[Task] | Iterator[Task]
+    if config.tasks.partition(":")[0] in GENERATORS:
+        training = generate(config.tasks)
+        looked_at = [*find_tasks(config.tasks, limit=1), *held_out]
+    else:
+        training = find_tasks(config.tasks, databases=config.databases, tell=tell)
+        looked_at = [*training, *held_out]
+        if len(training) < config.tasks_per_step:
+            raise UsageError(
+                f"a step needs {config.tasks_per_step} tasks (tasks_per_step), there are "
+                f"{len(training)} in {config.tasks}"
+            )
+    if tools is not None:
+        return _Tasks(training, held_out, tools, None)
+    check_tools(looked_at)
+    if bring_tools(looked_at):
+        return _Tasks(training, held_out, (), TaskTools())
+    if "reex_sql" in (config.reward, config.format):
+        raise UsageError(
+            "reex_sql is for questions on a database, and these tasks bring none: give each a "
+            'database, the path of its file, or name one for all with --set tools=["sql:FILE"]'
+        )
+    return _Tasks(training, held_out, (PythonTool(),), None)
+
+
+def check_run(config: TrainConfig, tools: Sequence[Tool] | None = None) -> None:
+    """See that tasks, tools, format and reward go together, without a model: its tokenizer, where
+    it is on this machine, is all that is loaded of it. Raises as `make_learner` does.
+    """
+    found = _load_tasks(config, tools)
+    folder = local_model(config.model)
+    tokenizer = None if folder is None else Tokenizer.load(folder)
+    asyncio.run(_check_format(config, found, tokenizer))
+
+
+async def _check_format(config: TrainConfig, found: _Tasks, tokenizer: Tokenizer | None) -> None:
+    async with AsyncExitStack() as stack:
+        tools = found.tools
+        if found.own is not None:
+            own = await stack.enter_async_context(found.own)
+            tools = own(next(iter(found.training)))
+        name = config.format
+        if name is None and tokenizer is not None:
+            name = _format(config, tokenizer, found.tools, found.own is not None).name
+        if name is None:
+            return  # what suits a model follows from its files
+        if name not in FORMATS:
+            raise UsageError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
+        FORMATS[name].check(tools)
+        if tokenizer is not None:
+            Encoder(FORMATS[name], tokenizer, tools)
 
 
 @contextmanager
-def make_learner(config: TrainConfig, tools: Sequence[Tool] | None = None) -> Iterator[Learner]:
+def make_learner(
+    config: TrainConfig,
+    tools: Sequence[Tool] | None = None,
+    *,
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[Learner]:
     """Load and connect all that `config` names; leaving it frees the model.
 
-    Without `tools`, tasks that bring a database or a corpus have that, others Python. Raises
-    ModelError, UsageError, DataError and MissingExtra in one sentence, before anything has run.
+    Without `tools`, tasks that bring a database or a corpus have that, others Python. `tell` is
+    given a sentence on rows of files that were left out. Raises ModelError, UsageError, DataError
+    and MissingExtra in one sentence, before anything has run.
     """
-    first = find_tasks(config.tasks, limit=1)
-    held_out = find_tasks(config.held_out) if config.held_out else []
-    task_tools = TaskTools() if tools is None and bring_tools([*first, *held_out]) else None
-    if tools is None:
-        tools = () if task_tools is not None else (PythonTool(),)
-    generated = config.tasks.partition(":")[0] in GENERATORS
-    tasks = generate(config.tasks) if generated else find_tasks(config.tasks)
+    found = _load_tasks(config, tools, tell)
     folder = find_model(config.model)
     model = load_trainable(folder, config)
     reference = copy.deepcopy(model) if config.kl_weight and not config.lora_rank else None
@@ -60,7 +133,7 @@ def make_learner(config: TrainConfig, tools: Sequence[Tool] | None = None) -> It
         with Checker(default=config.checker) as checker:
             yield Learner(
                 model=model,
-                policy=make_policy(config, engine, tools, own_tools=task_tools is not None),
+                policy=make_policy(config, engine, found.tools, own_tools=found.own is not None),
                 rewards=find_rewards(
                     config.reward,
                     checker,
@@ -68,10 +141,10 @@ def make_learner(config: TrainConfig, tools: Sequence[Tool] | None = None) -> It
                     response_tokens=config.response_tokens,
                     overlong_buffer=config.overlong_buffer,
                 ),
-                tasks=TaskStream(tasks, config.seed),
-                held_out=held_out,
-                tools_for=task_tools,
-                resource=task_tools,
+                tasks=TaskStream(found.training, config.seed),
+                held_out=found.held_out,
+                tools_for=found.own,
+                resource=found.own,
                 reference=reference,
                 tokenizer_from=folder,
             )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-__all__ = ["add_lora", "has_lora", "merged_weights", "without_lora"]
+__all__ = ["add_lora", "has_lora", "lora_scale", "merged_weights", "without_lora"]
 
 _NAME = "default"
 """What peft calls an adapter that nobody gave a name."""
@@ -43,6 +43,11 @@ def add_lora(model: "PreTrainedModel", rank: int, alpha: float) -> None:
 def has_lora(model: "PreTrainedModel") -> bool:
     """Whether the model has adapters."""
     return any(True for _ in _layers(model))
+
+
+def lora_scale(model: "PreTrainedModel") -> float | None:
+    """What the adapters' product is multiplied by, alpha / rank; None without adapters."""
+    return next((float(layer.scaling[_NAME]) for _, layer in _layers(model)), None)
 
 
 def merged_weights(model: "PreTrainedModel") -> "dict[str, Tensor]":

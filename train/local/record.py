@@ -13,13 +13,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ...rollout.store import EpisodeLog
 from ...tools.errors import DataError, MissingExtra
+from .checkpoint import Change
 
 __all__ = ["Record", "Sink", "TensorBoard", "WeightsAndBiases", "read_metrics"]
 
@@ -61,10 +62,18 @@ class Record:
         except OSError as error:
             raise DataError(f"can't write {folder}: {error.strerror}") from error
 
-    def go_on_after(self, step: int) -> None:
-        """Steps after `step` will be done over: what stands of them goes to `replaced/`."""
+    def go_on_after(self, step: int, changes: Sequence[Change] = ()) -> None:
+        """Steps after `step` will be done over: what stands of them goes to `replaced/`.
+
+        config.yaml is written, with the settings that were changed on the way as comments.
+        """
         if self._settings is not None:
-            self.write("config.yaml", self._settings)
+            notes = (
+                f"# from step {each['step']} on: {each['name']} {json.dumps(each['now'])}, "
+                f"before {json.dumps(each['was'])}\n"
+                for each in changes
+            )
+            self.write("config.yaml", self._settings + "".join(notes))
         replaced = self.folder / "replaced"
         lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(True)
         kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]

@@ -11,8 +11,8 @@ Then its metrics and episodes are on disk. Formulas: `train/objectives`, docs/ob
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,27 +25,25 @@ from ...rollout.store import EpisodeLog
 from ...rollout.task import Task
 from ...rollout.trajectory import Episode
 from ...tools import Tool
-from ...tools.errors import ModelError, ToolUnavailable, UsageError
+from ...tools.errors import InterlaceError, ModelError, ToolUnavailable, UsageError
 from ..config import TrainConfig
 from ..credit import Credit
 from ..objectives import informative
 from ..rewards import CORRECT, TOTAL, Rewards
 from ..stream import TaskStream
-from .checkpoint import read_checkpoint, write_checkpoint
-from .interrupt import noting_ctrl_c
+from .checkpoint import Change, read_checkpoint, write_checkpoint
+from .interrupt import end_as_asked, noting_signals
 from .lora import has_lora, merged_weights, without_lora
 from .metrics import describe, share_right
 from .record import Record
+from .resume import FIXED, advice, fewer_tokens, identity, lower, nothing_learnt
 from .room import needing_memory
-from .update import Recipe, Rows, compute_logprobs, update
+from .update import Recipe, Rows, Updated, compute_logprobs, update
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["Collected", "Learner", "Trainer"]
-
-# What may differ in a run that goes on: none of it changes what a step computes.
-_FREE = ("out", "steps", "evaluate_every", "save_every", "tensorboard", "wandb", "plot", "patience")
 
 
 @dataclass(slots=True)
@@ -96,29 +94,21 @@ class Trainer:
             Trainer(config, learner).train(record)
     """
 
-    def __init__(self, config: TrainConfig, learner: Learner) -> None:
+    def __init__(
+        self, config: TrainConfig, learner: Learner, *, changed: Collection[str] = ()
+    ) -> None:
+        """`changed` names the settings that may differ from those of the run that goes on, since
+        somebody said so: config.yaml notes them with the step.
+        """
         import torch
 
-        self.config = config
-        self.learner = learner
+        self.config, self.learner, self.changed = config, learner, changed
         self.folder = Path(config.out)
         self.done = 0
         """Steps that are behind us."""
-        self.recipe = Recipe(
-            objective=config.to_objective(),
-            temperature=config.temperature,
-            loss_scale_factor=config.response_tokens,
-            importance=(
-                None
-                if config.importance_cap is None
-                else (config.importance_level, config.importance_cap)
-            ),
-            kl_weight=config.kl_weight,
-            kl_estimator=config.kl_estimator,
-            micro_tokens=config.micro_tokens,
-            clip_norm=config.clip_norm,
-            bfloat16=config.precision == "bfloat16",
-        )
+        self.updates = 0
+        """Updates that `train()` has made and that had a gradient."""
+        self.recipe = Recipe.of(config)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in learner.model.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
@@ -126,16 +116,17 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         concurrency = 1 if config.deterministic else config.concurrency
+        how: Any = {"tools_for": learner.tools_for, "attempt": learner.attempt}
         self._runner, self._greedy = (
-            Runner(
-                policy,
-                tools_for=learner.tools_for,
-                concurrency=concurrency,
-                attempt=learner.attempt,
-            )
+            Runner(policy, concurrency=concurrency, **how)
             for policy in (learner.policy, learner.policy.with_sampling(temperature=0.0))
         )
         self._refused = 0  # updates in a row
+        self._within = False  # a step whose updates have begun
+        self._position = 0  # in the tasks, at the end of the last step
+        self._saved: int | None = None  # the step of the checkpoint
+        self._changes: list[Change] = []
+        self._identity = identity(config, learner.tasks, learner.held_out)
         self._loop: asyncio.Runner
 
     @property
@@ -149,39 +140,49 @@ class Trainer:
         *,
         progress: Callable[[int, dict[str, float]], None] | None = None,
         episode: Callable[[int, Episode], None] | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         """Go on from the checkpoint in the run's folder, if there is one, to the last step.
 
         `progress(step, metrics)` is called after each step, `episode(step, episode)` after each
-        episode. Ctrl-C ends the step, saves a checkpoint and is then raised on. Raises ModelError
-        where updates are not numbers again and again, ToolUnavailable where a whole step failed on
-        our side, DataError where the disk is full: the last checkpoint is whole in each case.
+        episode, `tell` with a sentence on what a person should know. Ctrl-C and SIGTERM end the
+        step, save a checkpoint and then end the run. Raises ModelError where updates or weights are
+        not numbers or memory is out, ToolUnavailable where a whole step failed on our side,
+        DataError where the disk is full: in each case there is a whole checkpoint to go on from.
         """
         self._on_episode = episode or (lambda step, episode: None)
+        tell = tell or (lambda sentence: None)
 
         def report(step: int, metrics: dict[str, float]) -> None:
             record.log(step, metrics)
             if progress is not None:
                 progress(step, metrics)
 
-        with noting_ctrl_c() as pressed, asyncio.Runner() as self._loop:
-            self._resume(record)
+        with noting_signals() as noted, asyncio.Runner() as self._loop:
+            self._resume(record, tell)
+            began = self.done
             stack = AsyncExitStack()
             if self.learner.resource is not None:
-                self._loop.run(_enter(stack, self.learner.resource))
+                self._loop.run(stack.enter_async_context(self.learner.resource))
             try:
                 if not self.done and self.learner.held_out:
                     report(0, self._loop.run(self._evaluate(record, 0)))
-                while self.done < self.config.steps and not pressed:
+                while self.done < self.config.steps and not noted:
                     metrics = self._step(record)
                     report(self.done, metrics)
                     last = self.done == self.config.steps
-                    if last or pressed or self.done % self.config.save_every == 0:
+                    if last or noted or self.done % self.config.save_every == 0:
                         self.save()
+            except InterlaceError:
+                if self._saved != self.done and not self._within:
+                    with suppress(InterlaceError):  # a full disk, say: the one before is whole
+                        self.save()
+                raise
             finally:
                 self._loop.run(stack.aclose())
-        if pressed:
-            raise KeyboardInterrupt
+        if self.done > began and not self.updates:
+            tell(nothing_learnt(began + 1, self.done))
+        end_as_asked(noted)
 
     # -- one step -------------------------------------------------------------------------------
 
@@ -195,14 +196,14 @@ class Trainer:
             collected = self._loop.run(self._roll_out(step, log))
         metrics = describe(collected.episodes, collected.unscored, collected.uninformative)
         rolled_out = time.perf_counter()
-        with needing_memory(step):
+        with needing_memory(step, fewer_tokens(self.config)):
             rows = self._compare(collected.groups)
             compared = self._clock()
             metrics |= self._update(rows, self.config.rate(self.done))
             updated = self._clock()
         self._loop.run(self._hand_over())
         handed_over = self._clock()
-        self.done = step
+        self.done, self._position, self._within = step, self.learner.tasks.position, False
         metrics |= {
             "seconds/rollout": rolled_out - began - collected.reward_seconds,
             "seconds/reward": collected.reward_seconds,
@@ -291,7 +292,7 @@ class Trainer:
         """The step's updates at that learning rate; their metrics, averaged."""
         if rows is None:
             return {"updates": 0, "refused": 0}
-        config, model = self.config, self.learner.model
+        config = self.config
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         rng = np.random.default_rng([config.seed, self.done])
@@ -301,7 +302,7 @@ class Trainer:
             for part in np.array_split(order, config.minibatches):
                 if not len(part):
                     continue
-                updated = update(model, self.optimizer, rows.take(part.tolist()), self.recipe)
+                updated = self._one_update(rows.take(part.tolist()), rate)
                 refused += updated.refused
                 self._refused = self._refused + 1 if updated.refused else 0
                 if not updated.refused:
@@ -309,11 +310,23 @@ class Trainer:
                 if self._refused == config.patience:
                     raise ModelError(
                         f"{config.patience} updates in a row were not numbers, and were not made "
-                        f"(step {self.done + 1}): take a lower learning rate and resume"
+                        f"(step {self.done + 1}): {lower(self.folder, rate)}"
                     )
+        self.updates += sum(metrics["grad_norm"] > 0 for metrics in done)
         names = {name: None for metrics in done for name in metrics}
         means = {name: float(np.mean([metrics[name] for metrics in done])) for name in names}
         return {**means, "learning_rate": rate, "updates": len(done), "refused": refused}
+
+    def _one_update(self, rows: Rows, rate: float) -> Updated:
+        try:
+            updated = update(self.learner.model, self.optimizer, rows, self.recipe)
+        except ModelError as error:  # weights that are no numbers: they go nowhere
+            self._within = True
+            raise ModelError(
+                f"{error} (step {self.done + 1}): {lower(self.folder, rate)}"
+            ) from error
+        self._within |= not updated.refused
+        return updated
 
     def _reference_logprobs(self, rows: Rows) -> Any:
         model, reference = self.learner.model, self.learner.reference
@@ -345,11 +358,14 @@ class Trainer:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """A checkpoint, in place of the one before. Raises DataError where it can't be written."""
+        """A checkpoint, in place of the one before. Raises DataError where it can't be written,
+        ModelError where weights are not numbers.
+        """
         state = {
             "done": self.done,
-            "position": self.learner.tasks.position,
-            "identity": self._identity(),
+            "position": self._position,
+            "identity": self._identity,
+            "changes": self._changes,
         }
         write_checkpoint(
             self.folder,
@@ -359,21 +375,30 @@ class Trainer:
             tokenizer_from=self.learner.tokenizer_from,
             format=self.learner.policy.format.name,
         )
+        self._saved = self.done
 
-    def _resume(self, record: Record) -> None:
-        state = read_checkpoint(self.folder, self.learner.model, self.optimizer, self._identity())
+    def _resume(self, record: Record, tell: Callable[[str], None]) -> None:
+        """Take up the checkpoint, or make the first one: whatever ends the run, there is one."""
+        state = read_checkpoint(
+            self.folder,
+            self.learner.model,
+            self.optimizer,
+            self._identity,
+            changed=self.changed,
+            fixed=FIXED,
+            advice=advice,
+        )
         if state is not None:
-            self.done, self.learner.tasks.position = state["done"], state["position"]
+            self.done = self._saved = state["done"]
+            self._changes = state["changes"]
+            self._position = self.learner.tasks.position = state["position"]
             self._loop.run(self._hand_over())
-        record.go_on_after(self.done)
-
-    def _identity(self) -> dict[str, Any]:
-        values = self.config.model_dump(mode="json")
-        return {name: value for name, value in values.items() if name not in _FREE}
-
-
-async def _enter(stack: AsyncExitStack, resource: AbstractAsyncContextManager[Any]) -> None:
-    await stack.enter_async_context(resource)
+        new = [change for change in self._changes if change["step"] == self.done + 1]
+        for change in new:
+            tell(f"{change['name']} is {change['now']} from here on; it was {change['was']}")
+        if state is None or new:  # what was changed holds, whatever comes
+            self.save()
+        record.go_on_after(self.done, self._changes)
 
 
 def _differ(group: Sequence[Episode]) -> bool:

@@ -10,13 +10,13 @@ __all__ = ["needing_memory"]
 
 
 @contextmanager
-def needing_memory(step: int) -> Iterator[None]:
-    """Raise ModelError where the device has no room for what is done in step `step`."""
+def needing_memory(step: int, advice: str) -> Iterator[None]:
+    """Raise ModelError with the advice where the device has no room for the update of a step."""
     try:
         with one_memory_error():
             yield
     except MemoryError as error:
         raise ModelError(
-            f"there is no memory for the update of step {step} ({error}): lower micro_tokens, "
-            "compute layers again or train adapters; the last checkpoint is whole"
+            f"there is no memory for the update of step {step} ({error}): {advice}, compute layers "
+            "again or train adapters; the last checkpoint is whole"
         ) from error

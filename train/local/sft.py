@@ -5,10 +5,11 @@ weight: sum(w * nll) / sum(w). What the policy did not write, and failed attempt
 so give no gradient; they are context.
 """
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...rollout.ledger import Ledger
-from ...tools.errors import DataError, ModelError
+from ...tools.errors import DataError, InterlaceError, ModelError, UsageError
 from ..batch import Batch, micro_batches
-from .checkpoint import read_checkpoint, write_checkpoint
-from .interrupt import noting_ctrl_c
+from .checkpoint import Change, are_finite, read_checkpoint, write_checkpoint
+from .interrupt import end_as_asked, noting_signals
 from .logprobs import token_logprobs
+from .lora import lora_scale
 from .record import Record
 from .room import needing_memory
 
@@ -65,6 +67,10 @@ class SFTConfig:
         counts = (self.steps, self.batch_size, self.evaluate_every, self.save_every, self.patience)
         if min(*counts, self.micro_tokens) < 1:
             raise ValueError(f"steps, sizes and intervals must be at least 1: {self!r}")
+        if not 0 < self.learning_rate <= 1:  # which no NaN is
+            raise UsageError(
+                f"learning_rate must be above 0 and at most 1, not {self.learning_rate}"
+            )
 
     def rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
@@ -131,60 +137,86 @@ def sft(
     record: Record | None = None,
     source: Path | None = None,
     format: str | None = None,
+    changed: Collection[str] = (),
+    tell: Callable[[str], None] | None = None,
 ) -> SFTReport:
     """Train `model` in place; checkpoints go into `folder`, from which a broken-off run goes on.
 
-    Ctrl-C ends the step, saves a checkpoint and is then raised on. The same call, after that or
-    after a crash, goes on from the checkpoint: on one CPU with the same number of threads, to the
-    very bits of an uninterrupted run.
+    Ctrl-C and SIGTERM end the step, save a checkpoint and then end the run. The same call, after
+    that or after a crash, goes on from the checkpoint: on one CPU with the same number of threads,
+    to the very bits of an uninterrupted run. `changed` names the settings that may differ, since
+    somebody said so: `tell` is given a sentence on each, and config.yaml notes it.
     `progress(step, report)` is called after each step; each is a line in `record`, where given.
     `source` is the folder that the model came from: its tokenizer goes into the checkpoints, so
     that they can be used as models, which then speak `format`. Raises DataError where the ledgers
     can't be trained on, the checkpoint is of another run or the disk is full, ModelError where
-    gradients are no numbers.
+    gradients or weights are not numbers: in each case there is a whole checkpoint to go on from.
     """
     import torch
 
     _check(ledgers, config)
     optimizer = torch.optim.AdamW(_groups(model, config), lr=config.learning_rate)
     identity = _identity(model, ledgers, config, source)
-    done, report = _resumed(read_checkpoint(folder, model, optimizer, identity))
+    state = read_checkpoint(
+        folder, model, optimizer, identity, changed=changed, fixed=_FIXED, advice=_advice
+    )
+    done, report = _resumed(state)
+    changes: list[Change] = [] if state is None else state["changes"]
+
+    saved = done
+
+    def save() -> None:
+        nonlocal saved
+        kept = {"done": done, "report": asdict(report), "identity": identity, "changes": changes}
+        write_checkpoint(folder, model, optimizer, kept, tokenizer_from=source, format=format)
+        saved = done
+
+    new = [change for change in changes if change["step"] == done + 1]
+    say = tell or (lambda sentence: None)
+    for change in new:
+        say(f"{change['name']} is {change['now']} from here on; it was {change['was']}")
+    if state is None or new:  # whatever ends the run, there is a checkpoint
+        save()
     if record is not None:
-        record.go_on_after(done)
+        record.go_on_after(done, changes)
     order = batches(ledgers, config.batch_size, config.seed)
     for _ in range(done):
         next(order)
     started, refused = time.perf_counter() - report.seconds, 0
-    with noting_ctrl_c() as pressed:
-        while done < config.steps and not pressed:
-            batch = [ledgers[i] for i in next(order)]
-            with needing_memory(done + 1):
-                loss, norm = _step(model, optimizer, batch, config, config.rate(done))
-            done += 1
-            report.losses.append(loss)
-            report.tokens += sum(map(len, batch))
-            report.seconds = time.perf_counter() - started
-            refused = 0 if math.isfinite(norm) else refused + 1
-            report.refused += refused > 0
-            if refused == config.patience:
-                raise ModelError(
-                    f"the gradients of {refused} steps in a row were not numbers (step {done}): "
-                    "take a lower learning rate; the last checkpoint is whole"
-                )
-            last = done == config.steps
-            if held_out and (last or done % config.evaluate_every == 0):
-                report.held_out[done] = evaluate(model, held_out, config)
-            if record is not None:
-                record.log(done, _metrics(report, done, norm, config))
-            if progress is not None:
-                progress(done, report)
-            if last or pressed or done % config.save_every == 0:
-                state = {"done": done, "report": asdict(report), "identity": identity}
-                write_checkpoint(
-                    folder, model, optimizer, state, tokenizer_from=source, format=format
-                )
-    if pressed:
-        raise KeyboardInterrupt
+    with noting_signals() as noted:
+        try:
+            while done < config.steps and not noted:
+                batch = [ledgers[i] for i in next(order)]
+                with needing_memory(done + 1, "lower micro_tokens"):
+                    loss, norm = _step(model, optimizer, batch, config, config.rate(done))
+                done += 1
+                report.losses.append(loss)
+                report.tokens += sum(map(len, batch))
+                report.seconds = time.perf_counter() - started
+                refused = 0 if math.isfinite(norm) else refused + 1
+                report.refused += refused > 0
+                if refused == config.patience:
+                    raise ModelError(
+                        f"the gradients of {refused} steps in a row were not numbers (step {done})"
+                        f": {_with_lower(config)}"
+                    )
+                last = done == config.steps
+                if held_out and (last or done % config.evaluate_every == 0):
+                    report.held_out[done] = evaluate(model, held_out, config)
+                if record is not None:
+                    record.log(done, _metrics(report, done, norm, config))
+                if progress is not None:
+                    progress(done, report)
+                if last or noted or done % config.save_every == 0:
+                    save()
+        except InterlaceError:
+            if saved != done:
+                with suppress(InterlaceError):  # a full disk, or weights that are no numbers
+                    save()
+            raise
+    if report.refused == done and done:
+        say("no step made an update, since no gradient was a number: the model is as it was")
+    end_as_asked(noted)
     return report
 
 
@@ -228,7 +260,16 @@ def _step(
     if math.isfinite(norm):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    if math.isfinite(norm) and not are_finite(model):
+        raise ModelError(f"the weights are not numbers after an update: {_with_lower(config)}")
     return loss, norm
+
+
+def _with_lower(config: SFTConfig) -> str:
+    return (
+        "the checkpoint is from before; take a lower learning rate (the same command with --resume "
+        f"--learning-rate {config.learning_rate / 10:.3g})"
+    )
 
 
 def _parts(ledgers: Sequence[Ledger], config: SFTConfig) -> Iterator[Batch]:
@@ -256,17 +297,32 @@ def _groups(model: "PreTrainedModel", config: SFTConfig) -> list[dict[str, objec
     ]
 
 
+_FIXED = ("model", "trained", "scale", "ledgers", "seed")
+"""What may not differ in a run that goes on: the weights or the place in the data would be others.
+"""
+
+
+def _advice(change: Change) -> str:
+    flag = "precision" if change["name"] == "bfloat16" else str(change["name"])
+    return f"say --{flag.replace('_', '-')} beside --resume"
+
+
 def _identity(
     model: "PreTrainedModel", ledgers: Sequence[Ledger], config: SFTConfig, source: Path | None
 ) -> dict[str, Any]:
-    """What a run that goes on must have in common with the one that began."""
-    free = ("evaluate_every", "save_every", "patience")
+    """What a run that goes on has in common with the one that began, but for what was changed in
+    so many words; of the ledgers a hash.
+    """
+    free = ("evaluate_every", "save_every", "patience", "micro_tokens")
+    digest = hashlib.blake2b(digest_size=8)
+    for ledger in ledgers:
+        digest.update(ledger.ids.tobytes() + ledger.loss_weights.tobytes())
     return {
         **{name: value for name, value in asdict(config).items() if name not in free},
-        "ledgers": len(ledgers),
-        "tokens": sum(map(len, ledgers)),
+        "ledgers": digest.hexdigest(),
         "model": None if source is None else str(source),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "scale": lora_scale(model),
     }
 
 

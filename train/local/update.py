@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rollout.trajectory import Episode
+from ...tools.errors import ModelError
 from ..batch import Batch, micro_batches
 from ..objectives import (
     Objective,
@@ -28,12 +29,15 @@ from ..objectives import (
     outcome_rewards,
     rollout_correction_weights,
 )
+from .checkpoint import are_finite
 from .logprobs import token_logprobs
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from ..config import TrainConfig
 
 __all__ = ["Recipe", "Rows", "Updated", "compute_logprobs", "update"]
 
@@ -57,6 +61,25 @@ class Recipe:
     """The largest norm of a gradient."""
     bfloat16: bool = False
     """Whether the model computes in bfloat16; weights and optimizer keep their own type."""
+
+    @classmethod
+    def of(cls, config: "TrainConfig") -> "Recipe":
+        """What a configuration says of updates."""
+        return cls(
+            objective=config.to_objective(),
+            temperature=config.temperature,
+            loss_scale_factor=config.response_tokens,
+            importance=(
+                None
+                if config.importance_cap is None
+                else (config.importance_level, config.importance_cap)
+            ),
+            kl_weight=config.kl_weight,
+            kl_estimator=config.kl_estimator,
+            micro_tokens=config.micro_tokens,
+            clip_norm=config.clip_norm,
+            bfloat16=config.precision == "bfloat16",
+        )
 
 
 @dataclass(slots=True)
@@ -184,7 +207,8 @@ def update(
 ) -> Updated:
     """One step of the optimizer on `rows`, in micro-batches. The gradient is zero before and after.
 
-    A loss or a gradient that is not finite is not let into the weights.
+    A loss or a gradient that is not finite is not let into the weights. Raises ModelError where the
+    weights are not finite after the step: they must replace no others.
     """
     import torch
 
@@ -202,8 +226,9 @@ def update(
         total["loss"] += float(loss.detach())
         share = int((taken.weights > 0).sum()) / tokens
         for name, value in metrics.items():
-            if name.endswith("/max"):
-                total[name] = max(total[name], value)
+            if name.endswith(("/max", "/min")):
+                most = max if name.endswith("/max") else min
+                total[name] = most(total.get(name, value), value)
             else:
                 total[name] += share * value
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -213,6 +238,8 @@ def update(
     if not refused:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    if not refused and not are_finite(model):
+        raise ModelError("the weights are not numbers after an update")
     return Updated(dict(total), refused)
 
 
@@ -244,7 +271,21 @@ def _loss(
         metrics["reference_kl"] = _mean(kl, weights)
     metrics["entropy"] = _mean(entropy, weights)
     metrics["engine_gap"] = _mean((old - engine).abs(), weights)
+    metrics |= _ratios(new.detach() - engine, weights)
     return loss, metrics | {name.removeprefix("actor/"): value for name, value in more.items()}
+
+
+def _ratios(log_ratio: "Tensor", weights: "Tensor") -> dict[str, float]:
+    """How far the policy in training is from the one that sampled, at its most and in the tails:
+    the ratio of a token's probabilities under the two, trainer over engine.
+    """
+    ratio = log_ratio[weights > 0].exp()
+    return {
+        "ratio/max": float(ratio.max()),
+        "ratio/min": float(ratio.min()),
+        "ratio/above_2": float((ratio > 2).float().mean()),
+        "ratio/below_half": float((ratio < 0.5).float().mean()),
+    }
 
 
 def _mean(values: "Tensor", weights: "Tensor") -> float:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...rollout.formats import Message
 from ...rollout.task import Task
 from ...tools.errors import DataError, MissingExtra
+from ..adapters import find_adapter, row_adapter
+from ..datasets import wants_database
 
 __all__ = ["from_row", "to_row", "write_dataset"]
 
@@ -54,31 +57,41 @@ def write_dataset(tasks: Iterable[Task], path: Path, *, split: str, source: str)
     return len(rows)
 
 
-def from_row(row: Mapping[str, Any]) -> tuple[Task, list[Message]]:
+def from_row(
+    row: Mapping[str, Any], *, keep_instruction: bool = False
+) -> tuple[Task, list[Message]]:
     """The task of a row as verl hands it to an agent loop, and the messages before its question.
 
-    Rows that others made have no task in them: the last message is then the question, and the
-    `reward_model`'s `ground_truth` the answer (a list: all of them are right). Raises DataError for
-    what is no question.
+    A row of a public data set is read by the adapter that its `data_source` names, as from a file:
+    without what the set says of the form of an answer, unless `keep_instruction`. Other rows are
+    taken as they are: the last message is the question, and the `reward_model`'s `ground_truth` the
+    answer (a list: all of them are right). Raises DataError for what is no question, or no row of
+    the set that `data_source` names.
     """
-    extra = row.get("extra_info")
-    extra = extra if isinstance(extra, Mapping) else {}
     messages = [_message(each) for each in _sequence(row.get("raw_prompt"))]
     if not messages or messages[-1].role != "user":
         raise DataError("a row's prompt must end with a message of the user: it is the question")
-    written = extra.get("task")
-    if isinstance(written, str):
-        return _task(written), messages[:-1]
-    truth = row.get("reward_model")
-    truth = truth.get("ground_truth") if isinstance(truth, Mapping) else None
-    id = str(extra.get("index", row.get("index", row.get("uid", "0"))))
-    data: dict[str, Any] = {"source": str(row.get("data_source", ""))}
-    if isinstance(truth, Mapping):  # Search-R1's rows: {"target": [...]}
-        truth = truth.get("target")
-    if truth is not None and not isinstance(truth, str):
-        answers = [str(each) for each in _sequence(truth)] or [str(truth)]
-        truth, data["answers"] = answers[0], answers
-    return Task(id, messages[-1].content, truth, data), messages[:-1]
+    asked = [{"role": messages[-1].role, "content": messages[-1].content}]
+    name = row_adapter(row) or "verl"
+    adapter = find_adapter(name, keep_instruction=keep_instruction)
+    try:
+        task = adapter({**row, "prompt": asked})
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        why = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        if name == "verl":
+            raise DataError(f"a row of verl's data set holds no task: {why}") from error
+        raise DataError(
+            f"a row with data_source {row['data_source']!r} is no row of {name} ({why}): give it "
+            "another data_source to have its prompt taken as it is"
+        ) from error
+    if wants_database(task):
+        raise DataError(
+            f"the task {task.id!r} has db_id and no database: write the file with "
+            f"--tasks {name if name != 'verl' else 'bird'}:FILE:FOLDER, which names it"
+        )
+    if name != "verl":
+        task = replace(task, data=task.data | {"source": str(row["data_source"])})
+    return task, messages[:-1]
 
 
 def _sequence(value: Any) -> Sequence[Any]:
@@ -92,11 +105,3 @@ def _message(message: Any) -> Message:
     if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
         raise DataError("a message of a row's prompt must have a role and a text as content")
     return Message(str(message.get("role")), message["content"])
-
-
-def _task(written: str) -> Task:
-    try:
-        whole = json.loads(written)
-        return Task(whole["id"], whole["question"], whole["answer"], whole["data"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"extra_info.task of a row is no task: {error}") from error

@@ -68,7 +68,7 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
         self, sampling_params: dict[str, Any], row: dict[str, Any]
     ) -> list[Response]:
         worker = await self._shared()
-        task, history = from_row(row)
+        task, history = from_row(row, keep_instruction=worker.settings.keep_instruction)
         attempt = Attempt(
             task,
             history,

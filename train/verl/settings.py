@@ -31,6 +31,8 @@ class LoopSettings(BaseModel):
     reward: str = "correct"
     checker: str = "exact"
     """When an answer is right, for tasks that do not say it themselves."""
+    keep_instruction: bool = False
+    """Whether the questions of public data sets keep what the set says of the form of an answer."""
     overlong_buffer: int = Field(default=0, ge=0)
     """DAPO's soft punishment over the last so many tokens of the response; 0: none."""
     without_void_turns: bool = False

@@ -36,7 +36,7 @@ def test_every_familys_tasks_come_back_from_parquet_as_they_were(tmp_path: Path)
 
 def test_rows_of_others_are_read_from_their_own_columns() -> None:
     row = {
-        "data_source": "nq",
+        "data_source": "mine",
         "raw_prompt": [
             {"role": "system", "content": "Answer."},
             {"role": "user", "content": "Who wrote it?"},
@@ -46,11 +46,11 @@ def test_rows_of_others_are_read_from_their_own_columns() -> None:
     }
     task, history = from_row(row)
     assert task == Task(
-        "7", "Who wrote it?", "Ann Lee", {"source": "nq", "answers": ["Ann Lee", "A. Lee"]}
+        "7", "Who wrote it?", "Ann Lee", {"source": "mine", "answers": ["Ann Lee", "A. Lee"]}
     )
     assert history == [Message("system", "Answer.")]
     plain, _ = from_row({**row, "reward_model": {"ground_truth": "34"}})
-    assert (plain.answer, plain.data) == ("34", {"source": "nq"})
+    assert (plain.answer, plain.data) == ("34", {"source": "mine"})
     assert from_row({**row, "reward_model": None})[0].answer is None
 
 
