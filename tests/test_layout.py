@@ -33,15 +33,6 @@ MODULES = {
     for path in sorted((ROOT / floor).rglob("*.py"))
 }
 
-MOST_LINES = 400
-MOST_LINES_EVER = 600
-LONGER: dict[str, str] = {
-    "train/rewards/kinds.py": "one function for each kind of answer, and what they share",
-    "train/rewards/latex.py": "the tokens of LaTeX and how numbers are written in them",
-    "train/rewards/math_worker.py": "a script of its own: nothing of the package is imported there",
-}
-"""Files above 400 lines, each with the reason why it is one subject all the same."""
-
 HEAVY = {"torch", "transformers", "vllm", "verl", "langgraph", "jupyter_client"}
 
 
@@ -166,16 +157,6 @@ def test_constraints_fit_what_the_extras_ask_for() -> None:
             pin = pinned.get(canonicalize_name(requirement.name))
             assert pin is not None, f"{path.name} lacks {requirement.name}"
             assert requirement.specifier.contains(pin), f"{path.name}: {requirement}"
-
-
-def test_files_stay_short() -> None:
-    folders = [*FLOORS, "src", "tests", "examples", "benchmarks"]
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    for path in files:
-        name = path.relative_to(ROOT).as_posix()
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        assert lines <= MOST_LINES_EVER, f"{name} has {lines} lines"
-        assert lines <= MOST_LINES or name in LONGER, f"{name} has {lines} lines"
 
 
 def test_mypy_is_told_of_every_folder_with_code() -> None:

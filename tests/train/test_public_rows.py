@@ -130,7 +130,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "evidence": "",
             "SQL": "SELECT 1",
         },
-        {"question": "Any?", "gold": "SELECT 1", "rule": "bird", **SQL},
+        {"question": "Ships?", "gold": "SELECT 1", "rule": "bird", **SQL},
     ),
     "Spider": (
         "spider",
