@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from boxes import Box
+from boxes import LIMITS, Box
 
 from interlace.tools import ErrorKind, ToolResult
 from interlace.tools.python import PythonSession
@@ -164,6 +164,20 @@ for _ in range(15):
         assert after.text.endswith("2")
 
 
+def test_a_program_that_is_being_started_is_not_counted_as_another_parent(box: Box) -> None:
+    # Until its exec it lives in its parent's memory: here it waits there, at a gate.
+    started, after = box.cells(
+        "import os, subprocess\n"
+        "held = bytearray(350_000_000)\n"
+        "os.mkfifo('gate')\n"
+        "subprocess.Popen(['sh', '-c', 'sleep 1; : > gate'])\n"
+        "through = [(os.POSIX_SPAWN_OPEN, 9, 'gate', os.O_RDONLY, 0)]\n"
+        "os.waitpid(os.posix_spawn('/bin/true', ['true'], {}, file_actions=through), 0)[1]",
+        "len(held)",
+    )
+    assert (started.text, after.text) == ("0", "350000000")
+
+
 def test_memory_of_sockets_is_counted(box: Box) -> None:
     code = """
 import os, socket, time
@@ -283,6 +297,12 @@ def test_floods_of_output_are_bounded(box: Box) -> None:
         assert len(result.text) <= 100_100
     assert lines.text.startswith("0\n1\n2\n") and lines.text.endswith("199999")
     assert displays.ok and displays.text.startswith("0\n1\n2\n") and len(displays.text) < 100_100
+
+
+def test_what_was_printed_takes_no_memory_from_the_cells_to_come(box: Box) -> None:
+    more_than_the_limit = LIMITS.memory // 100_000_000 + 1
+    for result in box.cells(*["print('a' * 100_000_000)"] * more_than_the_limit):
+        assert result.ok and result.text.endswith("aaa"), result.text[-200:]
 
 
 def test_a_flood_of_pictures_is_bounded(box: Box) -> None:
