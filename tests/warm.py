@@ -147,12 +147,12 @@ def _serve(control: socket.socket, owner: int) -> tuple[dict[str, Any], list[int
                 os.close(fd)
             continue
         between = os.getpid()
-        if pid := os.fork():
-            control.send(str(pid).encode())
+        if os.fork():
             os._exit(0)
         while os.getppid() == between:
             time.sleep(0.0005)
         assert os.getppid() == owner
+        control.send(str(os.getpid()).encode())  # not before the owner can wait for it
         control.close()
         return json.loads(data), fds
 
