@@ -64,7 +64,7 @@ class Popen(subprocess.Popen[str]):
         self._terminal = terminal
         super().__init__(*arguments, **{**settings, "text": True})
 
-    def _execute_child(self, args: Any, *more: Any) -> None:  # type: ignore[no-untyped-def]
+    def _execute_child(self, args: Any, *more: Any) -> None:
         cwd, env = more[4:6]
         ours = more[9:15]  # both ends of stdin, stdout and stderr
         program = [os.fspath(each) for each in args]
