@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 from interlace.tools import PythonTool, ToolResult
 from interlace.tools.python import Limits, PythonSession
+from interlace.tools.python.namespaces import SESSION
 from interlace.tools.python.processes import descendants
 
 T = TypeVar("T")
@@ -26,6 +28,37 @@ def below() -> dict[int, str]:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
                 found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
+
+
+def mounted(folder: str) -> list[str]:
+    """What is mounted where tools mount anything, in their own view: here, nothing may be new."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    places = {"/", "/proc", "/tmp", SESSION}
+    return [line for line in lines if line.split()[1] in places or folder in line]
+
+
+def eventually(true: Callable[[], bool], seconds: float = 120.0) -> bool:
+    """Whether it becomes true, however busy the machine is."""
+    end = time.monotonic() + seconds
+    while not (is_true := true()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return is_true
+
+
+async def begin(
+    session: PythonSession, code: str, seconds: float = 3600
+) -> asyncio.Task[ToolResult]:
+    """A call whose cell runs by now."""
+    begun = asyncio.Event()
+    session.hear = lambda _: begun.set()
+    call = asyncio.create_task(
+        session.call({"code": f"print('begun', flush=True)\n{code}"}, seconds)
+    )
+    waiting = asyncio.create_task(begun.wait())
+    await asyncio.wait({call, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    session.hear = None
+    return call
 
 
 LIMITS = Limits(memory=600_000_000, processes=40, disk=40_000_000, files=2_000)
@@ -50,14 +83,15 @@ class Box:
 
         return self.run(main())
 
-    def cells(self, *codes: str, seconds: float = 50.0) -> list[ToolResult]:
-        """The results of some cells, run in one session."""
+    def cells(self, *codes: str | tuple[str, float], seconds: float = 120.0) -> list[ToolResult]:
+        """The results of some cells, run in one session; a cell may bring its own time limit."""
+        limited = [(code, seconds) if isinstance(code, str) else code for code in codes]
 
         async def work(session: PythonSession) -> list[ToolResult]:
-            return [await session.call({"code": code}, seconds) for code in codes]
+            return [await session.call({"code": code}, limit) for code, limit in limited]
 
         return self.use(work)
 
-    def cell(self, code: str, seconds: float = 50.0) -> ToolResult:
+    def cell(self, code: str, seconds: float = 120.0) -> ToolResult:
         """The result of one cell."""
         return self.cells(code, seconds=seconds)[0]

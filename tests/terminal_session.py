@@ -7,10 +7,13 @@ import re
 import select
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
+
+import warm
 
 PATIENCE = 240.0
 """Seconds; with nothing else to do, a machine needs two or three."""
@@ -32,16 +35,21 @@ class TerminalSession:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         # No answers to questions about the cursor come from here.
         rest = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
-        self.process = subprocess.Popen(
-            command,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+        how: dict[str, Any] = {
+            **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
             # The size is the terminal's; pytest-xdist names another one.
-            env=rest | {k: v for k, v in settings.items() if k not in ("COLUMNS", "LINES")},
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C reaches it
-        )
+            "env": rest | {k: v for k, v in settings.items() if k not in ("COLUMNS", "LINES")},
+        }
+        self.process: subprocess.Popen[Any]
+        if command[0] == sys.executable:
+            self.process = warm.Popen(command, terminal=True, **how)
+        else:
+            self.process = subprocess.Popen(
+                command,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C reaches it
+                **how,
+            )
         os.close(theirs)
         self.raw = ""
         """Everything that was shown, escape sequences included."""

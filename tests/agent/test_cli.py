@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import warm
 from tiny import checkpoint
 
 from interlace.rollout.ledger import Source
@@ -26,15 +27,13 @@ RAMBLING = ["--temperature", "1", "--tool", "none", "--max-tokens", "400"]
 
 
 @contextmanager
-def start(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+def start(*arguments: str | Path) -> Iterator[warm.Popen]:
     """The running command; it does not outlive the block."""
     pipe = subprocess.PIPE
     command = [*COMMAND, *map(str, arguments)]
     # One thread: on a busy machine, more of them wait for each other at every step.
     settings = os.environ | {"NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=settings
-    ) as process:
+    with warm.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=settings) as process:
         try:
             yield process
         finally:

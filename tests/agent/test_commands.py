@@ -6,12 +6,12 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; mai
 
 def interlace(*arguments: str | Path, **settings: str) -> tuple[int, str, str]:
     """The exit code, stdout and stderr."""
-    done = subprocess.run(
+    done = warm.run(
         [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -56,7 +56,7 @@ def test_init_writes_an_agent_that_answers_and_overwrites_nothing(tmp_path: Path
     folder = tmp_path / "mine"
     code, _, err = interlace("init", folder)
     assert code == 0 and f"python {folder}/agent.py" in err
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, folder / "agent.py"],
         capture_output=True,
         text=True,

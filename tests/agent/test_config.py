@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from interlace.agent.cli.config import Setting, defaults, settings
 from interlace.tools.errors import UsageError
@@ -73,7 +73,7 @@ def test_a_command_obeys_all_layers_and_its_flags_most(here: Path) -> None:
     state = {f"XDG_{kind}_HOME": str(here) for kind in ("STATE", "DATA", "CACHE")}
     path = os.pathsep.join([str(CLI.parent), *filter(None, sys.path)])
     state |= {"REPLIES": str(here / "replies.json"), "PYTHONPATH": path}
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, str(CLI), "run", "?", "--format", "retool"],
         env={**os.environ, **state, "INTERLACE_MODEL": "nano", "INTERLACE_TOOL": "python"},
         capture_output=True,

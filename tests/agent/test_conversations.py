@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from doubles import Echo, answer, code
 from tiny import byte_tokenizer
 
@@ -139,7 +140,7 @@ def test_a_process_that_was_killed_in_a_call_leaves_every_finished_turn(tmp_path
     here = str(Path(__file__).parent)
     settings = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
     command = [sys.executable, "-c", KILLED, str(tmp_path), here]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings) as process:
+    with warm.Popen(command, stdout=subprocess.PIPE, text=True, env=settings) as process:
         assert process.stdout is not None and process.stdout.readline() == "hangs\n"
         process.send_signal(signal.SIGKILL)
 

@@ -3,13 +3,13 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from typer.main import get_command
 
 from interlace.agent.cli.config import COMMANDS, settings
@@ -75,7 +75,7 @@ def ran(pages: list[Path], folder: Path) -> str:
     """What the programs of these pages print; they run as they stand (see run_docs.py)."""
     (folder / "docs").symlink_to(ROOT / "docs")
     path = os.pathsep.join([str(ROOT / "tests"), *filter(None, sys.path)])
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, ROOT / "tests/run_docs.py", *pages],
         capture_output=True,
         text=True,
@@ -144,7 +144,7 @@ def test_the_tutorial_leads_from_nothing_to_a_trained_tool_user(tmp_path: Path) 
         for program, *words in map(shlex.split, typed):
             if program == "pip":
                 continue
-            done = subprocess.run(
+            done = warm.run(
                 [sys.executable, *(interlace if program == "interlace" else []), *words],
                 capture_output=True,
                 text=True,

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import typer
+import warm
 from typer.testing import CliRunner
 from vocabularies import VOCABULARIES, tokenizer
 
@@ -75,7 +76,7 @@ def where(refused: tuple[str, ...], *arguments: str) -> "subprocess.CompletedPro
         f"refuse(*{refused!r}); sys.argv = ['interlace', *{arguments!r}]; main()"
     )
     path = os.pathsep.join(p for p in sys.path if p)
-    return subprocess.run(
+    return warm.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,

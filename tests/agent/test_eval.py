@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from interlace.rollout.store import read_episodes
 
@@ -19,7 +19,7 @@ def interlace(*arguments: str | Path) -> tuple[int, str, str]:
     """The exit code, stdout and stderr."""
     settings = os.environ | {"NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     command = [*COMMAND, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=PATIENCE)
+    done = warm.run(command, capture_output=True, env=settings, timeout=PATIENCE)
     return done.returncode, done.stdout, done.stderr
 
 

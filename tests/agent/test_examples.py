@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from jupyter_client.manager import KernelManager
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -67,7 +67,7 @@ def test_the_notebook_runs_cell_by_cell() -> None:
 
 @pytest.mark.parametrize("name", PRINTS)
 def test_example(name: str) -> None:
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, EXAMPLES / name],
         input=QUESTIONS,
         capture_output=True,

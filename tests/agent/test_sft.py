@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 from attempts import TOKENIZER
 from tiny import checkpoint
 from transformers import AutoModelForCausalLM
@@ -62,11 +63,11 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
+def start(*arguments: str | Path) -> warm.Popen:
     settings = os.environ | {"NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [*COMMAND, "sft", *map(str, arguments)], stdout=pipe, stderr=pipe, text=True, env=settings
+    return warm.Popen(
+        [*COMMAND, "sft", *map(str, arguments)], stdout=pipe, stderr=pipe, env=settings
     )
 
 

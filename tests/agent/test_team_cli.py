@@ -4,11 +4,11 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 from doubles import answer
 from teams import decision, experts, verdict
 from typer.testing import CliRunner
@@ -27,7 +27,7 @@ def run(folder: Path, said: list[str], *arguments: str, stdin: str = "") -> tupl
     """The exit code, stdout and stderr of a command whose model says this."""
     replies = folder / "replies.json"
     replies.write_text(json.dumps(said))
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, CLI, *arguments, "--format", "retool", "--tool", "none"],
         input=stdin,
         capture_output=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
+import warm
 from doubles import answer
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
@@ -48,9 +49,9 @@ def kill(file: Path, where: str, said: dict[str, list[str]] | None = None) -> No
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
     environment = os.environ | {"PYTHONPATH": path}
     command = [sys.executable, "-c", KILLED, str(file), where, json.dumps(said or {})]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+    with warm.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         try:
-            assert process.stdout is not None and process.stdout.readline() == b"now\n"
+            assert process.stdout is not None and process.stdout.readline() == "now\n"
             if where == "critic2":
                 wait_for_the_first_critic(file)
         finally:

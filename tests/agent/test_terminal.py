@@ -4,11 +4,11 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 from doubles import code
 from teams import decision, experts, verdict
 from terminal_session import TerminalSession
@@ -72,7 +72,7 @@ def test_ctrl_c_in_a_call_stops_the_answer_and_the_python_state_survives(tmp_pat
         terminal.type(CTRL_D)
         assert terminal.end() == 0
     command = [sys.executable, str(CLI), "conversations", "show"]
-    kept = subprocess.run(command, env=settings(tmp_path), capture_output=True, text=True)
+    kept = warm.run(command, env=settings(tmp_path), capture_output=True, text=True)
     assert "→ 17\n  (interrupted)\n" in kept.stdout, kept
 
 
@@ -119,7 +119,7 @@ def test_a_conversation_is_resumed_tomorrow(tmp_path: Path) -> None:
         terminal.type(CTRL_D)
         assert terminal.end() == 0
     command = [sys.executable, str(CLI), "conversations"]
-    listed = subprocess.run(command, env=settings(tmp_path), capture_output=True, text=True)
+    listed = warm.run(command, env=settings(tmp_path), capture_output=True, text=True)
     assert re.search(r"nano +2 +How many are 5 and 6\?", listed.stdout), listed
 
 
@@ -226,6 +226,6 @@ def test_without_a_terminal_what_needs_a_person_is_denied(
 ) -> None:
     command = [sys.executable, str(CLI), "run", "?", *options]
     environment = settings(tmp_path, code("print(6)"), "I give up.")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, input="")
+    done = warm.run(command, env=environment, capture_output=True, text=True, input="")
     assert (done.returncode, done.stdout) == (ends, ""), done.stderr
     assert says in done.stderr

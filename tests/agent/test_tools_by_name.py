@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 import threading
 from contextlib import closing
@@ -16,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import warm
 from tiny import byte_tokenizer
 
 from interlace import Agent
@@ -174,7 +174,7 @@ def test_a_tool_that_can_not_work_is_one_sentence(
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.db").write_bytes(shop.read_bytes()[:3000])
     tool = tool.format(folder=tmp_path)
-    done = subprocess.run(
+    done = warm.run(
         [*COMMAND, "run", "?", "--tool", "python" if ":" in tool else "none", "--tool", tool],
         capture_output=True,
         text=True,
@@ -187,7 +187,7 @@ def test_a_tool_that_can_not_work_is_one_sentence(
 def test_the_command_line_takes_several_tools(shop: Path, docs: Path) -> None:
     """The bundled model may not know them; the command ends well all the same."""
     tools = [f"sql:{shop}", f"search:{docs}", "python"]
-    done = subprocess.run(
+    done = warm.run(
         [*COMMAND, "run", "What does a nut cost?", "--json", "--quiet", "--max-tokens", "200"]
         + [each for tool in tools for each in ("--tool", tool)],
         capture_output=True,
@@ -207,5 +207,5 @@ def test_a_function_in_a_file_is_a_tool(tmp_path: Path) -> None:
     )
     for name in ("mine.py:tide", "./mine.py:tide", "mine:tide"):
         command = [*COMMAND, "tools", name]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = warm.run(command, cwd=tmp_path, capture_output=True)
         assert done.stdout.startswith("tide: The height of the tide.\n  port (str)"), done.stderr

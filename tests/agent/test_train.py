@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from typer.testing import CliRunner
 
 from interlace.agent.cli.main import app
@@ -28,7 +29,7 @@ def interlace(*arguments: str | Path) -> tuple[int, str, str]:
     """The exit code, stdout and stderr."""
     settings = os.environ | {"NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     command = [*COMMAND, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=settings, timeout=PATIENCE)
+    done = warm.run(command, capture_output=True, env=settings, timeout=PATIENCE)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -61,7 +61,7 @@ async def together(engine: TransformersEngine, asked: list[list[int]], tokens: i
         sample(engine, ids, tokens, sampling=sampling)
         for ids, sampling in zip(asked, samplings, strict=True)
     ]
-    return await asyncio.wait_for(asyncio.gather(*work, return_exceptions=True), 60)
+    return await asyncio.wait_for(asyncio.gather(*work, return_exceptions=True), 240)
 
 
 def test_who_has_no_room_waits_and_the_others_never_notice(

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from interlace.tools import ErrorKind, PythonTool, Tool, ToolResult, ToolSession, Unforkable
 from interlace.tools.errors import UsageError
+from interlace.tools.python import PythonSession
 from interlace.tools.python.output import CellOutput
 
 T = TypeVar("T")
@@ -255,6 +257,22 @@ def test_a_long_output_keeps_its_head_and_tail() -> None:
         assert result.ok
         assert "characters left out" in result.text
         assert len(result.text) < 1_200
+
+
+def test_a_reader_that_is_busy_elsewhere_misses_nothing() -> None:
+    async def use(session: ToolSession) -> str:
+        assert isinstance(session, PythonSession)
+        heard: list[str] = []
+
+        def hear(text: str) -> None:
+            if not heard:
+                time.sleep(2)  # for so long the event loop takes nothing in
+            heard.append(text)
+
+        session.hear = hear
+        return (await session.call({"code": "for n in range(5_000): display(n)"}, 120)).text
+
+    assert in_session(use) == "\n".join(map(str, range(5_000)))
 
 
 def test_a_kernel_that_floods_us_is_ended() -> None:

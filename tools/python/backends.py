@@ -66,6 +66,7 @@ class JupyterBackend:
         import zmq.asyncio
 
         from .jupyter import MESSAGE_BYTES
+        from .kernel import WAITING
 
         self._tier = "none" if isolation == "none" else "full"
         if sys.platform != "linux":
@@ -77,6 +78,7 @@ class JupyterBackend:
         self._seats: dict[Path, _Seat] = {}
         self._context = zmq.asyncio.Context()
         self._context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
+        self._context.setsockopt(zmq.RCVHWM, WAITING)
         self._proving = asyncio.create_task(self._prove())
         self._watching = asyncio.create_task(watch(self._live, limits.memory))
 

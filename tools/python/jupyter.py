@@ -30,7 +30,7 @@ __all__ = ["MESSAGE_BYTES", "Kernel"]
 
 START_SECONDS = 300.0
 IDLE_SECONDS = 2.0
-"""How long the output of a cell may come in after the cell's reply."""
+"""How long to wait for more of a cell's output, once its reply is there and no output comes."""
 MESSAGE_BYTES = 64_000_000
 """The largest message that is taken from a kernel; it cuts and splits what it sends itself."""
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -59,6 +59,8 @@ class Kernel:
         self._held = [place[1], sockets]  # let go when it is closed
         self.pid = process.pid
         self.requests = 0
+        self._heard = 0
+        """How many messages have shown something."""
         self._client = client
         self._links: tempfile.TemporaryDirectory[str] | None = None
         self._ends: list[int] = []
@@ -263,7 +265,10 @@ class Kernel:
         shown = asyncio.create_task(self._collect(request, output))
         try:
             content = await _until(self._client.shell_channel, request, "execute_reply")
-            await asyncio.wait({shown}, timeout=IDLE_SECONDS)
+            heard = -1
+            while not shown.done() and heard < self._heard:
+                heard = self._heard
+                await asyncio.wait({shown}, timeout=IDLE_SECONDS)
             error = shown.result() if shown.done() else None
         finally:
             shown.cancel()
@@ -282,6 +287,7 @@ class Kernel:
         error: CellError | None = None
         while True:
             kind, content = await _next_answer(channel, request)
+            self._heard += 1
             if kind == "status" and content.get("execution_state") == "idle":
                 return error
             if kind == "error":

@@ -6,6 +6,7 @@ it starts quickly in any environment that has ipykernel. What it changes of ipyk
 - cells are called `<cell 1>`, `<cell 2>`, ..., and a traceback holds only the user's own frames;
 - a cell's output is bounded where it is written: the head is sent at once, the tail at the end;
 - what a program writes to the file descriptors 1 and 2 is in the output before the cell ends;
+- output is neither kept once it is sent nor dropped where its reader is slow;
 - `input()` says why there is none;
 - a cell that leaves no `sys.stdout` does so for itself alone;
 - the process dies with its parent, and keeps its own children findable.
@@ -32,6 +33,7 @@ import time
 import traceback
 import warnings
 from collections import deque
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,6 +43,8 @@ MESSAGE_CHARACTERS = 2_000
 DISPLAY_BYTES = 8_000_000
 NOTE_CHARACTERS = 60
 """Room for the line that says how much was left out."""
+WAITING = 32
+"""Messages of output that may wait at each stage of their way out."""
 WAKE_SECONDS = 0.2
 FRAMES = 6
 """Frames shown at either end of a long traceback."""
@@ -78,6 +82,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
     from ipykernel.compiler import XCachingCompiler
     from ipykernel.kernelapp import IPKernelApp
     from ipykernel.zmqshell import ZMQInteractiveShell
+    from zmq import RCVHWM, SNDHWM, XPUB_NODROP
 
     own_streams: dict[str, Any] = {}
 
@@ -114,6 +119,16 @@ def make_app(connection_file: Path, characters: int) -> Any:
             if cmd.rstrip().endswith("&"):
                 raise OSError("Background processes not supported.")
             self.system_raw(cmd)
+
+        def _tee(self, channel: str) -> Any:  # IPython keeps all that is ever printed, unless told
+            return nullcontext()
+
+    class App(IPKernelApp):
+        def init_iopub(self, context: Any) -> None:
+            # A slow reader makes the cell wait: nothing is dropped, and little is held.
+            for option, value in ((SNDHWM, WAITING), (RCVHWM, WAITING), (XPUB_NODROP, 1)):
+                context.setsockopt(option, value)
+            super().init_iopub(context)
 
     class Kernel(ipkernel.IPythonKernel):
         def raw_input(self, prompt: str = "") -> str:
@@ -154,7 +169,7 @@ def make_app(connection_file: Path, characters: int) -> Any:
     Kernel.shell_class = Shell
     Kernel.compiler_class = ipkernel.XCachingCompiler = Compiler  # ipykernel 7, ipykernel 6
     iostream.OutStream = Stream
-    app = IPKernelApp.instance(kernel_class=Kernel)
+    app = App.instance(kernel_class=Kernel)
     app.initialize(["-f", str(connection_file), "--HistoryManager.enabled=False"])
     own_streams.update(stdout=sys.stdout, stderr=sys.stderr)
     bound_displays(app.shell, characters)

@@ -1,6 +1,7 @@
 """Limits that the kernel does not hold for a whole session: memory, and where need be the rest."""
 
 import asyncio
+import ctypes
 import errno
 import os
 import time
@@ -12,6 +13,7 @@ from ..base import ErrorKind
 from .files import Held, empty_tree, open_folder_inside
 from .interpreter import Watched
 from .processes import descendants, read_field, threads
+from .seccomp import numbers
 from .walls import SHARED
 
 __all__ = ["watch"]
@@ -23,6 +25,8 @@ _COUNT = -1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SOCKET_BYTES = 250_000
 """What a socket can hold of messages nobody has read: its buffers can't be widened (seccomp.py)."""
+_KCMP_VM = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 async def watch(interpreters: Callable[[], Iterable[Watched]], memory: int) -> None:
@@ -78,7 +82,8 @@ async def _look(one: Watched, memory: int, due: dict[tuple[int, int], float]) ->
 
 
 def _exact(pids: Iterable[int]) -> int:
-    return sum(_proportional(pid) for pid in pids) + _buffered(pids)
+    spaces = [pid for pid in pids if not _lives_in_its_parent(pid)]
+    return sum(map(_proportional, spaces)) + _buffered(pids)
 
 
 def _resident(pid: int) -> int:
@@ -93,6 +98,18 @@ def _proportional(pid: int) -> int:
             if line.startswith(b"Pss:"):
                 return int(line.split()[1]) * 1024
     return _resident(pid)
+
+
+def _lives_in_its_parent(pid: int) -> bool:
+    """Whether a process runs in its parent's memory, as a program does that is just being started.
+
+    Where the kernel does not tell (kcmp(2) may be refused), that memory is counted twice.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        # Bytes: a process gives itself any name.
+        parent = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        return int(_libc.syscall(numbers()["kcmp"], pid, parent, _KCMP_VM, 0, 0)) == 0
+    return False
 
 
 def _most_buffered(pids: Iterable[int]) -> int:

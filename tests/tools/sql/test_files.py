@@ -49,6 +49,14 @@ def ticks(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[11])
 
 
+def runs(pid: int) -> bool:
+    """Whether it is more than a dead process that nobody has asked after yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def beside(path: Path) -> list[str]:
     return sorted(os.listdir(path.parent))
 
@@ -229,8 +237,9 @@ def test_a_worker_that_is_killed_while_idle_is_replaced(tool: SqlTool) -> None:
         async with tool.session() as session:
             for _ in range(3):
                 assert (await session.call({"query": "select 1"}, 60.0)).ok
-                os.kill(worker_of(tool), signal.SIGKILL)
-                await asyncio.sleep(0.1)
+                os.kill(pid := worker_of(tool), signal.SIGKILL)
+                while runs(pid):
+                    await asyncio.sleep(0.01)
             assert (await session.call({"query": "select 1"}, 60.0)).ok
 
     asyncio.run(go())
@@ -241,8 +250,10 @@ def test_a_worker_that_is_killed_at_work_is_reported_and_replaced(tool: SqlTool)
         async with tool.session() as session:
             assert (await session.call({"query": "select 1"}, 60.0)).ok
             pid = worker_of(tool)
-            running = asyncio.create_task(session.call({"query": ENDLESS}, 30.0))
-            await asyncio.sleep(0.2)
+            before = ticks(pid)
+            running = asyncio.create_task(session.call({"query": ENDLESS}, 3600.0))
+            while ticks(pid) < before + 5:  # it is at work
+                await asyncio.sleep(0.01)
             os.kill(pid, signal.SIGKILL)
             result = await running
             assert result.error is ErrorKind.DIED and "SIGKILL" in result.text
@@ -280,16 +291,8 @@ async def go():
 asyncio.run(go())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    pids = done.stdout.split()
+    pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2, done.stderr
-
-    def runs(pid: str) -> bool:
-        """Whether it is more than a dead process that nobody has asked after yet."""
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False
-
     for _ in range(600):
         if not any(map(runs, pids)):
             break

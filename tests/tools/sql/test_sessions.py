@@ -76,10 +76,14 @@ def test_a_cancelled_call_frees_its_worker() -> None:
 
     async def go() -> None:
         async with tool.session() as session:
-            running = asyncio.create_task(session.call({"query": endless}, 60.0))
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
+            workers = tool.database.workers  # type: ignore[attr-defined]
+            running = asyncio.create_task(session.call({"query": endless}, 3600.0))
+            while workers._idle:
+                await asyncio.sleep(0.01)
             waiting = asyncio.create_task(session.call({"query": endless}, 60.0))
             next_one = asyncio.create_task(session.call({"query": "select 1"}, 60.0))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.1)
             waiting.cancel()
             running.cancel()
             assert (await next_one).ok
@@ -96,11 +100,14 @@ def test_where_no_worker_becomes_free_it_is_our_fault() -> None:
 
     async def go() -> None:
         async with tool.session() as session:
-            running = asyncio.create_task(session.call({"query": endless}, 1.0))
-            await asyncio.sleep(0.1)
+            assert (await session.call({"query": "select 1"}, 60.0)).ok
+            running = asyncio.create_task(session.call({"query": endless}, 3600.0))
+            while workers._idle:
+                await asyncio.sleep(0.01)
             late = await session.call({"query": "select 1"}, 60.0)
             assert late.error is ErrorKind.UNAVAILABLE and "no worker" in late.text
-            assert (await running).error is ErrorKind.TIMEOUT
+            running.cancel()
+            await asyncio.wait({running})
             assert (await session.call({"query": "select 1"}, 60.0)).ok
 
     asyncio.run(go())

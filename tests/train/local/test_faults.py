@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from boxes import below
 from doubles import answer, code
 from small_run import learner, settings
 
@@ -20,23 +22,7 @@ from interlace.train.rewards import Part, Rewards
 
 def interpreters() -> list[int]:
     """The sandbox processes that this process, or one of them, has started."""
-    parents: dict[int, int] = {}
-    sandboxes = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (folder / "status").read_text()
-            if b"_interlace" in (folder / "cmdline").read_bytes():
-                sandboxes.append(int(folder.name))
-        except OSError:
-            continue  # it has just ended
-        parents[int(folder.name)] = int(status.split("PPid:")[1].split()[0])
-
-    def is_mine(process: int) -> bool:
-        while process > 1 and process != os.getpid():
-            process = parents.get(process, 0)
-        return process == os.getpid()
-
-    return [process for process in sandboxes if is_mine(process)]
+    return [pid for pid, command in below().items() if "_interlace" in command]
 
 
 def test_a_run_goes_on_when_its_interpreters_are_killed(tmp_path: Path) -> None:
@@ -59,7 +45,8 @@ def test_a_run_goes_on_when_its_interpreters_are_killed(tmp_path: Path) -> None:
             if step not in killed:  # while the sessions of this episode and of others live
                 killed[step] = interpreters()
                 for process in killed[step]:
-                    os.kill(process, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it ended with its parent
+                        os.kill(process, signal.SIGKILL)
             return answer(said[1].splitlines()[-1])
 
         limits = replace(made.policy.limits, response_tokens=400, call_seconds=60.0)

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 from doubles import Echo, code
 from small_run import brevity, learner, load, run, settings
 
@@ -89,7 +89,7 @@ def test_a_killed_run_that_goes_on_ends_in_the_same_bits(whole: Path, tmp_path: 
     folder = tmp_path / "run"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(SCRIPT), str(folder), "8"]
-    with subprocess.Popen(command, env=environment) as process:
+    with warm.Popen(command, env=environment) as process:
         while not (folder / "metrics.jsonl").exists() or len(read_metrics(folder)) < 5:
             assert process.poll() is None, "the run ended by itself"
             time.sleep(0.01)
