@@ -17,7 +17,7 @@ from interlace.rollout.store import read_episodes
 from interlace.rollout.trajectory import Episode
 from interlace.train.sources import find_tasks
 from interlace.train.verl.data import write_dataset
-from interlace.train.verl.launch import RECIPES
+from interlace.train.verl.compose import RECIPES
 
 TESTS = Path(__file__).parent
 CONFIGS = TESTS / "verl_cpu"
@@ -122,15 +122,20 @@ def check(ran: Ran) -> None:
     assert changed[0] == 0.0 and len(changed) == 3 and min(changed[1:]) > 0.0
 
 
-def check_steps(ran: Ran, rows: int) -> None:
-    """What holds of every run: the rows are the ledgers', and both sides agree on them. In the
-    second step too, whose weights the server was given: the KL says that they are others.
-    """
+def check_rows(ran: Ran, rows: int) -> None:
+    """What holds of every run: the rows of both steps are the ledgers'."""
     trained = [row for row in ran.rows if row["kind"] == "train"]
     assert {row["step"] for row in trained} == {1, 2}
     assert len(trained) == rows
     for row in trained:
         _check_row(row, ran.episodes)
+
+
+def check_steps(ran: Ran, rows: int) -> None:
+    """... and of every synchronous one: both sides agree on them. In the second step too, whose
+    weights the server was given: the KL says that they are others.
+    """
+    check_rows(ran, rows)
     first, second = ran.metrics[1], ran.metrics[2]
     for step in (first, second):
         assert step["training/rollout_probs_diff_max"] < 1e-5

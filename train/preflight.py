@@ -21,7 +21,8 @@ from .reach import hub_has, ray_nodes
 from .shapes import find_shape
 from .sources import find_tasks
 from .tryout import Trial
-from .verl.launch import check, find_recipe
+from .verl.compose import check
+from .verl.launch import find_recipe
 from .verl.settings import PLACE, LoopSettings, read_settings
 
 __all__ = ["TESTED", "Examination", "examine"]

@@ -5,15 +5,23 @@ import os
 from typing import Any
 
 import transfer_queue
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-from interlace.train.verl.sampler import TeamSampler
+from interlace.train.verl.sampler import AsyncSampler, Sampler, TeamSampler
 
 FIELDS = ["uid", "prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores"]
 
 
-class Recorder(ReplayBuffer):  # type: ignore[misc]
-    """`trainer.v1.sampler.custom_sampler`: verl's own."""
+class Recorder(Sampler):
+    """`trainer.v1.sampler.custom_sampler`: ours for single agents."""
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        _note(batch, global_steps, partition_id)
+        return batch, metrics
+
+
+class AsyncRecorder(AsyncSampler):
+    """... for asynchronous trainers."""
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
@@ -22,7 +30,7 @@ class Recorder(ReplayBuffer):  # type: ignore[misc]
 
 
 class TeamRecorder(TeamSampler):
-    """... and ours for teams."""
+    """... and for teams."""
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
