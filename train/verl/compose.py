@@ -6,7 +6,7 @@ import copy
 import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from functools import partial
+from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,7 @@ def check(recipe: Path, overrides: Sequence[str] = ()) -> Any:
     of the rest only once the models are loaded.
     """
     config = compose(recipe, overrides)
-    import verl.trainer.config
-
-    base = _compose(Path(verl.trainer.config.__file__).parent, "ppo_trainer", [])
-    _refuse_unknown(config, base, "")
+    _refuse_unknown(config, _verls_own(), "")
     from omegaconf import OmegaConf
 
     settings = read_settings(OmegaConf.to_container(config.actor_rollout_ref.rollout.custom))
@@ -59,6 +56,13 @@ def check(recipe: Path, overrides: Sequence[str] = ()) -> Any:
         raise UsageError(problem)
     _as_verl_reads_it(config)
     return config
+
+
+@cache
+def _verls_own() -> Any:
+    import verl.trainer.config
+
+    return _compose(Path(verl.trainer.config.__file__).parent, "ppo_trainer", [])
 
 
 def _refuse_unknown(config: Any, base: Any, path: str) -> None:

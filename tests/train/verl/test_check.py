@@ -1,12 +1,15 @@
 """What is known of a run before anything loads: it is done as asked, or refused. Needs verl."""
 
+import copy
 import importlib
 import importlib.util
 import json
 import math
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+import yaml
 from doubles import NANO
 from torch.testing import assert_close
 from typer.testing import CliRunner
@@ -28,8 +32,10 @@ from interlace.tools.errors import DataError, UsageError
 from interlace.train.local.logprobs import token_logprobs
 from interlace.train.local.update import Recipe, Rows, update
 from interlace.train.objectives import OBJECTIVES, find_objective
-from interlace.train.verl.compose import check
+from interlace.train.verl.compose import check, compose
 from interlace.train.verl.launch import Launch, find_recipe, prepare, recipes
+from interlace.train.verl.rules import problems
+from interlace.train.verl.settings import read_settings
 
 if importlib.util.find_spec("verl") is None:
     pytest.skip("verl is not installed", allow_module_level=True)
@@ -218,7 +224,7 @@ def test_fewer_tasks_than_a_step_takes_are_refused_however_they_are_named(tmp_pa
         (["trainer.v1.sampler.sync_refill_failed_groups=false"], "so set it to true"),
         (["trainer.v1.trainer_mode=colocate_async"], "it is AsyncSampler"),
         (["actor_rollout_ref.hybrid_engine=false"], "set it to true"),
-        (["+data.apply_chat_template_kwargs.a=1"], "is not read by this loop"),
+        (["data.apply_chat_template_kwargs.a=1"], "is not read by this loop"),
         (["actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent"], "set it to tha"),
         (["actor_rollout_ref.rollout.calculate_log_probs=false"], "calculate_log_probs=true"),
         (["algorithm.rollout_correction.rollout_rs=seq_mean_k1"], "needs a rollout_rs_threshold"),
@@ -229,15 +235,29 @@ def test_fewer_tasks_than_a_step_takes_are_refused_however_they_are_named(tmp_pa
 def test_what_verl_would_take_and_not_do_is_refused_with_what_to_set(
     settings: list[str], said: str
 ) -> None:
-    with pytest.raises(UsageError, match=said):
-        check(find_recipe(SMALL), settings)
+    assert re.search(said, refused(SMALL, *settings))
+
+
+def refused(recipe: str, *settings: str) -> str:
+    """What is said first against a recipe with these settings. It is composed once."""
+    omegaconf: Any = importlib.import_module("omegaconf")
+    config = copy.deepcopy(composed(recipe))
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        omegaconf.OmegaConf.update(config, key, yaml.safe_load(value), force_add=True)
+    custom = omegaconf.OmegaConf.to_container(config.actor_rollout_ref.rollout.custom)
+    return next(problems(config, read_settings(custom)))
+
+
+@cache
+def composed(recipe: str) -> Any:
+    return compose(find_recipe(recipe))
 
 
 def test_stop_strings_need_sglangs_tokenizer() -> None:
-    sglang = ["actor_rollout_ref.rollout.name=sglang"]
-    with pytest.raises(UsageError, match="skip_tokenizer_init=true"):
-        check(find_recipe("retool_7b"), sglang)
-    check(find_recipe("retool_7b"), [*sglang, "actor_rollout_ref.rollout.skip_tokenizer_init=false"])
+    sglang = "actor_rollout_ref.rollout.name=sglang"
+    assert "skip_tokenizer_init=true" in refused("retool_7b", sglang)
+    check(find_recipe("retool_7b"), [sglang, "actor_rollout_ref.rollout.skip_tokenizer_init=false"])
 
 
 @pytest.mark.parametrize(
@@ -256,8 +276,7 @@ def test_stop_strings_need_sglangs_tokenizer() -> None:
     ],
 )
 def test_what_an_engine_on_its_own_cards_wants_is_asked_for(settings: list[str], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        check(find_recipe("retool_7b_async"), settings)
+    assert re.search(said, refused("retool_7b_async", *settings))
 
 
 # -- this machine --------------------------------------------------------------------------------
@@ -314,10 +333,13 @@ def test_what_this_machine_lacks_stops_a_run_before_it_starts(
 # -- what the first step would do ----------------------------------------------------------------
 
 
-def public_rows(name: str) -> list[Mapping[str, Any]]:
+def public_rows(name: str, count: int) -> list[Mapping[str, Any]]:
     """Rows in the shape of the file that a recipe trains on."""
     if name.startswith("qwen"):
-        return [{"question": f"How many are {n} + {n}?", "answer": f"#### {2 * n}"} for n in range(9)]
+        return [
+            {"question": f"How many are {n} + {n}?", "answer": f"#### {2 * n}"}
+            for n in range(count)
+        ]
     target: Any = {"target": ["Ann Lee"]} if name.startswith("search") else "34"
     return [
         {
@@ -327,7 +349,7 @@ def public_rows(name: str) -> list[Mapping[str, Any]]:
             "reward_model": {"ground_truth": target, "style": "rule"},
             "extra_info": {"index": str(n)},
         }
-        for n in range(9)
+        for n in range(count)
     ]
 
 
@@ -335,7 +357,7 @@ def public_rows(name: str) -> list[Mapping[str, Any]]:
 def test_a_dry_run_of_each_recipe_says_what_its_first_step_would_do(
     name: str, tmp_path: Path
 ) -> None:
-    rows = public_rows(name) * 200  # 1800
+    rows = public_rows(name, 1800)
     file = tmp_path / ("rows.jsonl" if name.startswith("qwen") else "rows.parquet")
     if file.suffix == ".jsonl":
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -347,7 +369,7 @@ def test_a_dry_run_of_each_recipe_says_what_its_first_step_would_do(
     done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "run"), "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    config = prepare(find_recipe(name), {}, [], resume=False).config
+    config = composed(name)
     batch, n = config.data.train_batch_size, config.actor_rollout_ref.rollout.n
     assert told["plan"][0].startswith(f"first step: {batch} tasks x {n} attempts = {batch * n} ")
     assert told["steps"] == 7
