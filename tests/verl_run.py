@@ -45,8 +45,8 @@ def environment(folder: Path) -> dict[str, str]:
         "VERL_PLATFORM": "cpu",
         "VERL_ENGINE_DEVICE": "cuda",  # which of verl's classes; that the device is a CPU is above
         "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
-        "SYNCED": str(folder / "synced.jsonl"),
-        "SAMPLED": str(folder / "sampled.jsonl"),
+        "INTERLACE_TEST_SYNCED": str(folder / "synced.jsonl"),
+        "INTERLACE_TEST_SAMPLED": str(folder / "sampled.jsonl"),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",

@@ -25,8 +25,12 @@ _NAMES = {
     "calls": ("reward/calls", "interlace/reward/calls"),
     "tags": ("tag_logprob", "interlace/tag_logprob"),
     "entropy": ("entropy", "actor/entropy"),
-    "clipped": ("actor/pg_clipfrac",),
-    "cut": ("rollout_is/cut", "rollout_corr/rollout_is_ratio_fraction_high"),
+    "clipped": ("pg_clipfrac", "actor/pg_clipfrac"),
+    "cut": (
+        "rollout_is/cut",
+        "rollout_corr/rollout_is_ratio_fraction_high",
+        "actor/rollout_corr/rollout_rs_masked_fraction",
+    ),
 }
 """What each sign is called in the local trainer's metrics, and in verl's."""
 
@@ -44,7 +48,8 @@ class Signs:
     clipped: float | None = None
     """The share of tokens whose ratio (new to old policy) lies outside the clip range."""
     cut: float | None = None
-    """The share of tokens whose weight (trainer to engine) is cut off."""
+    """The share of tokens whose weight (trainer to engine) is cut off, or that are left out for
+    it."""
 
 
 def signs_of(metrics: Mapping[str, float]) -> Signs:
@@ -61,9 +66,7 @@ def signs_of(metrics: Mapping[str, float]) -> Signs:
     return Signs(**found)
 
 
-def tag_logprobs(
-    trajectory: Trajectory, tokenizer: Tokenizer, tags: Sequence[str]
-) -> list[float]:
+def tag_logprobs(trajectory: Trajectory, tokenizer: Tokenizer, tags: Sequence[str]) -> list[float]:
     """The log-probability of each token the policy wrote that has a part in one of the `tags`."""
     found: list[float] = []
     for ledger in trajectory.ledgers:
@@ -118,8 +121,8 @@ def _cut(early: float, late: float) -> str | None:
     if late < 0.05:
         return None
     return (
-        f"{late:.0%} of the tokens have a weight that is cut: engine and trainer no longer compute "
-        "the same policy"
+        f"the probabilities of {late:.0%} of the tokens are too far apart: engine and trainer no "
+        "longer compute the same policy"
     )
 
 

@@ -34,7 +34,7 @@ def test_calls_that_cease_are_told_once_by_the_names_of_either_trainer(prefix: s
         ("entropy", 0.5, 0.05, "all the same"),
         ("entropy", 0.5, 4.0, "noise"),
         ("clipped", 0.01, 0.4, "steps are too large"),
-        ("cut", 0.0, 0.2, "no longer compute the same policy"),
+        ("cut", 0.0, 0.2, "longer compute the same policy"),
     ],
 )
 def test_each_sign_of_a_collapse_has_its_words(

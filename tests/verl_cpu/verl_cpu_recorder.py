@@ -1,4 +1,4 @@
-"""Samplers which note in $SAMPLED what they hand to the trainer, row by row."""
+"""Samplers which note in $INTERLACE_TEST_SAMPLED what they hand to the trainer, row by row."""
 
 import json
 import os
@@ -39,10 +39,12 @@ class TeamRecorder(TeamSampler):
 
 
 def _note(batch: Any, step: int, kind: str) -> None:
-    data = transfer_queue.kv_batch_get(keys=batch.keys, partition_id=kind, select_fields=FIELDS)
-    uids = [getattr(uid, "data", uid) for uid in data["uid"]]
-    with open(os.environ["SAMPLED"], "a", encoding="utf-8") as file:
+    fields = [*FIELDS, "extra_info"]
+    data = transfer_queue.kv_batch_get(keys=batch.keys, partition_id=kind, select_fields=fields)
+    uids, extra = ([getattr(v, "data", v) for v in data[name]] for name in ("uid", "extra_info"))
+    with open(os.environ["INTERLACE_TEST_SAMPLED"], "a", encoding="utf-8") as file:
         for row, key in enumerate(batch.keys):
             note: dict[str, Any] = {"key": key, "step": step, "kind": kind, "uid": uids[row]}
+            note["task"] = extra[row]["index"]
             note |= {field: data[field][row].tolist() for field in FIELDS[1:]}
             file.write(json.dumps(note) + "\n")

@@ -20,7 +20,7 @@ from interlace.rollout.tokenizer import Tokenizer
 
 
 class Server:
-    """What verl calls of a rollout server. Each new set of weights is noted in $SYNCED."""
+    """What verl calls of a rollout server. Each new set of weights is noted in $INTERLACE_TEST_SYNCED."""
 
     def __init__(self, model: str) -> None:
         torch.set_num_threads(1)
@@ -58,7 +58,7 @@ class Server:
         changed = sum(float((state[key] - value).abs().sum()) for key, value in named.items())
         await self.engine.update_weights({**state, **named})
         self.step = step
-        with open(os.environ["SYNCED"], "a", encoding="utf-8") as file:
+        with open(os.environ["INTERLACE_TEST_SYNCED"], "a", encoding="utf-8") as file:
             note = {"step": step, "tensors": len(named), "changed": changed}
             note["aborted"] = self.aborted
             file.write(json.dumps(note) + "\n")

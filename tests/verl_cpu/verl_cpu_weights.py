@@ -53,4 +53,4 @@ class FileEngine(CheckpointEngine):  # type: ignore[misc]
 
 
 def _file(step: int | None) -> Path:
-    return Path(os.environ["SYNCED"]).with_name(f"weights-{step}.pt")
+    return Path(os.environ["INTERLACE_TEST_SYNCED"]).with_name(f"weights-{step}.pt")

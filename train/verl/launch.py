@@ -274,7 +274,9 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
 
 def _wait_for(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """A command's exit code. It ends where we are told to end, and where we are killed."""
-    with subprocess.Popen(command, env=environment, preexec_fn=_ending_with(os.getpid())) as process:
+    with subprocess.Popen(
+        command, env=environment, preexec_fn=_ending_with(os.getpid())
+    ) as process:
         try:
             return process.wait()
         except BaseException:

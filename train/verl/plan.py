@@ -173,7 +173,9 @@ def _validation_line(config: Any, held_out: int | None) -> str:
     trainer, tries = config.trainer, config.actor_rollout_ref.rollout.val_kwargs.n
     tasks = "an unknown number of" if held_out is None else held_out
     first = "before the first step, " if trainer.val_before_train else ""
-    return f"validation: {tasks} tasks x {tries}, {first}every {trainer.test_freq} steps, at the end"
+    return (
+        f"validation: {tasks} tasks x {tries}, {first}every {trainer.test_freq} steps, at the end"
+    )
 
 
 # -- disk ----------------------------------------------------------------------------------------
@@ -186,9 +188,7 @@ def checkpoint_bytes(config: Any, shape: Shape) -> int:
     whole = config.actor_rollout_ref
     lora = whole.model.lora_rank
     trained = shape.adapters(lora) if lora else shape.parameters
-    total = _part_bytes(
-        shape, trained, whole.actor.fsdp_config.model_dtype, whole.actor.checkpoint
-    )
+    total = _part_bytes(shape, trained, whole.actor.fsdp_config.model_dtype, whole.actor.checkpoint)
     if has_critic(config):
         critic = config.critic
         total += _part_bytes(shape, shape.parameters, critic.fsdp.model_dtype, critic.checkpoint)

@@ -254,12 +254,12 @@ def _asynchronous(config: Any) -> Iterator[str]:
     mode, rollout = config.trainer.v1.trainer_mode, config.actor_rollout_ref.rollout
     if mode not in SAMPLERS:
         yield f"{V1}.trainer_mode is one of {', '.join(SAMPLERS)}, not {mode!r}"
+    if not config.actor_rollout_ref.hybrid_engine:
+        yield (
+            "actor_rollout_ref.hybrid_engine=false: verl 0.9.1 fails with it in every mode (in "
+            "separate_async its log is handed an argument that it does not know), so set it to true"
+        )
     if mode != "separate_async":
-        if not config.actor_rollout_ref.hybrid_engine:
-            yield (
-                "actor_rollout_ref.hybrid_engine=false is for "
-                f"{V1}.trainer_mode=separate_async alone: set it to true"
-            )
         return
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
     updates = config.trainer.v1.separate_async.parameter_sync_step

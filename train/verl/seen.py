@@ -41,7 +41,7 @@ def describe_rows(keys: Sequence[str], extra: Sequence[Mapping[str, Any]]) -> di
         "tool_seconds": sum(tool["seconds"] for tool in tools) / len(episodes),
     }
     for name, value in last[0]["reward_extra_info"].items():
-        if not isinstance(value, str):
+        if name != "acc" and not isinstance(value, str):  # `acc` is `correct` by verl's name
             values = [row["reward_extra_info"][name] for row in last]
             metrics[f"reward/{name}"] = _mean(values)
     stops = Counter(rows[-1]["stop"] for rows in described)

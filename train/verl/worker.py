@@ -200,9 +200,7 @@ class Worker:
         began = time.perf_counter()
         parts, problem = await asyncio.to_thread(self._score, episode)
         group, sample = attempt.group or id, attempt.sample
-        vote = await asyncio.to_thread(
-            self._votes.name, group, task, episode.answer, sample=sample
-        )
+        vote = await asyncio.to_thread(self._votes.name, group, task, episode.answer, sample=sample)
         seconds = time.perf_counter() - began
         if self._log is not None:
             self._log.append(episode)

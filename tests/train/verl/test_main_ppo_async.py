@@ -20,8 +20,9 @@ def test_two_steps_that_go_on_while_episodes_are_under_way(tmp_path: Path, mode:
     """More episodes are begun than a step takes; those broken off go on with the next weights."""
     ran = run(tmp_path, main_ppo(tmp_path, mode, "arithmetic"), ALONE)
     check_rows(ran, rows=2 * 4 * 4)
-    assert [note["step"] for note in ran.synced] == [0, 1, 2]
-    assert ran.synced[0]["changed"] == 0.0 and min(n["changed"] for n in ran.synced[1:]) > 0.0
+    assert {note["step"] for note in ran.synced} == {0, 1, 2}
+    assert {note["changed"] for note in ran.synced if note["step"] == 0} == {0.0}
+    assert min(note["changed"] for note in ran.synced if note["step"]) > 0.0
     for step in (1, 2):
         metrics = ran.metrics[step]
         assert metrics["actor/grad_norm"] > 0

@@ -1,0 +1,112 @@
+"""What verl's trainer is started with, and that it never outlives who started it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from doubles import NANO
+
+from interlace.rollout.tokenizer import Tokenizer
+from interlace.tools.errors import DataError
+from interlace.train.verl import launch
+from interlace.train.verl.plan import count_rows
+from interlace.train.verl.turn_end import turn_end, with_turn_end
+
+
+def test_the_environment_travels_in_the_jobs_own_so_that_a_ray_started_beforehand_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HOME", "/models")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    monkeypatch.setenv("LS_COLORS", "no business of Ray's")
+    job = {"runtime_env": {"env_vars": {"MINE": "1"}, "working_dir": "gcs://x"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    made = launch._environment({"VERL_FILE_LOGGER_PATH": "/out/metrics.jsonl"})
+    runtime = json.loads(made["RAY_JOB_CONFIG_JSON_ENV_VAR"])["runtime_env"]
+    variables = runtime["env_vars"]
+    wanted = {"HF_HOME": "/models", "WANDB_API_KEY": "secret", "MINE": "1"}
+    assert wanted.items() <= variables.items()
+    assert variables["VERL_FILE_LOGGER_PATH"] == made["VERL_FILE_LOGGER_PATH"]
+    assert "LS_COLORS" not in variables and "PATH" not in variables
+    assert runtime["working_dir"] == "gcs://x"  # a job of `ray job submit` keeps what it has
+
+
+PARENT = """
+    import sys
+    from interlace.train.verl.launch import _wait_for
+    print("begun", flush=True)
+    _wait_for([sys.executable, "-c", sys.argv[1]], {})
+"""
+CHILD = """
+    import os, signal
+    print(os.getpid(), flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux's kernel")
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_trainer_ends_with_who_started_it_however_that_ends(kind: signal.Signals) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PARENT), textwrap.dedent(CHILD)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "begun\n"
+    child = int(parent.stdout.readline())
+    parent.send_signal(kind)
+    try:
+        parent.communicate(timeout=200)  # its end is reached when the child too has ended
+    except subprocess.TimeoutExpired:
+        os.kill(child, signal.SIGKILL)
+        raise
+
+
+def test_names_of_tasks_are_short_in_metrics() -> None:
+    """verl puts them into a metric's name."""
+    assert launch._short("gsm8k:/home/ann/data/test.jsonl") == "gsm8k"
+    assert launch._short("/home/ann/data/mine.jsonl") == "mine"
+    assert launch._short("arithmetic:test:200") == launch._short("arithmetic") == "arithmetic"
+
+
+def test_rows_are_counted_as_verl_reads_them(tmp_path: Path) -> None:
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"a": 1}\n\n{"a": 2}\n')
+    whole = tmp_path / "b.json"
+    whole.write_text('[{"a": 1}, {"a": 2}, {"a": 3}]')
+    assert (count_rows(lines), count_rows(whole)) == (2, 3)
+    for name, text in (("c.csv", "a\n1\n"), ("d.parquet", "no Parquet"), ("e.json", "[1")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=name):
+            count_rows(tmp_path / name)
+    with pytest.raises(DataError, match=r"there is no .*f\.parquet"):
+        count_rows(tmp_path / "f.parquet")
+
+
+def test_a_policy_stops_where_its_template_ends_a_turn_too(tmp_path: Path) -> None:
+    """A base model ends its texts with another token than its template ends a turn with."""
+    tokenizer = Tokenizer.load(NANO)
+    (end,) = tokenizer.eos_ids
+    assert turn_end(tokenizer) == end
+    other = next(id for id in sorted(tokenizer.control_ids) if id != end)
+    base = Tokenizer.load(NANO)
+    base.config["eos_token_id"], base.config["eos_token"] = other, tokenizer.token(other)
+    base.config["chat_template"] = (tokenizer.chat_template or "").replace(
+        "eos_token", repr(tokenizer.token(end))
+    )
+    assert base.eos_ids == {other} and turn_end(base) == end
+    assert with_turn_end(base).eos_ids == {other, end}
+    # A template that writes words, or nothing, behind a turn gives no token to stop at.
+    for behind in (" Over.", ""):
+        plain = Tokenizer.load(NANO)
+        plain.config["chat_template"] = (
+            "{% for message in messages %}{{ message.content }}" + behind + "{% endfor %}"
+        )
+        assert turn_end(plain) is None
+        assert with_turn_end(plain).eos_ids == {end}
