@@ -16,8 +16,8 @@ from interlace.rollout.ledger import Ledger
 from interlace.rollout.store import read_episodes
 from interlace.rollout.trajectory import Episode
 from interlace.train.sources import find_tasks
-from interlace.train.verl.data import write_dataset
 from interlace.train.verl.compose import RECIPES
+from interlace.train.verl.data import write_dataset
 
 TESTS = Path(__file__).parent
 CONFIGS = TESTS / "verl_cpu"

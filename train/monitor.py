@@ -14,9 +14,9 @@ import numpy as np
 
 from ..rollout.ledger import Source
 from ..rollout.tokenizer import Tokenizer
-from ..rollout.trajectory import Trajectory
+from ..rollout.trajectory import Episode, Trajectory
 
-__all__ = ["Monitor", "Signs", "signs_of", "tag_logprobs", "warnings"]
+__all__ = ["Monitor", "Signs", "mean_tag_logprob", "signs_of", "tag_logprobs", "warnings"]
 
 WINDOW = 5
 """Steps at the beginning of a run, and at its end, that are compared."""
@@ -83,6 +83,19 @@ def tag_logprobs(trajectory: Trajectory, tokenizer: Tokenizer, tags: Sequence[st
                     at = text.find(tag, at + len(tag))
             found += span.logprobs[part].tolist()
     return found
+
+
+def mean_tag_logprob(
+    episodes: Sequence[Episode], tokenizer: Tokenizer, tags: Sequence[str]
+) -> dict[str, float]:
+    """The metric `tag_logprob` of a step; nothing where the policy wrote no tag."""
+    found = [
+        value
+        for episode in episodes
+        for trajectory in episode.trajectories
+        for value in tag_logprobs(trajectory, tokenizer, tags)
+    ]
+    return {"tag_logprob": fmean(found)} if found else {}
 
 
 def _calls(early: float, late: float) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from .sources import find_tasks
 from .tryout import Trial
 from .verl.compose import check
 from .verl.launch import find_recipe
+from .verl.plan import Plan, make_plan
 from .verl.settings import PLACE, LoopSettings, read_settings
+from .verl.turn_end import turn_end
 
 __all__ = ["TESTED", "Examination", "examine"]
 
@@ -92,6 +95,8 @@ class _Run:
     """What else it needs."""
     trial: Callable[[float | None], Trial | None]
     room: Callable[[Any, float], tuple[int, str | None]] | None = None
+    stops_at_turn_end: bool = False
+    """Whether its engine stops where the chat template ends a turn, whatever the end tokens are."""
 
 
 def _is_verls(name: str) -> bool:
@@ -123,6 +128,7 @@ def _verls_run(name: str) -> _Run:
     file = find_recipe(name)
     config = check(file)
     settings = read_settings(_plain(config.actor_rollout_ref.rollout.custom))
+    plan = make_plan(config, settings, {}, 0)
     return _Run(
         file=file,
         model=str(config.actor_rollout_ref.model.path),
@@ -132,8 +138,9 @@ def _verls_run(name: str) -> _Run:
         # Without a card the share that vLLM takes of it can't be said.
         estimate=lambda shape, card: estimate_verl(config, shape, card or 0.0),
         room=lambda shape, card: vllm_room(config, shape, card),
-        beside=lambda: _cluster(config, file),
+        beside=lambda: chain(_planned(plan), _cluster(config, file)),
         trial=lambda card: _verls_trial(config, settings, file, card),
+        stops_at_turn_end=True,
     )
 
 
@@ -209,6 +216,18 @@ def _model(run: _Run) -> Iterator[Finding]:
         for stop in FORMATS[name].stop
     ]
     text = f"{name}: {'; '.join(pieces) or 'no stop strings'}"
+    end = turn_end(tokenizer)
+    if end is not None and tokenizer.eos_ids and end not in tokenizer.eos_ids:
+        named = ", ".join(tokenizer.token(id) for id in sorted(tokenizer.eos_ids))
+        said = (
+            f"its template ends a turn with {tokenizer.token(end)}, its texts end with {named}: "
+            + (
+                "verl's engine stops at both"
+                if run.stops_at_turn_end
+                else "it runs on to the limit"
+            )
+        )
+        yield Finding("end of a turn", True if run.stops_at_turn_end else None, f"{at}: {said}")
     if not tokenizer.eos_ids:
         yield Finding("tokenizer", False, f"{at}: no token ends a turn", ModelError.exit_code)
     elif encoder.template.plain:
@@ -231,15 +250,17 @@ def _tasks(config: TrainConfig, file: Path) -> Iterator[Finding]:
             yield Finding(name, True, source)
 
 
+def _planned(plan: Plan) -> Iterator[Finding]:
+    """What the first step would do, and what of it this machine lacks: it may be for another."""
+    for line in plan.lines:
+        what, _, text = line.partition(": ")
+        yield Finding(what if text else "then", True, text or line)
+    for problem in plan.lacking:
+        yield Finding("lacking here", None, str(problem))
+
+
 def _cluster(config: Any, file: Path) -> Iterator[Finding]:
-    """The files of tasks, and Ray: where it runs, whether it has the nodes that are asked for."""
-    for key in ("train_files", "val_files"):
-        files = config.data[key]
-        missing = [each for each in _listed(files) if not Path(each).expanduser().exists()]
-        if missing:
-            flag = "--tasks" if key == "train_files" else "--held-out"
-            at = f"data.{key}{where(file, f'data.{key}')}"
-            yield Finding("tasks", None, f"{at}: there is no {missing[0]} yet; {flag} writes one")
+    """Ray: where it runs, whether it has the nodes that are asked for."""
     trainer = config.trainer
     given = config.ray_kwargs.get("ray_init", {}).get("address")
     address = given or os.environ.get("RAY_ADDRESS")
@@ -268,10 +289,6 @@ def _cluster(config: Any, file: Path) -> Iterator[Finding]:
         per = f"trainer.n_gpus_per_node={cards}{where(file, 'trainer.n_gpus_per_node')}"
         text += f"; {nodes} and {per} ask for more: start Ray on the others, or lower them"
     yield Finding("Ray", ok, text)
-
-
-def _listed(files: Any) -> list[str]:
-    return [files] if isinstance(files, str) else [str(each) for each in files or ()]
 
 
 def _local_trial(config: TrainConfig, file: Path) -> Trial:

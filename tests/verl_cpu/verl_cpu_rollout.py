@@ -20,7 +20,10 @@ from interlace.rollout.tokenizer import Tokenizer
 
 
 class Server:
-    """What verl calls of a rollout server. Each new set of weights is noted in $INTERLACE_TEST_SYNCED."""
+    """What verl calls of a rollout server.
+
+    Each new set of weights is noted in $INTERLACE_TEST_SYNCED.
+    """
 
     def __init__(self, model: str) -> None:
         torch.set_num_threads(1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...rollout.model_files import KNOWN, local_model
 from ...rollout.task import Task
 from ...tools.errors import DataError, ToolUnavailable, UsageError
 from ..adapters import ADAPTERS
@@ -197,8 +198,9 @@ def _short(name: str) -> str:
 
 
 def _absolute(name: str) -> str:
-    """A folder from here: Ray's processes may stand elsewhere."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    """A model's folder from here: Ray's processes may stand elsewhere, and know no name of ours."""
+    folder = local_model(name) if name in KNOWN or Path(name).is_dir() else None
+    return name if folder is None else str(folder.resolve())
 
 
 def _absolute_data(config: Any) -> list[str]:
@@ -254,8 +256,10 @@ def _saved(config: Any) -> int:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """The trainer's environment, ours and `more`. What of it Ray's processes need stands in the job's runtime
-    environment, so that they have it too where Ray was started beforehand.
+    """The trainer's environment: ours and `more`.
+
+    What of it Ray's processes need stands in the job's runtime environment, so that they have it
+    too where Ray was started beforehand.
     """
     variables = {**os.environ, **more}
     job: dict[str, Any] = {}

@@ -265,7 +265,16 @@ def processors(config: Any) -> int:
 def _processors_line(config: Any, lacking: list[InterlaceError]) -> str:
     needed, start = processors(config), config.ray_kwargs.ray_init
     text = f"processors: {needed} for Ray's services"
-    if nodes(config) > 1 or start.get("address") or os.environ.get("RAY_ADDRESS"):
+    address = start.get("address") or os.environ.get("RAY_ADDRESS")
+    if config.trainer.nnodes > 1 and not address:
+        lacking.append(
+            ToolUnavailable(
+                f"trainer.nnodes={config.trainer.nnodes} and no Ray to join, so it would wait for "
+                "ever: `ray start --head` on one node, `ray start --address=HEAD:6379` on the "
+                "others, and RAY_ADDRESS=HEAD:6379 for this command"
+            )
+        )
+    if nodes(config) > 1 or address:
         return f"{text}, over all nodes"
     here = start.get("num_cpus") or os.cpu_count() or 1
     if here < needed:

@@ -47,7 +47,7 @@ def problems(config: Any, settings: LoopSettings) -> Iterator[str]:
 
 def parallel(config: Any) -> int:
     """Groups of cards that each take their own part of a batch (data parallel), with FSDP."""
-    cards = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    cards = int(config.trainer.n_gpus_per_node * config.trainer.nnodes)
     return max(1, cards // int(config.actor_rollout_ref.actor.ulysses_sequence_parallel_size))
 
 

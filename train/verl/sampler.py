@@ -1,4 +1,4 @@
-"""verl's samplers, with a bound and with eyes: how often a step draws anew, and what it was made of.
+"""verl's samplers, with a bound on how often a step draws anew, and with an eye on its episodes.
 
 verl makes one beside its trainer, in whose process it lives (trainer/ppo/v1, verl 0.9.1). Name the
 one that fits the trainer in `trainer.v1.sampler.custom_sampler`, as our recipes do.
@@ -66,7 +66,8 @@ class _Bounded:
     def _gather(self, step: int, wanted: int) -> tuple[set[str], dict[str, Any]]:
         """Wait for as many groups as are wanted, drawing anew for those that teach nothing."""
         verl: Any = self
-        left, drawn, metrics, waited = self._refills * wanted, 0, {}, 0.0
+        metrics: dict[str, Any] = {}
+        left, drawn, waited = self._refills * wanted, 0, 0.0
         while True:
             verl._sync_metadata_from_transfer_queue()
             reasons = self._terminal_eviction_reasons(step, "train")

@@ -1,4 +1,4 @@
-"""verl's trainer through `interlace train`, over a Ray started beforehand: a step, and then another.
+"""verl's trainer through `interlace train`, over a Ray started beforehand: a step, then another.
 
 For `make test-verl`, in an environment that has verl.
 """
@@ -17,8 +17,6 @@ from pathlib import Path
 import pytest
 from doubles import NANO
 from verl_run import CONFIGS, check_rows, environment, run
-
-from interlace.rollout.trajectory import StopReason
 
 if importlib.util.find_spec("verl") is None:
     pytest.skip("verl is not installed", allow_module_level=True)

@@ -25,7 +25,8 @@ from interlace.train.objectives import OBJECTIVES
 from interlace.train.preflight import examine
 from interlace.train.shapes import find_shape
 from interlace.train.verl.engine import Client
-from interlace.train.verl.launch import RECIPES, check, compose, find_recipe, prepare, recipes
+from interlace.train.verl.compose import RECIPES, check, compose
+from interlace.train.verl.launch import find_recipe, prepare, recipes
 from interlace.train.verl.worker import LeftOut
 
 if importlib.util.find_spec("verl") is None:
@@ -186,13 +187,13 @@ def test_doctor_asks_for_the_nodes_that_a_run_wants(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert found("Ray").ok is False
     assert "RAY_ADDRESS=127.0.0.1:1: nothing answers" in found("Ray").text
-    assert found("tasks").ok is None
+    assert found("lacking here").ok is None and "no data/gsm8k_train" in found("lacking here").text
+    assert found("first step").text.startswith("64 tasks x 8 attempts")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_each_of_our_objectives_can_be_had_in_verl(name: str) -> None:
-    launch = prepare(find_recipe("qwen3_0.6b_24gb"), {"objective": name}, [], resume=False)
-    config = check(launch.recipe, launch.overrides)
+    config = prepare(find_recipe("qwen3_0.6b_24gb"), {"objective": name}, [], resume=False).config
     assert config.algorithm.adv_estimator in core.ADV_ESTIMATOR_REGISTRY
     assert config.actor_rollout_ref.actor.policy_loss.loss_mode in core.POLICY_LOSS_REGISTRY
 

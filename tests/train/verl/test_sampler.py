@@ -9,7 +9,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -25,6 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 N = 4
 """Attempts at a task."""
+Group: TypeAlias = "list[float | None]"
+"""Whether each attempt is right; None: it failed on our side."""
 
 
 def fields(correct: float, calls: float = 1.0) -> dict[str, Any]:
@@ -42,12 +44,9 @@ def fields(correct: float, calls: float = 1.0) -> dict[str, Any]:
 
 
 class Trainer:
-    """Rolls out at once: each drawn group is the next of `script`, its last one again and again.
+    """Rolls out at once: each drawn group is the next of `script`, its last one again and again."""
 
-    A group is a list with whether each attempt is right; None: it failed on our side.
-    """
-
-    def __init__(self, *script: list[float | None]) -> None:
+    def __init__(self, *script: Group) -> None:
         self.script, self.drawn, self.step = list(script), 0, 1
         self.partitions: dict[str, dict[str, Any]] = {"train": {}, "val": {}}
         self.told: list[dict[str, Any]] = []
@@ -114,8 +113,12 @@ def made(trainer: Trainer, mode: str = "sync", *, filters: bool = True, refills:
     )
 
 
-RIGHT, WRONG, MIXED = [1.0] * N, [0.0] * N, [1.0, 0.0, 0.0, 0.0]
-FAILED, ALONE, PART = [None] * N, [None, None, None, 1.0], [None, 1.0, 0.0, 0.0]
+RIGHT: Group = [1.0] * N
+WRONG: Group = [0.0] * N
+MIXED: Group = [1.0, 0.0, 0.0, 0.0]
+FAILED: Group = [None] * N
+ALONE: Group = [None, None, None, 1.0]
+PART: Group = [None, 1.0, 0.0, 0.0]
 MODES = ["sync", "colocate_async"]
 
 
@@ -152,7 +155,7 @@ def test_a_step_takes_what_it_has_once_its_refills_are_spent(mode: str, trainer:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bad", [WRONG, RIGHT, FAILED, ALONE])
 def test_a_group_that_teaches_nothing_is_replaced_by_one_other(
-    bad: list[float | None], mode: str, trainer: Trainer
+    bad: Group, mode: str, trainer: Trainer
 ) -> None:
     trainer.script = [bad, MIXED]
     ours = made(trainer, mode)
