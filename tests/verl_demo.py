@@ -39,7 +39,9 @@ def main() -> int:
     ]  # fmt: skip
     variables = {**environment(out), "VERL_USE_EXTERNAL_MODULES": "verl_cpu_platform"}
     began, log = time.monotonic(), out / "log.txt"
-    with log.open("w") as file:
+    ray = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    with log.open("w") as file, ray as folder:
+        variables["RAY_TMPDIR"] = folder  # or Ray would join whatever other one runs here
         code = subprocess.run(
             command, cwd=out, env=variables, stdout=file, stderr=file, check=False
         ).returncode

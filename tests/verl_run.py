@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -91,7 +92,11 @@ def run(folder: Path, command: Sequence[str], more: Mapping[str, str] | None = N
     for name, value in (more or {}).items():
         old = variables["PYTHONPATH"] if name == "PYTHONPATH" else ""
         variables[name] = os.pathsep.join(filter(None, (old, value)))
-    with log.open("w") as output:
+    # A folder of its own, or Ray would join whatever other one runs on this machine; a short name,
+    # since its sockets lie in it.
+    temporary = TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    with log.open("w") as output, temporary as ray:
+        variables.setdefault("RAY_TMPDIR", ray)
         done = subprocess.run(
             list(command),
             cwd=folder,

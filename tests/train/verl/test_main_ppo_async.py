@@ -15,7 +15,7 @@ if importlib.util.find_spec("verl") is None:
 ALONE = {"VERL_USE_EXTERNAL_MODULES": "verl_cpu_platform"}
 
 
-@pytest.mark.parametrize("mode", ["colocate", "separate"])
+@pytest.mark.parametrize("mode", ["colocate", pytest.param("separate", marks=pytest.mark.slow)])
 def test_two_steps_that_go_on_while_episodes_are_under_way(tmp_path: Path, mode: str) -> None:
     """More episodes are begun than a step takes; those broken off go on with the next weights."""
     ran = run(tmp_path, main_ppo(tmp_path, mode, "arithmetic"), ALONE)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from doubles import NANO
@@ -30,13 +31,15 @@ def ray_elsewhere(folder: Path) -> Iterator[str]:
     """The address of a Ray that knows nothing of this run: another folder, a bare environment."""
     folder.mkdir()
     ports = iter(_free_ports(4))
+    temporary = TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # sockets: be short
     address = f"127.0.0.1:{next(ports)}"
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
         "--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}",
         f"--ray-client-server-port={next(ports)}", f"--dashboard-agent-listen-port={next(ports)}",
         f"--dashboard-agent-grpc-port={next(ports)}", "--include-dashboard=false",
-        "--num-cpus=16", "--num-gpus=1", "--object-store-memory=300000000",
+        f"--temp-dir={temporary.name}", "--num-cpus=16", "--num-gpus=1",
+        "--object-store-memory=300000000",
     ]  # fmt: skip
     known = ("RAY_", "HOME", "PATH", "LANG")
     variables = {k: v for k, v in environment(folder).items() if k.startswith(known)}
@@ -51,6 +54,7 @@ def ray_elsewhere(folder: Path) -> Iterator[str]:
             started.wait()
             with suppress(ProcessLookupError):
                 os.killpg(started.pid, signal.SIGKILL)  # what it left behind
+            temporary.cleanup()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -24,8 +24,8 @@ from interlace.train.memory import estimate_verl, vllm_room
 from interlace.train.objectives import OBJECTIVES
 from interlace.train.preflight import examine
 from interlace.train.shapes import find_shape
-from interlace.train.verl.engine import Client
 from interlace.train.verl.compose import RECIPES, check, compose
+from interlace.train.verl.engine import Client
 from interlace.train.verl.launch import find_recipe, prepare, recipes
 from interlace.train.verl.worker import LeftOut
 
