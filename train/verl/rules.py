@@ -40,9 +40,9 @@ def problems(config: Any, settings: LoopSettings) -> Iterator[str]:
     yield from _batches(config, settings)
     yield from _loss(config)
     yield from _ends(config)
+    yield from _team(config, settings)
     yield from _sampler(config, settings)
     yield from _asynchronous(config)
-    yield from _team(config, settings)
 
 
 def parallel(config: Any) -> int:

@@ -101,6 +101,10 @@ def test_a_step_and_then_another_of_a_run_that_goes_on(tmp_path: Path) -> None:
     told = [json.loads(line) for line in (tmp_path / "metrics-2.jsonl").read_text().splitlines()]
     assert [line["step"] for line in told] == [2]
     check_rows(second, rows=2 * 4 * 4)
+    for metrics in (first.metrics[1], told[0]["data"]):
+        assert metrics["training/rollout_probs_diff_max"] < 1e-5
+        assert metrics["rollout_corr/rollout_is_eff_sample_size"] == pytest.approx(1.0, abs=1e-3)
+        assert metrics["actor/grad_norm"] > 0
     # The server of the second run began with the weights that the first one ended with.
     changed = [(note["step"], note["changed"]) for note in second.synced]
     (_, untrained), (_, by_first), (_, from_checkpoint), (_, by_second) = changed

@@ -65,7 +65,7 @@ ROW = {
 def run(client: Client, folder: Path, times: int = 1, **settings: int) -> list[Any]:
     """What verl would get for `ROW`, so many times: outputs, and what was raised."""
     place = "actor_rollout_ref.rollout.custom.interlace"
-    overrides = [f"+{place}.{name}={value}" for name, value in settings.items()]
+    overrides = [f"++{place}.{name}={value}" for name, value in settings.items()]
     config = compose(
         CPU, [f"actor_rollout_ref.model.path={NANO}", f"{place}.episodes={folder}", *overrides]
     )
@@ -156,13 +156,15 @@ def test_the_files_of_the_page_are_understood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[3] / "docs" / "verl.md").read_text(encoding="utf-8")
-    settings, team = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    settings, waiting, team = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     module = re.findall(r"^```python\n# my_team\.py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "my_team", raising=False)
     Path("my_team.py").write_text("\n".join(module))
     alone, run = tmp_path / "alone.yaml", tmp_path / "my_run.yaml"
     alone.write_text("defaults: [qwen3_4b_48gb, _self_]\n" + settings)
+    run.write_text(waiting)
+    assert check(run).trainer.v1.trainer_mode == "colocate_async"
     run.write_text(team)
     check(alone)
     place = "actor_rollout_ref.rollout.custom.interlace"
@@ -221,5 +223,9 @@ def test_the_command_prints_the_plain_command_that_it_would_run(tmp_path: Path) 
     command = shlex.split(done.stdout.splitlines()[-1])
     assert command[1:3] == ["-m", "verl.trainer.main_ppo"]
     assert command[command.index("--config-dir") + 1] == str(RECIPES.resolve())
-    assert "actor_rollout_ref.model.path='it\\'s'" in command and command[-1] == "data.seed=3"
+    assert "actor_rollout_ref.model.path='it\\'s'" in command
+    assert "data.seed=3" in command
+    told = [line for line in done.stdout.splitlines() if line.startswith("# ")]
+    assert told[0].startswith("# first step: 64 tasks x 16 attempts")
+    assert any(line.startswith("# lacking here: data.train_files") for line in told)
     assert not (tmp_path / "a b").exists()
