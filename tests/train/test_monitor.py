@@ -1,13 +1,17 @@
 """A run whose policy stops interacting is told of it, in words, before its reward says so."""
 
+from io import StringIO
+
 import numpy as np
 import pytest
 from doubles import NANO, answer, code
 
+from interlace.agent.cli.training import TrainingScreen
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Trajectory
+from interlace.train.config import TrainConfig
 from interlace.train.monitor import Monitor, Signs, signs_of, tag_logprobs, warnings
 
 TOKENIZER = Tokenizer.load(NANO)
@@ -44,6 +48,17 @@ def test_each_sign_of_a_collapse_has_its_words(
     assert words in warnings(history)[sign]
     assert warnings(history[:9]) == {}  # too little to compare
     assert warnings([Signs(**{sign: before})] * 10) == {}
+
+
+def test_the_local_trainers_screen_says_it_in_words() -> None:
+    shown = StringIO()
+    screen = TrainingScreen(TrainConfig(), shown, hidden=False)
+    for step in range(20):
+        screen.step(step, {"reward/calls": 2.0 if step < 10 else 0.5})
+    lines = [line for line in shown.getvalue().splitlines() if line.startswith("warning: ")]
+    assert lines == [
+        "warning: calls an attempt fell from 2.00 to 0.80: the policy stops using its tools"
+    ]
 
 
 def test_what_a_trainer_does_not_measure_is_no_sign() -> None:

@@ -6,15 +6,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from doubles import NANO
 
+from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
-from interlace.tools.errors import DataError
+from interlace.tools.errors import DataError, ToolUnavailable
 from interlace.train.verl import launch
-from interlace.train.verl.plan import count_rows
+from interlace.train.verl.ending import ENDED
+from interlace.train.verl.launch import Launch
+from interlace.train.verl.plan import Plan, count_rows
 from interlace.train.verl.turn_end import turn_end, with_turn_end
 
 
@@ -66,6 +71,57 @@ def test_the_trainer_ends_with_who_started_it_however_that_ends(kind: signal.Sig
     except subprocess.TimeoutExpired:
         os.kill(child, signal.SIGKILL)
         raise
+
+
+def launched(out: Path, *tasks: Task, resume: bool = False) -> Launch:
+    trainer = SimpleNamespace(default_local_dir=str(out / "checkpoints"))
+    plan = Plan(steps=2, lines=[], lacking=[])
+    data = {"train": ("mine", list(tasks))} if tasks else {}
+    config = SimpleNamespace(trainer=trainer)
+    return Launch(Path("mine.yaml"), (), out, config, plan, data, resume)
+
+
+def test_a_run_is_done_only_once_its_last_step_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever exit code verl's trainer has; why it failed is told where somebody noted it."""
+
+    def trainer(code: int, saved: int | None = None, why: str = "") -> None:
+        def wait_for(command: Sequence[str], environment: Mapping[str, str]) -> int:
+            if saved is not None:
+                (tmp_path / "checkpoints").mkdir(exist_ok=True)
+                file = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
+                file.write_text(str(saved))
+            if why:
+                Path(environment[ENDED]).write_text(why)
+            return code
+
+        monkeypatch.setattr(launch, "_wait_for", wait_for)
+
+    trainer(1)
+    with pytest.raises(ToolUnavailable, match="exit code 1: what it printed above"):
+        launched(tmp_path).run()
+    trainer(1, why="step 1 has nothing to learn from")
+    with pytest.raises(ToolUnavailable, match="exit code 1: step 1 has nothing to learn from"):
+        launched(tmp_path).run()
+    trainer(0, saved=1)
+    with pytest.raises(ToolUnavailable, match="step 1 as its last checkpoint, before step 2"):
+        launched(tmp_path).run()
+    trainer(0, saved=2)
+    assert launched(tmp_path).run() == 2
+
+
+def test_a_run_does_not_go_on_with_other_tasks_than_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_wait_for", lambda *_: 1)
+    tasks = [Task("a", "1 + 1?", "2"), Task("b", "1 + 2?", "3")]
+    for resume in (False, True):
+        with pytest.raises(ToolUnavailable):  # it got as far as verl's trainer
+            launched(tmp_path, *tasks, resume=resume).run()
+    with pytest.raises(DataError, match="mine holds other tasks than those that the run began"):
+        launched(tmp_path, tasks[1], resume=True).run()
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["train.parquet"]
 
 
 def test_names_of_tasks_are_short_in_metrics() -> None:
