@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...tools.errors import MissingExtra, UsageError
-from .rules import ACTOR, ROLLOUT, problems
+from .rules import ACTOR, ROLLOUT, has_critic, problems
 from .settings import read_settings
 
 __all__ = ["RECIPES", "check", "compose"]
@@ -85,10 +85,10 @@ def _refuse_unknown(config: Any, base: Any, path: str) -> None:
 
 def _as_verl_reads_it(config: Any) -> None:
     """Let verl make its own dataclasses of the parts and check them. Raises UsageError."""
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.trainer.ppo.utils import need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-    whole = copy.deepcopy(config)
+    whole, critic = copy.deepcopy(config), has_critic(config)
     whole.critic.model = None  # verl would fetch it
     if importlib.util.find_spec("vllm") is None:  # which verl asks whether it knows the rank
         whole.actor_rollout_ref.model.lora_rank = 0
@@ -96,14 +96,12 @@ def _as_verl_reads_it(config: Any) -> None:
         "algorithm": whole.algorithm,
         ACTOR: whole.actor_rollout_ref.actor,
         ROLLOUT: whole.actor_rollout_ref.rollout,
-        "critic": whole.critic if need_critic(whole) else None,
+        "critic": whole.critic if critic else None,
     }
     read: dict[str, Callable[[], Any]] = {
         name: partial(omega_conf_to_dataclass, part) for name, part in parts.items() if part
     }
-    read["the configuration"] = lambda: validate_config(
-        whole, need_reference_policy(whole), need_critic(whole)
-    )
+    read["the configuration"] = lambda: validate_config(whole, need_reference_policy(whole), critic)
     for name, reading in read.items():
         try:
             with redirect_stdout(StringIO()):

@@ -142,8 +142,10 @@ def _step_lines(config: Any, settings: LoopSettings) -> list[str]:
         if actor.use_dynamic_bsz
         else f"{actor.ppo_micro_batch_size_per_gpu} rows"
     )
+    shared = f", which share a batch in {parallel(config)} parts" if cards > 1 else ""
     mode = config.trainer.v1.trainer_mode
-    engine = f"{rollout.name}, {rollout.tensor_model_parallel_size} cards an engine"
+    split = rollout.tensor_model_parallel_size
+    engine = f"{rollout.name}, {split} cards each" if split > 1 else str(rollout.name)
     if mode == "separate_async":
         engine += f", on {rollout.nnodes} x {rollout.n_gpus_per_node} cards of its own"
     return [
@@ -153,8 +155,7 @@ def _step_lines(config: Any, settings: LoopSettings) -> list[str]:
         f"then {updates} update{'s' if updates > 1 else ''} of {mini * rollout.n} episodes each, "
         f"{at_once} at once on a card ({config.algorithm.adv_estimator}, {actor.loss_agg_mode})",
         f"devices: {config.trainer.nnodes} x {config.trainer.n_gpus_per_node} "
-        f"{config.trainer.device} ({cards} in all, {parallel(config)} parts of a batch); "
-        f"{engine}; {mode}",
+        f"{config.trainer.device}{shared}; {engine}; {mode}",
     ]
 
 

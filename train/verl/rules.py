@@ -2,6 +2,7 @@
 each as a sentence that names the key and what to set.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -179,7 +180,9 @@ def has_critic(config: Any) -> bool:
     """Whether a value model is trained beside the policy."""
     from verl.trainer.ppo.utils import need_critic
 
-    return bool(need_critic(config))
+    with warnings.catch_warnings():  # it warns of each configuration that has none
+        warnings.simplefilter("ignore")
+        return bool(need_critic(config))
 
 
 def _loss(config: Any) -> Iterator[str]:
@@ -229,6 +232,11 @@ def _sampler(config: Any, settings: LoopSettings) -> Iterator[str]:
         yield (
             f"{V1}.sampler.custom_sampler.name={custom.name}: with {V1}.trainer_mode="
             f"{config.trainer.v1.trainer_mode} it is {wanted}"
+        )
+    if custom.path == SAMPLER[0] and "refills" not in (sampler.sampler_kwargs or {}):
+        yield (
+            f"{V1}.sampler.custom_sampler.path={custom.path} without {V1}.sampler.sampler_kwargs: "
+            "build on interlace_base, which sets them"
         )
     if config.trainer.v1.trainer_mode == "sync" and not sampler.sync_refill_failed_groups:
         yield (

@@ -224,6 +224,7 @@ def test_fewer_tasks_than_a_step_takes_are_refused_however_they_are_named(tmp_pa
         (["trainer.use_v1=false"], "leave it true"),
         (["trainer.v1.sampler.sync_refill_failed_groups=false"], "so set it to true"),
         (["trainer.v1.trainer_mode=colocate_async"], "it is AsyncSampler"),
+        (["trainer.v1.sampler.sampler_kwargs=null"], "build on interlace_base"),
         (["actor_rollout_ref.hybrid_engine=false"], "set it to true"),
         (["data.apply_chat_template_kwargs.a=1"], "is not read by this loop"),
         (["actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent"], "set it to tha"),
