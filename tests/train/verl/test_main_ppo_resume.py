@@ -19,6 +19,8 @@ import pytest
 from doubles import NANO
 from verl_run import CONFIGS, check_rows, environment, run
 
+from interlace.train.shapes import find_shape
+
 if importlib.util.find_spec("verl") is None:
     pytest.skip("verl is not installed", allow_module_level=True)
 
@@ -91,6 +93,10 @@ def test_a_step_and_then_another_of_a_run_that_goes_on(tmp_path: Path) -> None:
         assert set(first.metrics) == {1}
         assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {"ray.txt"}
         assert _checkpoints(tmp_path) == {"global_step_1"}
+        files = (tmp_path / "checkpoints" / "global_step_1").rglob("*")
+        held = sum(file.stat().st_size for file in files if file.is_file())
+        trained = find_shape(str(NANO)).parameters
+        assert held == pytest.approx(12 * trained, rel=0.05)  # what the plan reckons with
         done = subprocess.run(
             [*command, "--steps", "1", "--resume"],
             env=environment(tmp_path), capture_output=True, text=True, check=False,
