@@ -114,7 +114,8 @@ def _described(trajectory: Trajectory, tokenizer: Tokenizer) -> dict[str, Any]:
     """How it went, turn by turn and tool by tool, times in seconds; and how likely the tokens of
     tags were to the policy, their sum and their number.
     """
-    tags = tag_logprobs(trajectory, tokenizer, FORMATS[trajectory.format].control_tags)
+    format = FORMATS.get(trajectory.format)  # a role of a team that only speaks has none of these
+    tags = tag_logprobs(trajectory, tokenizer, format.control_tags) if format else []
     tools: dict[str, dict[str, float]] = {}
     for call in trajectory.calls:
         tool = tools.setdefault(call.tool, {"calls": 0, "errors": 0, "timeouts": 0, "seconds": 0.0})

@@ -114,10 +114,13 @@ class _Bounded:
         if ready:
             print(f"step {step} takes {ready} groups instead of {wanted}: {why}", flush=True)
             return
-        sentence = (
-            f"step {step} has nothing to learn from: {why}. Take tasks that the policy solves now "
-            "and then, more attempts at each (actor_rollout_ref.rollout.n), or a cold start first"
+        advice = (
+            "Take tasks that the policy solves now and then, more attempts at each "
+            "(actor_rollout_ref.rollout.n), or a cold start first"
+            if bad
+            else "The log above says why each failed"
         )
+        sentence = f"step {step} has nothing to learn from: {why}. {advice}"
         note_why(sentence)
         raise RuntimeError(sentence)
 

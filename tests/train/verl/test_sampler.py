@@ -139,7 +139,13 @@ def test_tasks_nobody_solves_end_the_run_after_its_refills_with_a_sentence(
     assert trainer.drawn == 2 + 3 * 2
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[1].split(" (")[0] for line in lines] == [" 2 tasks are drawn anew"] * 3
-    assert (tmp_path / "ended.txt").read_text().startswith("step 1 has nothing to learn from")
+    ended = tmp_path / "ended.txt"
+    assert ended.read_text().startswith("step 1 has nothing to learn from")
+    assert "a cold start first" in ended.read_text()
+    trainer.script = [FAILED]
+    trainer.draw(2)
+    with pytest.raises(RuntimeError, match=r"32 episodes failed .* The log above says why"):
+        made(trainer, mode).sample(global_steps=2, partition_id="train", batch_size=2)
 
 
 @pytest.mark.parametrize("mode", MODES)
