@@ -4,6 +4,7 @@ verl makes one beside its trainer, in whose process it lives (trainer/ppo/v1, ve
 one that fits the trainer in `trainer.v1.sampler.custom_sampler`, as our recipes do.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -67,7 +68,7 @@ class _Bounded:
         """Wait for as many groups as are wanted, drawing anew for those that teach nothing."""
         verl: Any = self
         metrics: dict[str, Any] = {}
-        left, drawn, waited = self._refills * wanted, 0, 0.0
+        left, drawn, told_at = self._refills * wanted, 0, time.time()
         while True:
             verl._sync_metadata_from_transfer_queue()
             reasons = self._terminal_eviction_reasons(step, "train")
@@ -97,7 +98,7 @@ class _Bounded:
             if not under_way:
                 self._make_do(step, wanted, len(ready))
                 break
-            waited = verl._wait_for_next_poll("train", waited)
+            told_at = verl._wait_for_next_poll("train", told_at)
         self._counted["refilled_tasks"] += drawn
         return ready, metrics
 
