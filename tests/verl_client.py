@@ -1,7 +1,7 @@
 """verl's client, played by an engine of ours: what verl's own would give back."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +15,19 @@ class EngineClient:
     """Speaks `generate` as verl's LLMServerClient does, and samples from an engine.
 
     `steps` are verl's global steps at each request; the last one stays. `more` is appended to what
-    a request gives: a server may check stop strings less often than once a token.
+    a request gives: a server may check stop strings less often than once a token. A request is
+    broken off, with what it has, as soon as `aborts` says so.
     """
 
     def __init__(
-        self, engine: Engine, *, steps: Sequence[int] = (0,), more: Sequence[int] = ()
+        self,
+        engine: Engine,
+        *,
+        steps: Sequence[int] = (0,),
+        more: Sequence[int] = (),
+        aborts: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._aborts = aborts
         self.engine = engine
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.prompts: list[list[int]] = []
@@ -47,16 +54,20 @@ class EngineClient:
             context=request_id,
         )
         ids: list[int] = []
+        reason = "completed"
         logprobs: list[float] = []
         async with aclosing(self.engine.generate(request)) as chunks:
             async for chunk in chunks:
                 ids += chunk.ids
                 logprobs += chunk.logprobs or ()
+                if chunk.finish is None and self._aborts():
+                    reason = "aborted"
+                    break
         ids, logprobs = ids + self._more, logprobs + [-1.0] * len(self._more)
         return SimpleNamespace(
             token_ids=ids,
             log_probs=logprobs,
-            stop_reason="completed",
+            stop_reason=reason,
             num_preempted=None,
             extra_fields={
                 "global_steps": step,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ from interlace.rollout.ledger import Ledger
 from interlace.rollout.store import read_episodes
 from interlace.rollout.trajectory import Episode
 from interlace.train.sources import find_tasks
+from interlace.train.verl.compose import RECIPES
 from interlace.train.verl.data import write_dataset
-from interlace.train.verl.launch import RECIPES
 
 TESTS = Path(__file__).parent
 CONFIGS = TESTS / "verl_cpu"
@@ -45,8 +46,8 @@ def environment(folder: Path) -> dict[str, str]:
         "VERL_PLATFORM": "cpu",
         "VERL_ENGINE_DEVICE": "cuda",  # which of verl's classes; that the device is a CPU is above
         "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl"),
-        "SYNCED": str(folder / "synced.jsonl"),
-        "SAMPLED": str(folder / "sampled.jsonl"),
+        "INTERLACE_TEST_SYNCED": str(folder / "synced.jsonl"),
+        "INTERLACE_TEST_SAMPLED": str(folder / "sampled.jsonl"),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
@@ -91,7 +92,11 @@ def run(folder: Path, command: Sequence[str], more: Mapping[str, str] | None = N
     for name, value in (more or {}).items():
         old = variables["PYTHONPATH"] if name == "PYTHONPATH" else ""
         variables[name] = os.pathsep.join(filter(None, (old, value)))
-    with log.open("w") as output:
+    # A folder of its own, or Ray would join whatever other one runs on this machine; a short name,
+    # since its sockets lie in it.
+    temporary = TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    with log.open("w") as output, temporary as ray:
+        variables.setdefault("RAY_TMPDIR", ray)
         done = subprocess.run(
             list(command),
             cwd=folder,
@@ -122,15 +127,20 @@ def check(ran: Ran) -> None:
     assert changed[0] == 0.0 and len(changed) == 3 and min(changed[1:]) > 0.0
 
 
-def check_steps(ran: Ran, rows: int) -> None:
-    """What holds of every run: the rows are the ledgers', and both sides agree on them. In the
-    second step too, whose weights the server was given: the KL says that they are others.
-    """
+def check_rows(ran: Ran, rows: int) -> None:
+    """What holds of every run: the rows of both steps are the ledgers'."""
     trained = [row for row in ran.rows if row["kind"] == "train"]
     assert {row["step"] for row in trained} == {1, 2}
     assert len(trained) == rows
     for row in trained:
         _check_row(row, ran.episodes)
+
+
+def check_steps(ran: Ran, rows: int) -> None:
+    """... and of every synchronous one: both sides agree on them. In the second step too, whose
+    weights the server was given: the KL says that they are others.
+    """
+    check_rows(ran, rows)
     first, second = ran.metrics[1], ran.metrics[2]
     for step in (first, second):
         assert step["training/rollout_probs_diff_max"] < 1e-5

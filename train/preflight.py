@@ -23,7 +23,9 @@ from .reach import hub_has, ray_nodes
 from .shapes import find_shape
 from .sources import find_tasks
 from .tryout import Trial
-from .verl.launch import check, find_recipe
+from .verl.compose import check
+from .verl.launch import find_recipe
+from .verl.plan import Plan, make_plan
 from .verl.settings import PLACE, LoopSettings, read_settings
 
 __all__ = ["TESTED", "Examination", "examine"]
@@ -124,6 +126,7 @@ def _verls_run(name: str) -> _Run:
     file = find_recipe(name)
     config = check(file)
     settings = read_settings(_plain(config.actor_rollout_ref.rollout.custom))
+    plan = make_plan(config, settings, {}, 0)
     return _Run(
         file=file,
         model=str(config.actor_rollout_ref.model.path),
@@ -133,7 +136,7 @@ def _verls_run(name: str) -> _Run:
         # Without a card the share that vLLM takes of it can't be said.
         estimate=lambda shape, card: estimate_verl(config, shape, card or 0.0),
         room=lambda shape, card: vllm_room(config, shape, card),
-        beside=lambda: _cluster(config, file),
+        beside=lambda: chain(_planned(plan), _cluster(config, file)),
         trial=lambda card: _verls_trial(config, settings, file, card),
     )
 
@@ -264,15 +267,17 @@ def _disk(config: TrainConfig, file: Path) -> Iterator[Finding]:
     yield Finding("disk", free > 2 * size, text, DataError.exit_code)
 
 
+def _planned(plan: Plan) -> Iterator[Finding]:
+    """What the first step would do, and what of it this machine lacks: it may be for another."""
+    for line in plan.lines:
+        what, _, text = line.partition(": ")
+        yield Finding(what if text else "then", True, text or line)
+    for problem in plan.lacking:
+        yield Finding("lacking here", None, str(problem))
+
+
 def _cluster(config: Any, file: Path) -> Iterator[Finding]:
-    """The files of tasks, and Ray: where it runs, whether it has the nodes that are asked for."""
-    for key in ("train_files", "val_files"):
-        files = config.data[key]
-        missing = [each for each in _listed(files) if not Path(each).expanduser().exists()]
-        if missing:
-            flag = "--tasks" if key == "train_files" else "--held-out"
-            at = f"data.{key}{where(file, f'data.{key}')}"
-            yield Finding("tasks", None, f"{at}: there is no {missing[0]} yet; {flag} writes one")
+    """Ray: where it runs, whether it has the nodes that are asked for."""
     trainer = config.trainer
     given = config.ray_kwargs.get("ray_init", {}).get("address")
     address = given or os.environ.get("RAY_ADDRESS")
@@ -301,10 +306,6 @@ def _cluster(config: Any, file: Path) -> Iterator[Finding]:
         per = f"trainer.n_gpus_per_node={cards}{where(file, 'trainer.n_gpus_per_node')}"
         text += f"; {nodes} and {per} ask for more: start Ray on the others, or lower them"
     yield Finding("Ray", ok, text)
-
-
-def _listed(files: Any) -> list[str]:
-    return [files] if isinstance(files, str) else [str(each) for each in files or ()]
 
 
 def _local_trial(config: TrainConfig, file: Path) -> Trial:

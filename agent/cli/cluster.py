@@ -22,27 +22,38 @@ def train_with_verl(
     dry_run: bool,
     output: OutputOptions,
 ) -> None:
-    """Check a recipe against verl and start its trainer. With `dry_run`: print the plain command.
+    """Check a recipe against verl and start its trainer. With `dry_run`: print what the first step
+    would do, as comments, and the plain command.
 
     Raises UsageError, DataError, MissingExtra and ToolUnavailable.
     """
     from ...tools.errors import UsageError
-    from ...train.verl.launch import check, find_recipe, prepare
+    from ...train.verl.launch import find_recipe, prepare
     from .ending import tell
 
     if config is None:
         raise UsageError("--engine verl needs a recipe: `interlace recipes` lists them")
     launch = prepare(find_recipe(str(config)), flags, settings, resume=resume)
-    check(launch.recipe, launch.overrides)
+    lacking = [str(problem) for problem in launch.plan.lacking]
     if dry_run:
-        print(shlex.join(launch.command), flush=True)
+        command = shlex.join(launch.command)
+        if output.json:
+            told = {"steps": launch.plan.steps, "plan": list(launch.plan.lines)}
+            print_json({**told, "lacking": lacking, "command": command})
+            return
+        for line in (*launch.plan.lines, *(f"lacking here: {each}" for each in lacking)):
+            print(f"# {line}")
+        print(command, flush=True)
         return
     check_folder(launch.out, resume=resume)
-    launch.run()
+    if not output.quiet:
+        for line in launch.plan.lines:
+            tell(line)
+    step = launch.run()
     if output.json:
-        print_json({"out": str(launch.out)})
+        print_json({"out": str(launch.out), "steps": step})
     elif not output.quiet:
-        tell(f"done; metrics, episodes and checkpoints are in {launch.out}")
+        tell(f"{step} steps; metrics, episodes and checkpoints are in {launch.out}")
 
 
 def recipes(
@@ -54,7 +65,7 @@ def recipes(
 ) -> None:
     """List the recipes for verl: those of the papers, and such as fit a card."""
     with guarded(json=json, debug=debug):
-        from ...train.verl.launch import RECIPES
+        from ...train.verl.compose import RECIPES
         from ...train.verl.launch import recipes as known
 
         if folder:

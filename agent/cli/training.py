@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ...train.monitor import Monitor
 from .terminal import make_console
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class TrainingScreen:
         """The metrics of the last step."""
         self._hidden = hidden
         self._config = config
+        self._monitor = Monitor()
         self._console = make_console(stream)
         self._rows: deque[list[str]] = deque(maxlen=_ROWS)
         self._bars = Progress(
@@ -83,6 +85,8 @@ class TrainingScreen:
         elif not self._hidden:
             shown = [f"{c} {cell}" for c, cell in zip(COLUMNS, cells, strict=True) if cell]
             self._console.print(f"step {step}: {' · '.join(shown)}", soft_wrap=True, markup=False)
+        for sentence in self._monitor.look(metrics):
+            self.say(f"warning: {sentence}")
 
     def _picture(self) -> Group:
         table = Table(

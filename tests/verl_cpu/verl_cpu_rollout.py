@@ -20,7 +20,10 @@ from interlace.rollout.tokenizer import Tokenizer
 
 
 class Server:
-    """What verl calls of a rollout server. Each new set of weights is noted in $SYNCED."""
+    """What verl calls of a rollout server.
+
+    Each new set of weights is noted in $INTERLACE_TEST_SYNCED.
+    """
 
     def __init__(self, model: str) -> None:
         torch.set_num_threads(1)
@@ -29,15 +32,26 @@ class Server:
         self.engine = TransformersEngine(self.model, Tokenizer.load(folder), max_batch=16)
         self.step: int | None = None
         self.sleeping = False
+        self.admits = asyncio.Event()
+        self.admits.set()
+        self.under_way = self.aborted = 0
 
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **_: Any
     ) -> TokenOutput:
+        await self.admits.wait()
         assert not self.sleeping, "asked to sample while it sleeps"
-        client = EngineClient(self.engine, steps=[self.step or 0])
-        output = await client.generate(
-            request_id, prompt_ids=list(prompt_ids), sampling_params=sampling_params
+        client = EngineClient(
+            self.engine, steps=[self.step or 0], aborts=lambda: not self.admits.is_set()
         )
+        self.under_way += 1
+        try:
+            output = await client.generate(
+                request_id, prompt_ids=list(prompt_ids), sampling_params=sampling_params
+            )
+        finally:
+            self.under_way -= 1
+        self.aborted += output.stop_reason == "aborted"
         await self.engine.release(request_id)
         return TokenOutput(**vars(output))
 
@@ -47,8 +61,9 @@ class Server:
         changed = sum(float((state[key] - value).abs().sum()) for key, value in named.items())
         await self.engine.update_weights({**state, **named})
         self.step = step
-        with open(os.environ["SYNCED"], "a", encoding="utf-8") as file:
+        with open(os.environ["INTERLACE_TEST_SYNCED"], "a", encoding="utf-8") as file:
             note = {"step": step, "tensors": len(named), "changed": changed}
+            note["aborted"] = self.aborted
             file.write(json.dumps(note) + "\n")
 
     async def wake_up(self, tags: list[str] | None = None) -> None:
@@ -66,9 +81,13 @@ class Server:
 
     async def resume_kv_cache(self) -> None: ...
 
-    async def abort_all_requests(self, **_: Any) -> None: ...
+    async def abort_all_requests(self, **_: Any) -> None:
+        self.admits.clear()
+        while self.under_way:
+            await asyncio.sleep(0.01)
 
-    async def resume_generation(self) -> None: ...
+    async def resume_generation(self) -> None:
+        self.admits.set()
 
     async def start_profile(self, **_: Any) -> None: ...
 
@@ -101,6 +120,7 @@ class Adapter(BaseRollout):  # type: ignore[misc]
     ) -> None:
         super().__init__(config, model_config, device_mesh)
         self.rank = int(os.environ["RANK"]) if replica_rank == -1 else replica_rank
+        self.replica_rank, self.is_leader_rank = self.rank, True
 
     @property
     def _server(self) -> Any:

@@ -28,6 +28,7 @@ from ...tools import Tool
 from ...tools.errors import InterlaceError, ModelError, ToolUnavailable, UsageError
 from ..config import TrainConfig
 from ..credit import Credit
+from ..monitor import mean_tag_logprob
 from ..objectives import informative
 from ..rewards import CORRECT, TOTAL, Rewards
 from ..stream import TaskStream
@@ -195,6 +196,10 @@ class Trainer:
         with record.episodes(step) as log:
             collected = self._loop.run(self._roll_out(step, log))
         metrics = describe(collected.episodes, collected.unscored, collected.uninformative)
+        policy = self.learner.policy
+        metrics |= mean_tag_logprob(
+            collected.episodes, policy.engine.tokenizer, policy.format.control_tags
+        )
         rolled_out = time.perf_counter()
         with needing_memory(step, fewer_tokens(self.config)):
             rows = self._compare(collected.groups)

@@ -1,14 +1,17 @@
 """verl's servers as an engine: token ids in, token ids and their log-probabilities out."""
 
 from collections.abc import AsyncGenerator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from ...rollout.engines.base import Chunk, EngineError, Request
 from ...rollout.engines.stops import StopFinder
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Finish
 
-__all__ = ["Client", "VerlEngine"]
+__all__ = ["Client", "Dialect", "VerlEngine"]
+
+Dialect: TypeAlias = Literal["vllm", "sglang"]
+"""Whose sampling parameters verl's server takes: it hands them on as they are."""
 
 
 class Client(Protocol):
@@ -22,7 +25,7 @@ class Client(Protocol):
 
 
 class VerlEngine:
-    """Samples from verl's servers, for one episode. Speaks vLLM's sampling parameters.
+    """Samples from verl's servers, for one episode.
 
     The server answers a request whole, so there is one chunk for each. A trajectory's requests go
     to the same server, which keeps its prefix cached. A request that is cancelled here runs on
@@ -30,9 +33,16 @@ class VerlEngine:
     """
 
     def __init__(
-        self, client: Client, tokenizer: Tokenizer, *, name: str, context_length: int
+        self,
+        client: Client,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        context_length: int,
+        dialect: Dialect = "vllm",
     ) -> None:
         self.name = name
+        self.dialect: Dialect = dialect
         self.tokenizer = tokenizer
         self.context_length = context_length
         self._client = client
@@ -67,23 +77,27 @@ class VerlEngine:
         """The servers are verl's."""
 
     def _parameters(self, request: Request, room: int) -> dict[str, Any]:
-        """Keywords of SamplingParams in vLLM. All that shapes the distribution is said."""
+        """Keywords of SamplingParams in vLLM, or in SGLang (0.5.12: read in its source, not run).
+        All that shapes the distribution is said; `logprobs` is verl's own word.
+        """
         sampling = request.sampling
         parameters: dict[str, Any] = {
-            "max_tokens": room,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k or -1,
             "repetition_penalty": 1.0,
             "logprobs": True,
             "stop": list(request.stop),
-            "include_stop_str_in_output": True,
             "stop_token_ids": sorted(self.tokenizer.eos_ids),
             "skip_special_tokens": False,
         }
-        if sampling.seed is not None:
-            parameters["seed"] = sampling.seed
-        return parameters
+        if self.dialect == "sglang":
+            names = {"max_new_tokens": room, "no_stop_trim": True, "sampling_seed": sampling.seed}
+        else:
+            names = {
+                "max_tokens": room, "include_stop_str_in_output": True, "seed": sampling.seed
+            }  # fmt: skip
+        return parameters | {name: value for name, value in names.items() if value is not None}
 
     def _read(self, output: Any, request: Request, room: int) -> Chunk:
         """Ends where we say so, be it that the server says more: it may check stop strings less

@@ -1,64 +1,72 @@
 """Starting verl's trainer: a recipe, what is said otherwise, and a check before anything runs."""
 
-import copy
-import importlib.util
+import ctypes
+import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ...tools.errors import MissingExtra, ToolUnavailable, UsageError
+from ...rollout.model_files import KNOWN, local_model
+from ...rollout.task import Task
+from ...tools.errors import DataError, ToolUnavailable, UsageError
+from ..adapters import ADAPTERS
 from ..objectives import find_objective
-from ..rewards import Checker
 from ..sources import find_tasks
+from .compose import RECIPES, check
 from .data import write_dataset
-from .settings import PLACE, LoopSettings, read_settings
-from .team import ADVANTAGE, SAMPLER, find_attempt, find_role_rewards
+from .ending import ENDED
+from .plan import Plan, listed, make_plan
+from .rules import ACTOR, ROLLOUT
+from .settings import PLACE, read_settings
 
-__all__ = ["RECIPES", "Launch", "check", "compose", "find_recipe", "prepare", "recipes"]
+__all__ = ["Launch", "find_recipe", "prepare", "recipes"]
 
-RECIPES = Path(__file__).parent / "recipes"
-
-_ROLLOUT = "actor_rollout_ref.rollout"
-_ACTOR = "actor_rollout_ref.actor"
 _FLAGS = {
     "model": ("actor_rollout_ref.model.path",),
     "reward": (f"{PLACE}.reward",),
-    "steps": ("trainer.total_training_steps",),
-    "learning_rate": (f"{_ACTOR}.optim.lr",),
+    # An epoch has one step at least, so that as many epochs never end the run before its steps.
+    "steps": ("trainer.total_training_steps", "trainer.total_epochs"),
+    "learning_rate": (f"{ACTOR}.optim.lr",),
     "lora_rank": ("actor_rollout_ref.model.lora_rank",),
     "device": ("trainer.device",),
-    "seed": ("data.seed", f"{_ACTOR}.data_loader_seed", f"{_ROLLOUT}.seed"),
+    "seed": ("data.seed", f"{ACTOR}.data_loader_seed", f"{ROLLOUT}.seed"),
 }
 """The command's flags, and verl's keys for them."""
+_DATA = {"tasks": ("train", "train_files"), "held_out": ("test", "val_files")}
+"""The flags that name tasks: the split, and verl's key for its file."""
 _LOSSES = {"clipped_loss": "vanilla", "reinforce_loss": "gpg"}
 """Where verl has a loss of ours under another name."""
 
-# Where verl lets anybody write keys of their own.
-_FREE = (
-    f"{_ROLLOUT}.custom",
-    "ray_kwargs.ray_init",
-    "actor_rollout_ref.actor.fsdp_config.mixed_precision",
-    "actor_rollout_ref.ref.fsdp_config.mixed_precision",
-    "critic.fsdp.mixed_precision",
-)
+_TRAVELS = (
+    "HF_", "HUGGINGFACE_", "INTERLACE_", "MKL_", "MLFLOW_", "NCCL_", "OMP_", "PYTHONPATH",
+    "SGLANG_", "SWANLAB_", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_", "VERL_", "VLLM_", "WANDB_",
+)  # fmt: skip
+"""Beginnings of the variables that Ray's processes get from us, wherever Ray was started."""
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray reads a job's runtime environment from this variable; its values are in no command line."""
+_LEAVING = 60.0
+"""Seconds that verl's trainer has to end in, once we do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One run of verl's trainer."""
+    """One run of verl's trainer, checked."""
 
     recipe: Path
     overrides: tuple[str, ...]
     out: Path
-    data: Mapping[str, str]
-    """Tasks by name, for each split that is to be written as a file for verl."""
+    config: Any
+    """The whole configuration, composed."""
+    plan: Plan
+    data: Mapping[str, tuple[str, list[Task]]]
+    """The name and the tasks of each split that is to be written as a file for verl."""
+    resume: bool
 
     @property
     def command(self) -> list[str]:
@@ -69,22 +77,49 @@ class Launch:
             where.append(f"hydra.searchpath=['file://{RECIPES.resolve()}']")
         return [sys.executable, "-m", "verl.trainer.main_ppo", *where, *self.overrides]
 
-    def run(self) -> None:
-        """Run it to its end. Raises DataError and UsageError for the tasks, ToolUnavailable where
-        the trainer fails; it has then said why.
+    def run(self) -> int:
+        """Run it to its end; returns the last step. verl's trainer, and the Ray that it starts,
+        end with this process, however that ends.
+
+        Raises what this machine lacks, DataError where a run would go on with other tasks, and
+        ToolUnavailable where the trainer fails (it has then said why) or ends early.
         """
-        for split, name in self.data.items():
-            write_dataset(find_tasks(name), _file(self.out, split), split=split, source=name)
+        for problem in self.plan.lacking:
+            raise problem
+        for split, (name, tasks) in self.data.items():
+            file = _file(self.out, split)
+            fresh = file.with_name(f"{split}.new.parquet")
+            write_dataset(tasks, fresh, split=split, source=_short(name))
+            if self.resume and file.exists() and fresh.read_bytes() != file.read_bytes():
+                fresh.unlink()
+                raise DataError(
+                    f"{name} holds other tasks than those that the run began with ({file}): resume "
+                    "without naming tasks, or begin in another --out"
+                )
+            fresh.replace(file)
+        ended = self.out / "ended.txt"
+        ended.unlink(missing_ok=True)
+        variables = {"VERL_FILE_LOGGER_PATH": str(self._metrics_file()), ENDED: str(ended)}
+        code = _wait_for(self.command, _environment(variables))
+        if code:
+            why = "what it printed above says why"
+            if ended.exists():
+                why = ended.read_text(encoding="utf-8")
+            raise ToolUnavailable(f"verl's trainer ended with exit code {code}: {why}")
+        reached = _saved(self.config)
+        if self.plan.steps is not None and reached < self.plan.steps:
+            raise ToolUnavailable(
+                f"verl's trainer ended with step {reached} as its last checkpoint, before step "
+                f"{self.plan.steps}: what it printed above may say why"
+            )
+        return reached
+
+    def _metrics_file(self) -> Path:
         file, number = self.out / "metrics.jsonl", 1
         while file.exists():  # verl would write over it
             number += 1
             file = self.out / f"metrics-{number}.jsonl"
-        environment = {"VERL_FILE_LOGGER_PATH": str(file), **os.environ}
-        code = subprocess.run(self.command, env=environment, check=False).returncode
-        if code:
-            raise ToolUnavailable(
-                f"verl's trainer ended with exit code {code}: what it printed above says why"
-            )
+        return file
 
 
 def recipes() -> dict[str, str]:
@@ -115,21 +150,26 @@ def prepare(
     recipe: Path, flags: Mapping[str, Any], settings: Sequence[str], *, resume: bool
 ) -> Launch:
     """A run from the command's flags (those of `interlace train`) and verl's own `settings`, such
-    as `algorithm.gamma=1`, which come last. Nothing is written yet. Raises UsageError.
+    as `algorithm.gamma=1`, which come last. Nothing is written or loaded yet.
+
+    Raises UsageError for what can't be meant, DataError for tasks that can't be read, MissingExtra
+    without verl.
     """
     out = Path(flags.get("out") or f"runs/{recipe.stem}").resolve()
     overrides = [
-        _override(key, flags[name])
+        _override(key, _absolute(flags[name]) if name == "model" else flags[name])
         for name, keys in _FLAGS.items()
         if name in flags
         for key in keys
     ]
     if "objective" in flags:
         overrides += _objective(flags["objective"])
-    data = {}
-    for name, split, key in (("tasks", "train", "train_files"), ("held_out", "test", "val_files")):
-        if name in flags:
-            data[split] = str(flags[name])
+    data, given = {}, {}
+    for flag, (split, key) in _DATA.items():
+        if flag in flags:
+            name = str(flags[flag])
+            data[split] = (name, find_tasks(name))
+            given[key] = len(data[split][1])
             overrides.append(_override(f"data.{key}", _file(out, split)))
     overrides += [
         _override(f"{PLACE}.episodes", out / "episodes"),
@@ -137,18 +177,50 @@ def prepare(
         _override("hydra.run.dir", out / "hydra"),
         _override("trainer.resume_mode", "auto" if resume else "disable"),
     ]
-    return Launch(recipe, (*overrides, *settings), out, data)
+    overrides += settings
+    config = check(recipe, overrides)
+    overrides += _absolute_data(config)
+    from omegaconf import OmegaConf
+
+    loop = read_settings(OmegaConf.to_container(config.actor_rollout_ref.rollout.custom))
+    plan = make_plan(config, loop, given, _saved(config) if resume else 0)
+    return Launch(recipe, tuple(overrides), out, config, plan, data, resume)
 
 
 def _file(out: Path, split: str) -> Path:
     return out / "data" / f"{split}.parquet"
 
 
+def _short(name: str) -> str:
+    """The name that metrics have for tasks: a shape's or a generator's, else the file's own."""
+    kind, _, rest = name.partition(":")
+    return kind if rest or kind in ADAPTERS else Path(name).stem
+
+
+def _absolute(name: str) -> str:
+    """A model's folder from here: Ray's processes may stand elsewhere, and know no name of ours."""
+    folder = local_model(name) if name in KNOWN or Path(name).is_dir() else None
+    return name if folder is None else str(folder.resolve())
+
+
+def _absolute_data(config: Any) -> list[str]:
+    """The same for the recipe's own files of tasks."""
+    overrides = []
+    for _, key in _DATA.values():
+        files = listed(config.data[key])
+        if any(not Path(file).expanduser().is_absolute() for file in files):
+            whole = ",".join(_quoted(Path(file).expanduser().resolve()) for file in files)
+            overrides.append(f"data.{key}=[{whole}]")
+    return overrides
+
+
 def _override(key: str, value: Any) -> str:
-    if isinstance(value, str | Path):
-        escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{escaped}'"
-    return f"{key}={value}"
+    return f"{key}={_quoted(value) if isinstance(value, str | Path) else value}"
+
+
+def _quoted(value: str | Path) -> str:
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _objective(name: str) -> list[str]:
@@ -160,10 +232,11 @@ def _objective(name: str) -> list[str]:
     high = objective.config.clip_ratio_high or objective.config.clip_ratio
     overrides = [
         _override("algorithm.adv_estimator", advantage.removesuffix("_advantage")),
-        _override(f"{_ACTOR}.policy_loss.loss_mode", _LOSSES.get(loss, loss.removesuffix("_loss"))),
-        _override(f"{_ACTOR}.loss_agg_mode", objective.loss_agg_mode),
-        _override(f"{_ACTOR}.clip_ratio_low", low),
-        _override(f"{_ACTOR}.clip_ratio_high", high),
+        _override(f"{ACTOR}.policy_loss.loss_mode", _LOSSES.get(loss, loss.removesuffix("_loss"))),
+        _override(f"{ACTOR}.loss_agg_mode", objective.loss_agg_mode),
+        _override(f"{ACTOR}.loss_scale_factor", "${data.max_response_length}"),
+        _override(f"{ACTOR}.clip_ratio_low", low),
+        _override(f"{ACTOR}.clip_ratio_high", high),
         _override("algorithm.filter_groups.enable", objective.dynamic_sampling),
     ]
     if objective.dynamic_sampling:
@@ -171,147 +244,65 @@ def _objective(name: str) -> list[str]:
     return overrides
 
 
-# -- before anything runs ------------------------------------------------------------------------
+def _saved(config: Any) -> int:
+    """The step of the last whole checkpoint; 0 without one."""
+    file = Path(config.trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
+    with suppress(OSError, ValueError):
+        return int(file.read_text())
+    return 0
 
 
-def compose(recipe: Path, overrides: Sequence[str] = ()) -> Any:
-    """The whole configuration, an OmegaConf DictConfig, as verl's trainer would see it.
+# -- the process ---------------------------------------------------------------------------------
 
-    Raises MissingExtra without verl, UsageError where Hydra can't put it together.
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The trainer's environment: ours and `more`.
+
+    What of it Ray's processes need stands in the job's runtime environment, so that they have it
+    too where Ray was started beforehand.
     """
-    theirs = f"hydra.searchpath=[pkg://verl.trainer.config,'file://{RECIPES.resolve()}']"
-    own = [each for each in overrides if not each.startswith("hydra.")]  # which are Hydra's alone
-    return _compose(recipe.parent.resolve(), recipe.stem, [theirs, *own])
-
-
-def check(recipe: Path, overrides: Sequence[str] = ()) -> Any:
-    """The same, once everything in it is known to verl and to us.
-
-    Raises UsageError, which names the key: verl ignores a key that it does not know.
-    """
-    config = compose(recipe, overrides)
-    import verl.trainer.config
-
-    base = _compose(Path(verl.trainer.config.__file__).parent, "ppo_trainer", [])
-    _refuse_unknown(config, base, "")
-    from omegaconf import OmegaConf
-
-    settings = read_settings(OmegaConf.to_container(config.actor_rollout_ref.rollout.custom))
-    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
-    room = rollout.max_model_len or rollout.prompt_length + rollout.response_length
-    tokens = actor.ppo_max_token_len_per_gpu * actor.ulysses_sequence_parallel_size
-    if actor.use_dynamic_bsz and tokens < room:
-        raise UsageError(
-            f"{_ACTOR}.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu}: an episode may "
-            f"have {room} tokens, so set it to that at least, or split episodes over several cards "
-            f"with {_ACTOR}.ulysses_sequence_parallel_size"
-        )
-    if settings.tool_output_tokens >= rollout.response_length:
-        raise UsageError(
-            f"{PLACE}.tool_output_tokens={settings.tool_output_tokens} leaves no room to answer "
-            f"within data.max_response_length={rollout.response_length}"
-        )
-    _check_team(config, settings)
-    _as_verl_reads_it(config)
-    return config
-
-
-def _check_team(config: Any, settings: LoopSettings) -> None:
-    """A team wants our estimator and our sampler, and they a team. Raises UsageError."""
-    algorithm, v1 = config.algorithm, config.trainer.v1
-    sampler = v1.sampler.custom_sampler
-    path, name = SAMPLER
-    found = {
-        "algorithm.adv_estimator": (algorithm.adv_estimator, ADVANTAGE),
-        "trainer.v1.sampler.custom_sampler.path": (sampler.path, path),
-        "trainer.v1.sampler.custom_sampler.name": (sampler.name, name),
-        "trainer.v1.trainer_mode": (v1.trainer_mode, "sync"),
-        "algorithm.use_kl_in_reward": (algorithm.use_kl_in_reward, False),
-        "algorithm.filter_groups.enable": (
-            bool((algorithm.filter_groups or {}).get("enable")),
-            False,
-        ),
+    variables = {**os.environ, **more}
+    job: dict[str, Any] = {}
+    with suppress(ValueError):
+        job = json.loads(variables.get(_JOB, "{}"))
+    runtime = job.setdefault("runtime_env", {})
+    runtime["env_vars"] = {
+        **{name: value for name, value in variables.items() if name.startswith(_TRAVELS)},
+        **runtime.get("env_vars", {}),
+        **more,
     }
-    if settings.attempt is None:
-        if algorithm.adv_estimator == ADVANTAGE:
-            raise UsageError(
-                f"algorithm.adv_estimator={ADVANTAGE} is for teams: set {PLACE}.attempt"
-            )
-        return
-    for key, (given, wanted) in found.items():
-        if given != wanted:
-            raise UsageError(
-                f"{PLACE}.attempt wants {key}={wanted}, not {given}: put interlace_team behind the "
-                "recipe in your file's defaults"
-            )
-    find_attempt(settings.attempt)
-    find_role_rewards(settings.rewards, Checker())
+    variables[_JOB] = json.dumps(job)
+    variables["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # verl sets some of them as well: its own hold
+    return variables
 
 
-def _refuse_unknown(config: Any, base: Any, path: str) -> None:
-    from omegaconf import DictConfig, OmegaConf
-
-    for key in config:
-        at = f"{path}.{key}" if path else str(key)
-        if at in _FREE:
-            continue
-        if key not in base.keys():  # noqa: SIM118  # `in` does not see what is still to be set
-            raise UsageError(
-                f"verl {_version()} knows no {at}: look for it in its ppo_trainer.yaml"
-            )
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
-            continue
-        theirs = None if OmegaConf.is_missing(base, key) else base._get_node(key)
-        if isinstance(config[key], DictConfig) and isinstance(theirs, DictConfig) and len(theirs):
-            _refuse_unknown(config[key], theirs, at)
-
-
-def _as_verl_reads_it(config: Any) -> None:
-    """Let verl make its own dataclasses of the parts and check them. Raises UsageError."""
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import omega_conf_to_dataclass, validate_config
-
-    whole = copy.deepcopy(config)
-    whole.critic.model = None  # verl would fetch it
-    if importlib.util.find_spec("vllm") is None:  # which verl asks whether it knows the rank
-        whole.actor_rollout_ref.model.lora_rank = 0
-    parts = {
-        "algorithm": whole.algorithm,
-        _ACTOR: whole.actor_rollout_ref.actor,
-        _ROLLOUT: whole.actor_rollout_ref.rollout,
-        "critic": whole.critic if need_critic(whole) else None,
-    }
-    read: dict[str, Callable[[], Any]] = {
-        name: partial(omega_conf_to_dataclass, part) for name, part in parts.items() if part
-    }
-    read["the configuration"] = lambda: validate_config(
-        whole, need_reference_policy(whole), need_critic(whole)
-    )
-    for name, reading in read.items():
+def _wait_for(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """A command's exit code. It ends where we are told to end, and where we are killed."""
+    with subprocess.Popen(
+        command, env=environment, preexec_fn=_ending_with(os.getpid())
+    ) as process:
         try:
-            with redirect_stdout(StringIO()):
-                reading()
-        except Exception as error:  # whatever verl's checks raise: ValueError, assertions, ...
-            raise UsageError(f"verl refuses {name}: {' '.join(str(error).split())}") from error
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(_LEAVING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
 
 
-def _version() -> str:
-    from importlib.metadata import version
+def _ending_with(parent: int) -> Callable[[], None] | None:
+    """Run in the new process: the kernel sends it SIGTERM when `parent` dies, killed or not. Ray's
+    own processes end with the one that started them.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl  # loaded here: a forked process should load nothing
 
-    return version("verl")
+    def ask() -> None:
+        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-
-def _compose(folder: Path, name: str, overrides: Sequence[str]) -> Any:
-    if importlib.util.find_spec("verl") is None:
-        raise MissingExtra("training with verl", "verl")
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with hydra.initialize_config_dir(str(folder), version_base=None):
-            return hydra.compose(name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(
-            f"the configuration makes no sense: {' '.join(str(error).split())}"
-        ) from error
+    return ask

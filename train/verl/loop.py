@@ -22,7 +22,9 @@ from ...rollout.model_files import find_model
 from ...rollout.tokenizer import Tokenizer
 from ...tools.errors import UsageError
 from .data import from_row
+from .ending import note_why
 from .response import Response, to_responses
+from .rules import unread
 from .settings import LoopSettings, read_settings
 from .worker import Attempt, Lengths, Worker
 
@@ -74,6 +76,7 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
             history,
             sample=int(row.get("session_id", 0)),
             step=int(row.get("global_steps", 0)),
+            group=str(row.get("uid", "")),
             sampling=Sampling(
                 temperature=float(sampling_params["temperature"]),
                 top_p=float(sampling_params["top_p"]),
@@ -91,7 +94,9 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
         if started is not None and started.done() and not started.exception():
             most = started.result().settings.give_up
         if InterlaceLoop._failures >= most:
-            logger.critical("%d episodes in a row have failed, the last one so: %s", most, error)
+            why = f"{most} episodes in a row have failed on our side, the last one so: {error}"
+            logger.critical(why)
+            note_why(why)
             os._exit(1)
 
     async def _shared(self) -> Worker:
@@ -101,16 +106,8 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
 
     async def _start(self) -> Worker:
         rollout = self.rollout_config
-        if rollout.name in ("sglang", "trtllm"):
-            raise UsageError(
-                f"actor_rollout_ref.rollout.name={rollout.name}: this loop speaks vLLM's sampling "
-                "parameters, so set it to vllm"
-            )
-        if self.apply_chat_template_kwargs:
-            raise UsageError(
-                "data.apply_chat_template_kwargs is not read by this loop: write what it says into "
-                "actor_rollout_ref.model.custom_chat_template"
-            )
+        for problem in unread(self.config):
+            raise UsageError(problem)
         custom = rollout.get("custom")
         settings = read_settings(None if custom is None else OmegaConf.to_container(custom))
         worker = Worker(
@@ -118,6 +115,7 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
             self.server_manager,
             self._own_tokenizer(),
             name=str(self.config.actor_rollout_ref.model.path),
+            dialect="sglang" if rollout.name == "sglang" else "vllm",
             lengths=Lengths(
                 rollout.prompt_length,
                 rollout.response_length,

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ...rollout.formats import FORMATS
 from ...rollout.ledger import Ledger
+from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Trajectory
 from ...tools import ErrorKind
+from ..monitor import tag_logprobs
 from ..objectives import void_turns
-from ..rewards import TOTAL
+from ..rewards import CORRECT, TOTAL
 from .team import row_name
 from .worker import Rolled
 
@@ -73,7 +76,7 @@ def _response(
     void: bool = False,
     part: str | None = None,
 ) -> Response:
-    engine = rolled.engine
+    engine, rewards = rolled.engine, rolled.episode.rewards
     begin, end = ledger.prompt_length, int(np.flatnonzero(ledger.response_mask)[-1]) + 1
     trained = ledger.loss_weights[begin:end] > 0
     if void:
@@ -98,16 +101,21 @@ def _response(
             # verl makes an array of whole numbers of these: None would end the run.
             "min_global_steps": engine.first_step or 0,
             "max_global_steps": engine.last_step or 0,
-            "reward_extra_info": dict(rolled.episode.rewards),
+            # The names under which verl looks for the accuracy, and for what a majority votes on.
+            "reward_extra_info": {**rewards, "acc": rewards[CORRECT], "pred": rolled.vote},
             "turn_scores": [],
             "tool_rewards": [],
-            "interlace": {**_described(trajectory), "part": part},
+            "interlace": {**_described(trajectory, engine.tokenizer), "part": part},
         },
     )
 
 
-def _described(trajectory: Trajectory) -> dict[str, Any]:
-    """How it went, turn by turn and tool by tool; times in seconds."""
+def _described(trajectory: Trajectory, tokenizer: Tokenizer) -> dict[str, Any]:
+    """How it went, turn by turn and tool by tool, times in seconds; and how likely the tokens of
+    tags were to the policy, their sum and their number.
+    """
+    format = FORMATS.get(trajectory.format)  # a role of a team that only speaks has none of these
+    tags = tag_logprobs(trajectory, tokenizer, format.control_tags) if format else []
     tools: dict[str, dict[str, float]] = {}
     for call in trajectory.calls:
         tool = tools.setdefault(call.tool, {"calls": 0, "errors": 0, "timeouts": 0, "seconds": 0.0})
@@ -129,4 +137,5 @@ def _described(trajectory: Trajectory) -> dict[str, Any]:
             for turn in trajectory.turns
         ],
         "tools": tools,
+        "tags": {"logprob": float(sum(tags)), "tokens": len(tags)},
     }

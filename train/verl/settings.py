@@ -58,8 +58,10 @@ class LoopSettings(BaseModel):
     retries: int = Field(default=1, ge=0)
     """How often an episode that failed on our side is tried again, before it is left out."""
     give_up: int = Field(default=64, ge=1)
-    """After so many failures of ours in a row a worker ends, and the run with it: verl would draw
-    new tasks for ever."""
+    """After so many failures of ours in a row a worker ends, and the run with it."""
+    refills: int = Field(default=3, ge=0)
+    """How many batches a step may draw anew in place of groups that teach nothing, because all in
+    them are right, all wrong, or all failed; then it takes what it has."""
     episodes: str | None = None
     """A folder for all episodes, token by token: `interlace show` reads them. null: none."""
 

@@ -27,9 +27,10 @@ from ...tools.named import find_tool
 from ..credit import find_parts
 from ..rewards import TOTAL, Checker, find_rewards
 from ..task_tools import TaskTools
-from .engine import Client, VerlEngine
+from .engine import Client, Dialect, VerlEngine
 from .settings import LoopSettings
 from .team import find_attempt, find_role_rewards, opened
+from .votes import Votes
 
 __all__ = ["Attempt", "LeftOut", "Lengths", "Rolled", "Worker"]
 
@@ -60,6 +61,8 @@ class Attempt:
     sample: int = 0
     step: int = 0
     """verl's global step."""
+    group: str = ""
+    """verl's name of the task's attempts: those of one name are compared."""
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -70,6 +73,8 @@ class Rolled:
     episode: Episode
     engine: VerlEngine
     scoring_seconds: float
+    vote: str
+    """The text that stands for its answer among those of its group (votes.py)."""
     parts: Sequence[tuple[str, Episode]] | None = None
     """Of a team's episode, each with its place and its reward (train/credit.py)."""
 
@@ -94,9 +99,11 @@ class Worker:
         *,
         name: str,
         lengths: Lengths,
+        dialect: Dialect = "vllm",
     ) -> None:
         self.settings = settings
         self.lengths = lengths
+        self._dialect: Dialect = dialect
         self._client = client
         self._name = name
         self._tools = [find_tool(each) for each in settings.tools or ()]
@@ -116,6 +123,7 @@ class Worker:
         )
         self._attempt = None if settings.attempt is None else find_attempt(settings.attempt)
         self._checker = Checker(default=settings.checker)
+        self._votes = Votes(self._checker)
         own = find_role_rewards(settings.rewards, self._checker)
         self._split = find_parts(settings.credit, rewards=own, learns=settings.learns)
         self._rewards = find_rewards(
@@ -175,6 +183,7 @@ class Worker:
             policy.engine.tokenizer,
             name=self._name,
             context_length=self.lengths.context,
+            dialect=self._dialect,
         )
         policy = policy.with_engine(engine)
         try:
@@ -190,12 +199,14 @@ class Worker:
         episode.seconds = time.time() - began
         began = time.perf_counter()
         parts, problem = await asyncio.to_thread(self._score, episode)
+        group, sample = attempt.group or id, attempt.sample
+        vote = await asyncio.to_thread(self._votes.name, group, task, episode.answer, sample=sample)
         seconds = time.perf_counter() - began
         if self._log is not None:
             self._log.append(episode)
         if problem is not None:
             raise LeftOut(f"the episode {id} is left out: {problem}")
-        return Rolled(episode, engine, seconds, parts)
+        return Rolled(episode, engine, seconds, vote, parts)
 
     async def _alone(
         self, episode: Episode, policy: Policy, history: Sequence[Message], name: str

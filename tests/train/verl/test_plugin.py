@@ -24,8 +24,9 @@ from interlace.train.memory import estimate_verl, vllm_room
 from interlace.train.objectives import OBJECTIVES
 from interlace.train.preflight import examine
 from interlace.train.shapes import find_shape
+from interlace.train.verl.compose import RECIPES, check, compose
 from interlace.train.verl.engine import Client
-from interlace.train.verl.launch import RECIPES, check, compose, find_recipe, prepare, recipes
+from interlace.train.verl.launch import find_recipe, prepare, recipes
 from interlace.train.verl.worker import LeftOut
 
 if importlib.util.find_spec("verl") is None:
@@ -64,7 +65,7 @@ ROW = {
 def run(client: Client, folder: Path, times: int = 1, **settings: int) -> list[Any]:
     """What verl would get for `ROW`, so many times: outputs, and what was raised."""
     place = "actor_rollout_ref.rollout.custom.interlace"
-    overrides = [f"+{place}.{name}={value}" for name, value in settings.items()]
+    overrides = [f"++{place}.{name}={value}" for name, value in settings.items()]
     config = compose(
         CPU, [f"actor_rollout_ref.model.path={NANO}", f"{place}.episodes={folder}", *overrides]
     )
@@ -155,13 +156,15 @@ def test_the_files_of_the_page_are_understood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[3] / "docs" / "verl.md").read_text(encoding="utf-8")
-    settings, team = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    settings, waiting, team = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     module = re.findall(r"^```python\n# my_team\.py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "my_team", raising=False)
     Path("my_team.py").write_text("\n".join(module))
     alone, run = tmp_path / "alone.yaml", tmp_path / "my_run.yaml"
     alone.write_text("defaults: [qwen3_4b_48gb, _self_]\n" + settings)
+    run.write_text(waiting)
+    assert check(run).trainer.v1.trainer_mode == "colocate_async"
     run.write_text(team)
     check(alone)
     place = "actor_rollout_ref.rollout.custom.interlace"
@@ -186,13 +189,13 @@ def test_doctor_asks_for_the_nodes_that_a_run_wants(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert found("Ray").ok is False
     assert "RAY_ADDRESS=127.0.0.1:1: nothing answers" in found("Ray").text
-    assert found("tasks").ok is None
+    assert found("lacking here").ok is None and "no data/gsm8k_train" in found("lacking here").text
+    assert found("first step").text.startswith("64 tasks x 8 attempts")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_each_of_our_objectives_can_be_had_in_verl(name: str) -> None:
-    launch = prepare(find_recipe("qwen3_0.6b_24gb"), {"objective": name}, [], resume=False)
-    config = check(launch.recipe, launch.overrides)
+    config = prepare(find_recipe("qwen3_0.6b_24gb"), {"objective": name}, [], resume=False).config
     assert config.algorithm.adv_estimator in core.ADV_ESTIMATOR_REGISTRY
     assert config.actor_rollout_ref.actor.policy_loss.loss_mode in core.POLICY_LOSS_REGISTRY
 
@@ -220,5 +223,9 @@ def test_the_command_prints_the_plain_command_that_it_would_run(tmp_path: Path) 
     command = shlex.split(done.stdout.splitlines()[-1])
     assert command[1:3] == ["-m", "verl.trainer.main_ppo"]
     assert command[command.index("--config-dir") + 1] == str(RECIPES.resolve())
-    assert "actor_rollout_ref.model.path='it\\'s'" in command and command[-1] == "data.seed=3"
+    assert "actor_rollout_ref.model.path='it\\'s'" in command
+    assert "data.seed=3" in command
+    told = [line for line in done.stdout.splitlines() if line.startswith("# ")]
+    assert told[0].startswith("# first step: 64 tasks x 16 attempts")
+    assert any(line.startswith("# lacking here: data.train_files") for line in told)
     assert not (tmp_path / "a b").exists()

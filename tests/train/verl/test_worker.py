@@ -4,13 +4,16 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from doubles import NANO, answer, code
 from verl_client import BrokenClient, EngineClient
 
-from interlace.rollout.engines import TransformersEngine
+from interlace.rollout.engines import Request, Sampling, TransformersEngine
+from interlace.rollout.engines.base import Chunk
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS, Message
 from interlace.rollout.formats.sample import sample_of
@@ -20,11 +23,11 @@ from interlace.rollout.runner import Runner
 from interlace.rollout.store import read_episodes
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
-from interlace.rollout.trajectory import Episode, StopReason
+from interlace.rollout.trajectory import Episode, Finish, StopReason
 from interlace.tools.errors import DataError, UsageError
 from interlace.train.sources import find_tasks
 from interlace.train.task_tools import TaskTools
-from interlace.train.verl.engine import Client
+from interlace.train.verl.engine import Client, VerlEngine
 from interlace.train.verl.response import Response, to_responses
 from interlace.train.verl.settings import LoopSettings, read_settings
 from interlace.train.verl.worker import Attempt, LeftOut, Lengths, Rolled, Worker
@@ -139,6 +142,60 @@ def test_a_model_does_over_verls_client_what_it_does_without(family: str, format
         assert mine.trajectory.ledger.ids.tolist() == theirs.trajectory.ledger.ids.tolist()
         assert (mine.stop, mine.answer) == (theirs.stop, theirs.answer)
     assert any(episode.trajectory.calls for episode in plain)
+
+
+# Of SamplingParams in SGLang 0.5.12 (srt/sampling/sampling_params.py), and verl's own word.
+SGLANG = {
+    "custom_params", "ebnf", "frequency_penalty", "ignore_eos", "json_schema", "logit_bias",
+    "logprobs", "max_new_tokens", "min_new_tokens", "min_p", "n", "no_stop_trim",
+    "presence_penalty", "regex", "repetition_penalty", "sampling_seed", "skip_special_tokens",
+    "spaces_between_special_tokens", "stop", "stop_regex", "stop_token_ids", "stream_interval",
+    "structural_tag", "temperature", "top_k", "top_p",
+}  # fmt: skip
+
+
+def test_sglang_is_asked_in_its_own_words() -> None:
+    """It refuses words that it does not know. Read in its source: it was not run."""
+    asked: list[dict[str, Any]] = []
+
+    class Server:
+        async def generate(
+            self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]
+        ) -> Any:
+            asked.append(sampling_params)
+            end = min(TOKENIZER.eos_ids)
+            return SimpleNamespace(
+                token_ids=[end], log_probs=[-0.5], stop_reason="stop", num_preempted=None,
+                extra_fields={"global_steps": 3},
+            )  # fmt: skip
+
+    engine = VerlEngine(Server(), TOKENIZER, name="nano", context_length=99, dialect="sglang")
+    request = Request(np.array([5, 6], np.int32), 20, Sampling(seed=7), stop=("</code>",))
+
+    async def go() -> list[Chunk]:
+        return [chunk async for chunk in engine.generate(request)]
+
+    (chunk,) = asyncio.run(go())
+    assert (chunk.finish, chunk.logprobs, chunk.version) == (Finish.EOS, (-0.5,), 3)
+    (given,) = asked
+    assert given.keys() <= SGLANG
+    assert (given["max_new_tokens"], given["sampling_seed"], given["top_k"]) == (20, 7, -1)
+    assert given["stop"] == ["</code>"] and given["no_stop_trim"]  # the stop stays in the ids
+
+
+def test_accuracy_and_votes_are_told_under_verls_names() -> None:
+    """Equal answers have one text, by the checker that says right from wrong; none has its own."""
+    said = [answer("7"), answer("7.0"), "I do not know.", answer("8"), "No."]
+    attempts = [Attempt(Task("a", "?", "7"), sample=n, group="uid") for n in range(len(said))]
+    rolled = roll(scripted(said), settings(reward="retool", concurrency=1), *attempts)
+    told = [to_responses(each)[0].extra_fields["reward_extra_info"] for each in rolled]
+    assert [each["acc"] for each in told] == [1.0, 1.0, 0.0, 0.0, 0.0]
+    votes = [each["pred"] for each in told]
+    assert votes[:2] == ["7", "7"] and votes[3] == "8"
+    assert len({votes[2], votes[4], "7", "8"}) == 4  # no answer votes with no other
+    # Another group has votes of its own.
+    (other,) = roll(scripted([answer("7.0")]), settings(), Attempt(Task("a", "?", "7"), group="x"))
+    assert other.vote == "7.0"
 
 
 def test_what_a_server_says_behind_a_stop_is_cut_off() -> None:
