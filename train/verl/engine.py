@@ -12,6 +12,8 @@ __all__ = ["Client", "Dialect", "VerlEngine"]
 
 Dialect: TypeAlias = Literal["vllm", "sglang"]
 """Whose sampling parameters verl's server takes: it hands them on as they are."""
+_CUT = ("length", "repetition")
+"""What servers call a reply that was cut, which is the model's doing."""
 
 
 class Client(Protocol):
@@ -106,11 +108,17 @@ class VerlEngine:
         ids, logprobs = [int(id) for id in output.token_ids], output.log_probs
         if output.stop_reason in ("aborted", "abort"):
             raise EngineError("verl's server broke off in the middle of a request")
+        if output.stop_reason not in (None, "completed", "stop", *_CUT):
+            raise EngineError(f"verl's server ended a request with {output.stop_reason!r}")
         if logprobs is None or len(logprobs) != len(ids):
             raise EngineError(
                 f"verl's server gave {len(ids)} tokens without their log-probabilities"
             )
         ids, finish = self._until_end(ids, request, room)
+        if (
+            finish is None
+        ):  # it ended by a rule of its own: at an id that we don't know, or too soon
+            finish = Finish.LENGTH if output.stop_reason in _CUT else Finish.EOS
         drawn = tuple(min(float(p), 0.0) for p in logprobs[: len(ids)])
         if request.sampling.temperature == 0:
             drawn = (0.0,) * len(ids)
@@ -119,7 +127,9 @@ class VerlEngine:
         prefilled = len(request.ids) - cached
         return Chunk(tuple(ids), drawn, None, finish, version, prefilled, cached)
 
-    def _until_end(self, ids: list[int], request: Request, room: int) -> tuple[list[int], Finish]:
+    def _until_end(
+        self, ids: list[int], request: Request, room: int
+    ) -> tuple[list[int], Finish | None]:
         finder = StopFinder(self.tokenizer, request.stop)
         for count, id in enumerate(ids, start=1):
             if id in self.tokenizer.eos_ids:
@@ -128,7 +138,7 @@ class VerlEngine:
                 return ids[:count], Finish.STOP
             if count == room:
                 return ids[:count], Finish.LENGTH
-        return ids, Finish.EOS  # it ended by a rule of its own, at an id that we don't know
+        return ids, None
 
     def _note(self, output: Any) -> int:
         """The version of the weights at the dispatch, as verl counts: its global steps."""

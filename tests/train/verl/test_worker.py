@@ -206,7 +206,22 @@ def test_what_a_server_says_behind_a_stop_is_cut_off() -> None:
     assert "<interpreter>\n42" in TOKENIZER.decode(response.response_ids)
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("actor died\n\nat last"), "aborted"])
+def test_a_reply_that_the_server_cut_short_is_no_answer() -> None:
+    """The server's own limit may be below the one that it was asked for."""
+    ids = TOKENIZER.encode("<answer>\\boxed{1298552")
+
+    class Short:
+        async def generate(self, *_: object, **__: object) -> object:
+            return SimpleNamespace(
+                token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="length",
+                num_preempted=None, extra_fields={},
+            )  # fmt: skip
+
+    episode, response = one(Short(), settings(reward="retool"))
+    assert (episode.answer, episode.stop, response.reward_score) == (None, StopReason.LENGTH, -1.0)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("actor died\n\nat last"), "aborted", "error"])
 def test_what_fails_on_our_side_is_tried_again_and_then_left_out(
     failure: Exception | str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
