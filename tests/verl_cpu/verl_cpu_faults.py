@@ -74,5 +74,5 @@ def _tools(self: task_tools.TaskTools, task: Task) -> Sequence[Tool]:
 
 _brought = task_tools.TaskTools.__call__
 task_tools.TaskTools.__call__ = _tools  # type: ignore[method-assign]
-TOOLS["python"] = lambda source: Faulty(PythonTool(source or "sandbox"))
+TOOLS["python"] = lambda backend="sandbox": Faulty(PythonTool(backend))
 sessions.GRACE_SECONDS = 10.0  # for a process to be killed and replaced on a busy machine
