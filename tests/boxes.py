@@ -24,7 +24,7 @@ def below() -> dict[int, str]:
     found = {}
     for pid in descendants(os.getpid()):
         with suppress(OSError):
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            if Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z":
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
                 found[pid] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found

@@ -21,11 +21,12 @@ PR_SET_CHILD_SUBREAPER = 36
 def ours(folder: str) -> list[str]:
     """What is there now of tools that keep their files in `folder`: processes, sockets, files.
 
-    All that a test started ends up below this process, even if it lost its parent.
+    All that a test started ends up below this process, even if it lost its parent. What the test
+    run itself keeps there is left out: Python's own helpers, and the warm process (warm.py).
     """
     found = [f"file {path}" for path in Path(folder).glob("interlace-*")]
     for pid, command in below().items():
-        if "multiprocessing" not in command:
+        if not any(kept in command for kept in ("multiprocessing", "tests/warm.py")):
             found.append(f"process {pid}: {command[:200]}")
     sockets = set()
     for fd in Path("/proc/self/fd").iterdir():
