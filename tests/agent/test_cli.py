@@ -128,7 +128,7 @@ def test_bad_input_has_its_exit_code_and_json_says_it_too(tmp_path: Path) -> Non
         (9, ["show", tmp_path / "nowhere.jsonl"], "can't read"),
         (9, ["rollout", empty, "--out", tmp_path / "t.jsonl"], "no questions"),
         (2, ["rollout", empty, "--out", corrupt], "--resume completes it"),
-        (2, ["run", "?", "--tool", "abacus"], "there is no tool 'abacus'"),
+        (2, ["run", "?", "--tool", "abacus"], "unknown tool 'abacus'"),
         (2, ["run", "?", "--engine-option", "max_batch"], "write NAME=VALUE"),
         (2, ["run", "-"], "the question is empty"),
     ]
