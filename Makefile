@@ -29,7 +29,7 @@ test-slow: setup  ## the slow tests: minutes each; the first run fetches a small
 test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about twelve minutes
 	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
 	.venv-verl/bin/python -m pytest -m "not slow" tests/train/objectives/test_verl.py \
-	  $(filter-out %/test_main_ppo_vllm.py, $(wildcard tests/train/verl/test_*.py))
+	  $(filter-out %/test_main_ppo_vllm.py %/test_worker.py, $(wildcard tests/train/verl/test_*.py))
 
 test-verl-slow:  ## ... and with an engine on a device of its own
 	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
