@@ -241,8 +241,12 @@ def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         near = get_close_matches(name, model.model_fields, 3)
         return "there is no such setting" + (f": did you mean {' or '.join(near)}?" if near else "")
+    if kind == "missing" and not inside:
+        return "is not set"
     field = model.model_fields.get(name)
-    such = f", as in {list(field.default)}" if inside and field and field.default else ""
+    such = ""
+    if inside and field is not None and isinstance(field.default, list | tuple) and field.default:
+        such = f", as in {list(field.default)}"
     if kind in _BOUNDS:
         key, word = _BOUNDS[kind]
         return f"must be {word} {limits[key]:g}, not {given}{such}"
@@ -250,8 +254,7 @@ def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"must be a number that is finite, not {given}{such}"
     if kind == "literal_error":
         return f"must be {limits['expected']}, not {given}"
-    if kind in ("missing", "too_long", "too_short") and field is not None:
-        such = f", as in {list(field.default)}"
+    if kind in ("missing", "too_long", "too_short"):
         return f"has too {'many' if kind == 'too_long' else 'few'} values{such}"
     wanted = _KINDS.get(kind.partition("_")[0])
     if wanted is not None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...rollout.formats import FORMATS
 from ...tools.errors import UsageError
+from ..config import in_words
 from ..rewards import CHECKERS, REWARDS
 
 __all__ = ["PLACE", "LoopSettings", "read_settings"]
@@ -97,4 +98,4 @@ def read_settings(custom: Mapping[str, Any] | None) -> LoopSettings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join([PLACE, *map(str, first["loc"])])
-        raise UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise UsageError(f"{name}: {in_words(first, LoopSettings)}") from error

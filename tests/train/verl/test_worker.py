@@ -328,3 +328,15 @@ def test_a_log_that_can_not_be_written_is_told_at_the_start(tmp_path: Path) -> N
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="can't write"):
         one(scripted([]), settings(episodes=str(tmp_path / "file")))
+
+
+def test_a_setting_that_can_not_be_is_told_in_our_words() -> None:
+    for given, said in (
+        ({"format": "hermes", "turns": 0}, "turns: must be at least 1, not 0"),
+        ({"format": "hermes", "turn": 3}, "turn: there is no such setting: did you mean turns?"),
+        ({"turns": 3}, "format: is not set"),
+        ({"format": "hermes", "tools": "python"}, "tools: must be a list, such as [python]"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            read_settings({"interlace": given})
+        assert f"custom.interlace.{said}" in str(refused.value)
