@@ -184,7 +184,8 @@ def test_closing_a_run_keeps_what_was_in_flight() -> None:
         episodes = run.run([task("fine"), *(task("hang", str(i)) for i in range(7))])
         first = await anext(episodes)
         assert first.task.id == "fine"
-        await asyncio.sleep(0.2)
+        while tool.opened < 8:  # until the others are in their calls
+            await asyncio.sleep(0.01)
         await episodes.aclose()
 
     asyncio.run(go())

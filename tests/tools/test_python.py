@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from boxes import below, eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -207,7 +208,7 @@ def test_a_kernel_killed_between_calls_is_replaced_and_the_loss_told() -> None:
     async def use(session: ToolSession) -> list[ToolResult]:
         pid = await session.call({"code": "import os; os.getpid()"}, 30)
         os.kill(int(pid.text), signal.SIGKILL)
-        await asyncio.sleep(0.2)
+        assert eventually(lambda: int(pid.text) not in below())
         return [await session.call({"code": "'os' in dir()"}, 30) for _ in range(2)]
 
     # The number that the code sees is the process's own here.

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from boxes import begin
 
 from interlace.tools import ErrorKind, PythonTool, ToolResult
+from interlace.tools.python import PythonSession
 
 DETACHED = """
 import os, subprocess
@@ -269,9 +271,8 @@ def test_a_session_may_be_closed_in_the_middle_of_a_call(own_temporary_folder: P
     async def main() -> None:
         manager = PythonTool("jupyter", isolation="none").session()
         session = await manager.__aenter__()
-        await session.call({"code": "1"}, 30)
-        call = asyncio.create_task(session.call({"code": "while True: pass"}, 30))
-        await asyncio.sleep(0.3)
+        assert isinstance(session, PythonSession)
+        call = await begin(session, "while True: pass")
         await manager.__aexit__(None, None, None)
         for result in (await call, await session.call({"code": "1"}, 30)):
             assert result.error is ErrorKind.UNAVAILABLE
