@@ -42,7 +42,7 @@ class Clock:
 
     @property
     def expired(self) -> bool:
-        """Whether the seconds are over, or what we waited for is overdue."""
+        """True once the seconds are over, or our own wait is overdue."""
         return self._timeout.expired()
 
     def stop(self, patience: float | None = None, overdue: str = "") -> None:

@@ -64,7 +64,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a name stands for. `own`: it is in interlace's table."""
+    """The thing that a name stands for. `own`: it is in interlace's table."""
 
     value: Any
     name: Name

@@ -206,7 +206,7 @@ def with_databases(tasks: Iterable[Task], folder: str | Path) -> list[Task]:
 
 
 def wants_database(task: Task) -> bool:
-    """Whether a task names a database of a folder and not yet its file."""
+    """True if a task names a database of a folder and not yet its file."""
     return isinstance(task.data.get("db_id"), str) and "database" not in task.data
 
 

@@ -149,8 +149,8 @@ _RULES: Mapping[str, Callable[[float, float], str | None]] = {
 
 
 def warnings(history: Sequence[Signs]) -> dict[str, str]:
-    """What the last steps show, by its sign, in a sentence: the mean of the last `WINDOW` steps
-    against that of the first. Nothing before there are twice as many. The thresholds are rules of
+    """Warnings by their sign, each a sentence: the mean of the last `WINDOW` steps against that of
+    the first. Nothing before there are twice as many. The thresholds are rules of
     thumb of ours.
 
     Example:

@@ -245,8 +245,8 @@ def _tasks(config: TrainConfig, file: Path) -> Iterator[Finding]:
 
 
 def _disk(config: TrainConfig, file: Path) -> Iterator[Finding]:
-    """Whether the run's checkpoint fits the disk: for a while there are two, the last one and that
-    which is being written.
+    """The room on the disk for the run's checkpoints: for a while there are two, the last one and
+    the one being written.
     """
     try:
         shape = find_shape(config.model)
@@ -268,7 +268,7 @@ def _disk(config: TrainConfig, file: Path) -> Iterator[Finding]:
 
 
 def _planned(plan: Plan) -> Iterator[Finding]:
-    """What the first step would do, and what of it this machine lacks: it may be for another."""
+    """The first step, and what this machine lacks for it: the run may be meant for another."""
     for line in plan.lines:
         what, _, text = line.partition(": ")
         yield Finding(what if text else "then", True, text or line)

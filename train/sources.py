@@ -83,7 +83,7 @@ class _Place(NamedTuple):
 
 
 def _adapter(place: _Place, first: Located) -> Adapter | None:
-    """What reads the rows of a file, by its first one; None for tasks in our own shape.
+    """The adapter for the rows of a file, by its first one; None for tasks in our own shape.
 
     Raises UsageError where the file is of a set whose name was not given, or has no instruction to
     keep, DataError where nothing reads it.

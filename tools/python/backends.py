@@ -37,7 +37,7 @@ _NO_LINUX = (
 
 @dataclass(slots=True)
 class _Seat:
-    """Where a session of kernels lives: its folder, its user, and the kernel that runs."""
+    """The place of a session's kernels: its folder, its user, and the kernel that runs."""
 
     home: Path
     user: int

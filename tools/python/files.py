@@ -46,7 +46,7 @@ class Held:
         weakref.finalize(self, os.close, self.fd)
 
     def still(self, folder: str | os.PathLike[str]) -> bool:
-        """Whether a name means this folder, and its owner may use it."""
+        """True if a name still means this folder, and its owner may use it."""
         with suppress(OSError):
             now = os.lstat(folder)
             return os.path.samestat(now, os.fstat(self.fd)) and now.st_mode & 0o700 == 0o700

@@ -1,4 +1,4 @@
-"""What a session of Python may use."""
+"""The limits of a Python session."""
 
 from dataclasses import dataclass, replace
 

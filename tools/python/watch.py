@@ -101,7 +101,7 @@ def _proportional(pid: int) -> int:
 
 
 def _lives_in_its_parent(pid: int) -> bool:
-    """Whether a process runs in its parent's memory, as a program does that is just being started.
+    """True for a process in its parent's memory, as a program is while it is being started.
 
     Where the kernel does not tell (kcmp(2) may be refused), that memory is counted twice.
     """
@@ -185,8 +185,8 @@ def _too_much(place: Path, most_bytes: int, most_files: int) -> bool:
 
 
 def _entries(root: Held, path: str) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder below `root`; nothing, where it is gone. Raises `OSError` where its path
-    is too long to be opened.
+    """The entries of a folder below `root`; none if it is gone. Raises `OSError` for a path that is
+    too long to be opened.
     """
     try:
         folder = open_folder_inside(root, path)

@@ -37,7 +37,7 @@ Change: TypeAlias = dict[str, Any]
 
 
 def are_finite(model: "PreTrainedModel") -> bool:
-    """Whether all weights in training are numbers."""
+    """True if all weights in training are finite."""
     import torch
 
     finite = [p.detach().isfinite().all() for p in model.parameters() if p.requires_grad]

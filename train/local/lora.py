@@ -46,7 +46,7 @@ def has_lora(model: "PreTrainedModel") -> bool:
 
 
 def lora_scale(model: "PreTrainedModel") -> float | None:
-    """What the adapters' product is multiplied by, alpha / rank; None without adapters."""
+    """The factor of the adapters' product, alpha / rank; None without adapters."""
     return next((float(layer.scaling[_NAME]) for _, layer in _layers(model)), None)
 
 

@@ -310,8 +310,8 @@ def _advice(change: Change) -> str:
 def _identity(
     model: "PreTrainedModel", ledgers: Sequence[Ledger], config: SFTConfig, source: Path | None
 ) -> dict[str, Any]:
-    """What a run that goes on has in common with the one that began, but for what was changed in
-    so many words; of the ledgers a hash.
+    """The settings that a resumed run shares with the one that began, but for those changed in so
+    many words; of the ledgers a hash.
     """
     free = ("evaluate_every", "save_every", "patience", "micro_tokens")
     digest = hashlib.blake2b(digest_size=8)

@@ -64,7 +64,7 @@ class Recipe:
 
     @classmethod
     def of(cls, config: "TrainConfig") -> "Recipe":
-        """What a configuration says of updates."""
+        """The part of a configuration that updates need."""
         return cls(
             objective=config.to_objective(),
             temperature=config.temperature,

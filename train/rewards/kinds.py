@@ -106,7 +106,7 @@ def _split(items: Sequence[Item], marks: Sequence[str]) -> tuple[list[list[Item]
 
 
 def _enclosed(items: Sequence[Item]) -> bool:
-    """Whether one pair of brackets stands around all of it. A half-open interval is such a pair."""
+    """True if one pair of brackets encloses all of it. A half-open interval is such a pair."""
     if len(items) < 2 or _text(items[0]) not in _CLOSING:
         return False
     depth = 0
@@ -228,7 +228,7 @@ def _numeral(items: list[Item]) -> Value | None:
 
 
 def _is_name(items: Sequence[Item]) -> bool:
-    r"""Whether it names something: `x`, `a_1`, `f(x)`, `\angle ABC`, `(x, y)`, `\text{Area}`."""
+    r"""True for a name: `x`, `a_1`, `f(x)`, `\angle ABC`, `(x, y)`, `\text{Area}`."""
     items = _solid(items)
     if not items:
         return False
@@ -362,7 +362,7 @@ def _unit(text: str) -> str:
 
 
 def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
-    """What is left of an expression without the unit before or behind it, and that unit."""
+    """An expression without the unit before or after it, and that unit."""
     items = _trim(items)
     if len(items) > 1 and (_text(items[0]) == "\\$" or _text(items[0]) in ("€", "£", "¥")):
         return _trim(items[1:]), _unit(_text(items[0]))
@@ -407,7 +407,7 @@ def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
 
 
 def _is_unit(items: Sequence[Item], at: int) -> bool:
-    """Whether bare letters are a unit: a known one behind a number, or words behind a blank."""
+    """True if bare letters are a unit: a known one behind a number, or words behind a blank."""
     word = _text(items[at]).casefold()
     known = word in UNITS or word.removesuffix("s") in UNITS
     before = at - 1

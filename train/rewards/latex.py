@@ -31,7 +31,7 @@ class Token(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What stands in braces."""
+    """The content of braces."""
 
     items: "tuple[Item, ...]"
 
@@ -175,7 +175,7 @@ class _Reader:
         return [Token("symbol", word)]
 
     def _argument(self, depth: int, *, script: bool = False) -> Group:
-        r"""What a command takes: a group, a digit (`\frac12`), a command with its arguments.
+        r"""The argument of a command: a group, a digit (`\frac12`), a command with its arguments.
 
         As a script, all of a number: nobody who writes `2^10` means two to the one, times zero.
         """

@@ -1,4 +1,4 @@
-r"""Whether two mathematical answers are equal: read as what they are, then compared kind by kind.
+r"""Equality of mathematical answers: each is read as what it is, then compared kind by kind.
 
 `latex` and `kinds` read an answer; expressions are worked out by math-verify and sympy in processes
 of their own (`math_worker`), which a hostile expression can hang or crash without harm:

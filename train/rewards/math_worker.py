@@ -86,13 +86,13 @@ class Engine:
         self._read = read
 
     def warm(self) -> None:
-        """What is made once, at the first use, must not count against a policy's expression."""
+        """Do the work of a first use now, so that it does not count against an expression."""
         for a, b in (("x^2+2x+1", "(x+1)^2"), ("\\sqrt{2}", "\\frac{2}{\\sqrt{2}}"), ("1", "2")):
             self._same(a, b)
         self._region([["1", False, "2", True]], [])
 
     def work_out(self, value: Any) -> bool:
-        """Whether each expression of a value can be worked out, to a number if it is one."""
+        """True if each expression of a value can be worked out, to a number if it is one."""
         if isinstance(value, list) and value[:1] == ["expr"]:
             try:
                 self._same(value[1], "\\frac{\\pi}{1234567}")
@@ -104,7 +104,7 @@ class Engine:
     # -- kinds ------------------------------------------------------------------------------------
 
     def equal(self, gold: Any, answer: Any) -> bool:
-        """Whether two values are one. Kinds that differ are, unless a rule here says otherwise."""
+        """True if two values are equal; those of different kinds are only by a rule given here."""
         if gold == answer:
             return True
         a, b = gold[0], answer[0]
@@ -211,7 +211,7 @@ class Engine:
         return value[0] == "expr" and bool(value[2]) and value[2][1] is not None
 
     def _proportional(self, gold: list[str], answer: list[str], *, positive: bool = False) -> bool:
-        """Whether one equation (or inequality) is the other, times a constant."""
+        """True if one equation (or inequality) is the other, times a constant."""
         sympy = self._sympy
         sides = [self._read(side) for side in (*gold, *answer)]
         if not all(isinstance(side, sympy.Expr) for side in sides):
@@ -313,7 +313,7 @@ class Engine:
         )
 
     def _same(self, gold: str, answer: str) -> bool:
-        """Whether two expressions have one value."""
+        """True if two expressions have the same value."""
         sympy = self._sympy
         a, b = self._read(gold), self._read(answer)
         if a is None or b is None:
@@ -342,7 +342,7 @@ class Engine:
         return bool(sympy.simplify(a - b) == 0)
 
     def _at(self, a: Any, b: Any, symbols: list[Any], start: int) -> bool | None:
-        """Whether they agree where the symbols are given values; None where one has no value."""
+        """True if they agree where the symbols are given values; None where one has no value."""
         points = {
             symbol: self._sympy.Rational(_POINTS[(start + 3 * i) % len(_POINTS)]) + i
             for i, symbol in enumerate(symbols)
@@ -354,7 +354,7 @@ class Engine:
         return self._agree(one, other)
 
     def _agree(self, a: Any, b: Any) -> bool:
-        """Whether two constants are equal, for all digits that are asked for."""
+        """True if two constants are equal, to all digits asked for."""
         if a.is_Rational and b.is_Rational:
             return bool(a == b)
         size = max(abs(a.evalf(15)), abs(b.evalf(15)))

@@ -25,7 +25,7 @@ _GB = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do, and what keeps this machine from it."""
+    """The plan of a run, and what this machine lacks for it."""
 
     steps: int | None
     """The last step; None where the number of tasks is not known here."""

@@ -59,7 +59,7 @@ def nodes(config: Any) -> int:
 
 
 def unread(config: Any) -> Iterator[str]:
-    """What the loop does not read, or verl's old trainer does not do; the loop asks it too."""
+    """Problems: keys that the loop does not read, or that verl's old trainer ignores."""
     rollout = config.actor_rollout_ref.rollout
     if not config.trainer.use_v1:
         yield (
@@ -110,7 +110,7 @@ def _stops(settings: LoopSettings) -> bool:
 
 
 def _sampling(config: Any) -> Iterator[str]:
-    """What a policy is trained on must be drawn from the distribution that is trained."""
+    """Problems: tokens must be drawn from the distribution that is trained."""
     rollout = config.actor_rollout_ref.rollout
     if rollout.top_p < 1 or rollout.top_k > 0:
         key, value = ("top_p", rollout.top_p) if rollout.top_p < 1 else ("top_k", rollout.top_k)
@@ -177,7 +177,7 @@ def _batches(config: Any, settings: LoopSettings) -> Iterator[str]:
 
 
 def has_critic(config: Any) -> bool:
-    """Whether a value model is trained beside the policy."""
+    """True if a value model is trained beside the policy."""
     from verl.trainer.ppo.utils import need_critic
 
     with warnings.catch_warnings():  # it warns of each configuration that has none

@@ -21,7 +21,7 @@ __all__ = ["AsyncSampler", "Sampler", "TeamSampler"]
 
 
 class _Bounded:
-    """What ours add to verl's sampler. `sampler_kwargs` stand in recipes/interlace_base.yaml.
+    """The parts that ours add to verl's sampler; `sampler_kwargs` are in interlace_base.yaml.
 
     A group teaches nothing where its attempts are all right or all wrong (`filter_groups`), where
     all failed on our side, and where one alone is left, which GRPO would give its bare reward. It
@@ -134,7 +134,7 @@ class _Bounded:
             self._not_validated += self._tries * wanted - found.total()
 
     def step_metrics(self, batch: Any) -> dict[str, float]:
-        """What a step's rows were, and what was left out of it, since the last step."""
+        """Metrics of a step's rows, and of what was left out since the last step."""
         real = [
             key
             for key, tag in zip(batch.keys, batch.tags, strict=True)
