@@ -1,4 +1,4 @@
-"""What people and programs talk to: `Agent`, `Team`, conversations and the command line."""
+"""The public interface: `Agent`, `Team`, conversations and the command line."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -151,11 +151,11 @@ class Agent(Answers[T]):
                 self.last = conversation.last
 
     def stream(self, question: str) -> Run[T]:
-        """What happens as it happens, and at the end `Done` with the result.
+        """Stream the events of an answer as they happen, ending with `Done` and the result.
 
-        Where an approval is needed, `ApprovalAsked` comes and the answer waits for what is said.
+        If an approval is needed, `ApprovalAsked` comes and the answer waits for the decision.
         `Run.cancel` stops the answer; so does closing the stream, or cancelling the task that reads
-        it: what there is of it is `last`. Raises as `run` does.
+        it. The partial result is then `last`. Raises as `run` does.
         """
         return Run(partial(self._events, question))
 

@@ -1,4 +1,4 @@
-"""What an agent and a team have in common: they answer, with an event loop and without."""
+"""Base class of `Agent` and `Team`: async methods and their synchronous counterparts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterator
@@ -34,7 +34,7 @@ class Answers(ABC, Generic[T]):
 
     @abstractmethod
     def stream(self, question: str) -> Run[T]:
-        """What happens as it happens, and at the end `Done` with the result."""
+        """The events as they happen, and at the end `Done` with the result."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -42,7 +42,7 @@ class Answers(ABC, Generic[T]):
 
     @abstractmethod
     def _hold(self, kept: bool) -> None:
-        """Whether what is started once is kept from question to question."""
+        """Set whether started tools are kept from question to question."""
 
     async def __aenter__(self) -> Self:
         self._hold(True)

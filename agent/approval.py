@@ -20,7 +20,7 @@ One that is no coroutine function runs in a thread, so it may wait for somebody.
 
 
 class Verdict(StrEnum):
-    """What a rule says of a call."""
+    """A rule's verdict on a call."""
 
     ALLOW = "allow"
     ASK = "ask"
@@ -56,7 +56,7 @@ class Rule:
         return rule
 
     def fits(self, tool: str, arguments: Mapping[str, Any]) -> bool:
-        """Whether it speaks of this call."""
+        """True if the rule applies to this call."""
         if not fnmatchcase(tool, self.tool):
             return False
         texts = (v if isinstance(v, str) else json.dumps(v) for v in arguments.values())
@@ -90,7 +90,7 @@ class Approval:
         self.ask = ask
 
     def verdict(self, tool: str, arguments: Mapping[str, Any]) -> Verdict:
-        """What the rules say of a call."""
+        """The verdict of the first rule that fits a call, or ASK if none does."""
         for rule in self.rules:
             if rule.fits(tool, arguments):
                 return rule.verdict
@@ -103,7 +103,7 @@ def _read(text: str) -> list[Rule]:
 
 
 async def asked(ask: Asker, tool: str, arguments: dict[str, Any]) -> bool | str:
-    """What `ask` says, wherever it runs."""
+    """The reply of `ask`: a coroutine function is awaited, any other runs in a thread."""
     if inspect.iscoroutinefunction(ask):
         return await ask(tool, arguments)  # type: ignore[no-any-return]
     said = await asyncio.to_thread(ask, tool, arguments)

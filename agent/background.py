@@ -79,11 +79,11 @@ class Making(Generic[T]):
 
     @property
     def failed(self) -> bool:
-        """Whether it could not be made, or was given up."""
+        """True if making it failed or was given up."""
         return self._made.done() and self._made.exception() is not None
 
     async def wait(self) -> T:
-        """What was made. Raises what `make` raised, or what `give_up` was told."""
+        """Return the object made. Raises the error of `make`, or the one given to `give_up`."""
         return await asyncio.wrap_future(self._made)
 
     def give_up(self, error: Exception) -> T | None:

@@ -38,7 +38,7 @@ Listener: TypeAlias = Callable[[AgentEvent[Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Terms(Generic[T]):
-    """What an agent lets its conversations do, and where they are kept."""
+    """The terms of an agent's conversations, and the store that keeps them."""
 
     budget: Budget = field(default_factory=Budget)
     approval: Approval | None = None
@@ -94,12 +94,12 @@ class Conversation(Generic[T]):
 
     @property
     def questions(self) -> tuple[Asked, ...]:
-        """What was asked so far, and how it ended."""
+        """The questions asked so far, and how each ended."""
         return tuple(self._saved.asked)
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """What was said so far, for a conversation with another model to begin with."""
+        """The messages so far, to begin a conversation with another model."""
         return tuple(self._rollout.history.messages)
 
     async def __aenter__(self) -> Self:
@@ -144,10 +144,10 @@ class Conversation(Generic[T]):
         return self.last
 
     def stream(self, question: str) -> Run[T]:
-        """What happens as it happens, and at the end `Done` with the result.
+        """Stream the events of an answer as they happen, ending with `Done` and the result.
 
         Closing the stream, or cancelling the task that reads it, stops the answer; so does
-        `Run.cancel`, after which it goes on to its `Done`. Raises as `ask` does.
+        `Run.cancel`, after which the stream continues to its `Done`. Raises as `ask` does.
         """
         return Run(partial(self.events, question))
 

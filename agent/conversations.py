@@ -47,7 +47,7 @@ _TURN: TypeAdapter[Turn] = TypeAdapter(Turn)
 
 
 def default_file() -> Path:
-    """Where conversations are kept: below `$XDG_DATA_HOME`, else `~/.local/share`."""
+    """The file that keeps conversations: below `$XDG_DATA_HOME`, else `~/.local/share`."""
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "interlace" / "conversations.db"
 

@@ -1,4 +1,4 @@
-"""What a stream yields: the loop's events, and those of whoever watches over it."""
+"""The events that a stream yields: the loop's own, the agent's and the team's."""
 
 import asyncio
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ T = TypeVar("T", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person said to a call. `always`: calls of this tool are run without asking from now
-    on, in this conversation; `why` is what the model is told where it is not run.
+    """A person's decision on a call. `always`: from now on in this conversation, calls of this tool
+    run without asking. `why`: the reason given to the model if the call is not run.
     """
 
     allowed: bool
@@ -83,7 +83,7 @@ class ApprovalAsked:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLeft:
-    """What is left of the budget, after each call and at the end; only where there is one."""
+    """The remaining budget, after each call and at the end; only sent if there is a budget."""
 
     left: Left
 
@@ -100,10 +100,10 @@ class Done(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who of a team speaks, and when: one call of a role.
+    """The member of a team that speaks, and when: one call of a role.
 
-    `role` is ceo, recruiter, solver, critic, executor or evaluator; `name` what an expert was
-    called by the recruiter. `round` and `turn` count from 0, the turn within a round's discussion;
+    `role` is ceo, recruiter, solver, critic, executor or evaluator; `name` is the name that the
+    recruiter gave an expert. `round` and `turn` count from 0, the turn within a round's discussion;
     `index` counts the critics.
     """
 
@@ -159,7 +159,7 @@ class Voted:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """What came of running the plan."""
+    """The plan has been run, with this output."""
 
     round: int
     output: str

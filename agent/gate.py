@@ -29,7 +29,7 @@ class Gate:
         self._always: set[str] = set()  # tools that are run without asking any more
 
     async def __call__(self, call: Call) -> ToolResult | None:
-        """What stands in the place of running a call; None where it is run."""
+        """Return a result to use instead of running the call, or None to run it."""
         arguments = call.arguments or {}
         why = await self._refusal(call.tool, arguments)
         if why is not None:

@@ -29,7 +29,7 @@ class Hooks:
     before_call: BeforeCall | None = None
 
     async def before(self, tool: str, arguments: dict[str, Any]) -> ToolResult | None:
-        """What `before_call` says."""
+        """Result of `before_call`."""
         if self.before_call is None:
             return None
         said = self.before_call(tool, arguments)

@@ -18,9 +18,9 @@ _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
 class Shape(Generic[T]):
-    """What an answer has to look like: any type that pydantic knows.
+    """The required form of an answer: any type that pydantic supports.
 
-    Objects and lists are asked for as JSON, with their schema behind the question. A number or a
+    Objects and lists are asked for as JSON, with their schema after the question. A number or a
     text needs no words: the answer itself is read.
 
     Example:
@@ -46,7 +46,7 @@ class Shape(Generic[T]):
         return f"{question}\n\nThe final answer is JSON that fits this schema: {self._told}"
 
     def ask_again(self, problem: str) -> str:
-        """What the model is told of an answer that does not fit."""
+        """The message to the model about an answer that does not fit."""
         fits = "." if self._simple else f", as JSON that fits this schema: {self._told}"
         return f"That answer does not fit: {problem}\nGive the final answer again{fits}"
 
@@ -81,7 +81,7 @@ class Shape(Generic[T]):
 
 
 def _candidates(answer: str) -> Iterator[str]:
-    """Where JSON may stand: alone, in a fence, between the outermost brackets."""
+    """Yield the texts that may be JSON: the whole answer, each fence, the outermost brackets."""
     yield answer.strip()
     for fenced in _FENCE.findall(answer):
         yield fenced.strip()

@@ -1,4 +1,4 @@
-"""What an agent gives back: a result, always."""
+"""The result of a question: an agent always returns one."""
 
 from dataclasses import dataclass
 from typing import Generic
@@ -14,7 +14,7 @@ T = TypeVar("T", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one question cost. All tokens are the model's own."""
+    """The cost of one question. All tokens are the model's own."""
 
     tokens: int
     """Tokens the model sampled."""

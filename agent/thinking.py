@@ -1,4 +1,4 @@
-"""What a model thinks and what it says, told apart while it speaks."""
+"""The thoughts of a model, told apart from what it says while it speaks."""
 
 from ..rollout.events import Event, Finished, PolicyText
 from ..rollout.formats.stream import MarkStream

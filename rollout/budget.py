@@ -19,7 +19,7 @@ class BudgetSpent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of a budget; None where it sets no bound."""
+    """The rest of a budget; None where it sets no bound."""
 
     tokens: int | None
     calls: int | None
@@ -75,12 +75,12 @@ class Budget:
 
     @property
     def bounded(self) -> bool:
-        """Whether it bounds anything."""
+        """True if the budget bounds anything."""
         return (self.tokens, self.calls, self.seconds) != (None, None, None)
 
     @property
     def left(self) -> Left:
-        """What is left: what others have reserved counts as spent, until they give it back."""
+        """The rest of the budget: reserved tokens count as spent until they are given back."""
         with self._lock:
             seconds = None if self.seconds is None else max(0.0, self.seconds - self._answering())
             tokens = None if self.tokens is None else self.tokens - self._tokens - self._held
@@ -89,7 +89,7 @@ class Budget:
 
     @property
     def spent(self) -> Left:
-        """What was used so far, where it is bounded and where it is not."""
+        """The usage so far, whether it is bounded or not."""
         with self._lock:
             return Left(self._tokens, self._calls, self._answering())
 
@@ -113,7 +113,7 @@ class Budget:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether its seconds are over; a timer may end a moment before they are."""
+        """True if its seconds are over, or almost: a timer may fire a moment too early."""
         return self.seconds_left < 0.05
 
     async def reserve(self, tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""What happens in a trajectory, as it happens. For screens and programs; records are elsewhere."""
+"""The events of a trajectory, as they happen. For screens and programs; records are elsewhere."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias

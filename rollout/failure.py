@@ -1,4 +1,4 @@
-"""What failed on our side, in one sentence."""
+"""Failures on our side, in one sentence."""
 
 from ..tools.errors import InterlaceError
 from .engines.base import EngineError
@@ -11,6 +11,6 @@ class ToolFailed(Exception):
 
 
 def reason(error: Exception) -> str:
-    """What failed, in one sentence: errors of ours say it themselves."""
+    """The failure in one sentence; our own errors say it themselves."""
     ours = isinstance(error, InterlaceError | EngineError | ToolFailed)
     return str(error) if ours else f"{type(error).__name__}: {error}".rstrip(": ")

@@ -103,7 +103,7 @@ def _more(session: Any, url: str, file: IO[bytes]) -> bool:
 
 
 def _shown(raw: Any, start: int, whole: int) -> Iterator[bytes]:
-    """What comes, with a progress bar where there is a terminal."""
+    """Yield what arrives, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""What is remembered from question to question, for when a later question opens a new ledger."""
+"""The memory of earlier questions and replies, for a later question that opens a new ledger."""
 
 from dataclasses import dataclass
 
@@ -66,7 +66,7 @@ class History:
                 self._add(Message(role, self._policy.format.render(turn.calls)))
 
     def mark(self, trajectory: Trajectory) -> Mark:
-        """Where the trajectory stands now, between two questions."""
+        """The trajectory's current position, between two questions."""
         spans = len(trajectory.ledger.spans) if trajectory.ledgers else 0
         counts = len(trajectory.ledgers), spans, len(trajectory.turns), len(self.messages)
         return Mark(*counts)

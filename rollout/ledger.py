@@ -19,7 +19,7 @@ Floats: TypeAlias = NDArray[np.float32]
 
 
 class Source(StrEnum):
-    """Who wrote a token."""
+    """The author of a token."""
 
     PROMPT = "prompt"
     """The task: system prompt, question, a later question of the same person."""

@@ -304,7 +304,7 @@ class Rollout:
             raise ToolFailed(result.text)
 
     async def _ask_gate(self, call: Call) -> ToolResult | None:
-        """What the gate gives in the place of running a call; the question's clock stands still."""
+        """The gate's result in place of running a call, if any; the question's clock is paused."""
         if self._gate is None:
             return None
         with self._clock.stopped():
@@ -377,7 +377,7 @@ class Rollout:
         return sum(map(len, spans)) - len(self.policy.engine.tokenizer.encode(shown.output))
 
     def _near(self, turns_left: int) -> str:
-        """What the policy is told of turns and calls, once one of them comes to its end."""
+        """The notice to the policy that turns or calls are running out, or ""."""
         if turns_left == 1:
             return "last turn: give the final answer now"
         if not self._calls_left:

@@ -23,7 +23,7 @@ _HUB_NOT = ["original/*", "onnx/*", "openvino/*", "*/*.safetensors"]
 
 
 def is_server(name: str) -> bool:
-    """Whether a model's name is the address of a server."""
+    """True if a model's name is the address of a server."""
     return "://" in name
 
 

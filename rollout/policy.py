@@ -41,8 +41,8 @@ class Policy:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it is made of, as records keep it: model, format, sampling, limits, and for each
-        tool a digest of what the model is told of it.
+        """The policy's settings, as records keep them: model, format, sampling, limits, and for
+        each tool a digest of what the model is told of it.
         """
         sampling = asdict(self.sampling)
         del sampling["seed"]  # each episode has its own

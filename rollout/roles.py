@@ -39,10 +39,10 @@ _ADVICE = re.compile(r"advice[* \t]*:(.*)", re.I | re.S)
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a CEO decides for a round.
+    """A CEO's decision for a round.
 
     `experts` counts the solver and its critics; `tokens` is what each of them may sample in one
-    answer. Numbers that were not written as such are None. `direction` is "" where there is none.
+    answer. Numbers that were not written as such are None. `direction` is "" if none was given.
     """
 
     goes_on: bool
@@ -53,7 +53,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What a critic says of a plan; `agrees` is None where it can't be told."""
+    """A critic's vote on a plan; `agrees` is None if the review does not make it clear."""
 
     agrees: bool | None
     review: str
@@ -61,7 +61,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the evaluator says of a plan."""
+    """The evaluator's verdict on a plan."""
 
     correct: bool
     advice: str

@@ -334,7 +334,7 @@ class _Group:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def decides(self, episode: Episode, enough: Enough) -> bool:
-        """Whether it is decided with this episode, for the first time."""
+        """Add a finished episode. Return True if it is the one that decides the group."""
         self._over.append(episode)
         if self.decided or not enough(self._over):
             return False

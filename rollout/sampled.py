@@ -29,7 +29,7 @@ class Sampled:
 
     @property
     def exact(self) -> bool:
-        """Whether these ids were sampled as such, each with its log-probability."""
+        """True if these ids were sampled as such, each with its log-probability."""
         return len(self._logprobs) == len(self.ids)
 
     def may_break_off(self, tokenizer: Tokenizer, stops: Sequence[str]) -> bool:

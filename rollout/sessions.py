@@ -29,7 +29,7 @@ GRACE_SECONDS = 15.0
 
 
 class Sessions:
-    """What the tools keep for one trajectory: variables, files, connections."""
+    """The state that tools keep for one trajectory: variables, files, connections."""
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
@@ -68,7 +68,7 @@ class Sessions:
             return ToolResult(text, ErrorKind.UNAVAILABLE)
 
     def interrupted(self, name: str) -> ToolResult:
-        """What the tool's last call had given when it was cancelled."""
+        """The result of the tool's last call up to when it was cancelled."""
         session = self._open.get(name)
         partial = session.interrupted if isinstance(session, LiveSession) else None
         return partial or ToolResult(INTERRUPTED, ErrorKind.INTERRUPTED)

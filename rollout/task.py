@@ -36,7 +36,7 @@ def _number(text: str) -> Decimal | None:
 
 
 def equal_answers(a: str, b: str) -> bool:
-    """Whether two short answers are the same: as numbers, else as text.
+    """True if two short answers are the same: as numbers, else as text.
 
     Numbers are compared exactly (`1,200` equals `1200.0`); a leading `$` and a trailing `%`, dot
     or blank do not count, nor does letter case or the width of white space. A comma belongs to a

@@ -145,7 +145,7 @@ class Tokenizer:
 
     @cached_property
     def adds_bos(self) -> bool:
-        """Whether this tokenizer begins every text with its `bos_token`."""
+        """True if this tokenizer begins every text with its `bos_token`."""
         first = self._fast.encode("").ids[:1]
         return bool(first) and self.token(first[0]) == self.special_text("bos_token")
 
@@ -194,7 +194,7 @@ class Tokenizer:
 
     @cached_property
     def _joins(self) -> bool:
-        """Whether texts can be encoded apart (SentencePiece would put a blank before each)."""
+        """True if texts can be encoded separately (SentencePiece would put a blank before each)."""
         return all(
             self.decode(self.encode("a") + self.encode(text)) == "a" + text
             for text in ("b", "\n<b", "[b")

@@ -1,4 +1,4 @@
-"""What the many rollouts of a runner share: whether they may sample, and counts of what they do."""
+"""The state shared by a runner's rollouts: whether they may sample, and counts of their work."""
 
 import asyncio
 import time
@@ -46,7 +46,7 @@ class Traffic:
 
     @property
     def held(self) -> bool:
-        """Whether whoever samples should stop at the next chunk."""
+        """True if rollouts should stop sampling at the next chunk."""
         return not self._open.is_set()
 
     async def hold(self) -> None:
@@ -174,7 +174,7 @@ class Traffic:
 
     @property
     def _engine_waits(self) -> bool:
-        """Whether the engine has nothing to do though somebody could give it something."""
+        """True if the engine is idle although some attempt is ready to sample."""
         return not self.sampling and self.flying > self.calling + self.waiting
 
 

@@ -115,7 +115,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Trajectory:
-    """What one policy did on one task: a chain of ledgers, most often one."""
+    """One policy's work on one task: a chain of ledgers, most often one."""
 
     model: Annotated[str, Field(validation_alias=AliasChoices("model", "policy"))]
     """The engine's name for the model that was sampled (`policy` in records of version 1)."""
@@ -146,12 +146,12 @@ class Trajectory:
         return sum(turn.stop - turn.start for turn in self.turns)
 
     def text(self, turn: Turn, tokenizer: Tokenizer) -> str:
-        """What the policy said in a turn, without the token that ended it. A view, as all text."""
+        """The policy's text in a turn, without the token that ended it. A view, as all text."""
         said = self.ledgers[turn.ledger].ids[turn.start : turn.stop].tolist()
         return tokenizer.decode([id for id in said if id not in tokenizer.eos_ids])
 
     def ended(self, tokenizer: Tokenizer) -> bool:
-        """Whether the last token is the policy's own end of turn."""
+        """True if the last token is the policy's own end of turn."""
         last = self.ledger.last
         return last.source is Source.POLICY and int(last.ids[-1]) in tokenizer.eos_ids
 

@@ -1,4 +1,4 @@
-"""What holds for the house as a whole: links, direction of imports, size of files, light start."""
+"""Rules for the house as a whole: links, direction of imports, docstrings, a light start."""
 
 import ast
 import re
@@ -165,6 +165,19 @@ def test_constraints_fit_what_the_extras_ask_for() -> None:
             pin = pinned.get(canonicalize_name(requirement.name))
             assert pin is not None, f"{path.name} lacks {requirement.name}"
             assert requirement.specifier.contains(pin), f"{path.name}: {requirement}"
+
+
+def test_docstrings_name_the_thing_first() -> None:
+    """A noun or a verb, not a clause: "The share of ...", "Return ...", "True if ..."."""
+    documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+    odd = [
+        f"{module}: {text.splitlines()[0]}"
+        for module in MODULES
+        for node in ast.walk(syntax(module))
+        if isinstance(node, documented) and (text := ast.get_docstring(node))
+        if re.match(r"(What|Whether|Where|Those|That|Who)\b", text)
+    ]
+    assert not odd, "\n".join(odd)
 
 
 def test_mypy_is_told_of_every_folder_with_code() -> None:

@@ -1,9 +1,9 @@
-"""What a tool is: a name, typed arguments, and a session of its own for each trajectory.
+"""The interface of tools: a name, typed arguments, and a separate session for each trajectory.
 
-A tool knows nothing of models or tokens. It takes arguments and gives back text to read. What the
-model did wrong (a syntax error, a timeout, an unknown table) is a `ToolResult` with an error kind
-and never an exception; only what failed on our side may be `UNAVAILABLE`, so that a reward can
-tell the two apart.
+A tool knows nothing of models or tokens. It takes arguments and returns text to read. A mistake of
+the model (a syntax error, a timeout, an unknown table) is a `ToolResult` with an error kind and
+never an exception; only a failure on our side may be `UNAVAILABLE`, so that a reward can tell the
+two apart.
 """
 
 from collections.abc import Callable, Mapping
@@ -78,10 +78,10 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a call gave back.
+    """The result of a call.
 
-    `text` is what the model reads. That it keeps to a token budget is the loop's business; a tool
-    that knows best what can be spared may be `Budgeted`.
+    `text` is what the model reads. The loop keeps it within a token budget; a tool that knows best
+    what can be left out may be `Budgeted`.
     `state_lost` says that the session was restarted and what earlier calls defined is gone; `text`
     says so too. `seconds` is the wall time of the call.
     """
@@ -95,7 +95,7 @@ class ToolResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the call did what was asked."""
+        """True if the call did what was asked."""
         return self.error is None
 
 
@@ -131,7 +131,7 @@ class StartedSession(ToolSession, Protocol):
 
     @property
     def details(self) -> Mapping[str, JsonValue]:
-        """What is recorded with the trajectory, once the session is ready."""
+        """The details recorded with the trajectory, once the session is ready."""
         ...
 
 
@@ -164,7 +164,7 @@ class Tool(Protocol):
 
     @property
     def name(self) -> str:
-        """What the model calls it: letters, digits and underscores."""
+        """The name the model calls it by: letters, digits and underscores."""
         ...
 
     @property

@@ -27,7 +27,7 @@ class InterlaceError(Exception):
 
 
 class UsageError(InterlaceError):
-    """What was asked for makes no sense."""
+    """The request is invalid."""
 
     exit_code = 2
 

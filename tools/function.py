@@ -163,7 +163,7 @@ class FunctionTool:
 
 
 class _Pieces:
-    """What a generator has yielded so far."""
+    """The texts a generator has yielded."""
 
     def __init__(self, hear: Callable[[str], None] | None) -> None:
         self.texts: list[str] = []

@@ -126,7 +126,7 @@ def told_apart(checker: Checker) -> Classes:
 
 
 def _same(checker: Checker, task: Task, a: str, b: str) -> bool:
-    """Whether two given answers are one; where the checker can't tell, whether they read alike."""
+    """True if texts are the same or the checker finds them equal; False if it can't tell."""
     if a == b:
         return True
     try:

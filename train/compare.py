@@ -16,7 +16,7 @@ _MEANS = ("tokens", "response_tokens", "calls", "turns", "seconds")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the second run has more than the first, over the tasks that both were judged on.
+    """The second run minus the first, over the tasks that both were judged on.
 
     `accuracy` is the mean of the tasks' differences in the share of right attempts, `p` how likely
     one as large would be if the runs were alike, by `test`. With one attempt at each task on both

@@ -29,7 +29,7 @@ _Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
-    """What a run of reinforcement learning is made with. Flat, so that each value is a flag too."""
+    """The settings of a reinforcement learning run. Flat, so that each value is a flag too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""Who of a team gets the credit: its episodes taken apart, for any estimator that compares groups.
+"""Credit within a team: its episodes taken apart, for any estimator that compares groups.
 
 An advantage compares what was done with what others did in the same place. A team's episode is many
 trajectories, and what counts as the same place is a choice:

@@ -235,9 +235,9 @@ def split(
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """What `deduplicate` left out: the id of each task, with that of the one that stayed.
+    """The tasks `deduplicate` left out: the id of each, with the id of the one that stayed.
 
-    `disagreeing` are those whose answer is another one: a mistake in the data, most likely.
+    `disagreeing` are those with a different answer: a mistake in the data, most likely.
     """
 
     dropped: dict[str, str]

@@ -1,4 +1,4 @@
-"""What came of many attempts at many tasks: accuracy, pass@k, maj@k, and how tools were used.
+"""Results of many attempts at many tasks: accuracy, pass@k, maj@k, and how tools were used.
 
 All figures follow from the attempts alone, so a saved evaluation can be looked at, plotted and
 compared without the model.

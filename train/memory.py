@@ -25,7 +25,7 @@ _GB = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What takes memory, GB on one card, and the setting that changes it."""
+    """One use of memory, in GB on one card, and the setting that changes it."""
 
     name: str
     gigabytes: float
@@ -174,7 +174,7 @@ def vllm_room(config: Any, shape: Shape, card: float) -> tuple[int, str | None]:
 
 
 def _activations(shape: Shape, tokens: int, width: int, checkpointed: bool, setting: str) -> Part:
-    """What a forward pass keeps for the gradient.
+    """The memory that a forward pass keeps for the gradient.
 
     A layer keeps about 8 numbers per hidden unit, its queries, keys and values, their results, and
     4 numbers per unit of its MLP for each token; with

@@ -1,4 +1,4 @@
-"""What can be known of a training run before it runs: whether it fits and all is there."""
+"""Checks of a training run before it starts: whether it fits and nothing is missing."""
 
 import os
 import shutil
@@ -83,7 +83,7 @@ def examine(name: str, card: float | None) -> Examination:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What both kinds of configuration say."""
+    """The settings that both kinds of configuration have."""
 
     file: Path
     model: str
@@ -319,9 +319,9 @@ def _local_trial(config: TrainConfig, file: Path) -> Trial:
 def _verls_trial(
     config: Any, settings: LoopSettings, file: Path, card: float | None
 ) -> Trial | None:
-    """What one card can show of it: vLLM where it is installed, and our own trainer on verl's
-    numbers. With adapters, where all weights and their moments would not fit beside each other:
-    verl splits them or keeps them on the host.
+    """The trial that one card allows: vLLM if it is installed, and our own trainer on verl's
+    numbers. With adapters if all weights and their moments would not fit together, since verl
+    splits them or keeps them on the host. None if the model is unknown or does not fit even so.
     """
     whole = config.actor_rollout_ref
     actor, rollout, model = whole.actor, whole.rollout, whole.model
@@ -364,7 +364,7 @@ def _verls_trial(
 
 
 def _changes(file: Path, text: str) -> str:
-    """Where the setting that a text names stands in the file, or that it is a default."""
+    """The line in the file of a setting that the text names, or "" if it is not in the file."""
     words = [word.rstrip(",:;").partition("=")[0] for word in text.split()]
     places = ("actor_rollout_ref.", "data.", "critic.", PLACE)
     return where(file, *(word for word in words if word.startswith(places) or "." not in word))

@@ -1,4 +1,4 @@
-"""Whether what a run fetches or joins can be reached: a model's files, a cluster of Ray."""
+"""Checks that a run can reach what it fetches or joins: a model's files, a Ray cluster."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ print(json.dumps([[n["NodeManagerAddress"], n["Resources"].get("GPU", 0)] for n 
 
 
 def hub_has(name: str, *, endpoint: str | None = None) -> tuple[bool | None, str]:
-    """Whether Hugging Face has the files of a model and lets us have them, and a sentence.
+    """Check whether Hugging Face has a model's files and lets us have them; with a sentence.
 
     Asks for the heads of two small files, nothing is fetched. None: it could not be asked, or has
     other files. `endpoint`: another server (default: HF_ENDPOINT, or Hugging Face's).

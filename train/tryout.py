@@ -46,7 +46,7 @@ bfloat16 alone gives less (docs/verl.md)."""
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is tried. `keys` are the settings' names in the file, where they are others."""
+    """The run to try. `keys` are the settings' names in the file, if they differ."""
 
     config: TrainConfig
     file: Path

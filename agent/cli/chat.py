@@ -48,7 +48,7 @@ def chat(
 
 
 class Questions(Protocol):
-    """Where questions come from."""
+    """A source of questions."""
 
     def read(self) -> AsyncIterator[str]:
         """One question after the other."""

@@ -28,7 +28,7 @@ __all__ = ["coldstart"]
 
 
 class Origin(StrEnum):
-    """Where traces come from."""
+    """A source of traces."""
 
     SAMPLE = "sample"
     GSM8K = "gsm8k"
@@ -39,7 +39,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStartOptions:
-    """Where traces come from, which are kept, and where they go."""
+    """The source of the traces, the rules for keeping them, and the output folder."""
 
     out: Annotated[
         Path, typer.Option("--out", "-o", help="A folder for traces.jsonl and the report.")
@@ -282,7 +282,7 @@ class _ColdStart:
                 yield task, text
 
     def _rewritten(self) -> "Iterator[tuple[Task, str]]":
-        """What the writer makes of the solutions."""
+        """Yield each task with the writer's version of its solution."""
         from ...tools.errors import DataError
         from ...train.coldstart.rewrite import TEMPLATE, to_rewrite
 

@@ -1,4 +1,4 @@
-"""What the shell completes behind an option, once `interlace --install-completion` was run."""
+"""Shell completion of option values, active after `interlace --install-completion`."""
 
 from collections.abc import Iterator
 from pathlib import Path

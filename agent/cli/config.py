@@ -44,7 +44,7 @@ def folder_file() -> Path:
 
 
 def defaults(command: str) -> dict[str, Any]:
-    """What the files say for a command, by parameter. Raises UsageError for what they can't say."""
+    """Values that the files set for a command, by parameter. Raises UsageError for a bad file."""
     return {name: setting.value for name, setting in _from_files(command).items()}
 
 
@@ -59,7 +59,7 @@ def settings(command: str) -> dict[str, Setting]:
 
 
 def folder_notice() -> list[str]:
-    """What a person has to know where the folder's file has a say."""
+    """A notice that the folder's file sets options, or an empty list if there is no such file."""
     file = folder_file()
     return [f"{file} in this folder sets options: see interlace config"] if file.is_file() else []
 

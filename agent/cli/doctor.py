@@ -23,7 +23,7 @@ STYLES = {"prompt": "dim", "policy": "green", "tool": "yellow", "host": "magenta
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is to be known of one tokenizer with one format. Texts of tokens, no ids."""
+    """The findings on one tokenizer with one format. Texts of tokens, not ids."""
 
     tokenizer: str
     format: str
@@ -89,7 +89,7 @@ def _sample(encoder: "Encoder", format: str) -> list[dict[str, Any]]:
 
 
 def _traps(found: Report, format: "Format", encoder: "Encoder") -> list[str]:
-    """What may surprise, one sentence each."""
+    """List what may surprise, one sentence each."""
     traps = []
     tokenizer = encoder.tokenizer
     if tokenizer.turn_end is not None and tokenizer.turn_end not in tokenizer.named_eos_ids:

@@ -144,8 +144,8 @@ def guarded(*, json: bool = False, debug: bool = False) -> Iterator[None]:
 
 
 def _silence_unread() -> bool:
-    """Whether nobody reads stdout or stderr any more. What is still buffered for them must not be
-    tried again at exit.
+    """Silence stdout and stderr if their reader is gone, and return True if either was silenced.
+    Text still buffered for them must not be written again at exit.
     """
     unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream.fileno())]
     for stream in unread:
@@ -154,7 +154,7 @@ def _silence_unread() -> bool:
 
 
 def _is_unread(descriptor: int) -> bool:
-    """Whether it is a pipe or a socket whose other end is closed."""
+    """True if the descriptor is a pipe or a socket whose other end is closed."""
     poll = select.poll()
     poll.register(descriptor, 0)  # the errors are always reported
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -80,7 +80,7 @@ def print_episode(
 
 
 def _speaker(trajectory: Trajectory) -> str:
-    """Who of a team speaks in it; "" where there is none."""
+    """The role, name and round of the team member that speaks, or "" without a team's role."""
     team = trajectory.details.get(TEAM, {})
     if "role" not in team:
         return ""

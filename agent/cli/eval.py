@@ -44,7 +44,7 @@ ARMS = {"tools": True, "no_tools": False}
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """What is evaluated, how often, and where to."""
+    """The options of an evaluation: what, how often, where to."""
 
     out: Annotated[
         Path | None,

@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class GuardOptions:
-    """What is asked before it is done, and how much may be used in all."""
+    """Options for which tool calls need approval, and how much may be used in all."""
 
     layered: ClassVar = True
     approve: Annotated[
@@ -87,7 +87,7 @@ def read_numbers(text: str) -> dict[str, Any]:
 
 
 def left_line(left: "Left") -> str:
-    """What is left of a budget, in words."""
+    """The rest of a budget, in words."""
     parts = [
         None if left.tokens is None else f"{left.tokens} tokens",
         None if left.calls is None else f"{left.calls} call{'' if left.calls == 1 else 's'}",

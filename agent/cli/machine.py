@@ -1,4 +1,4 @@
-"""What this machine allows: the walls around a model's Python code, each really tried."""
+"""The sandbox here: the walls around a model's Python code, each really tried."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ __all__ = ["Sandbox", "python_sandbox", "render_sandbox"]
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What is to be known of the Python sandbox here."""
+    """The state of the Python sandbox here."""
 
     tier: str | None
     """`full` or `confined`: the strongest that stood when it was tried; None: neither."""

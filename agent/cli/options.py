@@ -130,7 +130,7 @@ class LimitOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What is written where."""
+    """Options of output."""
 
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = (

@@ -68,7 +68,7 @@ class Painter:
         return None if self._block.kind == "call" else self._block.kind
 
     def _rest(self) -> Iterator[Piece]:
-        """What could have been the beginning of a box, and is none."""
+        """Yield the text that might have begun a box and did not."""
         if rest := self._boxes.end():
             yield rest, self._kind or "words"
 
@@ -98,12 +98,12 @@ class _Boxes:
         self._held = ""
 
     def open(self, text: str) -> str:
-        """What is certain now, without boxes."""
+        """The text certain by now, without boxes."""
         text, self._held = self._held + text, ""
         return _BRACES.sub(self._pass, text)
 
     def end(self) -> str:
-        """What was held back: the text is over."""
+        """The text that was held back; no more will come."""
         held, self._held, self._open = self._held, "", []
         return held
 

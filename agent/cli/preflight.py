@@ -89,7 +89,7 @@ def _sandbox() -> "Finding":
 def _tried(
     examination: "Examination", findings: "list[Finding]", asked: bool | None, *, found: bool
 ) -> "Iterator[Finding]":
-    """What a run in small shows, where it is asked for or goes without saying."""
+    """Yield the findings of a small trial run, if `asked` for; by default if a card was `found`."""
     from ...train.finding import Finding
 
     wrong = [finding.what for finding in findings if finding.ok is False]

@@ -17,7 +17,7 @@ __all__ = ["Prompt", "history_file"]
 
 
 def history_file() -> Path:
-    """Where the questions are kept: below `$XDG_STATE_HOME`, else `~/.local/state`."""
+    """The file that keeps the questions: below `$XDG_STATE_HOME`, else `~/.local/state`."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "interlace" / "history"
 

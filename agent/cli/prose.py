@@ -124,8 +124,8 @@ class Prose:
 
 
 def _end_of_block(text: str) -> int | None:
-    """Where the first block ends, if another begins behind it: an empty line outside a fence, and
-    then something that is not indented (which would belong to a list before it).
+    """The end of the first block, or None unless another begins after it: an empty line outside a
+    fence, then a line that is not indented (if it were, it would belong to a list before it).
     """
     fence = ""
     seen = gap = False

@@ -126,7 +126,7 @@ class Record:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """What a run in `folder` was begun with; empty where there is none."""
+    """Settings a run in `folder` began with, or {} if none is there."""
     try:
         found = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Whether what is there, a log or a run, is what a command may go on with."""
+"""Checks that an existing log or run folder matches the command that wants to resume it."""
 
 from collections.abc import Mapping
 from pathlib import Path

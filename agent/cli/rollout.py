@@ -36,7 +36,7 @@ __all__ = ["rollout"]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is rolled out, and where to."""
+    """Options of a rollout and its log."""
 
     out: Annotated[Path, typer.Option("--out", "-o", help="The log of episodes, JSONL.")]
     n: Annotated[int, typer.Option(min=1, help="Attempts at each task.")] = 1
@@ -341,7 +341,7 @@ class _Rollout:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """What is remembered of an episode in the log."""
+    """An episode in the log, in short."""
 
     stop: str
     correct: float | None
@@ -353,5 +353,5 @@ class _Line:
 
     @property
     def done(self) -> bool:
-        """Whether it need not be run again."""
+        """True if it need not run again."""
         return self.stop not in ("cancelled", "infrastructure")

@@ -139,7 +139,7 @@ async def load(agent: "Agent", console: "Console", *, quiet: bool) -> None:
 
 
 def warnings(agent: "Agent") -> list[str]:
-    """What a person has to know before the first question, once the tools are started."""
+    """Warnings for the user before the first question, once the tools are started."""
     from ...rollout.models import trained_formats
     from ...tools import PythonTool
 

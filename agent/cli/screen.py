@@ -1,4 +1,4 @@
-"""What a person sees while a question is answered: on stderr, as it happens."""
+"""The display of an answer for a person: on stderr, as it happens."""
 
 import os
 import re
@@ -121,7 +121,7 @@ class Screen:
         self._console.out("", highlight=False)
 
     def _hear(self, text: str) -> None:
-        """What a call shows while it runs. A line that it writes over is written over here too."""
+        """Show a running call's output. A line that it overwrites is overwritten here too."""
         self._heard += text
         for number, part in enumerate(re.split(r"\r(?!\n)", text)):
             if number and self._inside and self._kind == "output":
@@ -141,7 +141,7 @@ class Screen:
             self._artifact(artifact)
 
     def _rest(self, call: CallRecord, heard: str) -> None:
-        """What a call ended with, behind what it has shown so far."""
+        """Show the rest of a call's output, after the part shown."""
         whole = (call.full_output or call.output).lstrip("\n")
         if not whole.startswith(heard):  # what was heard is not all, or was written over
             self._whole(call)
@@ -237,7 +237,7 @@ def _fold(line: str, width: int) -> str:
 
 @cache
 def _lexer(language: str) -> Any:
-    """What highlights a line in that language; None for what is no code."""
+    """The highlighter of a language, or None if it is not code."""
     if language not in ("python", "sql"):
         return None
     from rich.syntax import Syntax
@@ -256,7 +256,7 @@ def _call(event: CallStarted | ApprovalAsked) -> str:
 
 
 def usage_line(result: Result) -> str:
-    """What it took: `12 tokens · 1 call · 0.8 s`."""
+    """The usage: `12 tokens · 1 call · 0.8 s`."""
     usage = result.usage
     calls = f"{usage.calls} call{'' if usage.calls == 1 else 's'}"
     return f"{usage.tokens} tokens · {calls} · {usage.seconds:.1f} s"

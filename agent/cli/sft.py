@@ -22,7 +22,7 @@ __all__ = ["sft"]
 
 
 class Precision(StrEnum):
-    """What is computed in."""
+    """The dtype of the computation."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -177,7 +177,7 @@ def _context(source: Path) -> int | None:
 
 
 def _config(job: SftOptions, ledgers: int) -> "SFTConfig":
-    """What the options come to for so many ledgers."""
+    """The configuration from the options, for so many ledgers."""
     from ...train.local.sft import SFTConfig
 
     size = min(job.batch_size, ledgers)

@@ -1,4 +1,4 @@
-"""What is typed behind a slash in a chat."""
+"""The slash commands of a chat."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING

@@ -232,12 +232,12 @@ class Chat:
 
     @property
     def alone(self) -> bool:
-        """Whether each question is answered on its own, by a team."""
+        """True if each question is answered on its own, by a team."""
         return self._team.team
 
     @property
     def episodes(self) -> "list[Episode]":
-        """What there is to save: the conversation, and each answer of a team."""
+        """The episodes to save: the conversation, and each answer of a team."""
         conversation = [] if self.conversation is None else [self.conversation.episode]
         said = [*(one for one in conversation if one.started), *filter(None, self._answers)]
         return [episode for episode in said if episode.trajectories]

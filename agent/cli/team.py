@@ -20,7 +20,7 @@ _WIDE = 76
 
 @dataclass(frozen=True, kw_only=True)
 class TeamOptions:
-    """Whether a team answers, and how large it may be."""
+    """Options for whether a team answers, and how large it may be."""
 
     team: Annotated[
         bool, typer.Option("--team", help="A CEO and its experts answer, not one agent alone.")
@@ -72,7 +72,7 @@ def as_it_was(run: "SavedRun") -> tuple[TeamOptions, str, str]:
 
 
 def lane(event: "AgentEvent[Any]") -> str | None:
-    """What a person is told of a team's event, in one line; None where that is nothing."""
+    """A team's event in one line for the user, or None if the event is not shown."""
     from ..events import Decided, Executed, Judged, Recruited, Voted
 
     match event:

@@ -1,4 +1,4 @@
-"""What may be written to a terminal, and in which colours."""
+"""Terminal output: text safe to print, and colours."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def _visible(match: "re.Match[str]") -> str:
 
 
 def is_plain(stream: IO[str]) -> bool:
-    """Whether no colours belong there: no terminal, a dumb one, or `NO_COLOR` is set."""
+    """True if colours are off: not a terminal, a dumb one, or `NO_COLOR` is set."""
     dumb = os.environ.get("TERM", "") in ("", "dumb")
     return not stream.isatty() or dumb or bool(os.environ.get("NO_COLOR"))
 

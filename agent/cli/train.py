@@ -24,7 +24,7 @@ __all__ = ["TrainEngine", "named_tools", "train"]
 
 
 class TrainEngine(StrEnum):
-    """Who trains."""
+    """A trainer."""
 
     LOCAL = "local"
     VERL = "verl"

@@ -1,4 +1,4 @@
-"""What a training run shows while it goes on: a bar and a table, or a line a step."""
+"""The progress display of a training run: bars and a table, or a line per step."""
 
 from collections import deque
 from types import TracebackType

@@ -40,7 +40,7 @@ class TeamEnded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply(Generic[V]):
-    """What a member said, as it was read (None where it could not be), and its answer."""
+    """A member's reply as it was parsed (None if that failed), and its answer."""
 
     read: V | None
     answer: str | None = None
@@ -77,7 +77,7 @@ class Calls:
 
     @property
     def question(self) -> str:
-        """What the members are asked, with what the answer has to look like."""
+        """The question for the members, with the required form of the answer."""
         question = self.record.episode.task.question
         return question if self.shape is None else self.shape.ask(question)
 

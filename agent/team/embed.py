@@ -1,4 +1,4 @@
-"""What a team has to do with LangGraph outside of its graph: checkpoints, streams, tools."""
+"""A team's use of LangGraph outside its graph: checkpoints, streams, tools."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,4 +1,4 @@
-"""What comes of a plan: tests of code, run in the sandbox, or a function of yours."""
+"""Checks of a plan: tests of its code, run in the sandbox, or a function of yours."""
 
 import asyncio
 import inspect

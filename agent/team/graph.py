@@ -309,7 +309,7 @@ class Graph:
         return Prompts(calls.question, self._plan.max_experts, self._plan.menu)
 
     def _clamped(self, round: int, decision: Decision) -> Decided:
-        """What holds of a decision: numbers within their bounds, or the defaults."""
+        """The decision with its numbers brought within bounds, and defaults for missing ones."""
         least, most = self._plan.tokens
         count = 2 if decision.experts is None else max(2, decision.experts)
         if self._rules.clamps_experts:
@@ -323,7 +323,7 @@ class Graph:
         return None if vote.agrees is None else vote
 
     def _resources(self, state: State, calls: Calls) -> str:
-        """What the CEO is told of the means: its last allocation, and what is spent and left."""
+        """The CEO's resources in words: its last allocation, and the tokens spent and left."""
         if self._rules.name == "paper":
             return state["resources"]
         spent = sum(each.sampled_tokens for each in calls.record.trajectories)
@@ -333,7 +333,7 @@ class Graph:
 
 
 def _problem(state: State, calls: Calls) -> str | None:
-    """What is wrong with an answer that may be given again; None where that is nothing."""
+    """The validation error to send back to the solver, or None if the answer is final."""
     done = state["why"] in _DONE and state["answer"] is not None
     if calls.shape is None or not done or state["repairs"] >= calls.repairs:
         return None

@@ -36,7 +36,7 @@ class Record:
         self._calls: dict[tuple[str, int], Trajectory] = {}
 
     def take_up(self, trajectories: Iterable[Trajectory]) -> None:
-        """What was kept of a run that is gone on with."""
+        """Restore the saved calls of a resumed run."""
         for trajectory in trajectories:
             told = trajectory.details[TEAM]
             speaker = Speaker(*(told[name] for name in ("role", "name", "round", "turn", "index")))
@@ -156,7 +156,7 @@ def read_rounds(episode: Episode) -> list[Round]:
 
 
 def to_result(record: Record, policy: Policy) -> Result[None]:
-    """What is given back of a run, however it ended: the last plan, and the usage of all."""
+    """The result of a run, however it ended: the last plan, and the usage of all calls."""
     record.settle()
     episode, tokenizer = record.episode, policy.engine.tokenizer
     episode.seconds = time.time() - episode.started

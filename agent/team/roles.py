@@ -1,4 +1,4 @@
-"""What each role of a team is asked, and the rules that a team goes by.
+"""The prompts for each role of a team, and the rules that a team follows.
 
 The intent of each prompt is that of the CEO agent (arXiv 2504.09772), in our own words.
 """
@@ -26,7 +26,7 @@ NO_RESOURCES = "No resources yet."
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Where the released code and what the paper means differ."""
+    """The rules in which the released code differs from what the paper means."""
 
     name: str
     honours_stop: bool
@@ -78,7 +78,7 @@ PAPER = Rules(
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a role is told about itself, and what it is asked."""
+    """A prompt for a role: what it is told about itself, and what it is asked."""
 
     system: str
     question: str
@@ -177,7 +177,7 @@ class Prompts:
 
 
 def _history(said: Sequence[tuple[str, str]]) -> str:
-    """What was said, in one block."""
+    """The messages so far in one block."""
     if not said:
         return ""
     lines = "\n\n".join(f"[{sender}]: {text}" for sender, text in said)

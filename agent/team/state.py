@@ -1,4 +1,4 @@
-"""What a team's graph knows while it runs, and the sizes of the team: plain data."""
+"""State of a team's graph while it runs, and the sizes of the team: plain data."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, TypedDict
@@ -16,7 +16,7 @@ def _gather(before: list[Update], new: list[Update] | None) -> list[Update]:
 
 
 class State(TypedDict, total=False):
-    """What the graph knows: a question (and a run) go in, answer, solution and why come out."""
+    """The graph's state: a question (and a run) go in, answer, solution and why come out."""
 
     run: str
     """The id under which the run's calls are found."""

@@ -152,9 +152,9 @@ class Team(Answers[T]):
         return run.result
 
     def stream(self, question: str) -> Run[T]:
-        """What happens as it happens, and at the end `Done` with the result; as `Agent.stream`.
+        """The events as they happen, then `Done` with the result; as `Agent.stream`.
 
-        `Run.cancel(after="turn")` lets those who speak finish their turn.
+        `Run.cancel(after="turn")` lets speaking roles finish their turn.
         """
         return Run(partial(self._events, question, None))
 
@@ -282,13 +282,13 @@ class Team(Answers[T]):
             await graph.ainvoke(None if begun else first, config, durability="sync")
 
     def _made(self, policy: Policy) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
+        """Settings that must match to resume a run."""
         output = None if self._shape is None else self._shape.schema
         model = {"model": policy.engine.name, "format": policy.format.name}
         return {**model, **asdict(self.plan), "output": output}
 
     def _result(self, calls: Calls) -> Result[T]:
-        """What is given back, with the answer as what was asked for where there is a type."""
+        """The run's result, with the answer as the type that was asked for, if any."""
         result: Result[Any] = to_result(calls.record, calls.policy)
         if calls.shape is None:
             return result
@@ -336,7 +336,7 @@ class Team(Answers[T]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it is made of, beside its agent, as records keep it."""
+        """The team's plan without its agent, as kept in records."""
         return {"team": asdict(self.plan)}
 
     async def attempt(self, episode: Episode, policy: Policy, open: Open) -> None:

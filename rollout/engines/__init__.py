@@ -1,4 +1,4 @@
-"""Where tokens come from: a model in this process or on a server, a script, a recording."""
+"""Sources of tokens: a model in this process or on a server, a script, a recording."""
 
 from .base import Chunk, Engine, EngineError, Request, Sampling
 from .http import HttpEngine

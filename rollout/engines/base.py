@@ -92,7 +92,7 @@ class Chunk:
 
 
 class Engine(Protocol):
-    """Where tokens come from."""
+    """A source of sampled tokens."""
 
     @property
     def name(self) -> str:

@@ -94,7 +94,7 @@ class Row:
             self.finish = Finish.LENGTH
 
     def chunk(self) -> Chunk:
-        """What was sampled since the last chunk."""
+        """The tokens sampled since the last chunk."""
         new = slice(self.told, None)
         sampling = self.request.sampling
         plain = sampling.temperature == 1 and sampling.top_k == 0 and sampling.top_p == 1
@@ -164,8 +164,8 @@ class Batch:
         self.rows.append(row)
 
     def better_later(self, row: Row) -> bool:
-        """Whether a row that is being filled will soon hold far more of this context than is held
-        now: the samples of one prompt come together, and it is computed once.
+        """True if a row that is being filled will soon hold far more of this context than is held
+        now: samples of one prompt arrive together, and the prompt is computed once.
         """
         ids = row.prompt[:-1]
         kept = self._kept.get(row.request.context or "")

@@ -1,4 +1,4 @@
-"""Whether this engine can drive a model, found out by trying."""
+"""A check, by trial, that this engine can drive a model."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -271,7 +271,7 @@ class _Reading:
         return self._chunk(ids, logprobs, reason)
 
     def end(self) -> Chunk:
-        """What comes last, once the stream has ended. Raises StreamCut where its end is missing."""
+        """The last chunk, once the stream has ended. Raises StreamCut if its end is missing."""
         if self._finish is None:
             raise StreamCut(f"{self._host} broke off in the middle of an answer")
         counts = self._prefilled, self._cached, self._overshoot
@@ -332,9 +332,9 @@ class _Reading:
 
 
 async def served_models(address: str) -> list[dict[str, Any]]:
-    """What a server serves: for each model its `id`, and `root` and `context_length` where told.
+    """List a server's models: the `id` of each, and `root` and `context_length` if reported.
 
-    Raises ModelError where nobody answers, UsageError for an address that is none.
+    Raises ModelError if the server does not answer, UsageError for an invalid address.
     """
     base, wanted = split_address(address)
     if wanted is not None:

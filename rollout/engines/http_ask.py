@@ -1,4 +1,4 @@
-"""What a server can do, found out by asking it."""
+"""The abilities of a server, found out by asking it."""
 
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ _SAMPLE = "Is 4387 * 296 = 1,298,552?\n\n  <code>print(x_1)</code> Größe, naï
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found out about a model and its server.
+    """The findings on a model and its server.
 
-    `tokenizer` is there where the server takes and gives token ids; else `why` says what is
+    `tokenizer` is set if the server takes and gives token ids; otherwise `why` says what is
     missing. `raw_logprobs`: its log-probabilities are those at temperature 1, whatever it samples
     with.
     """
@@ -135,7 +135,7 @@ async def _why_text_only(server: Server, model: str, tokenizer: Tokenizer) -> st
 
 
 async def _gives_raw(server: Server, model: str, tokenizer: Tokenizer) -> bool:
-    """Whether log-probabilities stay the same when the temperature does not."""
+    """Check whether log-probabilities stay the same when the temperature changes."""
     ids = tokenizer.encode(_SAMPLE)
     # 2 is as much as vLLM takes. A sure first choice stays sure then; what comes after it changes.
     plain, hot = [sorted(_top(await _one_token(server, model, ids, t))) for t in (1.0, 2.0)]

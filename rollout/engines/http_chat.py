@@ -144,7 +144,7 @@ class Deltas:
         return self._whole(text)
 
     def end(self) -> str:
-        """What is said at the end: the calls."""
+        """The text that ends the reply: the calls."""
         text = self._close()
         for _, call in sorted(self._calls.items()):
             body = {"name": call["name"], "arguments": _object(call["arguments"])}

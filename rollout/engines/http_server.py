@@ -189,7 +189,7 @@ class Server:
         return longest * random.uniform(0.5, 1.0)
 
     async def _why(self, response: "httpx.Response") -> str:
-        """What the server says of its refusal, short, without the key."""
+        """The server's reason for refusing, short, without the key."""
         raw = b""
         async for piece in response.aiter_bytes():
             raw += piece

@@ -58,7 +58,7 @@ def _available() -> int | None:
 
 
 def _left_in_group() -> int | None:
-    """What the control group (version 2) of this process has left, its file cache not counted."""
+    """The bytes left in this process's cgroup (v2), file cache not counted, or None if unknown."""
     try:
         path = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
         group = Path("/sys/fs/cgroup") / path.lstrip("/")

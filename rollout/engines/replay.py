@@ -25,7 +25,7 @@ class _Recorded:
     turns: tuple[Turn, ...]
 
     def end_of_turn(self, start: int) -> tuple[int, Finish | None] | None:
-        """Where the policy's turn that goes on at `start` ends, and how; None if none does."""
+        """The end and finish of the policy's turn that continues at `start`; None if none does."""
         for turn in self.turns:
             if turn.start <= start < turn.stop or turn.start == start == turn.stop:
                 return turn.stop, turn.finish

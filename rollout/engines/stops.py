@@ -26,7 +26,7 @@ class StopFinder:
         self._held = False
 
     def push(self, token: int) -> bool:
-        """Whether this token completes a stop string."""
+        """Add a token. Return True if it completes a stop string."""
         if not self._stops:
             return False
         text = self._stream.push(token)
@@ -51,7 +51,7 @@ class StopFinder:
 
 
 def begins_stop(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> bool:
-    """Whether the text of the ids may end inside a stop string, or inside a character."""
+    """True if the text of the ids may end inside a stop string, or inside a character."""
     if not stops:
         return False
     longest = max(map(len, stops))

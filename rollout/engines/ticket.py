@@ -43,7 +43,7 @@ class Ticket:
     items: asyncio.Queue[Item] = field(default_factory=asyncio.Queue)
 
     async def chunks(self, cancel: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
-        """What the engine says, until it is over; `cancel` is called by whoever leaves earlier."""
+        """Yield the engine's chunks to the end; `cancel` is called if the reader stops before."""
         over = False
         try:
             while not over:

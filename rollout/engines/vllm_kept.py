@@ -52,7 +52,7 @@ class Stream:
             self._outputs = self._llm.generate(given, params, self._name)
 
     async def next(self) -> "RequestOutput":
-        """What was sampled next."""
+        """The next output."""
         assert self._outputs is not None
         return await anext(self._outputs)
 

@@ -1,4 +1,4 @@
-"""What serves requests beside vLLM, on an event loop of its own."""
+"""The service that passes requests to vLLM, on its own event loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -94,7 +94,7 @@ class Service:
             await self._shelf.clear()
 
     def record(self, usage: float, pushed_out: int) -> None:
-        """What vLLM tells of a step: the share of blocks in use, requests that were pushed out."""
+        """Record a step of vLLM: the share of blocks in use, the number of requests pushed out."""
         self.usage = usage
         if self._shelf is not None:
             self._shelf.pushed_out += pushed_out
@@ -181,7 +181,7 @@ class Service:
         return True
 
     def _stream(self, request: Request) -> tuple[Stream, list[int]]:
-        """Where to ask, and what to say there: what is kept of the context need not be said."""
+        """The stream to use and the ids to send: what it keeps of the context need not be sent."""
         shelf, context = self._shelf, request.context
         if shelf is not None and context is not None:
             kept = shelf.take(context, request.ids)
@@ -293,7 +293,7 @@ class Service:
 
 
 class _Reading:
-    """What vLLM sampled for one request, up to where it ends."""
+    """The tokens vLLM sampled for one request, up to its end."""
 
     def __init__(self, tokenizer: Tokenizer, request: Request, version: int, said: list[int]):
         self.ids: list[int] = []
@@ -337,7 +337,7 @@ class _Reading:
             self.paused = False  # the context holds more than the ledger will
 
     def chunk(self) -> Chunk:
-        """What has not been told yet."""
+        """The tokens not handed over yet."""
         prefilled, cached = (self._counts or (0, 0)) if not self._told else (0, 0)
         logprobs, raw = _as_drawn(self._request.sampling, self._logprobs[self._told :])
         ids = tuple(self.ids[self._told :])

@@ -38,7 +38,7 @@ the same one of several engines; before, the next piece may begin a context of i
 
 
 def arguments(folder: Path, device: str, dtype: str, max_context: int | None) -> dict[str, Any]:
-    """What `AsyncEngineArgs` are given for a model's folder.
+    """Arguments of `AsyncEngineArgs` for a model's folder.
 
     Raises MissingExtra without vLLM, ModelError for a device that this build is not for.
     """
@@ -80,7 +80,7 @@ def arguments(folder: Path, device: str, dtype: str, max_context: int | None) ->
 
 
 def may_keep(options: Mapping[str, Any]) -> bool:
-    """Whether contexts can stay in vLLM while tools run, with these `AsyncEngineArgs`."""
+    """True if contexts can stay in vLLM while tools run, with these `AsyncEngineArgs`."""
     return options.get("data_parallel_size", 1) == 1 or _version() >= _ENGINE_OF_ITS_OWN
 
 

@@ -1,4 +1,4 @@
-"""What runs inside vLLM's worker processes: new weights taken in place."""
+"""Code that runs inside vLLM's worker processes: it replaces the weights in place."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -138,7 +138,7 @@ class Worker:
             self._make_room(error)
 
     def _begun(self) -> bool:
-        """Whether the next one that waits has sampled already, and was pushed out."""
+        """True if the next waiting request has sampled already and was pushed out."""
         return bool(self._waiting and self._waiting[0].row.sampled)
 
     def _admit(self) -> None:

@@ -1,4 +1,4 @@
-"""What a format is: how a model asks for a tool, and how the answer is written back."""
+"""A format's interface: how a model calls a tool, and how results are written back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What one turn's text means.
+    """One turn's text, parsed.
 
-    `complete` is False where the stop was a false alarm (a tag inside a string in code): sampling
-    goes on. `answer` is the final answer, if the turn gives one. `forged` says that the policy
+    `complete` is False if the stop was a false alarm (a tag inside a string in code): sampling
+    continues. `answer` is the final answer, if the turn gives one. `forged` says that the policy
     wrote tool output itself.
     """
 
@@ -89,8 +89,8 @@ class Format(Protocol):
 
     @property
     def inline(self) -> bool:
-        """Whether tool output continues the assistant's own message (tags), or comes as a message
-        of its own through the chat template (Hermes).
+        """True if tool output continues the assistant's message (tags), False if it is a
+        separate message through the chat template (Hermes).
         """
         ...
 

@@ -65,12 +65,12 @@ class Encoder:
 
     @property
     def continues(self) -> bool:
-        """Whether a later question goes into the same ledger."""
+        """True if a later question goes into the same ledger."""
         return self._layout.question is not None
 
     @property
     def strips_thinking(self) -> bool:
-        """Whether the template leaves earlier thoughts out once a later question has come."""
+        """True if the template leaves earlier thoughts out once a later question has come."""
         return self._layout.strips_thinking
 
     def prompt(self, question: str, history: Sequence[Message] = ()) -> list[Span]:
@@ -146,7 +146,7 @@ class Encoder:
         return self.tokenizer.encode_continuation(text, after=end)
 
     def messages(self, question: str, history: Sequence[Message] = ()) -> list[dict[str, Any]]:
-        """What the template is given for a prompt: system message, history, question."""
+        """The messages given to the template for a prompt: system message, history, question."""
         system = self._system
         if history and history[0].role == "system":
             system = "\n\n".join(filter(None, (system, history[0].content)))

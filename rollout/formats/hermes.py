@@ -142,8 +142,8 @@ class _Reader:
         return calls, "\n".join([*rest, text[position:]]), forged
 
     def _thought_end(self, position: int, *, opened: bool) -> int | None:
-        """Where a thought that `position` lies in has ended; None where it is never closed, or
-        where another is opened first and so it was none (unless it was `opened` by its tag).
+        """The end of the thought that `position` lies in, or None if it is never closed, or if
+        another opens first, so that it was not a thought (unless `opened` by its tag).
         """
         while mark := _IN_THOUGHT.search(self._text, position):
             position = mark.end()

@@ -1,6 +1,6 @@
-"""What a chat template writes between an assistant's message and the next one.
+"""Text a chat template writes between an assistant's message and the next one.
 
-Found once per template, by rendering dummy conversations and looking at what stands around the
+Found once per template, by rendering dummy conversations and looking at the text around the
 dummy texts in them; a conversation that was sampled is never rendered again.
 """
 
@@ -103,7 +103,7 @@ class TemplateLayouts:
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """What the frames of one template are looked for with.
+    """The inputs of the search for one template's frames.
 
     `opening` are the messages up to the first question, `ends` the texts of the end-of-sequence
     tokens, `tools` the schemas the template is given.
@@ -200,7 +200,7 @@ def _around(text: str, contents: Sequence[str]) -> list[str] | None:
 
 
 def _split(text: str, ends: Sequence[str]) -> tuple[str | None, str]:
-    """What closes the assistant's message, up to its end-of-turn token, and what follows."""
+    """Split into the assistant's end, with its end-of-turn token (or None), and the rest."""
     places = [(text.find(end), end) for end in ends if end and end in text]
     if not places:
         return None, text
@@ -209,7 +209,7 @@ def _split(text: str, ends: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _keeps_thinking(template: ChatTemplate, opening: Sequence[Dict]) -> bool:
-    """Whether an earlier reply's thoughts still stand in the text once a new question has come."""
+    """True if the template keeps an earlier reply's thoughts after a new question."""
     reply = {"role": "assistant", "content": f"<think>\n{SAID}\n</think>\n\nYes."}
     try:
         text = template.render([*opening, reply, {"role": "user", "content": ASKED}])
@@ -219,7 +219,7 @@ def _keeps_thinking(template: ChatTemplate, opening: Sequence[Dict]) -> bool:
 
 
 def _takes_system(template: ChatTemplate) -> bool:
-    """Whether the template shows a system message."""
+    """True if the template shows a system message."""
     messages = [{"role": "system", "content": SAID}, {"role": "user", "content": ASKED}]
     try:
         return SAID in template.render(messages)
@@ -228,7 +228,7 @@ def _takes_system(template: ChatTemplate) -> bool:
 
 
 def takes_tools(template: ChatTemplate, tools: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the template describes tools, and asks for calls as the format hermes reads them."""
+    """True if the template describes tools, and asks for calls that the format hermes reads."""
     messages = [{"role": "user", "content": ASKED}]
     try:
         bare, text = template.render(messages), template.render(messages, tools=tools)

@@ -80,7 +80,7 @@ class Markdown(Tagged):
         return f"{self.write_thought(thought)}\\boxed{{{answer}}}"
 
     def answer(self, plain: str, finish: Finish) -> str | None:
-        """What the last box holds, once the turn is over."""
+        """The content of the last box once the turn is over, else None."""
         return None if finish is Finish.STOP else boxed(plain) or None
 
     def render(self, calls: Sequence[CallRecord]) -> str:

@@ -23,7 +23,7 @@ FALSE_CLOSES = 32
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What opens and closes a call, and what opens and closes a result."""
+    """The marks that open and close a call, and those that open and close a result."""
 
     call: re.Pattern[str]
     call_end: re.Pattern[str]
@@ -123,7 +123,7 @@ class _Search:
     def close(
         self, mark: re.Pattern[str], start: int, in_string: Callable[[str], bool]
     ) -> tuple[re.Match[str] | None, re.Match[str] | None]:
-        """Where a block that begins at `start` is closed; where its first closing mark stands."""
+        """The mark that closes a block begun at `start`, and the first closing mark in it."""
         first = close = self.next(mark, start)
         for _ in range(FALSE_CLOSES):
             if close is None or not in_string(self._text[start : close.start()]):
@@ -156,13 +156,13 @@ _FENCED = re.compile(r"(?:\A|\n)[ \t]*```[ \t]*\n?[ \t]*\Z")
 
 
 def in_python_string(body: str) -> bool:
-    """Whether Python code breaks off inside a string literal (and not behind a closing fence)."""
+    """True if Python code breaks off inside a string literal (and not after a closing fence)."""
     fences = body.count("```")
     return not (fences > 1 and _FENCED.search(body)) and _breaks_off(body, _PYTHON)
 
 
 def in_sql_string(body: str) -> bool:
-    """Whether SQL breaks off inside a quoted string or name that was opened on its last line."""
+    """True if SQL breaks off inside a quoted string or name that was opened on its last line."""
     return _breaks_off(body, _SQL)
 
 

@@ -21,7 +21,7 @@ PYTHON_SAMPLE = ("python", "code", "Runs Python code; what it prints comes back.
 
 
 class Tagged(Format):
-    """What formats with tags share. A subclass names its tags and writes its system prompt."""
+    """Base class of tag formats. A subclass names its tags and writes its system prompt."""
 
     inline: ClassVar[bool] = True
     name: ClassVar[str]
@@ -49,7 +49,7 @@ class Tagged(Format):
 
     @cached_property
     def marks(self) -> Marks:
-        """What opens and closes a call and a result."""
+        """The marks around a call and a result."""
         return Marks.tags(self.call_tag, self.result_tag)
 
     @property
@@ -113,7 +113,7 @@ class Tagged(Format):
         return f"<think>{thought}</think>\n" if "think" in self.more_tags else f"{thought}\n"
 
     def in_string(self, body: str) -> bool:
-        """Whether a closing tag behind `body` would stand inside a string of the call."""
+        """True if a closing tag after `body` would be inside a string of the call."""
         return False
 
     def read(self, body: str) -> str:
@@ -133,7 +133,7 @@ class Tagged(Format):
 
     @property
     def what(self) -> str:
-        """What the model is told a call is, where it wrote one wrongly."""
+        """The name of a call in errors about one written wrongly."""
         return f"<{self.call_tag}> block"
 
 
@@ -194,7 +194,7 @@ class Retool(Tagged):
         return super().write_answer(f"\\boxed{{{answer}}}", thought=thought)
 
     def answer(self, plain: str, finish: Finish) -> str | None:
-        r"""What is boxed in the answer block, or the block itself where nothing is.
+        r"""The boxed part of the answer block, or all of it if nothing is boxed.
 
         A turn that ends without the block but with a `\boxed{}` has answered too.
         """

@@ -17,7 +17,7 @@ END_OF_THOUGHT = "</think>"
 
 
 class Words(Format):
-    """What is said is the answer, without the thought before it.
+    """A format whose answer is the text without the thought before it.
 
     Example:
         >>> Words().parse("<think>Let me see.</think> It is well.", Finish.EOS, ()).answer
@@ -48,7 +48,7 @@ class Words(Format):
 
 
 def spoken(text: str) -> str:
-    """What was said, without the thoughts: all behind the last end of a thought.
+    """The text without the thoughts: all that follows the last end of a thought.
 
     Example:
         >>> spoken("<think>17 or 19?</think> It is 17. ")

@@ -132,7 +132,7 @@ class JupyterBackend:
         return seat.home
 
     def details(self) -> Mapping[str, JsonValue]:
-        """What is told with every result."""
+        """The details given with every result."""
         return {"isolation": self._tier}
 
     async def close(self) -> None:
@@ -265,7 +265,7 @@ class SandboxBackend:
         return session.place
 
     def details(self) -> Mapping[str, JsonValue]:
-        """What is told with every result."""
+        """The details given with every result."""
         return {"isolation": self._walls.tier if self._walls else self._isolation}
 
     async def close(self) -> None:
@@ -389,7 +389,7 @@ def _package_folders() -> list[str]:
 
 
 def _open_to_all(path: str) -> bool:
-    """Whether every user can read what is in a folder (or the folder does not exist)."""
+    """True if every user can reach what is in a folder, or the folder does not exist."""
     with suppress(OSError):
         for each in {os.path.abspath(path), os.path.realpath(path)}:
             if os.path.exists(each):

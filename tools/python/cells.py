@@ -46,7 +46,7 @@ NOT_ONLY_PYTHON = re.compile(r"\A\s|[%!?]|^\s*(?:[,;/]|>>>|\.\.\.|In\b)", re.MUL
 
 
 class Sink(Protocol):
-    """Where displays go."""
+    """A receiver of displays."""
 
     def show(self, kind: str, content: Mapping[str, Any]) -> None:
         """Send one message of a notebook's output channel."""

@@ -1,4 +1,4 @@
-"""What the session needs of a process that runs cells, whichever backend it comes from."""
+"""The protocols of a process that runs a session's cells, whichever its backend."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ __all__ = ["Backend", "CellError", "Died", "Interpreter", "Watched"]
 
 @dataclass(frozen=True, slots=True)
 class CellError:
-    """What a cell raised: the exception's class, and the text of its traceback."""
+    """The error a cell raised: the exception's class, and the text of its traceback."""
 
     name: str
     text: str
@@ -35,7 +35,7 @@ class Interpreter(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs; once false, it is of no more use."""
+        """True while the process runs; once False, it is unusable."""
         ...
 
     def ending(self) -> str:
@@ -85,12 +85,12 @@ class Watched(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True while the process runs."""
         ...
 
     @property
     def busy(self) -> bool:
-        """Whether a cell runs."""
+        """True while a cell runs."""
         ...
 
     @property
@@ -99,17 +99,17 @@ class Watched(Protocol):
         ...
 
     def at_rest(self, pids: Sequence[int]) -> bool:
-        """Whether, between two cells, `pids` are all idle: no program or thread of the code's."""
+        """True if, between two cells, `pids` are all idle: no program or thread of the code's."""
         ...
 
     @property
     def walls(self) -> Walls:
-        """What surrounds it: the limits are there."""
+        """The walls around it, with the limits."""
         ...
 
     @property
     def place(self) -> Path | None:
-        """Where its files are, if the watch has to count them."""
+        """The folder of its files, or None if the watch need not count them."""
         ...
 
     def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
@@ -139,7 +139,7 @@ class Backend(Protocol):
         ...
 
     def details(self) -> Mapping[str, JsonValue]:
-        """What is told with every result."""
+        """The details given with every result."""
         ...
 
     async def close(self) -> None:

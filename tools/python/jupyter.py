@@ -116,7 +116,7 @@ class Kernel:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs; once false, the kernel is of no more use."""
+        """True while the process runs; once false, the kernel is of no more use."""
         return not self._died.is_set() and self._status() is None
 
     def ending(self) -> str:
@@ -138,12 +138,12 @@ class Kernel:
         return [self.pid]
 
     def at_rest(self, pids: Sequence[int]) -> bool:
-        """Whether there is nothing but the kernel, whose threads are its own, and its keepers."""
+        """True if `pids` are only the kernel, whose threads are its own, and its keepers."""
         return len(pids) <= (1 if self.walls.tier == "none" else 3)
 
     @property
     def busy(self) -> bool:
-        """Whether a cell runs."""
+        """True while a cell runs."""
         return self._running is not None and not self._running.done()
 
     def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:

@@ -393,7 +393,7 @@ def keep_own_frames(report: traceback.TracebackException) -> None:
 
 
 def is_own(filename: str) -> bool:
-    """Whether a frame is of a cell or of a file in the session's working directory."""
+    """True if a frame is from a cell or from a file in the session's working directory."""
     return filename.startswith("<cell ") or (
         os.path.isabs(filename) and os.path.realpath(filename).startswith(WORK + os.sep)
     )

@@ -1,4 +1,4 @@
-"""Where a kernel lives, and how it starts."""
+"""Kernel processes: the folders they live in, and how they start."""
 
 import asyncio
 import fcntl
@@ -208,7 +208,7 @@ def start_process(
 def _enclosed(
     place: Path, sockets: Path, arguments: Sequence[str], enclosure: Enclosure
 ) -> list[str]:
-    """What Python is to run for a kernel, or without `arguments` for a trial, behind walls."""
+    """Python's arguments to run a kernel, or without `arguments` a trial, within walls."""
     settings = {
         **asdict(enclosure),
         "owner": os.getpid(),

@@ -9,7 +9,7 @@ __all__ = ["Limits", "check_limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a session may use. Sizes are in bytes."""
+    """The limits of a session. Sizes are in bytes."""
 
     memory: int = 2_000_000_000
     """Of all its processes together."""

@@ -1,4 +1,4 @@
-"""What a cell showed, as text and artifacts, bounded while it is collected."""
+"""The output of a cell: text and artifacts, bounded while it is collected."""
 
 import base64
 import binascii

@@ -29,7 +29,7 @@ class Seat:
 
 @dataclass(slots=True)
 class Counts:
-    """What a tool has done so far."""
+    """Totals of a tool's work so far."""
 
     sessions: int = 0
     """Sessions that got an interpreter, copies included."""

@@ -66,7 +66,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True if the process is running."""
         return not self._how and not self._closed
 
     @property
@@ -75,22 +75,22 @@ class Worker:
         return [self.pid, *self.session.strays()]
 
     def at_rest(self, pids: Sequence[int]) -> bool:
-        """Whether the process is the only one, and has but one thread."""
+        """True if the process is the only one and has a single thread."""
         return len(pids) == threads(pids) == 1
 
     @property
     def walls(self) -> Walls:
-        """What surrounds it."""
+        """The walls around the process."""
         return self.session.walls
 
     @property
     def place(self) -> Path | None:
-        """Where its files are, if they are in the host's file system."""
+        """The folder of its files, or None if they are not in the host's file system."""
         return self.session.place
 
     @property
     def busy(self) -> bool:
-        """Whether a request is being answered."""
+        """True while a request is being answered."""
         return not self._answered.done()
 
     def ending(self) -> str:
@@ -361,7 +361,7 @@ class Worker:
             self._settle_if_answered()
 
     def _discard_text(self) -> None:
-        """What was written between two cells belongs to neither."""
+        """Discard text written between two cells: it belongs to neither."""
         with contextlib.suppress(OSError):
             for _ in range(64):
                 if len(os.read(self._output, READ_BYTES)) < 4096:

@@ -99,7 +99,7 @@ class Zygote:
 
     @property
     def alive(self) -> bool:
-        """Whether sessions can be forked."""
+        """True if sessions can be forked."""
         return self._process.poll() is None
 
     @property
@@ -176,7 +176,7 @@ class Session:
 
     @property
     def alive(self) -> bool:
-        """Whether workers can be started."""
+        """True if workers can be started."""
         return self._end.alive
 
     async def worker(self, folder: str) -> "Worker":
@@ -204,11 +204,11 @@ class Session:
         return worker
 
     def next_folder(self, folder: str) -> str:
-        """Where the next copy of the worker in `folder` works."""
+        """The folder of the next copy of the worker in `folder`."""
         return str(Path(folder).parent / "forks" / str(next(self._copies)) / "work")
 
     def strays(self) -> set[int]:
-        """What the keeper has to look after, but no worker: what a worker left, or sent away.
+        """The keeper's processes that are not workers: those a worker left, or sent away.
 
         Code can have its processes adopted by the keeper at once, so as not to be found below
         its worker; whose they are can't be told then.

@@ -160,7 +160,7 @@ class Transcript:
             self._at_mark = True
 
     def _begun_mark(self) -> int:
-        """Where a mark may begin of which the rest has not come; the text's end if nowhere."""
+        """The place where a mark whose rest has not come may begin; the text's end if none."""
         start = max(0, len(self._text) - len(self._mark) + 1)
         while (start := self._text.find(b"\0", start)) >= 0:
             if self._mark.startswith(self._text[start:]):

@@ -27,7 +27,7 @@ class Users:
 
     @property
     def exist(self) -> bool:
-        """Whether there are such ids here."""
+        """True if there are such ids here."""
         return self._count > 0
 
     def take(self) -> int:

@@ -45,7 +45,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Walls:
-    """What surrounds the sessions of one zygote; sent to it as JSON."""
+    """The walls around the sessions of one zygote; sent to it as JSON."""
 
     tier: str
     readable: tuple[str, ...]
@@ -65,7 +65,7 @@ class Walls:
 
     @property
     def counts_processes(self) -> bool:
-        """Whether the kernel holds the limit on processes: it counts per user and namespace."""
+        """True if the kernel enforces the process limit: it counts per user and namespace."""
         return self.tier == "full" or self.own_user
 
 
@@ -153,17 +153,17 @@ def quieten(parent: int, told_by: int = signal.SIGKILL) -> None:
 
 
 def adopt(orphans: bool) -> None:
-    """Whether children that lose their parent become this process's own."""
+    """Set whether descendants that lose their parent become this process's children."""
     _prctl(PR_SET_CHILD_SUBREAPER, int(orphans))
 
 
 def hide(hidden: bool) -> None:
-    """Whether other processes of the same user are kept from looking into this one."""
+    """Set whether other processes of the same user are kept from looking into this one."""
     _prctl(PR_SET_DUMPABLE, int(not hidden))
 
 
 def prove(walls: Walls, canary: str, outsider: int) -> list[str]:
-    """What code in here can do and should not; nothing, where the walls stand.
+    """The forbidden things that code in here can do; an empty list if the walls hold.
 
     `canary` is a file outside that all may read, `outsider` a process outside. Called in a
     process that will not be used for anything else.
@@ -236,7 +236,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def readable_paths(prefixes: Iterable[str]) -> tuple[str, ...]:
-    """What an interpreter and the programs it runs need to read, in the order to show it."""
+    """Paths that an interpreter and its programs need to read, in the order to show them."""
     system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"]
     system += [
         "/etc/ld.so.cache",

@@ -157,9 +157,9 @@ async def _check_disk(
 
 
 def _too_much(place: Path, most_bytes: int, most_files: int) -> bool:
-    """Whether more lies in the folder; also if it is nested too deep to be looked through.
+    """True if the folder exceeds the limits, or is nested too deep to be searched.
 
-    The place is in a folder of ours. What is below it may be exchanged for links at any time.
+    `place` is in a folder of ours. Anything below it may be replaced by links at any time.
     """
     try:
         root = Held(place)

@@ -46,7 +46,7 @@ def main(fd: int) -> None:
 
 
 class Zygote:
-    """What is made once: the imports, the root, the proof that the walls stand."""
+    """The process that keepers are forked from: imports, root and proof of the walls, made once."""
 
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         walls.quieten(settings["owner"])

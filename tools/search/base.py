@@ -1,4 +1,4 @@
-"""What the `search` tool needs of whatever does the searching."""
+"""The interface between the `search` tool and whatever does the searching."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager

@@ -77,7 +77,7 @@ def find(searcher: "tantivy.Searcher", schema: "tantivy.Schema", query: str, top
 
 
 def left_out(query: str) -> str:
-    """What of a query `find` does not look up, in a sentence; empty where it looks up all of it.
+    """The parts of a query that `find` does not look up, in a sentence; empty if there are none.
 
     >>> left_out("how to steep tea")
     ''

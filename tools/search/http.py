@@ -225,9 +225,9 @@ class HttpRetriever:
 
 
 def is_private(url: str) -> bool:
-    """Whether an address says of itself that it is this machine's or a private network's.
+    """True if the host is `localhost` or a loopback or private IP address; resolves no names.
 
-    Addresses that a link alone has (cloud metadata) are neither.
+    Link-local addresses (cloud metadata) don't count.
 
     >>> [is_private(f"http://{host}:8000/") for host in ("localhost", "10.0.0.5", "[::1]")]
     [True, True, True]

@@ -141,7 +141,7 @@ class SearchIndex:
         raise AssertionError("the second try returns or raises")
 
     def left_out(self, query: str) -> str:
-        """What of a query is not looked up, in a sentence; empty where all of it is."""
+        """A sentence on the words of a query that are not looked up, or ""."""
         return left_out(query)
 
     async def search(self, query: str, top: int) -> list[Hit]:
@@ -284,7 +284,7 @@ class SearchIndex:
         return _stamped(status, digest.hexdigest())
 
     def _settings(self) -> dict[str, object]:
-        """What an index must agree in to be used further."""
+        """Settings an index must match for reuse."""
         return {
             "format": _FORMAT,
             "tantivy": library().__version__,

@@ -171,10 +171,10 @@ def _retriever(
 
 
 def _render(hits: Sequence[Hit], budget: int, count: Callable[[str], int]) -> tuple[str, int]:
-    """What the model reads, and how many passages that is.
+    """The text for the model, and the number of passages in it.
 
-    What a passage leaves of its share of the budget, the next may use. Where there is no room for
-    something of each, those at the end are left out; the first one never is.
+    The next passage may use what a passage leaves of its share of the budget. If there is no room
+    for a part of each, the last ones are left out, but never the first.
     """
     if not hits:
         return NO_RESULTS, 0

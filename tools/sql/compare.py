@@ -44,10 +44,10 @@ Rule: TypeAlias = Literal["ordered", "multiset", "bird", "spider"]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Whether two results are equal, and why not.
+    """The outcome of comparing two results: equal or not, and why not.
 
-    `comparable` is False where nobody can know: a result is cut. `both_empty` says that neither
-    has a row: equal, but so would be every query that finds nothing.
+    `comparable` is False if this can't be known because a result is cut. `both_empty` says that
+    neither has a row: equal, but so would be every query that finds nothing.
     """
 
     equal: bool
@@ -108,7 +108,7 @@ def equal_results(
     *,
     tolerance: float = TOLERANCE,
 ) -> Comparison:
-    """Whether a predicted query's result is the gold query's, under a rule.
+    """Compare a predicted query's result with the gold query's, under a rule.
 
     For `ordered` and `spider` the order of rows counts only where the gold query has an ORDER BY
     of its own (one in a subquery or a window does not count), and rows that tie may change places
@@ -218,10 +218,10 @@ def _by_set(a: list[Row], b: list[Row]) -> bool:
 
 
 def _by_columns(a: list[Row], b: list[Row]) -> bool | None:
-    """Whether some permutation of a's columns gives b's rows. None where it takes too long.
+    """True if some permutation of a's columns gives b's rows, or None if it takes too long.
 
-    A row's place, where it has one, is a column like the others: it can only stand for itself, or
-    for a column that is equal to it.
+    A row's place, if it has one, is a column like the others: it can only match itself, or a
+    column that is equal to it.
     """
     if not a:
         return True

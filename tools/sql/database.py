@@ -1,4 +1,4 @@
-"""What a database is to the tool: something that answers one reading query, within bounds."""
+"""The tool's view of a database: it answers one read-only query at a time, within bounds."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -27,10 +27,10 @@ Value: TypeAlias = int | float | str | bytes | Cut | None
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a query gave, as far as its bounds allowed.
+    """The result of a query, within its bounds.
 
     `width` counts the columns, of which `columns` names the first ones; `total` counts the rows
-    that came, of which `rows` holds the first ones. `ended` is False where there are more rows
+    that came, of which `rows` holds the first ones. `ended` is False if there are more rows
     than were counted.
     """
 
@@ -52,7 +52,7 @@ class Rows:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing was cut: no row, no column, no value."""
+        """True if nothing was cut: no row, no column, no value."""
         return (
             self.ended
             and self.total == len(self.rows)

@@ -37,7 +37,7 @@ class Word:
     depth: int
 
     def is_keyword(self, *keywords: str) -> bool:
-        """Whether it is one of these, given in capitals."""
+        """True if it is one of these, given in capitals."""
         return self.kind == "name" and self.text.upper() in keywords
 
     @property
@@ -73,7 +73,7 @@ def words(sql: str) -> list[Word]:
 
 
 def is_empty(sql: str) -> bool:
-    """Whether there is nothing but blanks, comments and semicolons."""
+    """True if there is nothing but blanks, comments and semicolons."""
     return all(word.text == ";" for word in words(sql))
 
 

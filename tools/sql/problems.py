@@ -1,4 +1,4 @@
-"""What a model is told of a query that failed: the kind of the error, and what to do about it."""
+"""The message to the model about a failed query: the kind of the error, and what to do."""
 
 import difflib
 import re
@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def names_something(self) -> bool:
-        """Whether the schema helps to explain it."""
+        """True if the schema helps to explain the failure."""
         return self.message.startswith(("no such table", "no such column", "ambiguous column"))
 
 
@@ -194,7 +194,7 @@ def _mentioned(query: str, schema: Schema) -> list[Table]:
 
 
 def _aliases(query: str, schema: Schema) -> dict[str, Table]:
-    """What names stand for which tables in a query: their own and their aliases."""
+    """The tables by the names that a query may use: their own, and the aliases it gives them."""
     tables = {table.name.casefold(): table for table in schema.tables}
     found = dict(tables)
     listed = words(query)

@@ -108,9 +108,9 @@ class SqlTool:
 
     @property
     def description(self) -> str:
-        """What the tool does, and the schema. Reads the database the first time.
+        """The tool's purpose and the schema. Reads the database the first time.
 
-        Raises `DataError` where that can't be done.
+        Raises `DataError` if that can't be done.
         """
         if self._description is None:
             dialect = self.database.dialect
@@ -162,11 +162,11 @@ class SqlTool:
             await self._held.aclose()
 
     def ask(self, query: str, seconds: float = 10.0) -> ToolResult:
-        """What a model would be shown for a query, for code that can't await."""
+        """The result that a model would be shown for a query, for code that can't await."""
         return _now(self.call(query, seconds))
 
     async def call(self, query: str, seconds: float) -> ToolResult:
-        """What a model is shown for a query."""
+        """The result that a model is shown for a query."""
         start = time.perf_counter()
         try:
             rows = await self.database.query(query, self.bounds, seconds)

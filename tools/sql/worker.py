@@ -159,7 +159,7 @@ class Connection:
         return {"error": message, "name": name, "denied": denied, "at": at}
 
     def _place(self, sql: str, token: str, message: str) -> int | None:
-        """Where the parser stopped: at the first `token` up to which the query already fails so.
+        """The parser's error position: the first `token` up to which the query already fails so.
 
         SQLite knows, but Python's module does not pass it on. EXPLAIN compiles and runs nothing.
         """

@@ -36,7 +36,7 @@ alarm rings before."""
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a database is: a file, or the image of one. `key` tells it from all others."""
+    """The source of a database: a file, or the image of one. `key` is unique to it."""
 
     key: str
     path: str | None

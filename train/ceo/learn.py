@@ -33,7 +33,7 @@ _CLOSE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a seed is made with."""
+    """The settings of a seed's run."""
 
     sft_steps: int = 900
     steps: int = 140
@@ -61,7 +61,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What came of a seed."""
+    """The result of a seed's run."""
 
     seed: int
     before: Measured

@@ -1,4 +1,4 @@
-"""What the seeds say, as a page."""
+"""The results of the seeds, as a page."""
 
 from collections.abc import Sequence
 

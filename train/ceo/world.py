@@ -50,7 +50,7 @@ _SURE = (None, 20, 50, 80, 95)
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a CEO may decide. To stop costs nothing, whatever its numbers say."""
+    """A CEO's possible decision. Stopping costs nothing, whatever its numbers say."""
 
     experts: int
     tokens: int
@@ -69,7 +69,7 @@ ACTIONS = (*(Action(*each) for each in itertools.product(EXPERTS, TOKENS)), STOP
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a CEO is told. `sure`: percent, None where there is no solution yet.
+    """The situation a CEO is told of. `sure`: percent, or None if there is no solution yet.
 
     Example:
         >>> easy = Situation(difficulty=1, strength=6, price=4, sure=None)
@@ -85,7 +85,7 @@ class Situation:
     sure: int | None
 
     def reward(self, action: Action | None) -> float:
-        """What it brings; None stands for words that are no decision."""
+        """The expected reward of an action; None stands for a reply that is not a decision."""
         if action is None:
             return INVALID
         wrong = 1.0 - (self.sure or 0) / 100
@@ -98,7 +98,7 @@ class Situation:
 
     @property
     def question(self) -> str:
-        """What the CEO is asked."""
+        """The question that the CEO is asked."""
         sure = "none" if self.sure is None else f"right with {self.sure} %"
         return (
             f"Difficulty {self.difficulty} of 6. Strength {self.strength} of 6. Price "

@@ -1,4 +1,4 @@
-"""What a demonstration is: one conversation, turn by turn, and its ledger."""
+"""A demonstration: one conversation, turn by turn, and its ledger."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ CALL_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the policy says in one turn, and the call's record where it makes one."""
+    """The policy's text in one turn, and the call's record if it makes a call."""
 
     text: str
     call: CallRecord | None = None

@@ -140,7 +140,7 @@ async def _check(
 
 
 def _lines(text: str) -> list[str]:
-    """What counts of an output: not the blanks at the ends of its lines and around it."""
+    """The lines of an output, without the blanks at their ends and around the output."""
     return [line.rstrip() for line in text.strip().splitlines()]
 
 

@@ -88,7 +88,7 @@ def choose(rng: random.Random, texts: Sequence[str]) -> str:
 
 
 def plan(task: Task, rng: random.Random, *, first: bool | None = None) -> str:
-    """What one thinks before a call: on the whole task, or on its `first` or second step."""
+    """A thought before a call: on the whole task, or on its `first` or second step."""
     kind = task.data["kind"]
     if first is None:
         return choose(rng, _PLANS[kind])
@@ -96,7 +96,7 @@ def plan(task: Task, rng: random.Random, *, first: bool | None = None) -> str:
 
 
 def look(task: Task, rng: random.Random) -> str:
-    """What one thinks where a look at the question is enough."""
+    """A thought for a task that needs no tool call."""
     numbers = task.data["numbers"]
     if task.data["kind"] in ("larger", "smaller"):
         return _comparison(str(numbers["a"]), str(numbers["b"]))

@@ -57,7 +57,7 @@ class Bad(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What is said up to the end of a call, the call's argument, and the claimed result."""
+    """The text up to the end of a call, the call's argument, and the claimed result."""
 
     text: str
     argument: str

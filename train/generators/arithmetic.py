@@ -118,5 +118,5 @@ def _is_test(numbers: Numbers) -> bool:
 
 
 def check(task: Task, answer: str | None) -> bool:
-    """Whether `answer` is the task's answer, exactly."""
+    """Check whether `answer` is exactly the task's answer."""
     return answer is not None and task.answer is not None and equal_answers(answer, task.answer)

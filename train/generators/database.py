@@ -137,16 +137,16 @@ def open_database(task: Task, *, workers: Workers | None = None) -> SqliteDataba
 
 
 def check(task: Task, answer: str | None) -> bool:
-    """Whether `answer` is the task's answer, exactly."""
+    """True if `answer` is the task's answer, exactly."""
     return answer is not None and task.answer is not None and equal_answers(answer, task.answer)
 
 
 async def check_query(
     task: Task, query: str, *, workers: Workers | None = None, seconds: float = 5.0
 ) -> Comparison:
-    """Whether a query gives what the gold query gives. A query that fails gives nothing.
+    """Compare a query's result with the gold query's. A query that fails is not equal.
 
-    Raises `QueryFailed` where the gold query fails: that is our fault, and no reward of 0.
+    Raises `QueryFailed` if the gold query fails: that is our fault, and not a reward of 0.
     """
     database = open_database(task, workers=workers)
     async with database.held():
@@ -222,7 +222,7 @@ def _codes(rng: random.Random, number: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a question asks, whatever database it is put to."""
+    """The content of a question, whatever the database."""
 
     lookups: Sequence[str]
     aggregate: str

@@ -201,7 +201,7 @@ def write_corpus(corpus: Mapping[str, Any], file: Path) -> Path:
 
 
 def check(task: Task, answer: str | None) -> bool:
-    """Whether `answer` is the task's answer."""
+    """True if `answer` is the task's answer."""
     return answer is not None and task.answer is not None and equal_answers(answer, task.answer)
 
 

@@ -1,4 +1,4 @@
-"""What is computed in an arithmetic problem: its operands, its exact answer, the way there."""
+"""The operations of arithmetic problems: operands, exact answers, and the steps to them."""
 
 import random
 from collections.abc import Callable

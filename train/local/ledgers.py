@@ -1,4 +1,4 @@
-"""What a model is fine-tuned on: the ledgers of logs of episodes."""
+"""The data of fine-tuning: the ledgers in logs of episodes."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ _LOOKED_AT = 8
 
 @dataclass(slots=True)
 class Ledgers:
-    """Those that are learnt from, those of tasks that are held out, and why others are neither."""
+    """Ledgers to train on, ledgers of held-out tasks, and the reasons why others were left out."""
 
     training: list[Ledger] = field(default_factory=list)
     held_out: list[Ledger] = field(default_factory=list)

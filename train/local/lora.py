@@ -41,7 +41,7 @@ def add_lora(model: "PreTrainedModel", rank: int, alpha: float) -> None:
 
 
 def has_lora(model: "PreTrainedModel") -> bool:
-    """Whether the model has adapters."""
+    """True if the model has adapters."""
     return any(True for _ in _layers(model))
 
 

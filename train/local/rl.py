@@ -49,7 +49,7 @@ __all__ = ["Collected", "Learner", "Trainer"]
 
 @dataclass(slots=True)
 class Collected:
-    """What a step rolled out."""
+    """A step's episodes."""
 
     groups: list[list[Episode]] = field(default_factory=list)
     """What is trained on: episodes that could be rewarded, two or more of each task."""
@@ -64,7 +64,7 @@ class Collected:
 
 @dataclass(slots=True)
 class Learner:
-    """What is trained, on what, and for what."""
+    """A model to train, tasks and rewards."""
 
     model: "PreTrainedModel"
     """The weights in training: its own copy, handed to the engine after each step."""
@@ -132,7 +132,7 @@ class Trainer:
 
     @property
     def exact(self) -> bool:
-        """Whether a resumed run ends in the very bits of an uninterrupted one."""
+        """True if a resumed run ends bit-identical to an uninterrupted one."""
         return self.config.deterministic and self.learner.model.device.type == "cpu"
 
     def train(

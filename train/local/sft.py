@@ -84,7 +84,7 @@ class SFTConfig:
 
 @dataclass(slots=True)
 class SFTReport:
-    """What came of it: the loss of each step, and the loss on held-out ledgers by step."""
+    """The result of a run: the loss of each step, and the loss on held-out ledgers by step."""
 
     losses: list[float] = field(default_factory=list)
     held_out: dict[int, float] = field(default_factory=dict)

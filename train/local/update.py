@@ -44,7 +44,7 @@ __all__ = ["Recipe", "Rows", "Updated", "compute_logprobs", "update"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What an update is made with, beside the rows and the model."""
+    """The settings of an update, in addition to the rows and the model."""
 
     objective: Objective
     temperature: float = 1.0
@@ -194,8 +194,8 @@ def _advantages(
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """What came of a step of the optimizer. `refused`: it was not made, since something was not a
-    number, and the model is as it was.
+    """The result of an optimizer step. `refused`: the step was not made, since something was not a
+    number, and the model is unchanged.
     """
 
     metrics: dict[str, float]

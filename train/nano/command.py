@@ -1,4 +1,4 @@
-"""What the commands share that measure the nano model and write a table into its card."""
+"""Shared code of the commands that measure the nano model and write a table into its card."""
 
 import argparse
 import asyncio

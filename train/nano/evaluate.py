@@ -22,7 +22,7 @@ __all__ = ["Changed", "Score", "Shared", "roll_out"]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What came of a number of episodes."""
+    """The results of a number of episodes."""
 
     problems: int
     correct: int

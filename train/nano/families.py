@@ -33,8 +33,8 @@ class Family:
     """How many a conversation has, each as likely."""
 
     def needs_tool(self, task: Task, format: str) -> bool:
-        """Whether the answer can't be known without a call. The number that a query gives can't
-        be, be the query as simple as it likes; a query can.
+        """True if the answer can't be known without a call. The number that a query gives can't
+        be, however simple the query; the query itself can.
         """
         asks_rows = self.name == "database" and format != "reex_sql"
         return bool(task.data["needs_tool"]) or asks_rows

@@ -81,7 +81,7 @@ def _tasks(family: Family, format: str, needs_tool: bool, seed: int, number: int
 
 
 class _Tools:
-    """What the policy is offered under one condition, and what the results it was shown imply."""
+    """The tools offered under one condition, and a check of answers against their results."""
 
     def __init__(self, family: Family, world: TaskTools, seed: int, condition: str) -> None:
         self.family = family
@@ -105,7 +105,7 @@ class _Tools:
         return [tool]
 
     async def follows(self, episode: Episode, format: str) -> bool | None:
-        """Whether the answer is what the shown results imply; None where that can't be said."""
+        """True if the answer is what the shown results imply; None if that can't be said."""
         if self.condition in ("an error", "no tool offered"):
             return None
         task, calls = episode.task, episode.trajectory.calls

@@ -31,7 +31,7 @@ POLISHING = SFTConfig(steps=600, batch_size=8, learning_rate=8e-4)
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the nano policy is made of. The defaults are the shipped one's."""
+    """The recipe of the nano policy. The defaults are those of the shipped one."""
 
     seed: int = 0
     vocabulary: int = 1024

@@ -1,6 +1,6 @@
-"""What an objective is made of: an advantage estimator, a policy loss, and how losses are summed.
+"""Parts of an objective: an advantage estimator, a policy loss, and how losses are summed.
 
-Signatures are those of verl 0.9.1, so that the same functions serve the local trainer and verl.
+Signatures match verl 0.9.1, so that the same functions serve the local trainer and verl.
 Shapes: B responses, T tokens; rewards, masks, log-probabilities and advantages are (B, T).
 """
 
@@ -37,7 +37,7 @@ Advantages: TypeAlias = "tuple[Tensor, Tensor]"
 
 
 class ActorConfig(Protocol):
-    """What a policy loss reads of its configuration: `LossConfig`, or verl's ActorConfig."""
+    """The settings that a policy loss reads: `LossConfig`, or verl's ActorConfig."""
 
     @property
     def clip_ratio(self) -> float: ...  # noqa: D102
@@ -105,7 +105,7 @@ class PolicyLoss(Protocol):
 
 
 class AdvantageConfig(Protocol):
-    """What an estimator reads of verl's AlgoConfig."""
+    """An estimator's view of verl's AlgoConfig."""
 
     @property
     def gamma(self) -> float: ...  # noqa: D102
@@ -175,7 +175,7 @@ def measured(
     clipped: "Tensor | None" = None,
     clipped_lower: "Tensor | None" = None,
 ) -> dict[str, float]:
-    """What verl logs: the share of tokens clipped on either way, and the k1 estimate of the KL
+    """Metrics verl logs: the share of tokens clipped either way, and the k1 estimate of the KL
     divergence from the old policy.
     """
     parts = {"actor/pg_clipfrac": clipped, "actor/pg_clipfrac_lower": clipped_lower}

@@ -45,7 +45,7 @@ class Arm:
     """
 
     def tools(self) -> list[Tool]:
-        """What the policy is offered."""
+        """The tools that the policy is offered."""
         return [PythonTool()] if self.calls else []
 
 

@@ -1,4 +1,4 @@
-"""What the runs say: curves with intervals, areas, paired differences, who passes whom."""
+"""Results of the runs: curves with intervals, areas, paired differences, who passes whom."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Where an arm's mean curve first reaches the last mean accuracy of another."""
+    """The first point where an arm's mean curve reaches the last mean accuracy of another."""
 
     step: int
     tokens: float
@@ -110,9 +110,9 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
 
 
 def passes(a: Sequence[Run], b: Sequence[Run]) -> Crossing | None:
-    """Where the mean of `a` first reaches the last mean accuracy of `b`; None where it never does.
+    """The first point where the mean of `a` reaches the last mean accuracy of `b`, or None.
 
-    Only places at which accuracy was measured count: nothing is read in between.
+    Only points at which accuracy was measured count: nothing is interpolated.
     """
     wanted = float(np.mean([run.points[-1].accuracy for run in b]))
     for index, point in enumerate(a[0].points):

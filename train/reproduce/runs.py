@@ -48,7 +48,7 @@ VARIANTS: dict[str, tuple[Arm, type[Trainer]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where a run stands after some steps: what it took, and how it does on held-out stories."""
+    """A run after some steps: its cost so far, and how it does on held-out stories."""
 
     step: int
     tokens: float
@@ -122,13 +122,13 @@ class TokenBudget(TaskStream):
         return super().draw(self._drawn)
 
     def note(self, tokens: float) -> None:
-        """What the step has sampled."""
+        """Count the tokens the step sampled."""
         self.used += tokens
         self._each = max(1.0, tokens / (self._drawn * self._group))
 
 
 def run_folder(folder: Path, variant: str, seed: int) -> Path:
-    """Where a run's results are."""
+    """The folder of a run's results."""
     return folder / "runs" / f"{variant}-{seed:02}"
 
 
@@ -226,7 +226,7 @@ def _config(settings: Settings, start: Path, out: Path, seed: int) -> TrainConfi
 def _learner(
     settings: Settings, config: TrainConfig, arm: Arm
 ) -> Iterator[tuple[Learner, TokenBudget, Examiner]]:
-    """What is trained, its budget, and who measures it."""
+    """The learner, its token budget, and its examiner."""
     folder = Path(config.model)
     start = read_start(folder.parents[1], arm.name)
     assert start is not None, "runs begin when the starts are made"

@@ -26,7 +26,7 @@ def policy_of(arm: Arm, engine: TransformersEngine) -> Policy:
 
 
 def is_right(episode: Episode) -> bool:
-    """Whether the answer is the story's."""
+    """True if the answer is the story's."""
     answer, wanted = episode.answer, episode.task.answer
     return answer is not None and wanted is not None and equal_answers(answer, wanted)
 

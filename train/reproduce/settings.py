@@ -1,4 +1,4 @@
-"""What the comparison is made with, and what is expected of it."""
+"""The settings of the comparison, and its expected result."""
 
 import dataclasses
 import json
@@ -98,7 +98,7 @@ class Settings:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Those of a run's folder."""
+        """Read the settings in a run's folder."""
         values = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         return cls(**values | {"seeds": tuple(values["seeds"])})
 

@@ -133,7 +133,7 @@ def _demonstrations(arm: Arm, settings: Settings, progress: Progress) -> list[De
 
 
 def _texts(made: Sequence[Demonstration]) -> Iterator[str]:
-    """What the tokenizer is learnt from; both arms have the same one."""
+    """The tokenizer's training texts; both arms share one tokenizer."""
     for each in made:
         yield "system\nuser\nassistant\n<interpreter>\n</interpreter>\n"
         for reply in each.replies:

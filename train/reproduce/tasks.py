@@ -100,7 +100,7 @@ def _split(numbers: list[int]) -> str:
 
 
 def expression(task: Task) -> str:
-    """What an interpreter is asked.
+    """The expression given to an interpreter.
 
     Example:
         >>> expression(Task("a", "?", "10", {"numbers": [4, 8, -2]}))

@@ -63,9 +63,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an episode is given: each part before its weight, and their weighted sum.
+    """An episode's score: each part before its weight, and their weighted sum.
 
-    Where no reward can be given, `total` is None, `parts` is empty and `problem` says why: such an
+    If no reward can be given, `total` is None, `parts` is empty and `problem` says why: such an
     episode is to be left out of its group. It is never the same as a reward of 0.
     """
 
@@ -75,7 +75,7 @@ class Score:
 
     @property
     def rewards(self) -> dict[str, float]:
-        """What goes into `Episode.rewards`: the parts and the sum, or nothing."""
+        """The values for `Episode.rewards`: the parts and the sum, or none without a total."""
         return {} if self.total is None else {**self.parts, TOTAL: self.total}
 
 
@@ -143,7 +143,7 @@ def why_unscored(episode: Episode) -> str | None:
 
 
 def said(trajectory: Trajectory, turn: Turn, tokenizer: Tokenizer) -> str:
-    """What the policy itself wrote in a turn: the ledger says which tokens those are.
+    """The text that the policy itself wrote in a turn: the ledger says which tokens are its own.
 
     A token of a tool or the host is never part of it, whatever range a record claims for the turn.
     """

@@ -1,4 +1,4 @@
-"""Whether an answer is right, in the way that its task asks for."""
+"""Checks of answers, each in the way that its task asks for."""
 
 from types import TracebackType
 from typing import Self
@@ -46,10 +46,10 @@ class Checker:
         self.sql = SqlJudge() if sql is None else sql
 
     def right(self, task: Task, answer: str | None) -> bool:
-        """Whether it is an answer of the task. None, no answer, is wrong.
+        """True if `answer` is an answer of the task. None, no answer, is wrong.
 
-        Raises Unscored where the task has no gold answer or that one can't be checked, DataError
-        where the task names a checker that does not exist.
+        Raises Unscored if the task has no gold answer or that one can't be checked, DataError if
+        the task names a checker that does not exist.
         """
         wanted = golds(task, self.default)
         if answer is None:
@@ -57,7 +57,7 @@ class Checker:
         return any(self.equal(task, answer, gold) for gold in wanted)
 
     def equal(self, task: Task, a: str, b: str) -> bool:
-        """Whether two answers to a task are the same; where it matters, `b` is the gold one."""
+        """True if two answers to a task are the same; if it matters, `b` is the gold one."""
         name = self.name(task)
         if name == "math":
             return self.math.equal(b, a)

@@ -59,10 +59,10 @@ class MathVerify:
         weakref.finalize(self, _close_all, self._idle)
 
     def equal(self, gold: str, answer: str) -> bool:
-        r"""Whether `answer` equals `gold`: `14/3` equals `\frac{14}{3}`, `2, 1` equals `\{1,2\}`.
+        r"""True if `answer` equals `gold`: `14/3` equals `\frac{14}{3}`, `2, 1` equals `\{1,2\}`.
 
         An answer that can't be read, or worked out within the limits, is wrong. Raises Unscored
-        where it is the gold answer that can't be worked out, or where no process can be started.
+        if it is the gold answer that can't be worked out, or if no process can be started.
         """
         if len(answer) > _LONGEST or not answer.strip():
             return False
@@ -107,7 +107,7 @@ class MathVerify:
         return bool(verdict)
 
     def _verdict(self, gold: Value, answer: Value | None) -> bool | None:
-        """Whether they are equal; None where the process was lost over it."""
+        """True if they are equal, or None if the process was lost over it."""
         with self._lock:
             worker = self._idle.pop() if self._idle else None
         if worker is None:
@@ -173,11 +173,11 @@ class _Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True while the process runs."""
         return self._process.poll() is None
 
     def equal(self, gold: Value, answer: Value | None) -> bool | None:
-        """Whether they are equal; None where the process is lost over it.
+        """True if they are equal, or None if the process is lost over it.
 
         Without an answer the gold one is worked out alone.
         """

@@ -31,7 +31,7 @@ def normalized(text: str) -> str:
 
 
 def exact_match(answer: str, golds: Sequence[str]) -> bool:
-    """Whether the answer is one of `golds`, normalised. An empty answer is none."""
+    """True if the answer is one of `golds`, both normalised. An empty answer never is."""
     said = normalized(answer)
     return bool(said) and said in map(normalized, golds)
 

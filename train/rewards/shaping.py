@@ -54,7 +54,7 @@ def void_turns(episode: Episode, task: Task) -> float:
 
 
 def is_void(trajectory: Trajectory, turn: Turn) -> bool:
-    """Whether the policy ended a turn with neither a call that can be read nor the answer."""
+    """True if the policy ended a turn with neither a readable call nor the answer."""
     if any(call.arguments is not None for call in turn.calls):
         return False
     return turn is not trajectory.turns[-1] or trajectory.answer is None

@@ -97,9 +97,9 @@ class SqlJudge:
         return database
 
     def compare(self, task: Task, query: str, gold: str) -> Comparison:
-        """Whether a query gives what `gold` gives, under the rule.
+        """Compare the results of a query and of `gold`, under the rule.
 
-        Raises Unscored where `gold` fails, or where the two can't be compared because the gold
+        Raises Unscored if `gold` fails, or if the two can't be compared because the gold
         result is too large.
         """
         return _now(self._compare(task, query, gold))
@@ -120,7 +120,7 @@ class SqlJudge:
         return float(episode.answer is not None and self.correct(task, episode.answer))
 
     def correct(self, task: Task, query: str) -> bool:
-        """Whether a query gives what the task's gold query gives."""
+        """True if a query gives what the task's gold query gives."""
         return self.compare(task, query, gold_query(task)).equal
 
     def exact(self, episode: Episode, task: Task) -> float:
@@ -266,7 +266,7 @@ class _Named:
 
 
 def _tells(look: _Named, wanted: _Named, hidden: set[str], output: str) -> bool:
-    """Whether a look-up that gave rows has to do with the gold query.
+    """True if a look-up that gave rows has to do with the gold query.
 
     It must read a table; and it showed a value that the gold query needs and the question does not
     give, or it looked at a column of the gold query in a table of the gold query, or asked for what

@@ -1,4 +1,4 @@
-"""What the members of a team can be rewarded for, beside the team's answer."""
+"""Rewards for the members of a team, in addition to the reward for the team's answer."""
 
 from ...rollout.roles import TEAM
 from ...rollout.task import Task
@@ -31,7 +31,7 @@ def judged_rightly(checker: Checker) -> RewardFunction:
 
 
 def token_cost(price: float) -> RewardFunction:
-    """What an episode's tokens cost, from 0 down: `price` for each 1000 that were sampled."""
+    """The cost of an episode's tokens, from 0 down: `price` for each 1000 sampled ones."""
 
     def cost(episode: Episode, task: Task) -> float:
         sampled = sum(trajectory.sampled_tokens for trajectory in episode.trajectories)

@@ -17,7 +17,7 @@ _CUT = ("length", "repetition")
 
 
 class Client(Protocol):
-    """What is used of verl's LLMServerClient (verl 0.9.1, workers/rollout/llm_server.py)."""
+    """The part we use of verl's LLMServerClient (verl 0.9.1, workers/rollout/llm_server.py)."""
 
     async def generate(
         self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]

@@ -70,7 +70,7 @@ class Launch:
 
     @property
     def command(self) -> list[str]:
-        """What anybody could have typed."""
+        """The command line, as a user could have typed it."""
         folder, name = self.recipe.parent.resolve(), self.recipe.stem
         where = ["--config-dir", str(folder), "--config-name", name]
         if folder != RECIPES.resolve():  # a file of somebody's own may build on a recipe

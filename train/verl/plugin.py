@@ -1,4 +1,4 @@
-"""What verl loads in each of its processes, through the entry point `verl.plugins`.
+"""The plug-in verl loads in each of its processes, by the entry point `verl.plugins`.
 
 It registers the agent loop `interlace`, and of our objectives those that verl lacks:
 

@@ -41,10 +41,10 @@ class Response:
 
 
 def to_responses(rolled: Rolled, *, without_void_turns: bool = False) -> list[Response]:
-    """What verl trains on, all of it read from the ledgers: one response for a single agent.
+    """The responses that verl trains on, read from the ledgers: one for a single agent.
 
-    For a team one for each of its calls on which a loss is taken: in the order of their beginning,
-    that of the answer last, as verl takes the last one for the session's.
+    For a team, one for each of its calls on which a loss is taken: in the order of their start,
+    with the answer's last, as verl takes the last one for the session's.
     """
     episode = rolled.episode
     if rolled.parts is None:

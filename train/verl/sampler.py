@@ -261,5 +261,5 @@ def _merge(metrics: dict[str, Any], told: Mapping[str, Any], stale: int) -> None
 
 
 def _plain(values: Any) -> list[Any]:
-    """What a column of things that are no tensors holds."""
+    """The values in a column of non-tensors."""
     return [getattr(value, "data", value) for value in values]

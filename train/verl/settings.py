@@ -1,4 +1,4 @@
-"""What our agent loop is told in verl's configuration."""
+"""The settings of our agent loop in verl's configuration."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

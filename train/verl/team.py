@@ -41,7 +41,7 @@ _MARK = "#"
 
 
 def find_attempt(name: str) -> Attempt:
-    """What makes an episode, by its module and name. Raises UsageError where there is none."""
+    """The function, `module:name`, that makes an episode. Raises UsageError if it is missing."""
     return _find("attempt", name)  # type: ignore[no-any-return]  # a call shows what it is
 
 

@@ -1,4 +1,4 @@
-"""What one of verl's agent-loop processes keeps: tools, rewards, a log of episodes."""
+"""State of one of verl's agent-loop processes: tools, rewards, a log of episodes."""
 
 import asyncio
 import os
