@@ -208,7 +208,9 @@ def test_a_kernel_killed_between_calls_is_replaced_and_the_loss_told() -> None:
     async def use(session: ToolSession) -> list[ToolResult]:
         pid = await session.call({"code": "import os; os.getpid()"}, 30)
         os.kill(int(pid.text), signal.SIGKILL)
-        assert eventually(lambda: int(pid.text) not in below())
+        # All its threads: until then the owner can't hear of the end either.
+        threads = Path("/proc", pid.text, "task")
+        assert eventually(lambda: len(list(threads.glob("*"))) < 2 and int(pid.text) not in below())
         return [await session.call({"code": "'os' in dir()"}, 30) for _ in range(2)]
 
     # The number that the code sees is the process's own here.
