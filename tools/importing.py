@@ -33,7 +33,7 @@ from typing import Any, TypeAlias
 
 from .errors import UsageError
 
-__all__ = ["Found", "Name", "Parameter", "find", "names", "parse_name", "unknown"]
+__all__ = ["Found", "Name", "Parameter", "find", "names", "parse_name", "refuse_code", "unknown"]
 
 GROUP = "interlace.plugins"
 Parameter: TypeAlias = int | float | bool | str
@@ -175,6 +175,19 @@ def find(
             "configuration and installed packages may name: give it there again"
         )
     return Found(_attribute(kind, text, name, table, folder or Path.cwd()), name, own=False)
+
+
+def refuse_code(
+    kind: str, given: str | Iterable[str] | None, table: Mapping[str, Any], source: object
+) -> None:
+    """Raise UsageError if a name found in `source`, which may be anybody's, would load code."""
+    for text in [given] if isinstance(given, str) else given or ():
+        name = parse_name(text)
+        if name.source and name.head not in names(kind, table):
+            raise UsageError(
+                f"{source} names the {kind} {text!r}, which would load code: only the command "
+                "line, your own configuration and installed packages may name it"
+            )
 
 
 def _attribute(kind: str, text: str, name: Name, table: Mapping[str, Any], folder: Path) -> Any:

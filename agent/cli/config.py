@@ -122,7 +122,18 @@ def _checked(file: Path, name: str, value: Any) -> Any:
     except ValidationError as error:
         why = error.errors()[0]["msg"]
         raise UsageError(f"{file}: {key} can't be {value!r}: {why}") from None
+    if file == folder_file() and name in ("tool", "format"):
+        _refuse_code(checked if name == "tool" else None, checked if name == "format" else None)
     return checked
+
+
+def _refuse_code(tools: Any, format: Any) -> None:
+    from ...rollout.formats import FORMATS
+    from ...tools.importing import refuse_code
+    from ...tools.named import TOOLS
+
+    refuse_code("tool", tools, TOOLS, folder_file())
+    refuse_code("format", format, FORMATS, folder_file())
 
 
 def config(

@@ -102,7 +102,10 @@ class Chat:
 
         Raises DataError and UsageError.
         """
+        from ...rollout.formats import FORMATS
         from ...tools.errors import DataError
+        from ...tools.importing import refuse_code
+        from ...tools.named import TOOLS
         from ..conversations import Conversations, default_file
         from ..team.runs import Runs
 
@@ -131,6 +134,9 @@ class Chat:
             self._refuse_other(made.model)
             tools = list(saved.tools) or ["none"]
             self._model = replace(self._model, model=made.model, format=made.format, tool=tools)
+        if options.resume:
+            refuse_code("format", self._model.format, FORMATS, "what is resumed")
+            refuse_code("tool", self._model.tool, TOOLS, "what is resumed")
         self.agent = self._make_agent()
 
     def _refuse_other(self, model: str) -> None:

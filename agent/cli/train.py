@@ -158,15 +158,21 @@ def _flags(options: TrainOptions, settings: list[str]) -> dict[str, Any]:
 
 def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Resolved":
     from ...tools.errors import UsageError
+    from ...tools.importing import refuse_code
+    from ...tools.named import TOOLS
     from ...train.config import TrainConfig, read_config
 
-    if resume and file is None:
+    from_run = resume and file is None
+    if from_run:
         folder = Path(flags.get("out", TrainConfig().out))
         file = folder / "config.yaml"
         if not file.is_file():
             raise UsageError(f"{folder} holds no run to go on with: name it with --out")
         flags["out"] = str(folder)
-    return read_config(file, flags)
+    resolved = read_config(file, flags)
+    if from_run and "tools" not in flags:
+        refuse_code("tool", resolved.config.tools, TOOLS, file)  # a run's folder may be anybody's
+    return resolved
 
 
 def _run(resolved: "Resolved", output: OutputOptions, *, changed: Collection[str]) -> None:

@@ -209,3 +209,12 @@ def test_a_function_in_a_file_is_a_tool(tmp_path: Path) -> None:
         command = [*COMMAND, "tools", name]
         done = warm.run(command, cwd=tmp_path, capture_output=True)
         assert done.stdout.startswith("tide: The height of the tide.\n  port (str)"), done.stderr
+
+
+@pytest.mark.parametrize("setting", ['tool = ["evil.py:t"]', 'format = "evil.py:t"'])
+def test_a_folders_file_names_no_code(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nt = 1\n")
+    (tmp_path / "interlace.toml").write_text(setting)
+    done = warm.run([*COMMAND, "run", "?"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 2 and "would load code" in done.stderr
+    assert not (tmp_path / "ran").exists()
