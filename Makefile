@@ -18,7 +18,7 @@ demo:  ## the whole idea on one screen, in under five minutes: installs no devel
 
 demo-verl:  ## two steps of verl's own trainer on this CPU, told in a few lines (an environment of its own)
 	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
-	@.venv-verl/bin/python tests/verl_demo.py
+	@PYTHONPATH=tests .venv-verl/bin/python -m support.verl_demo
 
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
@@ -66,16 +66,16 @@ bench-vllm:  ## rollouts on vLLM: kept contexts, a request per turn, no interrup
 	.venv-peer/bin/python benchmarks/rollout_peer.py
 
 nano: setup  ## retrain the nano model from its seed (about two hours on two cores)
-	$(PY) -m interlace.train.nano
+	$(PY) -m studies.nano
 
 reproduce-retool: setup  ## RL with an interpreter against text (QUICK=1: three seeds, fewer steps)
-	$(PY) -m interlace.train.reproduce $(if $(QUICK),--quick)
+	$(PY) -m studies.retool $(if $(QUICK),--quick)
 
 reproduce-ceo: setup  ## the CEO learns to size a team: ten seeds (under half an hour on two cores)
-	$(PY) -m interlace.train.ceo
+	$(PY) -m studies.ceo
 
 pictures: setup  ## the README's pictures of a terminal, recorded anew into docs/images
-	$(PY) tests/recordings.py docs/images
+	PYTHONPATH=tests $(PY) -m support.recordings docs/images
 
 wheel: setup  ## build the wheel and the sdist, and try the wheel in a clean environment
 	@scripts/check-wheel $(PY)

@@ -17,10 +17,10 @@ from ..rollout.budget import Budget
 from ..rollout.engines import Engine, Sampling
 from ..rollout.formats import Format, find_format
 from ..rollout.limits import Limits
-from ..rollout.models import check_engine, default_format, load_engine
+from ..rollout.many.strategies import Strategy, find_strategy
+from ..rollout.many.votes import classes_of
+from ..rollout.models.load import check_engine, default_format, load_engine
 from ..rollout.policy import Policy
-from ..rollout.strategies import Strategy, find_strategy
-from ..rollout.votes import classes_of
 from ..tools import FunctionTool, Tool
 from ..tools.errors import UsageError
 from ..tools.named import find_tool

@@ -6,9 +6,9 @@ from contextlib import aclosing
 from typing import Any
 
 from ..rollout.budget import Budget
+from ..rollout.many.runner import Runner
+from ..rollout.many.strategies import Strategy
 from ..rollout.policy import Policy
-from ..rollout.runner import Runner
-from ..rollout.strategies import Strategy
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason
 from .result import Result, Usage

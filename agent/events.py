@@ -6,9 +6,9 @@ from typing import Any, Generic, TypeAlias
 
 from typing_extensions import TypeVar
 
-from ..rollout import roles
 from ..rollout.budget import Left
 from ..rollout.events import CallFinished, CallOutput, CallStarted, Event, Notice, PolicyText
+from ..rollout.team import replies as roles
 from .result import Result
 
 __all__ = [

@@ -32,14 +32,14 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from interlace.rollout.engines import Chunk, Engine, Request, TransformersEngine
 from interlace.rollout.formats import Call, Format, Parsed
 from interlace.rollout.limits import Limits
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import CallRecord, Episode, Finish, StopReason
 from interlace.tools import Tool
 from interlace.tools.function import FunctionTool
-from interlace.train.shapes import Shape
+from interlace.train.preflight.model_shapes import Shape
 
 VOCABULARY = 1024
 

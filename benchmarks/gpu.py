@@ -21,8 +21,8 @@ from pathlib import Path
 from gpu_plan import Plan, plans
 from gpu_worker import Figure, Row, Subject, measure
 
-from interlace.rollout.engines.checkpoint import pick_device
-from interlace.rollout.engines.vllm_weights import roomy
+from interlace.rollout.engines.local.load_checkpoint import pick_device
+from interlace.rollout.engines.vllm.weights import roomy
 from interlace.tools.errors import ModelError
 
 SECONDS = 360

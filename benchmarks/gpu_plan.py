@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from interlace.train.shapes import KNOWN_SHAPES, Shape
+from interlace.train.preflight.model_shapes import KNOWN_SHAPES, Shape
 
 __all__ = ["Plan", "plans"]
 

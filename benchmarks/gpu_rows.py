@@ -21,7 +21,7 @@ from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, Trajectory
 from interlace.train.local.update import Recipe, Rows, compute_logprobs
-from interlace.train.memory import estimate_local
+from interlace.train.preflight.memory import estimate_local
 
 PACKAGES = ("interlace", "torch", "transformers", "vllm", "trl", "verl", "flash-attn")
 

@@ -19,7 +19,7 @@ from engine import Load, at_once, byte_tokenizer, interleaved, random_model
 from gpu_plan import Plan
 
 from interlace.rollout.engines import Engine
-from interlace.rollout.engines.checkpoint import pick_device
+from interlace.rollout.engines.local.load_checkpoint import pick_device
 from interlace.rollout.trajectory import Episode
 from interlace.tools.function import FunctionTool
 from interlace.train.config import TrainConfig

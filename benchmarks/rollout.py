@@ -31,8 +31,8 @@ from rollout_figures import interval, print_table, tell_round
 from interlace.rollout.engines import Chunk, Engine, Request, VllmEngine, nano
 from interlace.rollout.formats import Call, Format, Parsed
 from interlace.rollout.limits import Limits
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import CallRecord, Finish, StopReason
 from interlace.tools import Tool

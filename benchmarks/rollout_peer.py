@@ -44,13 +44,13 @@ from rollout_figures import interval, print_table, tell_round
 from interlace.rollout.engines import HttpEngine, Sampling, nano
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.limits import Limits
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task, equal_answers
 from interlace.rollout.trajectory import Finish
 from interlace.tools import PythonTool
 from interlace.tools.function import FunctionTool
-from interlace.train.generators import Arithmetic
+from interlace.train.data.generators import Arithmetic
 
 FORMAT = FORMATS["hermes"]
 MODEL = "nano"

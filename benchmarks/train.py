@@ -33,10 +33,10 @@ from interlace.rollout.task import Task, equal_answers
 from interlace.rollout.trajectory import Episode
 from interlace.tools import PythonTool, ToolSession
 from interlace.train.config import TrainConfig
+from interlace.train.data.sources import generate
 from interlace.train.local.learner import make_learner
 from interlace.train.local.record import Record
 from interlace.train.local.rl import Trainer
-from interlace.train.sources import generate
 
 PARTS = ("rollout", "reward", "advantage", "update", "hand_over")
 FORMAT = FORMATS["hermes"]

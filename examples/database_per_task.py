@@ -10,11 +10,11 @@ from itertools import islice
 from interlace import Task
 from interlace.rollout.engines import Sampling
 from interlace.rollout.formats import FORMATS
-from interlace.rollout.models import load_engine
+from interlace.rollout.many.runner import Runner
+from interlace.rollout.models.load import load_engine
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.tools.sql import SqlTool
-from interlace.train.generators.database import Databases, open_database
+from interlace.train.data.generators.database import Databases, open_database
 
 
 def tools_for(task: Task) -> list[SqlTool]:

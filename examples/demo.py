@@ -128,7 +128,7 @@ def many(screen: Screen, size: Size) -> None:
         "wrong attempts at one task are what reinforcement learning compares.",
     )
     screen.run(
-        f"python -m interlace.train.generators arithmetic --tasks {size.tasks} > tasks.jsonl"
+        f"python -m interlace.train.data.generators arithmetic --tasks {size.tasks} > tasks.jsonl"
     )
     screen.run(f"interlace rollout tasks.jsonl --n {size.attempts} --seed 0 --out many.jsonl")
     screen.say("A line a task: means of its attempts (correct: the share that is right).")
@@ -204,10 +204,10 @@ def look_up(screen: Screen, size: Size) -> None:
         "The same loop with other tools. The database keeps heights in centimetres, the question "
         "says metres: nano looks up the unit before it asks.",
     )
-    screen.run("python -m interlace.train.generators database trees.db > questions.jsonl")
+    screen.run("python -m interlace.train.data.generators database trees.db > questions.jsonl")
     screen.run('interlace run --tool sql:trees.db "Count the trees that are taller than 2 m."')
     screen.say("Made-up people and places, which no model can know; one find says what to seek.")
-    screen.run("python -m interlace.train.generators lookup texts.jsonl > lookups.jsonl")
+    screen.run("python -m interlace.train.data.generators lookup texts.jsonl > lookups.jsonl")
     screen.run(
         "interlace run --tool search:texts.jsonl \\\n"
         '    "In which year was the town where the museum Hodita stands founded?"'

@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from interlace import Agent, Sampling, Task
-from interlace.rollout.runner import Runner
-from interlace.rollout.store import EpisodeLog, read_episodes
+from interlace.rollout.episode_log import EpisodeLog, read_episodes
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.task import equal_answers
 
 

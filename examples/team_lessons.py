@@ -15,12 +15,12 @@ from itertools import islice
 
 from interlace import Agent, Limits, Task, Team
 from interlace.rollout.engines import Request, ScriptedEngine
-from interlace.rollout.model_files import find_model
-from interlace.rollout.roles import TEAM
-from interlace.rollout.store import EpisodeLog
+from interlace.rollout.episode_log import EpisodeLog
+from interlace.rollout.models.files import find_model
+from interlace.rollout.team.replies import TEAM
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Trajectory
-from interlace.train.generators.arithmetic import Arithmetic
+from interlace.train.data.generators.arithmetic import Arithmetic
 
 RESULT = re.compile(r"<interpreter>\n(.*)\n</interpreter>\n?$")
 TOKENIZER = Tokenizer.load(find_model("nano"))

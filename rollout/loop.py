@@ -20,6 +20,7 @@ from typing import Self, TypeAlias
 import numpy as np
 
 from ..tools import ErrorKind, ToolResult
+from .admission import Traffic
 from .budget import Budget, BudgetSpent
 from .clock import Clock
 from .cut import cut
@@ -41,7 +42,6 @@ from .policy import Policy
 from .sampled import Sampled
 from .sessions import Sessions
 from .tokenizer import TextStream
-from .traffic import Traffic
 from .trajectory import CallRecord, Finish, StopReason, Trajectory, Turn
 
 __all__ = ["Gate", "Rollout"]

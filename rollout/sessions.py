@@ -14,11 +14,11 @@ from ..tools import (
     ToolSession,
 )
 from ..tools.base import INTERRUPTED
+from .admission import Traffic
 from .clock import Clock
 from .failure import reason
 from .formats import Call
 from .policy import Policy
-from .traffic import Traffic
 from .trajectory import Trajectory
 
 __all__ = ["GRACE_SECONDS", "Sessions"]

@@ -32,6 +32,7 @@ MODULES = {
     for floor in FLOORS
     for path in sorted((ROOT / floor).rglob("*.py"))
 }
+STUDIES = sorted((ROOT / "studies").rglob("*.py"))
 
 HEAVY = {"torch", "transformers", "vllm", "verl", "langgraph", "jupyter_client"}
 
@@ -105,7 +106,7 @@ def test_src_holds_nothing_but_the_public_face_and_links_to_the_root_folders() -
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    for path in MODULES.values():
+    for path in [*MODULES.values(), *STUDIES]:
         assert (path.parent / "__init__.py").is_file(), path.parent
 
 
@@ -117,6 +118,13 @@ def test_imports_run_downwards() -> None:
         if imported.split(".")[0] not in MAY_IMPORT[floor(module)]
     ]
     assert upwards == []
+
+
+def test_nothing_imports_a_study() -> None:
+    """Studies stand on the house, outside the wheel: the house must stand without them."""
+    users = [*MODULES.values(), *(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    named = re.compile(r"^\s*(?:from|import)\s+(?:interlace\.)?studies\b", re.M)
+    assert [str(path) for path in users if named.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -171,9 +179,9 @@ def test_docstrings_name_the_thing_first() -> None:
     """A noun or a verb, not a clause: "The share of ...", "Return ...", "True if ..."."""
     documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
     odd = [
-        f"{module}: {text.splitlines()[0]}"
-        for module in MODULES
-        for node in ast.walk(syntax(module))
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in [*MODULES.values(), *STUDIES]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, documented) and (text := ast.get_docstring(node))
         if re.match(r"(What|Whether|Where|Those|That|Who)\b", text)
     ]
@@ -182,7 +190,7 @@ def test_docstrings_name_the_thing_first() -> None:
 
 def test_mypy_is_told_of_every_folder_with_code() -> None:
     told = PROJECT["tool"]["mypy"]["files"]
-    for folder in ("src", "tests", "examples", "benchmarks"):
+    for folder in ("src", "tests", "examples", "benchmarks", "studies"):
         if any((ROOT / folder).rglob("*.py")):
             assert folder in told
 

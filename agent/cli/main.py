@@ -5,22 +5,22 @@ from typing import Annotated
 
 import typer
 
-from .chat import chat
-from .cluster import recipes
-from .coldstart import coldstart
-from .config import COMMANDS, config, defaults
-from .conversations import conversations
-from .doctor import doctor
-from .ending import EXIT_CODES, Exit, Terminated, catch_sigterm, guarded
-from .eval import evaluate
-from .init import init
-from .models import models
-from .rollout import rollout
-from .run import run
-from .sft import sft
-from .show import show
-from .tools import tools
-from .train import train
+from .commands.chat import chat
+from .commands.coldstart import coldstart
+from .commands.conversations import conversations
+from .commands.doctor import doctor
+from .commands.eval import evaluate
+from .commands.init import init
+from .commands.models import models
+from .commands.rollout import rollout
+from .commands.run import run
+from .commands.sft import sft
+from .commands.show import show
+from .commands.tools import tools
+from .commands.train import train
+from .commands.train_verl import recipes
+from .exits import EXIT_CODES, Exit, Terminated, catch_sigterm, guarded
+from .settings import COMMANDS, config, defaults
 
 __all__ = ["app", "main"]
 
@@ -169,7 +169,7 @@ def _interlace(
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         print(context.get_help())
         raise typer.Exit
-    from .welcome import welcome
+    from .commands.welcome import welcome
 
     raise typer.Exit(welcome())
 

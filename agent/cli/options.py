@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 import typer
 
-from .complete import formats, models, tools
+from .completion import formats, models, tools
 
 if TYPE_CHECKING:
     from ...rollout.engines import Sampling
@@ -186,7 +186,7 @@ def make_agent(
 
     Its model is not loaded yet, but fetched, if need be. Raises UsageError and ModelError.
     """
-    from ...rollout.model_files import find_model, is_server
+    from ...rollout.models.files import find_model, is_server
     from ..agent import Agent
 
     names = model.tool or ["python"]

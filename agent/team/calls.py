@@ -10,12 +10,12 @@ from typing import Any, Generic, TypeVar
 
 from ...rollout.budget import Budget
 from ...rollout.events import Event, Finished
-from ...rollout.forcing import Forced
 from ...rollout.formats import Message
 from ...rollout.formats.words import spoken
 from ...rollout.loop import Gate, Rollout
+from ...rollout.many.runner import Open
 from ...rollout.policy import Policy
-from ...rollout.runner import Open
+from ...rollout.team.budget_forcing import Forced
 from ...rollout.trajectory import StopReason, Trajectory
 from ..events import AgentEvent, Speaker, Spoken
 from ..output import Shape

@@ -18,8 +18,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...rollout.roles import Decision, Verdict, Vote, read_decision, read_experts, read_verdict
-from ...rollout.roles import read_vote as read_vote_of
+from ...rollout.team.replies import (
+    Decision,
+    Verdict,
+    Vote,
+    read_decision,
+    read_experts,
+    read_verdict,
+)
+from ...rollout.team.replies import read_vote as read_vote_of
 from ..events import Decided, Executed, Judged, Recruited, Speaker, Voted
 from .calls import Calls, TeamEnded
 from .roles import NO_FEEDBACK, Prompts

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...rollout.ledger import Ledger, Source
 from ...rollout.policy import Policy
-from ...rollout.roles import TEAM
+from ...rollout.team.replies import TEAM
 from ...rollout.trajectory import Episode, StopReason, Trajectory
 from ..events import Speaker
 from ..result import Result, Usage

@@ -6,7 +6,7 @@ The intent of each prompt is that of the CEO agent (arXiv 2504.09772), in our ow
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...rollout.roles import AGREE, DISAGREE
+from ...rollout.team.replies import AGREE, DISAGREE
 
 __all__ = [
     "FIXED",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...rollout.store import dump_record
+from ...rollout.episode_log import dump_record
 from ...rollout.trajectory import Trajectory
 from ...tools.errors import DataError, UsageError
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from typing_extensions import TypeVar
 
 from ...rollout.budget import Budget
+from ...rollout.many.runner import Open, Runner
 from ...rollout.policy import Policy
-from ...rollout.runner import Open, Runner
 from ...rollout.task import Task
 from ...rollout.trajectory import Episode
 from ...tools import PythonTool, Tool

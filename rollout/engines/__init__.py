@@ -1,12 +1,12 @@
 """Sources of tokens: a model in this process or on a server, a script, a recording."""
 
 from .base import Chunk, Engine, EngineError, Request, Sampling
-from .http import HttpEngine
+from .http.engine import HttpEngine
+from .local.engine import TransformersEngine
 from .replay import ReplayEngine
 from .scripted import Reply, ScriptedEngine
 from .stops import StopFinder
-from .transformers import TransformersEngine
-from .vllm import VllmEngine
+from .vllm.engine import VllmEngine
 
 __all__ = [
     "Chunk",

@@ -1,7 +1,7 @@
 """Plain words: a format without calls, for those who are asked to say something, not to solve it.
 
 The CEO of a team, its recruiter and its evaluator speak so. What they say is read by
-`rollout/roles.py`.
+`rollout/team/replies.py`.
 """
 
 from collections.abc import Sequence

@@ -6,15 +6,15 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from doubles import Echo, answer, code
-from tiny import byte_tokenizer
+from support.fakes import Echo, answer, code
+from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Limits
 from interlace.agent import AgentEvent, Done
 from interlace.agent.background import BackgroundLoop
 from interlace.rollout.engines import Reply, ScriptedEngine
+from interlace.rollout.episode_log import EpisodeLog, read_episodes
 from interlace.rollout.events import CallFinished, CallStarted, PolicyText
-from interlace.rollout.store import EpisodeLog, read_episodes
 from interlace.rollout.trajectory import StopReason
 from interlace.tools.errors import UsageError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles import Echo, answer, code
-from tiny import byte_tokenizer
+from support.fakes import Echo, answer, code
+from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Approval, Budget, Hooks, ToolResult
 from interlace.agent import AgentEvent, ApprovalAsked, BudgetLeft, Done, Result

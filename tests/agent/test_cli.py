@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import warm
-from tiny import checkpoint
+from support import warm
+from support.tiny_models import checkpoint
 
+from interlace.rollout.episode_log import read_episodes
 from interlace.rollout.ledger import Source
-from interlace.rollout.store import read_episodes
 
 QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
 COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()"]
@@ -244,7 +244,7 @@ def test_show_prints_who_wrote_what(resumed: Resumed) -> None:
 @pytest.mark.parametrize("end", ["raise BrokenPipeError(32, 'the tool hung up')", "print('x')"])
 def test_a_pipe_that_breaks_elsewhere_is_an_error(end: str) -> None:
     script = (
-        "import typer\nfrom interlace.agent.cli.ending import guarded\n"
+        "import typer\nfrom interlace.agent.cli.exits import guarded\n"
         f"try:\n with guarded():\n  {end}\n"
         "except typer.Exit as error:\n raise SystemExit(error.exit_code)"
     )

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import warm
 from hypothesis import given
 from hypothesis import strategies as st
+from support import warm
 
-from interlace.agent.cli.grid import as_grid
-from interlace.agent.cli.pictures import picture_protocol, show_picture
-from interlace.agent.cli.screen import Screen
-from interlace.agent.cli.terminal import make_console
+from interlace.agent.cli.render.images import picture_protocol, show_picture
+from interlace.agent.cli.render.live_view import Screen
+from interlace.agent.cli.render.sql_table import as_grid
+from interlace.agent.cli.render.terminal import make_console
 from interlace.rollout.events import CallFinished
 from interlace.rollout.trajectory import CallRecord
 from interlace.tools import Artifact

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
+from support import warm
 
-from interlace.agent.cli.config import Setting, defaults, settings
+from interlace.agent.cli.settings import Setting, defaults, settings
 from interlace.tools.errors import UsageError
 
-CLI = Path(__file__).parents[1] / "scripted_cli.py"
+CLI = Path(__file__).parents[1] / "support/scripted_cli.py"
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_command_obeys_all_layers_and_its_flags_most(here: Path) -> None:
         json.dumps(["<code>\n```python\nprint(7)\n```\n</code>", "<answer>7</answer>"])
     )
     state = {f"XDG_{kind}_HOME": str(here) for kind in ("STATE", "DATA", "CACHE")}
-    path = os.pathsep.join([str(CLI.parent), *filter(None, sys.path)])
+    path = os.pathsep.join([str(CLI.parents[1]), *filter(None, sys.path)])
     state |= {"REPLIES": str(here / "replies.json"), "PYTHONPATH": path}
     done = warm.run(
         [sys.executable, str(CLI), "run", "?", "--format", "retool"],

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
-from doubles import Echo, answer, code
-from tiny import byte_tokenizer
+from support import warm
+from support.fakes import Echo, answer, code
+from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Conversations
 from interlace.rollout.engines import ScriptedEngine

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from interlace.rollout.episode_log import read_episodes
 from interlace.rollout.ledger import Source
-from interlace.rollout.store import read_episodes
 
 DEMO = Path(__file__).parents[2] / "examples/demo.py"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import warm
+from support import warm
 from typer.main import get_command
 
-from interlace.agent.cli.config import COMMANDS, settings
 from interlace.agent.cli.main import app
+from interlace.agent.cli.settings import COMMANDS, settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,7 +76,7 @@ def ran(pages: list[Path], folder: Path) -> str:
     (folder / "docs").symlink_to(ROOT / "docs")
     path = os.pathsep.join([str(ROOT / "tests"), *filter(None, sys.path)])
     done = warm.run(
-        [sys.executable, ROOT / "tests/run_docs.py", *pages],
+        [sys.executable, ROOT / "tests/support/run_docs.py", *pages],
         capture_output=True,
         text=True,
         cwd=folder,

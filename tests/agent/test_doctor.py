@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import typer
-import warm
+from support import warm
+from support.toy_tokenizers import VOCABULARIES, tokenizer
 from typer.testing import CliRunner
-from vocabularies import VOCABULARIES, tokenizer
 
-from interlace.agent.cli.doctor import doctor, report
+from interlace.agent.cli.commands.doctor import doctor, report
 from interlace.rollout.formats import FORMATS
 from interlace.tools.errors import UsageError
 

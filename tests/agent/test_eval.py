@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import warm
+from support import warm
 
-from interlace.rollout.store import read_episodes
+from interlace.rollout.episode_log import read_episodes
 
 COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()"]
 PATIENCE = 240  # seconds; on a machine with nothing else to do, each command takes ten

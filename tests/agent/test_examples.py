@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import warm
 from jupyter_client.manager import KernelManager
+from support import warm
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUESTIONS = (

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from servers import Asked, serving
+from support.servers import Asked, serving
 from typer.testing import CliRunner
 
 from interlace.agent.cli.main import app

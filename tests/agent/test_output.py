@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from doubles import Echo, answer, code
 from pydantic import BaseModel, PositiveInt, RootModel
-from teams import cast, team, verdict
-from tiny import byte_tokenizer
+from support.fakes import Echo, answer, code
+from support.teams import cast, team, verdict
+from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Budget
 from interlace.agent import read_rounds

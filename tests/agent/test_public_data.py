@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from interlace.agent.cli.main import app
-from interlace.rollout.store import read_episodes
+from interlace.rollout.episode_log import read_episodes
 
 FEW = ["--max-tokens", "48", "--seed", "1"]
 

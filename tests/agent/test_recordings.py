@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("pyte", reason="the environment is older than the extra dev")
 
-from recordings import IMAGES, RECORDINGS, draw, record, words
+from support.recordings import IMAGES, RECORDINGS, draw, record, words
 
 
 @pytest.mark.parametrize("name", RECORDINGS)

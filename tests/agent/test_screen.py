@@ -6,13 +6,13 @@ import re
 from itertools import pairwise
 
 import pytest
-from doubles import answer, code
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakes import answer, code
 
-from interlace.agent.cli.paint import Painter
-from interlace.agent.cli.screen import Screen
-from interlace.agent.cli.terminal import escape_json, is_plain, make_console, printable
+from interlace.agent.cli.render.live_view import Screen
+from interlace.agent.cli.render.tag_stream import Painter
+from interlace.agent.cli.render.terminal import escape_json, is_plain, make_console, printable
 from interlace.rollout.events import CallFinished, CallStarted, Notice, PolicyText
 from interlace.rollout.trajectory import CallRecord
 from interlace.tools import ErrorKind

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-import warm
-from attempts import TOKENIZER
-from tiny import checkpoint
+from support import warm
+from support.attempts import TOKENIZER
+from support.tiny_models import checkpoint
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from interlace.agent.cli.main import app
-from interlace.rollout.models import default_format, load_engine
-from interlace.rollout.store import EpisodeLog
+from interlace.rollout.episode_log import EpisodeLog
+from interlace.rollout.models.load import default_format, load_engine
 from interlace.rollout.task import Task
 from interlace.tools import FunctionTool, PythonTool
 from interlace.train.coldstart.checks import check_traces

@@ -11,15 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from doubles import answer, code
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import byte_tokenizer
+from support.fakes import answer, code
+from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Limits, tool
 from interlace.agent import AgentEvent, Reasoning, Result
-from interlace.agent.cli.prose import Prose
-from interlace.agent.cli.terminal import make_console
+from interlace.agent.cli.render.markdown import Prose
+from interlace.agent.cli.render.terminal import make_console
 from interlace.agent.thinking import Thinking
 from interlace.rollout.engines import Reply, ScriptedEngine
 from interlace.rollout.events import CallFinished, CallOutput, PolicyText

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from doubles import answer, code
-from teams import Cast, cast, decision, experts, team, verdict
+from support.fakes import answer, code
+from support.teams import Cast, cast, decision, experts, team, verdict
 
 from interlace import Approval, Budget, PythonTool, Task, Team
 from interlace.agent import (

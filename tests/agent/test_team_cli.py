@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
-from doubles import answer
-from teams import decision, experts, verdict
+from support import warm
+from support.fakes import answer
+from support.teams import decision, experts, verdict
 from typer.testing import CliRunner
 
 from interlace.agent import read_rounds
 from interlace.agent.cli.main import app
 from interlace.agent.team.runs import Runs
-from interlace.rollout.store import read_episodes
+from interlace.rollout.episode_log import read_episodes
 from interlace.train.coldstart.m500 import LISTS
 
 HOMES = ("XDG_STATE_HOME", "XDG_DATA_HOME")
-CLI = Path(__file__).parents[1] / "scripted_cli.py"
+CLI = Path(__file__).parents[1] / "support/scripted_cli.py"
 
 
 def run(folder: Path, said: list[str], *arguments: str, stdin: str = "") -> tuple[int, str, str]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
-import warm
-from doubles import answer
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from teams import cast, decision, team, verdict
+from support import warm
+from support.fakes import answer
+from support.teams import cast, decision, team, verdict
 
 from interlace import Budget, PythonTool, Team
 from interlace.agent import Decided, Done, Judged, Result, langgraph_tools, read_rounds
@@ -28,7 +28,7 @@ from interlace.tools.errors import DataError, UsageError
 # A process of its own: the second critic (or whoever is named) never comes back.
 KILLED = """
 import asyncio, json, sys
-from teams import cast, decision, team, verdict
+from support.teams import cast, decision, team, verdict
 
 def waits(role):
     count[role] = count.get(role, 0) + 1

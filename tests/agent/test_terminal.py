@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
-from doubles import code
-from teams import decision, experts, verdict
-from terminal_session import TerminalSession
+from support import warm
+from support.fakes import code
+from support.teams import decision, experts, verdict
+from support.terminal_session import TerminalSession
 
-CLI = Path(__file__).parents[1] / "scripted_cli.py"
+CLI = Path(__file__).parents[1] / "support/scripted_cli.py"
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*3[0-9]")
 ENTER, CTRL_C, CTRL_D, CTRL_R = "\r", "\x03", "\x04", "\x12"
 
@@ -31,7 +31,7 @@ def settings(folder: Path, *replies: str) -> dict[str, str]:
     file = folder / "replies.json"
     file.write_text(json.dumps(replies))
     state = {f"XDG_{kind}_HOME": str(folder) for kind in ("STATE", "DATA", "CACHE")}
-    path = os.pathsep.join([str(CLI.parent), *filter(None, sys.path)])
+    path = os.pathsep.join([str(CLI.parents[1]), *filter(None, sys.path)])
     return {**os.environ, **state, "REPLIES": str(file), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 

@@ -15,8 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import warm
-from tiny import byte_tokenizer
+from support import warm
+from support.tiny_models import byte_tokenizer
 
 from interlace import Agent
 from interlace.rollout.engines import ScriptedEngine

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import warm
+from support import warm
 from typer.testing import CliRunner
 
 from interlace.agent.cli.main import app
-from interlace.rollout.store import read_episodes
+from interlace.rollout.episode_log import read_episodes
 from interlace.train.config import TrainConfig, read_config
 from interlace.train.local.record import read_metrics
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import checkpoint
+from support.tiny_models import checkpoint
 
 from interlace.rollout.engines import TransformersEngine
 

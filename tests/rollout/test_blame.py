@@ -7,14 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from doubles import NANO, Echo, code
+from support.fakes import NANO, Echo, code
 
 from interlace.rollout.engines.base import Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.limits import Limits
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason

@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from doubles import Echo, answer, code
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import byte_tokenizer
+from support.fakes import Echo, answer, code
+from support.tiny_models import byte_tokenizer
 
 from interlace.rollout.budget import Budget, BudgetSpent
 from interlace.rollout.engines import ScriptedEngine

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vocabularies import MISTRAL_LIKE, QWEN_LIKE, TEMPLATES, VOCABULARIES, save, tokenizer
+from support.toy_tokenizers import MISTRAL_LIKE, QWEN_LIKE, TEMPLATES, VOCABULARIES, save, tokenizer
 
 from interlace.rollout.formats import FORMATS, Encoder, Message
 from interlace.rollout.formats.hermes import tool_schema

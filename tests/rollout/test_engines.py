@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import byte_tokenizer
+from support.tiny_models import byte_tokenizer
 
 from interlace.rollout.engines import (
     Chunk,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import byte_tokenizer, checkpoint
+from support.tiny_models import byte_tokenizer, checkpoint
 
 from interlace.rollout.engines import TransformersEngine
-from interlace.rollout.engines import checkpoint as on_disk
+from interlace.rollout.engines.local import load_checkpoint as on_disk
 from interlace.tools.errors import MissingExtra, ModelError
 
 torch.set_num_threads(1)

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import checkpoint
+from support.tiny_models import checkpoint
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from interlace.rollout.engines import Request, Sampling
-from interlace.rollout.engines.attention import KeyValues, plan, register
-from interlace.rollout.engines.batch import Batch, Row
-from interlace.rollout.engines.memory import one_memory_error
-from interlace.rollout.engines.sampler import Sampler
+from interlace.rollout.engines.local.attention import KeyValues, plan, register
+from interlace.rollout.engines.local.batch import Batch, Row
+from interlace.rollout.engines.local.memory import one_memory_error
+from interlace.rollout.engines.local.sampler import Sampler
 
 META = torch.device("meta")
 

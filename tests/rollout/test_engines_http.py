@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import NANO, Echo
-from servers import Asked, ExactServer, Served, close, delta, serving
+from support.fakes import NANO, Echo
+from support.servers import Asked, ExactServer, Served, close, delta, serving
 
 from interlace.rollout.engines import (
     Chunk,
@@ -24,7 +24,7 @@ from interlace.rollout.engines import (
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
-from interlace.rollout.models import load_engine
+from interlace.rollout.models.load import load_engine
 from interlace.rollout.policy import Policy
 from interlace.rollout.trajectory import Finish, StopReason, Trajectory
 from interlace.tools.errors import ModelError, UsageError

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import Echo
-from servers import Asked, Served, delta, serving
+from support.fakes import Echo
+from support.servers import Asked, Served, delta, serving
 
 from interlace.rollout.engines import Chunk, EngineError, HttpEngine, Request
+from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
-from interlace.rollout.store import EpisodeLog
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory
 

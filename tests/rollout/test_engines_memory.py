@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from asking import ask, ids_of, plain_model, sample
-from doubles import NANO
+from support.engine_helpers import ask, ids_of, plain_model, sample
+from support.fakes import NANO
 
 from interlace.rollout.engines import Chunk, EngineError, Sampling, TransformersEngine
-from interlace.rollout.engines.attention import KeyValues
+from interlace.rollout.engines.local.attention import KeyValues
 from interlace.rollout.trajectory import Finish
 
 torch.set_num_threads(1)

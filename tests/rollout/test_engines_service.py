@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from asking import (
+from support.engine_helpers import (
     ask,
     assert_identity,
     ids_of,
@@ -16,7 +16,7 @@ from asking import (
     sample,
     span_of,
 )
-from tiny import checkpoint
+from support.tiny_models import checkpoint
 from tokenizers import Tokenizer as Fast
 from tokenizers import models
 from torch import nn

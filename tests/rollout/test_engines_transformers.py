@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from asking import (
+from support.engine_helpers import (
     SAMPLINGS,
     ask,
     assert_identity,
@@ -18,7 +18,7 @@ from asking import (
     span_of,
     truncated,
 )
-from tiny import checkpoint
+from support.tiny_models import checkpoint
 
 from interlace.rollout.engines import (
     Chunk,

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from vocabularies import VOCABULARIES, tokenizer
+from support.toy_tokenizers import VOCABULARIES, tokenizer
 
 from interlace.rollout.formats import FORMATS, Encoder
 from interlace.rollout.formats.sample import sample_ledger, sample_tools, spelled

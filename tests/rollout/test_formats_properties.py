@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from vocabularies import VOCABULARIES, tokenizer
+from support.toy_tokenizers import VOCABULARIES, tokenizer
 
 from interlace.rollout.formats import FORMATS, Encoder, Format
 from interlace.rollout.formats.sample import sample_of, sample_tools

@@ -14,7 +14,7 @@ from interlace.rollout.engines import Request, Sampling, TransformersEngine, nan
 from interlace.rollout.formats import FORMATS, Encoder
 from interlace.rollout.ledger import Ledger, Span
 from interlace.rollout.loop import Rollout
-from interlace.rollout.model_files import find_model
+from interlace.rollout.models.files import find_model
 from interlace.rollout.policy import Policy
 from interlace.rollout.trajectory import CallRecord, Trajectory
 from interlace.tools import PythonTool

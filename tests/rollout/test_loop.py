@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from doubles import NANO, Echo, answer, code
+from support.fakes import NANO, Echo, answer, code
 
 from interlace.rollout import sessions
+from interlace.rollout.admission import Traffic
 from interlace.rollout.cut import cut
 from interlace.rollout.engines.base import Chunk, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
@@ -20,7 +21,6 @@ from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
 from interlace.rollout.tokenizer import Tokenizer
-from interlace.rollout.traffic import Traffic
 from interlace.rollout.trajectory import Finish, StopReason, Trajectory
 from interlace.tools import ErrorKind, Tool, ToolSession
 

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import byte_tokenizer
-from vocabularies import QWEN_LIKE
+from support.tiny_models import byte_tokenizer
+from support.toy_tokenizers import QWEN_LIKE
 
-from interlace.rollout import smollm2
-from interlace.rollout.model_files import find_model, local_model
-from interlace.rollout.models import default_format, load_engine
+from interlace.rollout.models import smollm2
+from interlace.rollout.models.files import find_model, local_model
+from interlace.rollout.models.load import default_format, load_engine
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.tools import PythonTool, tool
 from interlace.tools.errors import ModelError, UsageError
@@ -55,14 +55,14 @@ def test_a_model_speaks_the_format_that_suits_it(tmp_path: Path) -> None:
 
 
 def test_an_engine_carries_the_name_it_was_asked_for_by(tmp_path: Path) -> None:
-    from tiny import checkpoint
+    from support.tiny_models import checkpoint
 
     name = str(checkpoint(tmp_path / "noise"))
     assert load_engine(name, device="cpu").name == name
 
 
 def test_options_reach_the_engine_or_are_refused(tmp_path: Path) -> None:
-    from tiny import checkpoint
+    from support.tiny_models import checkpoint
 
     name = str(checkpoint(tmp_path / "noise"))
     engine = load_engine(name, device="cpu", options={"max_context": 64, "dtype": "float32"})
@@ -87,7 +87,7 @@ def test_smollm2_is_made_once_by_whoever_comes_first(
     command = [
         sys.executable,
         "-c",
-        "import interlace.rollout.model_files as m; m.find_model('smollm2')",
+        "import interlace.rollout.models.files as m; m.find_model('smollm2')",
     ]
     both = [subprocess.Popen(command, env=os.environ) for _ in range(2)]
     assert [process.wait(timeout=600) for process in both] == [0, 0]

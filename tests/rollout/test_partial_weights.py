@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import checkpoint
+from support.tiny_models import checkpoint
 
 from interlace.rollout.engines import TransformersEngine
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.ledger import Source
 from interlace.rollout.limits import Limits
-from interlace.rollout.partial import PartialRollouts
+from interlace.rollout.many.rounds import PartialRollouts
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as some
 
-from interlace.rollout.roles import (
+from interlace.rollout.team.replies import (
     Decision,
     read_decision,
     read_experts,

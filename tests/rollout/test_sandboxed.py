@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from doubles import NANO, Echo, answer, code
+from support.fakes import NANO, Echo, answer, code
 
 from interlace.rollout import sessions
 from interlace.rollout.engines.base import Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.limits import Limits
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boxes import below
-from doubles import NANO, Echo, answer, code
+from support.fakes import NANO, Echo, answer, code
+from support.sandbox_fixtures import below
 
 from interlace.rollout.engines.base import EngineError, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.limits import Limits
-from interlace.rollout.partial import PartialRollouts
+from interlace.rollout.many.rounds import PartialRollouts
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
@@ -172,7 +172,7 @@ def test_a_group_that_is_decided_does_not_begin_its_other_attempts() -> None:
 def test_an_attempt_that_failed_on_our_side_is_made_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("interlace.rollout.runner._PAUSE", 0.001)
+    monkeypatch.setattr("interlace.rollout.many.runner._PAUSE", 0.001)
     asked = Counter[str]()
 
     def say(question: str, turn: int) -> Reply:

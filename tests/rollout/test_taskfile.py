@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlace.rollout.task import Task
-from interlace.rollout.taskfile import read_tasks
+from interlace.rollout.task_files import read_tasks
 from interlace.tools.errors import DataError
 
 

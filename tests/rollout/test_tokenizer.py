@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.toy_tokenizers import TEMPLATES, VOCABULARIES, save, tokenizer
 from tokenizers import Tokenizer as Fast
 from tokenizers import normalizers
-from vocabularies import TEMPLATES, VOCABULARIES, save, tokenizer
 
-from interlace.agent.cli.doctor import report
+from interlace.agent.cli.commands.doctor import report
 from interlace.rollout.engines.scripted import ScriptedEngine
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.loop import Rollout

@@ -9,15 +9,15 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 import pytest
-from doubles import NANO, Echo, answer, code
-from verl_client import EngineClient
+from support.fakes import NANO, Echo, answer, code
+from support.verl_client import EngineClient
 
 from interlace.rollout.engines.base import Chunk, Engine, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.limits import Limits
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, StopReason

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from boxes import LIMITS, Box, below, eventually, mounted
+from support.sandbox_fixtures import LIMITS, Box, below, eventually, mounted
 
 from interlace.tools import PythonTool
 from interlace.tools.errors import ToolUnavailable
@@ -26,7 +26,7 @@ def ours(folder: str) -> list[str]:
     """
     found = [f"file {path}" for path in Path(folder).glob("interlace-*")]
     for pid, command in below().items():
-        if not any(kept in command for kept in ("multiprocessing", "tests/warm.py")):
+        if not any(kept in command for kept in ("multiprocessing", "tests/support/warm.py")):
             found.append(f"process {pid}: {command[:200]}")
     sockets = set()
     for fd in Path("/proc/self/fd").iterdir():

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boxes import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sandbox_fixtures import Box
 
 from interlace.tools import ErrorKind, PythonTool
 from interlace.tools.python import PythonSession

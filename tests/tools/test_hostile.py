@@ -1,7 +1,7 @@
 """What hostile code may do to its own process, and what is said about it, on both backends."""
 
 import pytest
-from boxes import LIMITS, Box
+from support.sandbox_fixtures import LIMITS, Box
 
 from interlace.tools import ErrorKind
 from interlace.tools.python import PythonSession

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boxes import Box
+from support.sandbox_fixtures import Box
 
 from interlace.tools.python import PythonSession, channel, namespaces, processes
 from interlace.tools.python.files import Held

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from boxes import LIMITS, Box, below, eventually
+from support.sandbox_fixtures import LIMITS, Box, below, eventually
 
 from interlace.tools import ErrorKind, PythonTool
 from interlace.tools.errors import ToolUnavailable

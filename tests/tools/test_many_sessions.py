@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 
 import pytest
-from boxes import LIMITS
+from support.sandbox_fixtures import LIMITS
 
 from interlace.tools import PythonTool
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from boxes import below, eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.sandbox_fixtures import below, eventually
 
 from interlace.tools import ErrorKind, PythonTool, Tool, ToolResult, ToolSession, Unforkable
 from interlace.tools.errors import UsageError

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from boxes import begin
+from support.sandbox_fixtures import begin
 
 from interlace.tools import ErrorKind, PythonTool, ToolResult
 from interlace.tools.python import PythonSession

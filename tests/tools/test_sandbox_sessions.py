@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from boxes import Box, begin, below, eventually, mounted
+from support.sandbox_fixtures import Box, begin, below, eventually, mounted
 
 from interlace.tools import ErrorKind, PythonTool, Unforkable
 from interlace.tools.errors import ToolUnavailable, UsageError

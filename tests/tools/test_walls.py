@@ -10,9 +10,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from boxes import Box
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sandbox_fixtures import Box
 
 from interlace.tools.python import namespaces, seccomp
 from interlace.tools.python.probe import probe
@@ -221,7 +221,7 @@ def test_every_wall_is_tried_and_the_answer_said() -> None:
 
 REFUSED = """
 import asyncio, json, sys
-from refusals import refuse
+from support.denied_syscalls import refuse
 from interlace.tools import PythonTool
 from interlace.tools.errors import ToolUnavailable
 

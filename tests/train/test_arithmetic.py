@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlace.rollout.task import Task
-from interlace.train.generators import Arithmetic, check
-from interlace.train.generators.operations import OPERATIONS
-from interlace.train.generators.stories import STORIES
+from interlace.train.data.generators import Arithmetic, check
+from interlace.train.data.generators.operations import OPERATIONS
+from interlace.train.data.generators.stories import STORIES
 
 
 def draw(count: int, **settings: object) -> list[Task]:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from studies.nano.families import is_right
+from studies.nano.lessons import DRILL, FULL, LESSONS, demonstrations, ledgers, texts
+from studies.nano.tokenizer import CONTROL, build_tokenizer
 
 from interlace.rollout.formats import FORMATS, Encoder
 from interlace.rollout.ledger import Source
@@ -13,10 +16,7 @@ from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Finish
 from interlace.tools.python import PythonTool
 from interlace.train.coldstart import Demonstration, Reply
-from interlace.train.nano.data import DRILL, FULL, LESSONS, demonstrations, ledgers, texts
-from interlace.train.nano.families import is_right
-from interlace.train.nano.tokenizer import CONTROL, build_tokenizer
-from interlace.train.task_tools import TaskTools
+from interlace.train.data.task_tools import TaskTools
 
 
 async def write(count: int) -> tuple[list[Demonstration], list[bool]]:

@@ -11,7 +11,7 @@ import pytest
 
 from interlace.rollout.task import Task
 from interlace.tools.sql import COMPARED, SqliteDatabase, SqlTool, Workers
-from interlace.train.generators.database import (
+from interlace.train.data.generators.database import (
     LEVELS,
     SPLITS,
     Databases,
@@ -20,7 +20,7 @@ from interlace.train.generators.database import (
     open_database,
     twin,
 )
-from interlace.train.generators.worlds import PLACES, STYLES, WORLDS
+from interlace.train.data.generators.table_domains import PLACES, STYLES, WORLDS
 
 WORKERS = Workers(1)
 

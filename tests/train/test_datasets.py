@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from interlace.rollout.task import Task
 from interlace.tools.errors import DataError, UsageError
-from interlace.train.adapters import ADAPTERS, columns
-from interlace.train.datasets import (
+from interlace.train.data.public import ADAPTERS, columns
+from interlace.train.data.task_sets import (
     adapt,
     contamination,
     deduplicate,

@@ -4,19 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attempts import TOKENIZER, attempt
-from doubles import answer, code
+from support.attempts import TOKENIZER, attempt
+from support.fakes import answer, code
 
-from interlace.rollout.store import EpisodeLog
+from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 from interlace.tools.errors import DataError, UsageError
-from interlace.train.attempts import Attempt
-from interlace.train.compare import compare
-from interlace.train.evaluate import Evaluation, load_evaluation, measure, save_evaluation
-from interlace.train.plots import plot_evaluations
+from interlace.train.data.sources import find_tasks
+from interlace.train.evaluation.attempts import Attempt
+from interlace.train.evaluation.compare import compare
+from interlace.train.evaluation.evaluate import (
+    Evaluation,
+    load_evaluation,
+    measure,
+    save_evaluation,
+)
+from interlace.train.evaluation.plots import plot_evaluations
 from interlace.train.rewards import Checker
-from interlace.train.sources import find_tasks
 
 TASK = Task("a", "What is 3 * 4?", "12")
 CHECKER = Checker()

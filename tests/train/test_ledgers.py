@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attempts import TOKENIZER, attempt
-from doubles import answer, code
-from tiny import byte_tokenizer
+from support.attempts import TOKENIZER, attempt
+from support.fakes import answer, code
+from support.tiny_models import byte_tokenizer
 
+from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.ledger import Ledger
-from interlace.rollout.store import EpisodeLog
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 from interlace.tools.errors import DataError

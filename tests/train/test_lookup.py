@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from interlace.rollout.task import Task
-from interlace.rollout.taskfile import read_tasks
+from interlace.rollout.task_files import read_tasks
 from interlace.tools.search import SearchTool
-from interlace.train.generators.__main__ import main
-from interlace.train.generators.lookup import (
+from interlace.train.data.generators.__main__ import main
+from interlace.train.data.generators.lookup import (
     HELD_OUT,
     LEVELS,
     SPLITS,

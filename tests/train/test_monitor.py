@@ -4,9 +4,9 @@ from io import StringIO
 
 import numpy as np
 import pytest
-from doubles import NANO, answer, code
+from support.fakes import NANO, answer, code
 
-from interlace.agent.cli.training import TrainingScreen
+from interlace.agent.cli.render.training_progress import TrainingScreen
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.tokenizer import Tokenizer

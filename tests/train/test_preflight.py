@@ -10,16 +10,16 @@ from threading import Thread
 from typing import Any, ClassVar
 
 import pytest
-from doubles import NANO
+from support.fakes import NANO
 from typer.testing import CliRunner
 
 from interlace.agent.cli.main import app
 from interlace.tools.errors import ToolUnavailable
 from interlace.train.config import TrainConfig, read_config
-from interlace.train.finding import line_of
-from interlace.train.memory import Estimate, Part, estimate_local
-from interlace.train.reach import hub_has, ray_nodes
-from interlace.train.shapes import KNOWN_SHAPES, Shape, find_shape
+from interlace.train.preflight.finding import line_of
+from interlace.train.preflight.memory import Estimate, Part, estimate_local
+from interlace.train.preflight.model_shapes import KNOWN_SHAPES, Shape, find_shape
+from interlace.train.preflight.reachability import hub_has, ray_nodes
 
 PRESETS = sorted((Path(__file__).parents[2] / "examples/presets").glob("*.yaml"))
 

@@ -11,7 +11,7 @@ import pytest
 
 from interlace.rollout.task import Task
 from interlace.tools.errors import DataError, UsageError
-from interlace.train.sources import find_tasks
+from interlace.train.data.sources import find_tasks
 from interlace.train.verl.data import from_row, write_dataset
 
 DAPO = (

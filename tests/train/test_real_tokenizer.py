@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interlace.rollout.episode_log import read_episodes
 from interlace.rollout.ledger import Ledger, Source
-from interlace.rollout.smollm2 import smollm2_path
-from interlace.rollout.store import read_episodes
+from interlace.rollout.models.smollm2 import smollm2_path
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode
@@ -18,7 +18,7 @@ from interlace.train.coldstart.checks import check_traces
 from interlace.train.coldstart.gsm8k import trace_of
 from interlace.train.coldstart.traces import trace_format
 from interlace.train.config import TrainConfig
-from interlace.train.datasets import write_tasks
+from interlace.train.data.task_sets import write_tasks
 from interlace.train.local.learner import load_trainable, make_learner
 from interlace.train.local.record import Record, read_metrics
 from interlace.train.local.rl import Trainer

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, set_see
 
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.tools.errors import DataError, ModelError
-from interlace.train.batch import Batch
+from interlace.train.local.batch import Batch
 from interlace.train.local.sft import SFTConfig, SFTReport, batches, sft, weighted_loss
 
 CONFIG = SFTConfig(

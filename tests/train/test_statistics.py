@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interlace.train.statistics import bootstrap, mcnemar, pass_at_k, sign_flip, wilson
+from interlace.train.evaluation.intervals import bootstrap, mcnemar, pass_at_k, sign_flip, wilson
 
 
 @settings(deadline=None)

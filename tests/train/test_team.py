@@ -5,17 +5,17 @@ import json
 from pathlib import Path
 
 import pytest
-from doubles import NANO, answer
-from teams import TOKENIZER, cast, decision, experts, team, verdict
+from support.fakes import NANO, answer
+from support.teams import TOKENIZER, cast, decision, experts, team, verdict
 
 from interlace import Sampling, Task
+from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.ledger import Source
-from interlace.rollout.store import EpisodeLog
 from interlace.rollout.trajectory import Episode
 from interlace.tools.errors import DataError, UsageError
 from interlace.train.coldstart.m500 import LISTS, read_m500, write_m500
 from interlace.train.config import TrainConfig
-from interlace.train.credit import find_credit
+from interlace.train.data.stream import TaskStream
 from interlace.train.local.learner import load_trainable
 from interlace.train.local.ledgers import read_ledgers
 from interlace.train.local.record import Record
@@ -24,7 +24,7 @@ from interlace.train.local.update import Rows
 from interlace.train.objectives import find_objective
 from interlace.train.rewards import CORRECT, TOTAL, Checker, Part, Rewards
 from interlace.train.rewards.team import judged_rightly, token_cost
-from interlace.train.stream import TaskStream
+from interlace.train.rewards.team_credit import find_credit
 
 TASK = Task("a", "What?", "42")
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from attempts import TOKENIZER, attempt
-from doubles import answer, code
+from support.attempts import TOKENIZER, attempt
+from support.fakes import answer, code
 
 from interlace.rollout.engines import ScriptedEngine
 from interlace.rollout.formats import FORMATS, Encoder
 from interlace.rollout.ledger import Source
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 from interlace.tools.errors import DataError, ToolUnavailable

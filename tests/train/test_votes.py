@@ -8,22 +8,22 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from attempts import TOKENIZER
-from doubles import Echo, answer
+from support.attempts import TOKENIZER
+from support.fakes import Echo, answer
 
 from interlace.agent import Agent
 from interlace.rollout.engines.scripted import ScriptedEngine
 from interlace.rollout.formats import FORMATS
+from interlace.rollout.many.runner import Runner
+from interlace.rollout.many.strategies import find_strategy
+from interlace.rollout.many.votes import query_classes
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
-from interlace.rollout.strategies import find_strategy
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, StopReason
-from interlace.rollout.votes import query_classes
 from interlace.tools import Tool
 from interlace.tools.sql import SqlTool
-from interlace.train.attempts import told_apart
-from interlace.train.evaluate import measure
+from interlace.train.evaluation.attempts import told_apart
+from interlace.train.evaluation.evaluate import measure
 from interlace.train.rewards import Checker, why_unscored
 
 SCRIPT = """

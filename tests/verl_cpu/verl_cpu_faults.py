@@ -14,7 +14,7 @@ from interlace.rollout.task import Task
 from interlace.tools import Tool, ToolResult, ToolSession
 from interlace.tools.named import TOOLS
 from interlace.tools.python import PythonTool
-from interlace.train import task_tools
+from interlace.train.data import task_tools
 
 ENDLESS = {
     "python": {"code": "while True:\n    pass"},

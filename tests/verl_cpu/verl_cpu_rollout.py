@@ -8,14 +8,14 @@ from typing import Any
 
 import ray
 import torch
+from support.verl_client import EngineClient
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from verl.workers.rollout.utils import ensure_async_iterator
-from verl_client import EngineClient
 
 from interlace.rollout.engines import TransformersEngine
-from interlace.rollout.engines.checkpoint import load_model
-from interlace.rollout.model_files import find_model
+from interlace.rollout.engines.local.load_checkpoint import load_model
+from interlace.rollout.models.files import find_model
 from interlace.rollout.tokenizer import Tokenizer
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
-from doubles import NANO
+from support.fakes import NANO
 
 from interlace.rollout.engines import VllmEngine
 

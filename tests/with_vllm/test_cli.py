@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from doubles import NANO
+from support.fakes import NANO
 
-from interlace.rollout.store import read_episodes
+from interlace.rollout.episode_log import read_episodes
 from interlace.rollout.trajectory import StopReason
 
 COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()"]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from asking import plain_model
-from doubles import NANO
-from forward import assert_forward
+from support.engine_helpers import plain_model
+from support.fakes import NANO
+from support.reference_model import assert_forward
 
 from interlace.rollout.engines import Chunk, Engine, Request, Sampling, VllmEngine
 from interlace.rollout.formats import FORMATS

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from doubles import NANO
+from support.fakes import NANO
 
-from interlace.rollout.engines.vllm_start import arguments
+from interlace.rollout.engines.vllm.start import arguments
 from interlace.tools.errors import ModelError
 
 ROOT = Path(__file__).parents[2]

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from asking import plain_model
-from doubles import NANO
-from forward import assert_forward
+from support.engine_helpers import plain_model
+from support.fakes import NANO
+from support.reference_model import assert_forward
 
 from interlace.rollout.engines import HttpEngine, Sampling
 from interlace.rollout.formats import FORMATS
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, StopReason
 from interlace.tools import PythonTool

@@ -14,8 +14,8 @@ from typing import Any
 from ...rollout.formats import Encoder, Message
 from ...rollout.formats.words import Words
 from ...rollout.ledger import Ledger, Source, Span
-from ...rollout.roles import TEAM
 from ...rollout.task import Task
+from ...rollout.team.replies import TEAM
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn
 from ...tools.errors import DataError

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ...rollout.ledger import Ledger
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason, Trajectory, Turn
-from ..attempts import settle
+from ..evaluation.attempts import settle
 from ..rewards import Checker
 from .checks import Checked
 from .traces import Dropped

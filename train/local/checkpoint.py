@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ...rollout.model_files import FORMAT_FILE
+from ...rollout.models.files import FORMAT_FILE
 from ...tools.errors import DataError, ModelError
 from .lora import has_lora, merged_weights
 

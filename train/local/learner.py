@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...rollout.engines import Engine, Sampling, TransformersEngine
-from ...rollout.engines.checkpoint import load_model, pick_device
+from ...rollout.engines.local.load_checkpoint import load_model, pick_device
 from ...rollout.formats import FORMATS, Encoder, Format
 from ...rollout.limits import Limits
-from ...rollout.model_files import find_model, local_model
-from ...rollout.models import default_format
+from ...rollout.models.files import find_model, local_model
+from ...rollout.models.load import default_format
 from ...rollout.policy import Policy
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
 from ..config import TrainConfig
-from ..generators.catalog import GENERATORS
+from ..data.generators.catalog import GENERATORS
+from ..data.sources import find_tasks, generate
+from ..data.stream import TaskStream
+from ..data.task_tools import TaskTools, bring_tools, check_tools
 from ..rewards import Checker, find_rewards
-from ..sources import find_tasks, generate
-from ..stream import TaskStream
-from ..task_tools import TaskTools, bring_tools, check_tools
 from .logprobs import check_head
 from .lora import add_lora
 from .rl import Learner

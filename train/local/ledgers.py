@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...rollout.episode_log import read_episodes
 from ...rollout.ledger import Ledger, Source
-from ...rollout.store import read_episodes
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode
 from ...tools.errors import DataError
-from ..datasets import split
+from ..data.task_sets import split
 
 __all__ = ["Ledgers", "read_ledgers"]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from ...rollout.store import EpisodeLog
+from ...rollout.episode_log import EpisodeLog
 from ...tools.errors import DataError, MissingExtra
 from .checkpoint import Change
 

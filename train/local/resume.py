@@ -8,8 +8,8 @@ from typing import Any
 
 from ...rollout.task import Task
 from ..config import TrainConfig
-from ..datasets import fingerprint
-from ..stream import TaskStream
+from ..data.stream import TaskStream
+from ..data.task_sets import fingerprint
 from .checkpoint import Change
 
 __all__ = ["FIXED", "advice", "fewer_tokens", "identity", "lower", "nothing_learnt"]

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...rollout.episode_log import EpisodeLog
+from ...rollout.many.runner import Attempt, Runner
 from ...rollout.policy import Policy
-from ...rollout.runner import Attempt, Runner
-from ...rollout.store import EpisodeLog
 from ...rollout.task import Task
 from ...rollout.trajectory import Episode
 from ...tools import Tool
 from ...tools.errors import InterlaceError, ModelError, ToolUnavailable, UsageError
 from ..config import TrainConfig
-from ..credit import Credit
+from ..data.stream import TaskStream
 from ..monitor import mean_tag_logprob
 from ..objectives import informative
 from ..rewards import CORRECT, TOTAL, Rewards
-from ..stream import TaskStream
+from ..rewards.team_credit import Credit
 from .checkpoint import Change, read_checkpoint, write_checkpoint
 from .interrupt import end_as_asked, noting_signals
 from .lora import has_lora, merged_weights, without_lora
@@ -78,7 +78,7 @@ class Learner:
     attempt: Attempt | None = None
     """What makes an episode, where it is more than one rollout: a team's `attempt`."""
     credit: Credit | None = None
-    """Takes a group of a team's episodes apart: see `train/credit.py`."""
+    """Takes a group of a team's episodes apart: see `train/rewards/team_credit.py`."""
     resource: AbstractAsyncContextManager[Any] | None = None
     """Entered before the first episode, left after the last: what the tools live in."""
     reference: "PreTrainedModel | None" = None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ...rollout.engines.memory import one_memory_error
+from ...rollout.engines.local.memory import one_memory_error
 from ...tools.errors import ModelError
 
 __all__ = ["needing_memory"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...rollout.ledger import Ledger
 from ...tools.errors import DataError, InterlaceError, ModelError, UsageError
-from ..batch import Batch, micro_batches
+from .batch import Batch, micro_batches
 from .checkpoint import Change, are_finite, read_checkpoint, write_checkpoint
 from .interrupt import end_as_asked, noting_signals
 from .logprobs import token_logprobs

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from ...rollout.trajectory import Episode
 from ...tools.errors import ModelError
-from ..batch import Batch, micro_batches
 from ..objectives import (
     Objective,
     agg_loss,
@@ -29,6 +28,7 @@ from ..objectives import (
     outcome_rewards,
     rollout_correction_weights,
 )
+from .batch import Batch, micro_batches
 from .checkpoint import are_finite
 from .logprobs import token_logprobs
 

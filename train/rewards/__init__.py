@@ -2,7 +2,7 @@
 
 from .base import TOTAL, Part, RewardFunction, Rewards, Score, Unscored, said, why_unscored
 from .checker import CHECKERS, Checker
-from .math import MathVerify
+from .math_answers import MathVerify
 from .recipes import CORRECT, REWARDS, find_rewards
 from .search import best_f1, exact_match
 from .shaping import overlong, tool_errors, void_turns

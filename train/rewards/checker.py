@@ -7,7 +7,7 @@ from ...rollout.task import Task, equal_answers
 from ...rollout.trajectory import Episode
 from ...tools.errors import DataError
 from .base import Unscored
-from .math import MathVerify
+from .math_answers import MathVerify
 from .search import best_f1, exact_match
 from .sql import SqlJudge, gold_query
 

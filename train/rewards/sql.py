@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from ...rollout.formats import FORMATS
 from ...rollout.formats.scan import scan
 from ...rollout.formats.tags import ReexSql
+from ...rollout.many.votes import query_classes
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason
-from ...rollout.votes import query_classes
 from ...tools import ErrorKind
 from ...tools.errors import DataError
 from ...tools.sql import (
@@ -33,7 +33,7 @@ from ...tools.sql import (
     equal_results,
 )
 from ...tools.sql.lexer import words
-from ..generators.database import open_database
+from ..data.generators.database import open_database
 from .base import RewardFunction, Unscored, said
 
 __all__ = ["SqlJudge", "gold_query", "well_formed"]

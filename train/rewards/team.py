@@ -1,7 +1,7 @@
 """Rewards for the members of a team, in addition to the reward for the team's answer."""
 
-from ...rollout.roles import TEAM
 from ...rollout.task import Task
+from ...rollout.team.replies import TEAM
 from ...rollout.trajectory import Episode
 from .base import RewardFunction
 from .checker import Checker

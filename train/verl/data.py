@@ -9,8 +9,8 @@ from typing import Any
 from ...rollout.formats import Message
 from ...rollout.task import Task
 from ...tools.errors import DataError, MissingExtra
-from ..adapters import find_adapter, row_adapter
-from ..datasets import wants_database
+from ..data.public import find_adapter, row_adapter
+from ..data.task_sets import wants_database
 
 __all__ = ["from_row", "to_row", "write_dataset"]
 

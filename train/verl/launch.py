@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...rollout.model_files import KNOWN, local_model
+from ...rollout.models.files import KNOWN, local_model
 from ...rollout.task import Task
 from ...tools.errors import DataError, ToolUnavailable, UsageError
-from ..adapters import ADAPTERS
+from ..data.public import ADAPTERS
+from ..data.sources import find_tasks
 from ..objectives import find_objective
-from ..sources import find_tasks
 from .compose import RECIPES, check
 from .data import write_dataset
 from .ending import ENDED

@@ -18,7 +18,7 @@ from verl.experimental.agent_loop.agent_loop import (
 )
 
 from ...rollout.engines.base import Sampling
-from ...rollout.model_files import find_model
+from ...rollout.models.files import find_model
 from ...rollout.tokenizer import Tokenizer
 from ...tools.errors import UsageError
 from .data import from_row

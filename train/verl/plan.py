@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...tools.errors import DataError, InterlaceError, ModelError, ToolUnavailable, UsageError
-from ..shapes import Shape, find_shape
+from ..preflight.model_shapes import Shape, find_shape
 from .rules import has_critic, nodes, parallel
 from .settings import LoopSettings
 

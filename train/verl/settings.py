@@ -39,10 +39,10 @@ class LoopSettings(BaseModel):
     without_void_turns: bool = False
     """Whether episodes with a void turn give no gradient (SimpleTIR)."""
     attempt: str | None = None
-    """Who makes an episode: module:name of an `Attempt` (rollout/runner.py), such as a team's
+    """Who makes an episode: module:name of an `Attempt` (rollout/many/runner.py), such as a team's
     `attempt`; null: a single agent. With it, use the other keys of recipes/interlace_team.yaml."""
     credit: Literal["team", "role", "turn"] = "team"
-    """What of a team's episodes is compared with what (train/credit.py)."""
+    """What of a team's episodes is compared with what (train/rewards/team_credit.py)."""
     learns: list[str] | None = None
     """The roles of a team that are trained, the others are frozen; null: all."""
     rewards: str | None = None

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...rollout.loop import Rollout
+from ...rollout.many.runner import Attempt
 from ...rollout.policy import Policy
-from ...rollout.runner import Attempt
 from ...tools.errors import UsageError
 from ..rewards import Checker, Rewards
 
@@ -86,7 +86,7 @@ def _find(setting: str, name: str) -> Any:
 async def opened(
     policy: Policy, *, name: str, seed: int | None, make: Callable[..., Rollout] = Rollout
 ) -> AsyncIterator[Rollout]:
-    """An `Open` (rollout/runner.py) without a runner: verl's sessions are as many as it wants."""
+    """An `Open` (rollout/many/runner.py) without a runner: verl bounds its own sessions."""
     async with make(policy, name=name, seed=seed) as rollout:
         yield rollout
 
@@ -104,7 +104,7 @@ def team_grpo_advantage(
     config: "AdvantageConfig | None" = None,
     **_: Any,
 ) -> "Advantages":
-    """GRPO among the parts of teams' episodes; `train/credit.py` says what a part is.
+    """GRPO among the parts of teams' episodes; `train/rewards/team_credit.py` says what a part is.
 
     `index` (B,) names each row: task, place, and the part. The rows of one part are one response,
     with one reward; it is compared with the parts of the same task and place, and each of its

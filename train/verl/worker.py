@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Self
 
 from ...rollout.engines.base import Sampling
+from ...rollout.episode_log import EpisodeLog
 from ...rollout.failure import reason
 from ...rollout.formats import FORMATS, Message
 from ...rollout.ledger import Source
 from ...rollout.limits import Limits
 from ...rollout.loop import Rollout
 from ...rollout.policy import Policy
-from ...rollout.store import EpisodeLog
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason, Trajectory
 from ...tools import Tool
 from ...tools.errors import UsageError
 from ...tools.named import find_tool
-from ..credit import find_parts
+from ..data.task_tools import TaskTools
 from ..rewards import TOTAL, Checker, find_rewards
-from ..task_tools import TaskTools
+from ..rewards.team_credit import find_parts
 from .engine import Client, Dialect, VerlEngine
 from .settings import LoopSettings
 from .team import find_attempt, find_role_rewards, opened
@@ -76,7 +76,7 @@ class Rolled:
     vote: str
     """The text that stands for its answer among those of its group (votes.py)."""
     parts: Sequence[tuple[str, Episode]] | None = None
-    """Of a team's episode, each with its place and its reward (train/credit.py)."""
+    """Of a team's episode, each with its place and its reward (train/rewards/team_credit.py)."""
 
     @property
     def reward(self) -> float:

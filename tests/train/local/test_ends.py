@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import TASKS, brevity, learner, run, settings
+from support.toy_training import TASKS, brevity, learner, run, settings
 
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 from interlace.tools.errors import DataError, InterlaceError, ModelError, ToolUnavailable
+from interlace.train.data.stream import TaskStream
 from interlace.train.local.checkpoint import write_checkpoint
 from interlace.train.local.record import Record, read_metrics
 from interlace.train.local.rl import Trainer
 from interlace.train.rewards import Part, Rewards, Unscored
-from interlace.train.stream import TaskStream
 
 
 def checkpoint_of(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

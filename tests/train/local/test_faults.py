@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from boxes import below
-from doubles import answer, code
-from small_run import learner, settings
+from support.fakes import answer, code
+from support.sandbox_fixtures import below
+from support.toy_training import learner, settings
 
 from interlace.rollout.engines import Request, ScriptedEngine
+from interlace.rollout.episode_log import read_episodes
 from interlace.rollout.policy import Policy
-from interlace.rollout.store import read_episodes
 from interlace.tools import ErrorKind, PythonTool
 from interlace.train.local.record import Record, read_metrics
 from interlace.train.local.rl import Trainer

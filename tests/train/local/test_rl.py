@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import warm
-from doubles import Echo, code
-from small_run import brevity, learner, load, run, settings
+from support import warm
+from support.fakes import Echo, code
+from support.toy_training import brevity, learner, load, run, settings
 
 from interlace.rollout.engines import ScriptedEngine
+from interlace.rollout.episode_log import read_episodes
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
-from interlace.rollout.store import read_episodes
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 from interlace.tools.errors import DataError, ModelError, ToolUnavailable
@@ -34,7 +34,7 @@ from interlace.train.local.rl import Learner, Trainer
 from interlace.train.local.update import Recipe, Rows, compute_logprobs
 from interlace.train.rewards import Part, Rewards
 
-SCRIPT = Path(__file__).parents[2] / "small_run.py"
+SCRIPT = Path(__file__).parents[2] / "support/toy_training.py"
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import checkpoint
+from support.tiny_models import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn
-from interlace.train.batch import Batch, micro_batches
+from interlace.train.local.batch import Batch, micro_batches
 from interlace.train.local.logprobs import token_logprobs
 from interlace.train.local.update import Recipe, Rows, compute_logprobs, update
 from interlace.train.objectives import OBJECTIVES

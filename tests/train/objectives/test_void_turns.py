@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from doubles import NANO, Echo, answer, code
+from support.fakes import NANO, Echo, answer, code
 
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.formats import FORMATS

@@ -5,10 +5,10 @@ import threading
 import time
 
 import pytest
-from attempts import TOKENIZER, attempt
-from doubles import answer, code
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.attempts import TOKENIZER, attempt
+from support.fakes import answer, code
 
 from interlace.rollout.engines.base import EngineError
 from interlace.rollout.ledger import Source

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from answer_pairs import PAIRS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.answer_pairs import PAIRS
 
 from interlace.rollout.task import Task, equal_answers
 from interlace.train.rewards import Checker, MathVerify, Unscored

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from attempts import TOKENIZER, attempt
-from doubles import EVIL, answer, code
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.attempts import TOKENIZER, attempt
+from support.fakes import EVIL, answer, code
 
 from interlace.rollout.task import Task
 from interlace.train.rewards import REWARDS, Checker, MathVerify, Unscored

@@ -1,10 +1,10 @@
 """Signals from how an episode went, and the measures for short answers."""
 
 import pytest
-from attempts import attempt
-from doubles import answer, code
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.attempts import attempt
+from support.fakes import answer, code
 
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, Finish, Trajectory, Turn

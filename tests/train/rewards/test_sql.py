@@ -7,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from attempts import TOKENIZER, attempt
+from support.attempts import TOKENIZER, attempt
 
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 from interlace.tools.sql import SqlTool
-from interlace.train.generators.database import Databases, open_database
+from interlace.train.data.generators.database import Databases, open_database
 from interlace.train.rewards import REWARDS, Checker, SqlJudge, Unscored
 
 SCRIPT = """

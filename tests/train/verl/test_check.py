@@ -19,12 +19,12 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
-from doubles import NANO
+from support.fakes import NANO
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from interlace.agent.cli.main import app
-from interlace.rollout.engines.checkpoint import load_model
+from interlace.rollout.engines.local.load_checkpoint import load_model
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn

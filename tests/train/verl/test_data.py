@@ -10,7 +10,7 @@ import pytest
 from interlace.rollout.formats import Message
 from interlace.rollout.task import Task
 from interlace.tools.errors import DataError
-from interlace.train.sources import find_tasks
+from interlace.train.data.sources import find_tasks
 from interlace.train.verl.data import from_row, write_dataset
 
 

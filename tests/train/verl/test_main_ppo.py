@@ -8,7 +8,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from verl_run import Ran, check, main_ppo, run
+from support.verl_run import Ran, check, main_ppo, run
 
 from interlace.rollout.trajectory import StopReason
 

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from verl_run import check_rows, main_ppo, run
+from support.verl_run import check_rows, main_ppo, run
 
 if importlib.util.find_spec("verl") is None:
     pytest.skip("verl is not installed", allow_module_level=True)

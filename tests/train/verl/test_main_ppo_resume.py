@@ -16,10 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from doubles import NANO
-from verl_run import CONFIGS, check_rows, environment, run
+from support.fakes import NANO
+from support.verl_run import CONFIGS, check_rows, environment, run
 
-from interlace.train.shapes import find_shape
+from interlace.train.preflight.model_shapes import find_shape
 
 if importlib.util.find_spec("verl") is None:
     pytest.skip("verl is not installed", allow_module_level=True)

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from verl_run import check_steps, main_ppo, run
+from support.verl_run import check_steps, main_ppo, run
 
 for package in ("verl", "langgraph"):
     if importlib.util.find_spec(package) is None:

@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from verl_run import check_steps, main_ppo, run
+from support.verl_run import check_steps, main_ppo, run
 
 from interlace.rollout.trajectory import Finish, StopReason
 

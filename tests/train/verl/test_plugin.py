@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles import NANO, answer, code
+from support.fakes import NANO, answer, code
+from support.verl_client import BrokenClient, EngineClient
 from typer.testing import CliRunner
-from verl_client import BrokenClient, EngineClient
 
 from interlace.agent.cli.main import app
 from interlace.rollout.engines.scripted import ScriptedEngine
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.tools.errors import UsageError
-from interlace.train.finding import Finding
-from interlace.train.memory import estimate_verl, vllm_room
 from interlace.train.objectives import OBJECTIVES
-from interlace.train.preflight import examine
-from interlace.train.shapes import find_shape
+from interlace.train.preflight.examine import examine
+from interlace.train.preflight.finding import Finding
+from interlace.train.preflight.memory import estimate_verl, vllm_room
+from interlace.train.preflight.model_shapes import find_shape
 from interlace.train.verl.compose import RECIPES, check, compose
 from interlace.train.verl.engine import Client
 from interlace.train.verl.launch import find_recipe, prepare, recipes

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import answer
-from teams import TOKENIZER, Cast, cast, decision, team, verdict
-from verl_client import EngineClient
+from support.fakes import answer
+from support.teams import TOKENIZER, Cast, cast, decision, team, verdict
+from support.verl_client import EngineClient
 
 from interlace.rollout.engines.scripted import Reply
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, StopReason
 from interlace.tools.errors import UsageError
-from interlace.train.credit import Credit, find_credit
 from interlace.train.local.update import Rows
 from interlace.train.objectives import find_objective
 from interlace.train.rewards import Checker, Part, Rewards
 from interlace.train.rewards.team import judged_rightly
+from interlace.train.rewards.team_credit import Credit, find_credit
 from interlace.train.verl.response import Response, to_responses
 from interlace.train.verl.settings import LoopSettings, read_settings
 from interlace.train.verl.team import find_attempt, find_role_rewards, team_grpo_advantage

@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import NANO, answer, code
-from verl_client import BrokenClient, EngineClient
+from support.fakes import NANO, answer, code
+from support.verl_client import BrokenClient, EngineClient
 
 from interlace.rollout.engines import Request, Sampling, TransformersEngine
 from interlace.rollout.engines.base import Chunk
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
+from interlace.rollout.episode_log import read_episodes
 from interlace.rollout.formats import FORMATS, Message
 from interlace.rollout.formats.sample import sample_of
 from interlace.rollout.limits import Limits
+from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
-from interlace.rollout.runner import Runner
-from interlace.rollout.store import read_episodes
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode, Finish, StopReason
 from interlace.tools.errors import DataError, UsageError
-from interlace.train.sources import find_tasks
-from interlace.train.task_tools import TaskTools
+from interlace.train.data.sources import find_tasks
+from interlace.train.data.task_tools import TaskTools
 from interlace.train.verl.engine import Client, VerlEngine
 from interlace.train.verl.response import Response, to_responses
 from interlace.train.verl.settings import LoopSettings, read_settings

@@ -1,0 +1,1 @@
+"""The commands, one file each: options in, printing and an exit code out."""

@@ -1,0 +1,191 @@
+"""How a command ends: exit codes, signals, and one sentence where something went wrong."""
+
+import asyncio
+import json
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType
+from typing import Any, TypeVar
+
+import typer
+
+__all__ = [
+    "EXIT_CODES",
+    "JSON_VERSION",
+    "Exit",
+    "Terminated",
+    "catch_sigterm",
+    "guarded",
+    "print_json",
+    "run_to_end",
+]
+
+T = TypeVar("T")
+
+JSON_VERSION = 1
+"""The `schema_version` of what `--json` prints; it changes when a field changes its meaning."""
+
+
+class Exit(IntEnum):
+    """The exit codes of all commands. They never change their meaning."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    NO_ANSWER = 3
+    BUDGET = 4
+    APPROVAL = 5
+    MODEL = 6
+    UNAVAILABLE = 7
+    THRESHOLD = 8
+    DATA = 9
+    INTERRUPTED = 130
+    UNREAD = 141
+    TERMINATED = 143
+
+
+EXIT_CODES = """\
+Exit codes:
+  0    done; for a question: answered
+  1    a bug of ours
+  2    the command line makes no sense, or an optional part is missing
+  3    no answer: the model ended without one, or a limit was reached
+  4    no answer: a budget is spent
+  5    no answer: a call was not approved
+  6    the model: unknown, broken, too large for this machine
+  7    a tool or the engine failed, not the model
+  8    an evaluation is below its threshold
+  9    a data file is missing, unreadable or corrupt
+  130  stopped with Ctrl-C
+  141  nobody reads the output any more (`| head -1`)
+  143  stopped with SIGTERM"""
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def catch_sigterm() -> None:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that everything is cleaned up."""
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def run_to_end(work: Coroutine[Any, Any, T], *, interrupt: bool = True) -> T:
+    """Run `work` in an event loop. Ctrl-C and SIGTERM cancel it; once it has cleaned up,
+    KeyboardInterrupt or `Terminated` is raised. A second Ctrl-C does not wait for that. Without
+    `interrupt`, Ctrl-C is the work's own business.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM) if interrupt else (signal.SIGTERM,)
+    return asyncio.run(_watched(work, signals))
+
+
+async def _watched(work: Coroutine[Any, Any, T], signals: Sequence[int]) -> T:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    caught: list[int] = []
+
+    def stop(signum: int) -> None:
+        caught.append(signum)
+        loop.remove_signal_handler(signum)
+        if signum == signal.SIGTERM:
+            catch_sigterm()
+        task.cancel()
+
+    for signum in signals:
+        loop.add_signal_handler(signum, stop, signum)
+    try:
+        result = await task
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+    finally:
+        for signum in signals:
+            loop.remove_signal_handler(signum)
+        catch_sigterm()
+    if caught:
+        raise Terminated if caught[0] == signal.SIGTERM else KeyboardInterrupt
+    return result
+
+
+@contextmanager
+def guarded(*, json: bool = False, debug: bool = False) -> Iterator[None]:
+    """Turn whatever a command raises into its exit code and one sentence on stderr.
+
+    With `json`, an error of the first kind is an object on stdout as well. With `debug`, the
+    traceback comes before the sentence.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    except Terminated:
+        raise typer.Exit(Exit.TERMINATED) from None
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _silence_unread():
+            raise typer.Exit(Exit.UNREAD) from None
+        if debug:
+            traceback.print_exc()
+        raise typer.Exit(_told(error, json=json, debug=debug)) from None
+
+
+def _silence_unread() -> bool:
+    """Silence stdout and stderr if their reader is gone, and return True if either was silenced.
+    Text still buffered for them must not be written again at exit.
+    """
+    unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream.fileno())]
+    for stream in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(unread)
+
+
+def _is_unread(descriptor: int) -> bool:
+    """True if the descriptor is a pipe or a socket whose other end is closed."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # the errors are always reported
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _told(error: Exception, *, json: bool, debug: bool) -> int:
+    """Say what went wrong and return the exit code."""
+    from ...tools.errors import (
+        InterlaceError,  # here: it takes the tools along, a fifth of a second
+    )
+
+    if not isinstance(error, InterlaceError):
+        more = "" if debug else " (please report it with what --debug prints)"
+        tell(f"a bug in interlace: {type(error).__name__}: {error}{more}")
+        return Exit.BUG
+    tell(str(error))
+    if json:
+        print_json({"answer": None, "stop": None, "error": str(error)})
+    return error.exit_code
+
+
+def tell(sentence: str) -> None:
+    """Say one thing on stderr."""
+    from .render.terminal import printable
+
+    print(f"interlace: {printable(sentence)}", file=sys.stderr, flush=True)
+
+
+def print_json(fields: dict[str, Any]) -> None:
+    """One object, one line, on stdout; nothing in it can act on a terminal."""
+    from .render.terminal import escape_json
+
+    line = json.dumps({"schema_version": JSON_VERSION, **fields}, ensure_ascii=False)
+    print(escape_json(line), flush=True)

@@ -1,0 +1,1 @@
+"""Everything a terminal shows: the live view, Markdown, tables, images, progress, the pager."""

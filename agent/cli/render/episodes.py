@@ -1,0 +1,225 @@
+"""Episodes as text: who wrote what, what is trained, how it ended."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ....rollout.ledger import Ledger, Source, Span
+from ....rollout.team.replies import TEAM
+from ....rollout.tokenizer import Tokenizer
+from ....rollout.trajectory import Episode, StopReason, Trajectory
+from .terminal import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["print_episode", "print_stats", "summary"]
+
+_STYLES = {
+    Source.PROMPT: "dim",
+    Source.POLICY: "",
+    Source.TOOL: "green",
+    Source.HOST: "yellow",
+}
+_GOOD = (StopReason.ANSWERED,)
+
+
+def summary(episode: Episode) -> dict[str, Any]:
+    """An episode without its tokens, as `show --json` prints it."""
+    trajectories = episode.trajectories
+    return {
+        "id": episode.id,
+        "group": episode.group,
+        "sample": episode.sample,
+        "question": episode.task.question,
+        "gold": episode.task.answer,
+        "answer": episode.answer,
+        "stop": episode.stop.value if episode.stop else None,
+        "rewards": episode.rewards,
+        "error": episode.error,
+        "model": trajectories[-1].model if trajectories else None,
+        "format": trajectories[-1].format if trajectories else None,
+        "turns": sum(len(one.turns) for one in trajectories),
+        "calls": sum(len(one.calls) for one in trajectories),
+        "tokens": _counts(trajectories),
+        "seconds": round(episode.seconds, 3),
+        "seed": episode.seed,
+    }
+
+
+def _counts(trajectories: list[Trajectory]) -> dict[str, int]:
+    """Tokens by source, and those that are trained."""
+    counts = {source.value: 0 for source in Source} | {"trained": 0}
+    for trajectory in trajectories:
+        for ledger in trajectory.ledgers:
+            for span in ledger:
+                counts[span.source.value] += len(span)
+                counts["trained"] += len(span) if span.weight and trajectory.exact else 0
+    return counts
+
+
+def print_episode(
+    console: "Console", episode: Episode, tokenizer: Tokenizer | None, *, ids: bool = False
+) -> None:
+    """One episode: a head, then each span with its source, or, with `ids`, each token."""
+    _print_head(console, episode)
+    for number, trajectory in enumerate(episode.trajectories):
+        if len(episode.trajectories) > 1:
+            who = f"trajectory {number} of {trajectory.model}{_speaker(trajectory)}"
+            console.out(who, style="bold")
+        for turn_line in _turns(trajectory):
+            console.out(turn_line, style="dim")
+        for at, ledger in enumerate(trajectory.ledgers):
+            if len(trajectory.ledgers) > 1:
+                console.out(f"ledger {at}", style="bold")
+            if ids:
+                _print_tokens(console, ledger, tokenizer)
+            else:
+                for span in ledger:
+                    _print_span(console, span, tokenizer, trained=trajectory.exact)
+    console.out("")
+
+
+def _speaker(trajectory: Trajectory) -> str:
+    """The role, name and round of the team member that speaks, or "" without a team's role."""
+    team = trajectory.details.get(TEAM, {})
+    if "role" not in team:
+        return ""
+    return printable(f": {team['role']} {team['name']}, round {team['round'] + 1}")
+
+
+def _print_head(console: "Console", episode: Episode) -> None:
+    from rich.text import Text
+
+    stop = episode.stop
+    head = Text(f"── {printable(episode.id)}  ", "bold")
+    head.append(stop.value if stop else "not finished", "green" if stop in _GOOD else "red")
+    if episode.answer is not None:
+        head.append(f"  {printable(episode.answer)}", "bold")
+    for name, value in episode.rewards.items():
+        head.append(f"  {printable(name)} {value:g}", "green" if value > 0 else "red")
+    console.print(head, soft_wrap=True)
+    if episode.error:
+        console.out(printable(episode.error), style="red")
+    counts = _counts(episode.trajectories)
+    tools = sum(turn.tool_seconds for one in episode.trajectories for turn in one.turns)
+    parts = [
+        *dict.fromkeys(
+            f"{printable(t.model)}, {printable(t.format)}" for t in episode.trajectories
+        ),
+        f"{counts['policy']} tokens sampled, {counts['trained']} trained",
+        f"{episode.seconds:.2f} s (tools {tools:.2f} s)",
+    ]
+    if episode.seed is not None:
+        parts.append(f"seed {episode.seed}")
+    console.out(" · ".join(parts), style="dim")
+
+
+def _turns(trajectory: Trajectory) -> Iterator[str]:
+    for number, turn in enumerate(trajectory.turns, 1):
+        calls = ", ".join(
+            f"{printable(call.tool)} {call.seconds:.2f} s{f' ({call.error})' if call.error else ''}"
+            for call in turn.calls
+        )
+        forged = ", wrote tool output itself" if turn.forged else ""
+        yield (
+            f"turn {number}: {turn.stop - turn.start} tokens in {turn.seconds:.2f} s "
+            f"({turn.finish.value}){forged}" + (f", then {calls}" if calls else "")
+        )
+
+
+def _print_span(
+    console: "Console", span: Span, tokenizer: Tokenizer | None, *, trained: bool
+) -> None:
+    """The text of a span beside its source, its length and, for the policy's, its loss weight.
+
+    What the policy wrote and is not trained on is underlined.
+    """
+    from rich.text import Text
+
+    weight = span.weight if trained else 0.0
+    style, mark = _STYLES[span.source], ""
+    if span.source is Source.POLICY:
+        style = "bold" if weight else "underline"
+        mark = "" if weight == 1 else f"*{weight:g}"
+    text = str(span.ids.tolist()) if tokenizer is None else tokenizer.decode(span.ids)
+    label = f"{span.source.value:<6} {len(span):>5} {mark:<4}│ "
+    lines = [Text(line, style) for line in printable(text).removesuffix("\n").split("\n")]
+    if console.is_terminal:  # elsewhere a line stays a line
+        width = max(20, console.width - len(label))
+        lines = [row for line in lines for row in line.wrap(console, width) or [line]]
+    for number, line in enumerate(lines):
+        row = Text(label if not number else " " * (len(label) - 2) + "│ ", "dim")
+        console.print(row.append_text(line), soft_wrap=True)
+
+
+def _print_tokens(console: "Console", ledger: Ledger, tokenizer: Tokenizer | None) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("place", "id", "token", "source", "logprob", "raw", "weight", "version"):
+        table.add_column(name, justify="left" if name in ("token", "source") else "right")
+    place = 0
+    for span in ledger:
+        for offset, id in enumerate(span.ids.tolist()):
+            token = "" if tokenizer is None else repr(printable(tokenizer.decode([id])))
+            table.add_row(
+                *(str(place), str(id), _escape(token), span.source.value),
+                _at(span.logprobs, offset),
+                _at(span.raw_logprobs, offset),
+                f"{span.weight:g}" if span.source is Source.POLICY else "",
+                "" if span.version is None else str(span.version),
+                style=_STYLES[span.source],
+            )
+            place += 1
+    console.print(table)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _at(values: Any, offset: int) -> str:
+    return "" if values is None else f"{float(values[offset]):.4f}"
+
+
+def print_stats(console: "Console", episodes: Iterable[Episode]) -> None:
+    """A table with one line for each group: how its episodes ended, and means of the rest."""
+    from rich.table import Table
+
+    groups: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        groups.setdefault(episode.group, []).append(episode)
+    rewards = sorted({name for group in groups.values() for one in group for name in one.rewards})
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("group", overflow="fold")
+    for name in ("n", "ended", *rewards, "tokens", "calls", "seconds"):
+        table.add_column(name, justify="left" if name == "ended" else "right")
+    for group in groups.values():
+        table.add_row(*_stats_row(group, rewards))
+    if len(groups) > 1:
+        everything = [episode for group in groups.values() for episode in group]
+        table.add_row("all", *_stats_row(everything, rewards)[1:], style="bold")
+    console.print(table)
+
+
+def _stats_row(group: list[Episode], rewards: list[str]) -> list[str]:
+    stops: dict[str, int] = {}
+    for episode in group:
+        name = episode.stop.value if episode.stop else "not finished"
+        stops[name] = stops.get(name, 0) + 1
+    given = [[one.rewards[name] for one in group if name in one.rewards] for name in rewards]
+    return [
+        _escape(printable(group[0].group)),
+        str(len(group)),
+        ", ".join(f"{count} {name}" for name, count in sorted(stops.items())),
+        *(_mean(values, 3) for values in given),
+        _mean([_counts(one.trajectories)["policy"] for one in group], 1),
+        _mean([sum(len(t.calls) for t in one.trajectories) for one in group], 1),
+        _mean([one.seconds for one in group], 2),
+    ]
+
+
+def _mean(values: list[float] | list[int], digits: int) -> str:
+    return f"{sum(values) / len(values):.{digits}f}" if values else ""

@@ -1,0 +1,277 @@
+"""The display of an answer for a person: on stderr, as it happens."""
+
+import os
+import re
+import textwrap
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ....rollout.events import CallFinished, CallOutput, CallStarted, Notice, PolicyText
+from ....rollout.trajectory import CallRecord, StopReason
+from ....tools import Artifact
+from ...events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
+from ...result import Result
+from ..team_options import lane
+from .images import picture_protocol, save_artifact, show_picture
+from .markdown import Prose
+from .sql_table import as_grid
+from .tag_stream import Painter
+from .terminal import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ....rollout.formats import Format
+
+__all__ = ["Screen", "usage_line", "why_no_answer"]
+
+_STYLES = {
+    "words": "",
+    "thought": "dim",
+    "code": "cyan",
+    "answer": "bold",
+    "output": "green",
+    "error": "red",
+    "notice": "yellow",
+    "dim": "dim",
+}
+# The mark at the head of the first line, and of the further ones.
+_MARGINS = {"code": ("│ ", "│ "), "output": ("→ ", "  "), "error": ("→ ", "  ")}
+
+
+class Screen:
+    """Shows events: the model's words plain, code, output, errors and notices each in a colour.
+
+    Without colours, code and output still differ by their margin; with them, code is highlighted,
+    line by line, and words are Markdown. On a terminal, tables are grids and plots are shown, if it
+    can. What a call prints is shown as it comes. `answers` says whether an answer in tags is shown
+    where it is written; whoever prints it at the end anyway leaves it out. `format` is the model's,
+    if it is not one of interlace's own.
+    """
+
+    def __init__(
+        self, console: "Console", *, answers: bool = True, format: "Format | None" = None
+    ) -> None:
+        self._console = console
+        self._answers = answers
+        self._painter = Painter(format.blocks if format is not None else ())
+        self._kind = ""
+        self._begun = False  # whether this block has a first line already
+        self._inside = False  # whether the cursor stands inside a line
+        self._breaks = 0  # line feeds that wait for text to follow
+        self._language = ""
+        self._unlit = ""  # code, until its line is whole
+        self._heard = ""  # what the call that runs has shown
+        self._prose = Prose(console) if console.color_system is not None else None
+
+    def show(self, event: AgentEvent) -> None:
+        """Show one event."""
+        if isinstance(event, PolicyText):
+            for text, kind in self._painter.feed(event.text):
+                self._say(text, kind)
+            return
+        if isinstance(event, Reasoning):
+            thought = event.text.removeprefix("<think>").removesuffix("</think>")
+            for text, kind in self._painter.feed(thought):
+                self._say(text, "thought" if kind == "words" else kind)
+            return
+        if isinstance(event, CallOutput):
+            self._hear(event.text)
+            return
+        if isinstance(event, BudgetLeft):
+            return
+        for text, kind in self._painter.end():
+            self._say(text, kind)
+        if (told := lane(event)) is not None:
+            self.say(told, "dim")
+        if isinstance(event, CallStarted | ApprovalAsked):
+            if not self._painter.live:
+                self._language = event.tool
+                self._block(_call(event), "code")
+            # What was shown to be approved is not shown again when it starts.
+            self._painter.live = isinstance(event, ApprovalAsked)
+            if self._painter.live:
+                self.line()
+        elif isinstance(event, CallFinished):
+            self._result(event.call)
+        elif isinstance(event, Notice):
+            self._block(f"[{event.text}]", "notice")
+        elif isinstance(event, Done):
+            self.line()
+
+    def say(self, text: str, kind: str = "words") -> None:
+        """A line of its own; what the host says is broken between words, where somebody looks."""
+        if kind in ("dim", "notice", "error") and self._console.file.isatty():
+            text = "\n".join(_fold(line, self._console.width) for line in text.split("\n"))
+        self._block(text, kind)
+        self.line()
+
+    def line(self) -> None:
+        """Go to the beginning of a line."""
+        if self._prose is not None:
+            self._prose.end()
+        self._light()
+        if self._inside:
+            self._console.out("", highlight=False)
+        self._kind, self._begun, self._inside, self._breaks = "", False, False, 0
+
+    def gap(self) -> None:
+        """An empty line."""
+        self.line()
+        self._console.out("", highlight=False)
+
+    def _hear(self, text: str) -> None:
+        """Show a running call's output. A line that it overwrites is overwritten here too."""
+        self._heard += text
+        for number, part in enumerate(re.split(r"\r(?!\n)", text)):
+            if number and self._inside and self._kind == "output":
+                over = "\r\x1b[K" if self._console.is_terminal else "\n"
+                self._console.file.write(over)
+                self._inside = False
+            self._say(part, "output")
+        self._console.file.flush()
+
+    def _result(self, call: CallRecord) -> None:
+        heard, self._heard = self._heard.strip("\n"), ""
+        if heard.strip():
+            self._rest(call, heard)
+        else:
+            self._whole(call)
+        for artifact in call.artifacts:
+            self._artifact(artifact)
+
+    def _rest(self, call: CallRecord, heard: str) -> None:
+        """Show the rest of a call's output, after the part shown."""
+        whole = (call.full_output or call.output).lstrip("\n")
+        if not whole.startswith(heard):  # what was heard is not all, or was written over
+            self._whole(call)
+            return
+        rest, kind = whole[len(heard) :], "error" if call.error else "output"
+        if rest.strip():
+            self._say("\n" if kind == self._kind else "", kind)
+            self._say(rest.strip("\n"), kind)
+        if call.full_output is not None:
+            read, of = len(call.output), len(call.full_output)
+            self._block(f"[the model reads {read:,} of these {of:,} characters]", "notice")
+
+    def _whole(self, call: CallRecord) -> None:
+        # Somebody looks, also where no colours belong.
+        seen = self._console.is_terminal or self._console.file.isatty()
+        grid = as_grid(call.output, self._console.width - 2) if seen and not call.error else None
+        self._block(grid or call.output, "error" if call.error else "output")
+
+    def _artifact(self, artifact: Artifact) -> None:
+        protocol = picture_protocol(os.environ) if self._console.is_terminal else None
+        if artifact.mime == "image/png" and protocol is not None:
+            self.line()
+            show_picture(self._console.file, artifact.data, protocol)
+            return
+        try:
+            self._block(f"[{artifact.mime}: {save_artifact(artifact)}]", "notice")
+        except OSError as error:
+            self._block(f"[{artifact.mime}: kept in the record; {error}]", "notice")
+
+    def _block(self, text: str, kind: str) -> None:
+        self.line()
+        self._say(text, kind)
+
+    def _say(self, text: str, kind: str) -> None:
+        if kind == "answer" and not self._answers:
+            return
+        if kind != self._kind:
+            self.line()
+            self._kind = kind
+            if kind == "code" and self._painter.live:
+                self._language = self._painter.language
+        if kind == "words" and self._prose is not None:
+            self._prose.feed(text)
+            return
+        style = _STYLES[kind]
+        for number, part in enumerate(printable(text).split("\n")):
+            if number:
+                self._light()
+                self._breaks += self._begun
+            if not part or (not self._begun and not part.strip()):
+                continue
+            if self._breaks:
+                self._console.out("\n" * min(self._breaks, 2), end="", highlight=False)
+                self._breaks, self._inside = 0, False
+            if not self._inside:
+                margin = _MARGINS.get(kind, ("", ""))[self._begun]
+                self._console.out(margin, style="dim", end="", highlight=False)
+            if kind == "code" and self._console.color_system is not None:
+                self._unlit += part
+            else:
+                self._console.out(part, style=style, end="", highlight=False)
+            self._begun = self._inside = True
+
+    def _light(self) -> None:
+        """Print the line of code that is whole now, highlighted."""
+        line, self._unlit = self._unlit, ""
+        if not line:
+            return
+        lexer = _lexer(self._language)
+        if lexer is None:
+            self._console.out(line, style=_STYLES["code"], end="", highlight=False)
+            return
+        text = lexer.highlight(line)
+        text.rstrip()
+        self._console.print(text, end="", soft_wrap=True, highlight=False)
+
+
+def _fold(line: str, width: int) -> str:
+    """The line in as many as the window needs, further ones indented a little more."""
+    indent = line[: len(line) - len(line.lstrip())] + "  "
+    return (
+        textwrap.fill(
+            line,
+            width,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+        if len(line) > width > len(indent) + 2
+        else line
+    )
+
+
+@cache
+def _lexer(language: str) -> Any:
+    """The highlighter of a language, or None if it is not code."""
+    if language not in ("python", "sql"):
+        return None
+    from rich.syntax import Syntax
+
+    return Syntax("", language, theme="ansi_dark", background_color="default")
+
+
+def _call(event: CallStarted | ApprovalAsked) -> str:
+    """A call as a person reads it: its code, or its name and arguments."""
+    if len(event.arguments) == 1:
+        name, value = next(iter(event.arguments.items()))
+        if name in ("code", "query") and isinstance(value, str):
+            return value
+    arguments = ", ".join(f"{name}={value!r}" for name, value in event.arguments.items())
+    return f"{event.tool}({arguments})"
+
+
+def usage_line(result: Result) -> str:
+    """The usage: `12 tokens · 1 call · 0.8 s`."""
+    usage = result.usage
+    calls = f"{usage.calls} call{'' if usage.calls == 1 else 's'}"
+    return f"{usage.tokens} tokens · {calls} · {usage.seconds:.1f} s"
+
+
+def why_no_answer(result: Result) -> str:
+    """One sentence for a question that ended without an answer, with the option that would help."""
+    return {
+        StopReason.ENDED: "no answer: the model ended without one",
+        StopReason.TURNS: "no answer: the limit of turns is reached (--max-turns)",
+        StopReason.LENGTH: "no answer: the limit of tokens is reached (--max-tokens), or the "
+        "model's context is full",
+        StopReason.TIMEOUT: "no answer: the time is up (--timeout)",
+        StopReason.BUDGET: "no answer: the budget is spent (--budget)",
+        StopReason.CANCELLED: "stopped",
+        StopReason.INFRASTRUCTURE: f"failed on our side: {result.error}",
+        StopReason.ANSWERED: "answered",
+    }[result.stop]

@@ -1,0 +1,348 @@
+"""A model behind an HTTP server that speaks OpenAI's protocol."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from ....tools.errors import ModelError, UsageError
+from ...tokenizer import Tokenizer
+from ...trajectory import Finish
+from ..base import Chunk, EngineError, Request
+from ..stops import StopFinder
+from .capabilities import Found, find, served
+from .chat import Deltas, chat_tokenizer, read_chat
+from .client import Server, StreamCut, api_key, split_address
+
+__all__ = ["HttpEngine", "served_models"]
+
+_ENDED = {"stop", "tool_calls", "function_call", "eos", "eos_token", "stop_sequence", "end_turn"}
+"""What servers call the end of a reply by the model's own doing."""
+_CUT = {
+    **dict.fromkeys(("length", "max_tokens", "model_length", "repetition"), Finish.LENGTH),
+    "content_filter": Finish.FILTERED,
+}
+"""... and of one that was cut, which is the model's doing too. Any other reason (error, abort, one
+that is new) is a failure of the server's."""
+_CONTEXT_LENGTH = 32768
+"""Where the server does not say."""
+
+
+class HttpEngine:
+    """Samples from a server. Build one with `HttpEngine.connect`.
+
+    **Exact**, where the server takes token ids and gives back ids and log-probabilities (vLLM's
+    does): it is asked, not told apart by its name. A stream that is cut off is taken up again
+    behind the last token that came. `Chunk.logprobs` are those of the sampling distribution; where
+    a server only gives those at temperature 1 and samples otherwise, there are none.
+
+    **Text** otherwise: messages, the server's own tool calls, streamed. The ids in the ledger are
+    then ours, not the model's: `Chunk.logprobs` is None, and a trajectory is not trainable. Only
+    formats whose results are messages of their own (`hermes`) can be spoken, and token counts are
+    estimates.
+
+    Weights change unseen on a server: `Chunk.version` is always 0.
+    """
+
+    def __init__(self, server: Server, found: Found, name: str) -> None:
+        self.name = name
+        self.exact = found.tokenizer is not None
+        self.why = found.why
+        """Why it is text only; empty where it is exact."""
+        self.tokenizer = found.tokenizer or chat_tokenizer()
+        self.context_length = found.context_length or _CONTEXT_LENGTH
+        self._server = server
+        self._found = found
+
+    @classmethod
+    async def connect(
+        cls,
+        address: str,
+        *,
+        tokenizer: Tokenizer | None = None,
+        key: str | None = None,
+        patience: float = 300.0,
+        tries: int = 5,
+        pause: float = 0.5,
+    ) -> "HttpEngine":
+        """Ask a server what it can do. `address` is `http://host:8000/v1` or, where it serves
+        several models, `http://host:8000/v1#name`.
+
+        `tokenizer` is the model's own; without it, it is looked for where the server says that the
+        model comes from: a folder or a Hugging Face id. `key` is read from the environment
+        (`api_key`); `patience`, `tries` and `pause` are those of `Server`.
+
+        Raises ModelError where nobody answers, the model is not served, or the tokenizer is not the
+        model's; UsageError for an address that is none.
+        """
+        base, wanted = split_address(address)
+        key = key or api_key(base)
+        server = Server(base, key=key, patience=patience, tries=tries, pause=pause)
+        try:
+            found = await find(server, wanted, tokenizer)
+        except EngineError as error:
+            raise ModelError(str(error)) from error
+        finally:  # connections belong to an event loop, which may be another one from here on
+            await server.aclose()
+        return cls(server, found, address)
+
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """Sample one continuation; raises EngineError where the server can't or won't."""
+        room = min(request.max_tokens, self.context_length - len(request.ids))
+        if room < 1:
+            yield Chunk((), (), finish=Finish.LENGTH)
+            return
+        sampling = self._sample if self.exact else self._chat
+        async with aclosing(sampling(request, room)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def release(self, context: str) -> None:
+        """Nothing is kept here: a server has its own cache."""
+
+    async def aclose(self) -> None:
+        """Close the connections; requests in flight are cancelled."""
+        await self._server.aclose()
+
+    # -- exact ----------------------------------------------------------------------------------
+
+    async def _sample(self, request: Request, room: int) -> AsyncGenerator[Chunk, None]:
+        told: list[int] = []
+        finder = StopFinder(self.tokenizer, request.stop)
+        while True:
+            before = len(told)
+            try:
+                body = self._body(request, told, room - len(told))
+                async with aclosing(self._server.stream("/completions", body)) as events:
+                    reading = _Reading(self, request, finder, body["prompt"], room - len(told))
+                    async for event in events:
+                        chunk = reading.read(event)
+                        if chunk is not None:
+                            told += chunk.ids
+                            yield chunk
+                        if chunk is not None and chunk.finish is not None:
+                            return
+                yield reading.end()
+                return
+            except StreamCut:
+                # What came is exact, so the rest is asked for behind it; unless nothing comes.
+                if len(told) == before:
+                    raise
+                if len(told) == room:
+                    yield Chunk((), (), finish=Finish.LENGTH)
+                    return
+                yield Chunk((), ())  # it waits again
+
+    def _body(self, request: Request, told: list[int], room: int) -> dict[str, Any]:
+        """A request for token ids. All that shapes the distribution is said, since a server may
+        have defaults of its own.
+        """
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self._found.model,
+            "prompt": [*request.ids.tolist(), *told],
+            "max_tokens": room,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "stop": list(request.stop),
+            "stop_token_ids": sorted(self.tokenizer.eos_ids),
+            "include_stop_str_in_output": True,
+            "skip_special_tokens": False,
+            "spaces_between_special_tokens": False,
+            "return_token_ids": True,
+            "logprobs": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.together > 1:  # an event for each token costs both sides more than all the rest
+            body["stream_interval"] = request.together
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed + len(told)  # not the same draws again behind a cut
+        return body
+
+    # -- text -----------------------------------------------------------------------------------
+
+    async def _chat(self, request: Request, room: int) -> AsyncGenerator[Chunk, None]:
+        if request.stop:
+            raise EngineError(
+                f"{self._server.host} speaks text only ({self.why}), in which tags can't be "
+                "continued: use --format hermes"
+            )
+        deltas, left = Deltas(), room
+        body = self._chat_body(request, room)
+        async with aclosing(self._server.stream("/chat/completions", body)) as events:
+            async for event in events:
+                try:
+                    text = "".join(deltas.read(choice) for choice in event.get("choices") or ())
+                except (LookupError, TypeError, AttributeError) as error:
+                    raise EngineError(f"{self._server.host} sent what is no chat delta") from error
+                if text:
+                    ids = self._encode(text, left)
+                    left -= len(ids)
+                    yield Chunk(ids, None, finish=None if left else Finish.LENGTH)
+                if not left:
+                    return
+        if deltas.finish is None:
+            raise StreamCut(f"{self._server.host} broke off in the middle of a reply")
+        if deltas.finish in _CUT:
+            yield Chunk((), None, finish=_CUT[deltas.finish])
+            return
+        if deltas.finish not in _ENDED:
+            raise StreamCut(f"{self._server.host} ended a reply with {deltas.finish!r}")
+        ids = self._encode(deltas.end(), left)
+        if len(ids) == left:
+            yield Chunk(ids, None, finish=Finish.LENGTH)
+            return
+        yield Chunk((*ids, min(self.tokenizer.eos_ids)), None, finish=Finish.EOS)
+
+    def _chat_body(self, request: Request, room: int) -> dict[str, Any]:
+        """A request for a reply. Beyond the least, only what was asked for is said: servers refuse
+        what they don't know.
+        """
+        sampling = request.sampling
+        messages, tools, begun = read_chat(self.tokenizer.decode(request.ids))
+        if begun:
+            raise EngineError(f"{self._server.host} can't go on with a reply that was broken off")
+        openai = self._server.host.endswith("openai.com")
+        body: dict[str, Any] = {
+            "model": self._found.model,
+            "messages": messages,
+            "max_completion_tokens" if openai else "max_tokens": room,
+            "temperature": sampling.temperature,
+            "stream": True,
+        }
+        if tools:
+            body["tools"] = tools
+        if sampling.top_p != 1:
+            body["top_p"] = sampling.top_p
+        if sampling.top_k:
+            body["top_k"] = sampling.top_k
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        return body
+
+    def _encode(self, text: str, most: int) -> tuple[int, ...]:
+        harmless = self.tokenizer.harmless(text, special_only=True)
+        return tuple(self.tokenizer.encode(harmless)[:most])
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Reads the events of one exact request into chunks."""
+
+    engine: HttpEngine
+    request: Request
+    finder: StopFinder
+    prompt: list[int]
+    room: int
+    _told: int = 0
+    _finish: Finish | None = None
+    _prefilled: int = 0
+    _cached: int = 0
+    _overshoot: int = 0
+
+    def read(self, event: Any) -> Chunk | None:
+        """The tokens of an event; its `finish` is set where the answer has to end here.
+
+        Raises EngineError where it is not what was asked for.
+        """
+        try:
+            self._count(event.get("usage") or {})
+            if not event.get("choices") or self._finish is not None:
+                return None
+            choice = event["choices"][0]
+            given = choice.get("prompt_token_ids")
+            if given is not None and given != self.prompt:
+                raise EngineError(f"{self._host} did not take the context as it was sent")
+            ids = [int(id) for id in choice.get("token_ids") or ()]
+            logprobs = [float(p) for p in (choice.get("logprobs") or {}).get("token_logprobs", ())]
+            reason = choice.get("finish_reason")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise EngineError(f"{self._host} sent what is no completion") from error
+        if len(ids) != len(logprobs):
+            raise EngineError(
+                f"{self._host} sent {len(ids)} token ids with {len(logprobs)} log-probabilities"
+            )
+        return self._chunk(ids, logprobs, reason)
+
+    def end(self) -> Chunk:
+        """The last chunk, once the stream has ended. Raises StreamCut if its end is missing."""
+        if self._finish is None:
+            raise StreamCut(f"{self._host} broke off in the middle of an answer")
+        counts = self._prefilled, self._cached, self._overshoot
+        return Chunk((), (), None, self._finish, 0, *counts)
+
+    @property
+    def _host(self) -> str:
+        return self.engine._server.host
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        details = usage.get("prompt_tokens_details") or {}
+        if details.get("cached_tokens") is not None:
+            self._cached = int(details["cached_tokens"])
+            self._prefilled = len(self.prompt) - self._cached
+
+    def _chunk(self, ids: list[int], logprobs: list[float], reason: str | None) -> Chunk | None:
+        """Ends where we say so, be it that the server says more: it may check stop strings less
+        often than once a token.
+        """
+        early = None
+        for count, id in enumerate(ids, start=1):
+            if id in self.engine.tokenizer.eos_ids:
+                early = Finish.EOS
+            elif self.finder.push(id):
+                early = Finish.STOP
+            elif self._told + count == self.room:
+                early = Finish.LENGTH
+            if early is not None:
+                self._overshoot = len(ids) - count
+                ids, logprobs = ids[:count], logprobs[:count]
+                break
+        self._told += len(ids)
+        if reason in _ENDED:
+            self._finish = early or Finish.EOS
+        elif reason in _CUT:
+            self._finish = early or _CUT[reason]
+        elif reason is not None:
+            raise StreamCut(f"{self._host} ended an answer with {reason!r}")
+        if not ids:
+            return None
+        drawn, raw = self._as_drawn(logprobs)
+        if early is None or self._finish is not None:
+            return Chunk(tuple(ids), drawn, raw)
+        return Chunk(tuple(ids), drawn, raw, early, overshoot=self._overshoot)
+
+    def _as_drawn(
+        self, logprobs: list[float]
+    ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Log-probabilities under the distribution that was sampled from, and at temperature 1."""
+        sampling, given = self.request.sampling, tuple(min(p, 0.0) for p in logprobs)
+        plain = sampling.top_p == 1 and not sampling.top_k
+        raw = self.engine._found.raw_logprobs
+        if sampling.temperature == 1 and plain:
+            return given, None
+        if sampling.temperature == 0:
+            return (0.0,) * len(given), given if raw else None
+        return (None, None) if raw else (given, None)
+
+
+async def served_models(address: str) -> list[dict[str, Any]]:
+    """List a server's models: the `id` of each, and `root` and `context_length` if reported.
+
+    Raises ModelError if the server does not answer, UsageError for an invalid address.
+    """
+    base, wanted = split_address(address)
+    if wanted is not None:
+        raise UsageError(f"leave out #{wanted} to see what {base} serves")
+    server = Server(base, key=api_key(base), tries=2)
+    try:
+        return await served(server)
+    except EngineError as error:
+        raise ModelError(str(error)) from error
+    finally:
+        await server.aclose()

@@ -1,0 +1,1 @@
+"""vLLM in this process: the engine, kept contexts, its start and its weights."""

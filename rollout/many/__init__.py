@@ -1,0 +1,1 @@
+"""Many attempts at once: the runner, rounds, the call cache, strategies and votes."""

@@ -1,0 +1,167 @@
+"""Several attempts where one would do: ways to answer better with the same model.
+
+A strategy is a plain function. It asks, as often as it likes, and says which attempt counts:
+
+    async def first(ask, task):
+        return Decision(await ask(task.question))
+
+`Runner(policy, strategy=first)` makes each episode so; `find_strategy("vote@8")` names those here.
+"""
+
+import asyncio
+import inspect
+import math
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+from ...tools.errors import UsageError
+from ..task import Task
+from ..trajectory import Episode, StopReason
+from .votes import Classes, by_text, elect, mean_logprob
+
+__all__ = [
+    "STRATEGIES",
+    "Ask",
+    "Decision",
+    "Strategy",
+    "best_of",
+    "find_strategy",
+    "think_twice",
+    "vote",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which attempt counts, and why, as plain data for the record."""
+
+    episode: Episode
+    why: dict[str, Any] = field(default_factory=dict)
+
+
+Ask: TypeAlias = Callable[[str], Awaitable[Episode]]
+"""One more attempt, at that question, with a seed of its own."""
+Strategy: TypeAlias = Callable[[Ask, Task], Awaitable[Decision]]
+Score: TypeAlias = Callable[[Episode], float | Awaitable[float]]
+
+
+async def vote(ask: Ask, task: Task, k: int = 8, *, classes: Classes = by_text) -> Decision:
+    """The answer that most of `k` attempts give (self-consistency, arXiv 2203.11171).
+
+    `classes` says which answers are one, and which attempts have a vote; one without an answer has
+    none. Of equally frequent answers the one counts of which the model is surer (`elect`). Without
+    any vote the first attempt with an answer counts.
+    """
+    episodes = await _ask_all(ask, task.question, k)
+    votes = await asyncio.to_thread(classes, task, episodes)
+    winner = elect(votes, [mean_logprob(episode) for episode in episodes])
+    count = Counter(vote for vote in votes if vote is not None)
+    told = {str(episodes[votes.index(vote)].answer): number for vote, number in count.items()}
+    why = {"name": "vote", "votes": told}
+    return Decision(_least_bad(episodes) if winner is None else episodes[winner], why)
+
+
+async def best_of(ask: Ask, task: Task, k: int = 4, *, score: Score | None = None) -> Decision:
+    """The attempt of `k` that scores highest; of equals, the earliest.
+
+    `score` is any function of an episode, a reward say; without it the model judges each answer
+    itself, in an attempt of its own. Attempts without an answer are not scored, nor is one that
+    could not be judged because something of ours failed; if that is all of them, the first counts.
+    """
+    episodes = await _ask_all(ask, task.question, k)
+    answered = [episode for episode in episodes if episode.answer is not None]
+    if not answered:
+        return Decision(_least_bad(episodes), {"name": "best", "scores": {}})
+    judge = partial(_judge, ask, task.question) if score is None else partial(_score, score)
+    scores = await asyncio.gather(*(judge(episode) for episode in answered))
+    known = [-math.inf if score is None else score for score in scores]
+    best = known.index(max(known))
+    told = {episode.id: value for episode, value in zip(answered, scores, strict=True)}
+    return Decision(answered[best], {"name": "best", "scores": told})
+
+
+async def think_twice(ask: Ask, task: Task, k: int = 2) -> Decision:
+    """Ask again with the previous answer, `k` rounds in all (Think Twice, arXiv 2503.19855).
+
+    Only the answer is passed on, not the thoughts. A round without an answer leaves the one before.
+    """
+    last = await ask(task.question)
+    answers = [last.answer]
+    for _ in range(k - 1):
+        question = task.question
+        if last.answer is not None:
+            question += (
+                f"\nThe assistant's previous answer is: <answer> {last.answer} </answer>, and "
+                "please re-answer."
+            )
+        again = await ask(question)
+        answers.append(again.answer)
+        if again.answer is not None or last.answer is None:
+            last = again
+    return Decision(last, {"name": "twice", "answers": answers})
+
+
+STRATEGIES: dict[str, Callable[..., Awaitable[Decision]]] = {
+    "vote": vote,
+    "best": best_of,
+    "twice": think_twice,
+}
+"""The strategies that can be asked for by name; what stands behind an @ is `k`."""
+
+
+def find_strategy(name: str, *, classes: Classes = by_text) -> Strategy:
+    """`vote@8` as a strategy, with the answers that `classes` takes for one. Raises UsageError for
+    a name that is none.
+    """
+    kind, _, count = name.partition("@")
+    if kind not in STRATEGIES or (count and not re.fullmatch("[1-9][0-9]{0,3}", count)):
+        raise UsageError(
+            f"{name!r} is no strategy: write NAME@COUNT, such as vote@8, with a name of "
+            f"{', '.join(STRATEGIES)}"
+        )
+    settings: dict[str, Any] = {"k": int(count)} if count else {}
+    if kind == "vote" and classes is not by_text:
+        settings["classes"] = classes
+    return partial(STRATEGIES[kind], **settings) if settings else STRATEGIES[kind]
+
+
+async def _ask_all(ask: Ask, question: str, k: int) -> Sequence[Episode]:
+    async with asyncio.TaskGroup() as group:  # a cancel reaches them all
+        attempts = [group.create_task(_asked(ask, question)) for _ in range(k)]
+    return [attempt.result() for attempt in attempts]
+
+
+async def _asked(ask: Ask, question: str) -> Episode:
+    return await ask(question)
+
+
+def _least_bad(episodes: Sequence[Episode]) -> Episode:
+    """An attempt with an answer, or else one that ended by the model's doing, if there is one."""
+    ours = StopReason.INFRASTRUCTURE
+    answered = (episode for episode in episodes if episode.answer is not None)
+    ended = (episode for episode in episodes if episode.stop is not ours)
+    return next(answered, next(ended, episodes[0]))
+
+
+async def _score(score: Score, episode: Episode) -> float:
+    value = score(episode)
+    return float(await value) if inspect.isawaitable(value) else float(value)
+
+
+async def _judge(ask: Ask, question: str, episode: Episode) -> float | None:
+    """How sure the model is of an answer, 0 to 10; 0 where it does not say, None where our side
+    failed.
+    """
+    judged = await ask(
+        f"Question: {question}\nProposed answer: {episode.answer}\n"
+        "Check the proposed answer. How sure are you that it is right, from 0 (wrong) to 10 "
+        "(right)? Answer with the number alone."
+    )
+    if judged.stop is StopReason.INFRASTRUCTURE:
+        return None
+    found = re.search(r"\d+(\.\d+)?", judged.answer or "")
+    return min(10.0, float(found[0])) if found else 0.0

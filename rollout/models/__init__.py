@@ -1,0 +1,1 @@
+"""Models by name: their files, and engines and tokenizers built from them."""

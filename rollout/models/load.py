@@ -1,0 +1,146 @@
+"""From a model's name to an engine, and to the format that it is let speak."""
+
+import asyncio
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...tools import Tool
+from ...tools.errors import UsageError
+from .files import FORMAT_FILE, find_model, is_server
+
+if TYPE_CHECKING:
+    from ..engines import Engine
+    from ..tokenizer import Tokenizer
+
+__all__ = ["ENGINES", "check_engine", "default_format", "load_engine", "trained_formats"]
+
+
+ENGINES = ("transformers", "vllm")
+"""What can run a model on this machine."""
+
+
+def load_engine(
+    name: str = "nano",
+    *,
+    device: str = "auto",
+    engine: str = "transformers",
+    tokenizer: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> "Engine":
+    """The engine of a model, in this process or on a server.
+
+    `name` is `nano` (bundled), `smollm2` (fetched once), a local folder, a Hugging Face id
+    (`Qwen/Qwen3-0.6B`) or a server's address (`http://host:8000/v1`, with `#name` where it serves
+    several models); `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `engine` is what runs the
+    model here, one of `ENGINES`, and `options` what its `load` takes besides (`max_batch`, `dtype`,
+    ...) and, for vllm, what vLLM's `AsyncEngineArgs` take. `tokenizer` is a folder or Hugging Face
+    id, for a server whose model's files lie elsewhere. Raises ModelError where there is no such
+    model or its files are not usable, MissingExtra without torch or vLLM, UsageError for an engine
+    or an option that there is not.
+    """
+    check_engine(name, engine, tokenizer, options)
+    if is_server(name):
+        return _connect(name, tokenizer)
+    from ..engines import TransformersEngine, VllmEngine
+
+    loaded: TransformersEngine | VllmEngine
+    if engine == "vllm":
+        own, rest = _options(VllmEngine.load, options or {})
+        loaded = VllmEngine.load(find_model(name), device=device, **own, options=rest)
+    else:
+        own, rest = _options(TransformersEngine.load, options or {})
+        if rest:
+            raise UsageError(f"the engine transformers has no option {', '.join(rest)}")
+        loaded = TransformersEngine.load(find_model(name), device=device, **own)
+    loaded.name = name  # as it was asked for, so that a record's name finds the model again
+    return loaded
+
+
+def check_engine(
+    name: str, engine: str, tokenizer: str | None, options: Mapping[str, Any] | None = None
+) -> None:
+    """Raise UsageError where a model can't be had in this way."""
+    if engine not in ENGINES:
+        raise UsageError(f"there is no engine {engine!r}; there are: {', '.join(ENGINES)}")
+    if is_server(name) and engine != ENGINES[0]:
+        raise UsageError(f"a server runs its model itself: leave out the engine {engine}")
+    if is_server(name) and options:
+        raise UsageError(f"a server runs its model itself: leave out {', '.join(options)}")
+    if tokenizer is not None and not is_server(name):
+        raise UsageError("a model brings its own tokenizer: name one for a server only")
+
+
+def _options(
+    load: Callable[..., Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that `load` has itself, and the rest. Raises UsageError for a wrong value."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {
+        name: each.annotation
+        for name, each in inspect.signature(load).parameters.items()
+        if name not in ("path", "device", "options")
+    }
+    own = {}
+    for name in known.keys() & options.keys():
+        try:
+            own[name] = TypeAdapter(known[name]).validate_python(options[name])
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise UsageError(f"{name} can't be {options[name]!r}: {why}") from None
+    return own, {name: value for name, value in options.items() if name not in known}
+
+
+def default_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = ()) -> str:
+    """The format a model is let speak where nobody names one.
+
+    What it was trained in here, if that can call all the tools. Else hermes, which can call any
+    tool, where the chat template knows tools or there are others than python; else retool, whose
+    tags the model is told of in its system prompt. The nano model knows both, and writes Python in
+    retool.
+    """
+    trained = _trained_format(name, tools)
+    if trained is not None or any(tool.name != "python" for tool in tools):
+        return trained or "hermes"
+    knows_tools = re.search(r"\btools\b", tokenizer.chat_template or "") is not None
+    return "hermes" if knows_tools and name != "nano" else "retool"
+
+
+def trained_formats(name: str) -> tuple[str, ...]:
+    """The formats that a model was trained in here; empty where nothing says so."""
+    if name == "nano":
+        from ..engines import nano
+
+        return nano.FORMATS
+    try:
+        text = (Path(name).expanduser() / FORMAT_FILE).read_text(encoding="utf-8")
+        return (str(json.loads(text)["format"]),)
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
+
+
+def _trained_format(name: str, tools: Sequence[Tool]) -> str | None:
+    """The format that training left in a model's folder, if it fits."""
+    from ..formats import FORMATS
+
+    try:
+        (said,) = trained_formats(name)
+        FORMATS[said].check(tools)
+    except (ValueError, LookupError, UsageError):
+        return None
+    return said
+
+
+def _connect(address: str, tokenizer: str | None) -> "Engine":
+    from ..engines.http.engine import HttpEngine
+    from ..tokenizer import Tokenizer
+
+    own = None if tokenizer is None else Tokenizer.load(find_model(tokenizer))
+    # In a thread: whoever loads an engine may be inside an event loop.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, HttpEngine.connect(address, tokenizer=own)).result()

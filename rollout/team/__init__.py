@@ -1,0 +1,1 @@
+"""For a team's rollouts: the grammar of its replies, and budget forcing."""

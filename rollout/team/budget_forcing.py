@@ -1,0 +1,49 @@
+"""Budget forcing: a thought that is too long is ended by us, and the model answers.
+
+As in s1 (arXiv 2501.19393) and M1 (arXiv 2504.09772).
+"""
+
+from typing import Any
+
+from ..formats.words import END_OF_THOUGHT
+from ..ledger import Source, Span
+from ..loop import Rollout
+from ..trajectory import StopReason
+
+__all__ = ["Forced"]
+
+_CUE = "\n\nFinal answer: "
+
+
+class Forced(Rollout):
+    """A rollout that goes on where its limit of response tokens has cut it off.
+
+    The end of the thought (or, where the model has ended it already, a cue) goes behind what it
+    said, as the host's, and it has `tail` tokens more. Where it says nothing then, it is given the
+    cue, up to `cues` times. Not where the model's context is full or a budget is spent.
+    """
+
+    def __init__(self, *given: Any, tail: int, cues: int = 1, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._tail, self._cues = tail, cues
+
+    async def _take_turns(self) -> StopReason:
+        stop = await super()._take_turns()
+        trajectory, tokenizer = self.trajectory, self.policy.engine.tokenizer
+        for cue in range(1 + self._cues):
+            turn = trajectory.turns[-1]
+            words = _CUE if cue else self._close(trajectory.text(turn, tokenizer))
+            ids = tokenizer.encode_continuation(words)
+            length = len(trajectory.ledger) + len(ids) + self._tail
+            if stop is not StopReason.LENGTH or length > self.policy.engine.context_length:
+                return stop
+            if cue and trajectory.text(turn, tokenizer).strip():
+                return stop  # the tail was not enough, but it is something
+            trajectory.ledger.append(Span.given(Source.HOST, ids))
+            used = len(trajectory.ledger) - self._first_token
+            self.policy = self.policy.with_limits(response_tokens=used + self._tail)
+            stop = await super()._take_turns()
+        return stop
+
+    def _close(self, said: str) -> str:
+        return _CUE if END_OF_THOUGHT in said else f"\n{END_OF_THOUGHT}\n\n"

@@ -1,0 +1,1 @@
+"""Tasks for training: where they come from, public rows, sets, streams and generators."""

@@ -1,0 +1,393 @@
+"""Rows of public data sets, turned into tasks. Each adapter knows the shapes of one set.
+
+A task checks itself: `data["checker"]` says how (see `train/rewards`), and `data["tools"]` names
+what it is to be solved with. Many sets write into each question how the answer is to be given. That
+is a format's business here, so adapters leave it out, unless they are told to keep it.
+"""
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+from ...rollout.formats.scan import boxed, last_block
+from ...rollout.task import Task
+from ...tools.errors import UsageError
+
+__all__ = [
+    "ADAPTERS",
+    "SOURCES",
+    "Adapter",
+    "OtherKind",
+    "Row",
+    "columns",
+    "find_adapter",
+    "fitting",
+    "row_adapter",
+    "shape_error",
+]
+
+Row: TypeAlias = Mapping[str, Any]
+Adapter: TypeAlias = Callable[[Row], Task]
+"""Raises KeyError for a column that is missing, ValueError for one that holds something else."""
+
+
+class OtherKind(ValueError):
+    """A row of the set's shape that can't be used: one of programming among those of mathematics.
+
+    A file may hold such rows beside others; they are left out and counted.
+    """
+
+
+def columns(
+    question: str = "question",
+    answer: str | None = "answer",
+    id: str | None = None,
+    *,
+    checker: str = "exact",
+    **data: str,
+) -> Adapter:
+    """An adapter for any table: which column holds the question, the answer, the id.
+
+    `data` names further columns under the keys that they get in the task's data; all others go
+    there under their own names.
+
+    Example:
+        >>> adapter = columns("q", None, checker="sql", gold="sql")
+        >>> adapter({"q": "How many?", "sql": "select 1"}).data
+        {'gold': 'select 1', 'checker': 'sql'}
+    """
+
+    def adapt(row: Row) -> Task:
+        given = None if answer is None else row[answer]
+        taken = {question, answer, id, *data.values()}
+        rest = {key: value for key, value in row.items() if key not in taken}
+        rest |= {key: row[column] for key, column in data.items()}
+        text = _text(row, question)
+        name = _hash(text) if id is None else str(row[id])
+        return Task(name, text, None if given is None else str(given), rest | {"checker": checker})
+
+    return adapt
+
+
+def gsm8k(row: Row, *, keep_instruction: bool = False) -> Task:
+    """`question`, and `answer`: a solution whose last line is `#### 72`; or verl's Parquet of it.
+
+    In the latter `extra_info` holds both, and `prompt` the question with an instruction.
+    """
+    if "reward_model" not in row:
+        question, solution = _text(row, "question"), _text(row, "answer")
+    else:
+        extra = row.get("extra_info") or {}
+        question, solution = _message(row["prompt"], 0), str(extra.get("answer") or "")
+        if not keep_instruction:
+            question = str(extra.get("question") or _before(question, _STEP_BY_STEP))
+    reasoning, mark, answer = solution.rpartition("####")
+    if "reward_model" in row:
+        answer = str(row["reward_model"]["ground_truth"])
+    elif not mark:
+        raise ValueError("the answer has no line that begins with ####")
+    data = {"checker": "math", "tools": ["python"]}
+    if mark:
+        data["solution"] = reasoning.rstrip()
+    return _task("gsm8k", row, question.strip(), answer.strip().replace(",", ""), data)
+
+
+_STEP_BY_STEP = " Let's think step by step and output the final answer"
+
+
+def math(row: Row, *, keep_instruction: bool = False) -> Task:
+    r"""`problem` and `solution`, whose last `\boxed{}` is the answer where there is no `answer`.
+
+    Or verl's Parquet of it: `prompt` with an instruction, `reward_model.ground_truth`.
+    """
+    data: dict[str, Any] = {"checker": "math", "tools": ["python"]}
+    if "reward_model" in row:
+        question = _message(row["prompt"], 0)
+        if not keep_instruction:
+            question = _before(question, _STEP_BY_STEP).strip()
+        return _task("math", row, question, str(row["reward_model"]["ground_truth"]), data)
+    solution = _text(row, "solution")
+    answer = row.get("answer") or _box(solution)
+    if not answer:
+        raise ValueError("the solution has no \\boxed{}")
+    data["solution"] = solution
+    data |= {key: row[key] for key in ("level", "type", "subject") if key in row}
+    return _task("math", row, _text(row, "problem"), str(answer), data)
+
+
+_DAPO_AFTER = "\n\nRemember to put your answer on its own line"
+_DAPO_BEFORE = "is the answer to the problem.\n\n"
+
+
+def dapo_math(row: Row, *, keep_instruction: bool = False) -> Task:
+    """DAPO-Math-17k, as verl reads it: `prompt` as messages, `reward_model.ground_truth`.
+
+    The public file holds each prompt about a hundred times: a task's id follows from its question,
+    so that these are one.
+    """
+    question = _message(row["prompt"], 0)
+    if not keep_instruction:
+        _, found, inner = question.partition(_DAPO_BEFORE)
+        question = _before(inner if found else question, _DAPO_AFTER).strip()
+    data = {"checker": "math", "tools": ["python"], "source": row.get("data_source")}
+    return _task("dapo", {}, question, str(row["reward_model"]["ground_truth"]), data)
+
+
+def aime(row: Row) -> Task:
+    """`problem` and `answer`, in either case of the first letter."""
+    lower = {key.casefold(): value for key, value in row.items()}
+    data: dict[str, Any] = {"checker": "math", "tools": ["python"]}
+    data |= {key: lower[key] for key in ("solution", "year", "url") if lower.get(key)}
+    return _task("aime", lower, _text(lower, "problem"), str(lower["answer"]), data)
+
+
+_RETOOL_BEFORE = "*user question:*"
+_RETOOL_AFTER = "Remember to place the final answer"
+_RETOOL_LINE = re.compile(r"\AAnswer the following [^\n]*\\boxed\{answer\}[^\n]*\n")
+
+
+def retool_sft(row: Row, *, keep_instruction: bool = False) -> Task:
+    """ReTool-SFT: `messages`, a prompt that ends with the question, and a trace in tags.
+
+    The trace stands in the task's data as `demonstration`.
+    """
+    prompt, trace = _message(row["messages"], 0), _message(row["messages"], 1)
+    _, found, question = prompt.partition(_RETOOL_BEFORE)
+    if not found:
+        raise ValueError(f"the prompt has no {_RETOOL_BEFORE!r}")
+    question = _before(question, _RETOOL_AFTER).strip()
+    question = prompt if keep_instruction else _RETOOL_LINE.sub("", question).strip()
+    block = last_block(trace, "answer", final=False)
+    answer = _box(block) or block if block else None
+    data = {"checker": "math", "tools": ["python"], "demonstration": trace}
+    return _task("retool", row, question, answer, data)
+
+
+_THOUGHTS_BEFORE = "Return your final response within \\boxed{}."
+_SOLUTION = re.compile(r"<\|begin_of_solution\|>(.*?)(?:<\|end_of_solution\|>|\Z)", re.DOTALL)
+
+
+def openthoughts(row: Row, *, keep_instruction: bool = False) -> Task:
+    r"""OpenThoughts-114k, mathematics only, in either shape: `conversations`, whose reply is kept
+    as `demonstration`; or the metadata's `problem` and `ground_truth_solution`.
+
+    The answer is the last `\boxed{}` of the solution. Raises OtherKind for programming and the
+    like.
+    """
+    data: dict[str, Any] = {"checker": "math", "tools": ["python"]}
+    if "conversations" in row:
+        question = _message(row["conversations"], 0, "value")
+        reply = _message(row["conversations"], 1, "value")
+        if not keep_instruction:
+            question = question.removeprefix(_THOUGHTS_BEFORE).strip()
+        data["demonstration"] = reply
+        solution = match[1] if (match := _SOLUTION.search(reply)) else reply
+        where = "reply"
+    else:
+        question, given = _text(row, "problem"), row["ground_truth_solution"]
+        if row.get("domain") not in (None, "math") or not given:
+            raise OtherKind(
+                f"there is no ground_truth_solution of mathematics (domain {row.get('domain')!r})"
+            )
+        solution, where = str(given), "ground_truth_solution"
+    answer = _box(solution)
+    if not answer:
+        raise OtherKind(f"the {where} has no \\boxed{{}}, so that there is no answer to check")
+    return _task("openthoughts", row, question, answer, data)
+
+
+def spider(row: Row) -> Task:
+    """`db_id`, `question`, `query`. Where the databases lie, `with_databases` says."""
+    data: dict[str, Any] = {"checker": "sql", "tools": ["sql"], "rule": "spider"}
+    data |= {"gold": _text(row, "query"), "db_id": _text(row, "db_id")}
+    return _task("spider", row, _text(row, "question"), None, data)
+
+
+def bird(row: Row) -> Task:
+    """`db_id`, `question`, `evidence` (goes into the question), `SQL`, `difficulty`."""
+    data: dict[str, Any] = {"checker": "sql", "tools": ["sql"], "rule": "bird"}
+    data |= {"gold": _text(row, "SQL"), "db_id": _text(row, "db_id")}
+    if row.get("difficulty"):
+        data["level"] = str(row["difficulty"])
+    hint = str(row.get("evidence") or "").strip()
+    question = _text(row, "question") + (f"\nHint: {hint}" if hint else "")
+    return _task("bird", {"id": row.get("question_id")}, question, None, data)
+
+
+def open_questions(row: Row, *, keep_instruction: bool = False) -> Task:
+    """Natural Questions, HotpotQA and the like: `question`, and `answer` or `golden_answers`.
+
+    Or Search-R1's Parquet of them, whose `prompt` holds an instruction and the question, and whose
+    `reward_model.ground_truth.target` are the answers.
+    """
+    if "golden_answers" in row:
+        given = row["golden_answers"]
+    elif "reward_model" in row:
+        given = row["reward_model"]["ground_truth"]
+        given = given["target"] if isinstance(given, Mapping) else given
+    else:
+        given = row["answer"]
+    answers = [given] if isinstance(given, str) else [str(each) for each in given]
+    if not answers:
+        raise ValueError("there is no answer")
+    if keep_instruction and "prompt" in row:
+        question = _message(row["prompt"], 0)
+    elif "question" in row:
+        question = _text(row, "question")
+    else:
+        whole = _message(row["prompt"], 0)
+        question = whole.rpartition("</answer>. Question:")[2].strip() or whole
+    data: dict[str, Any] = {"checker": "em", "tools": ["search"], "answers": answers}
+    data |= {key: row[key] for key in ("level", "type") if key in row}
+    ids = {"id": row.get("id", row.get("_id"))}
+    return _task("open", ids, question, answers[0], data)
+
+
+def verl_row(row: Row) -> Task:
+    """Any row for verl: the last message of `prompt` as it is, `reward_model.ground_truth`.
+
+    A list of answers, also as {"target": [...]}, means that all of them are right. Where we wrote
+    the row ourselves, `extra_info.task` holds the whole task.
+    """
+    extra = row.get("extra_info")
+    extra = extra if isinstance(extra, Mapping) else {}
+    if isinstance(extra.get("task"), str):
+        whole = json.loads(extra["task"])
+        return Task(whole["id"], whole["question"], whole["answer"], whole["data"])
+    question = _message(row["prompt"], -1)
+    truth = row.get("reward_model")
+    truth = truth.get("ground_truth") if isinstance(truth, Mapping) else None
+    if isinstance(truth, Mapping):  # Search-R1's rows
+        truth = truth.get("target")
+    data: dict[str, Any] = {"source": str(row.get("data_source", ""))}
+    if truth is not None and not isinstance(truth, str):
+        answers = [str(each) for each in truth] if hasattr(truth, "__len__") else [str(truth)]
+        truth, data["answers"] = next(iter(answers), None), answers
+    id = extra.get("index", row.get("index", row.get("uid", "0")))
+    return Task(str(id), question, truth, data)
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "gsm8k": gsm8k,
+    "math": math,
+    "dapo_math": dapo_math,
+    "aime": aime,
+    "retool_sft": retool_sft,
+    "openthoughts": openthoughts,
+    "spider": spider,
+    "bird": bird,
+    "nq": open_questions,
+    "hotpotqa": open_questions,
+    "verl": verl_row,
+}
+
+SOURCES: Mapping[str, str] = {
+    "math_dapo": "dapo_math",
+    "openai/gsm8k": "gsm8k",
+    "DigitalLearningGmbH/MATH-lighteval": "math",
+    "lighteval/MATH": "math",
+    "HuggingFaceH4/MATH-500": "math",
+    **dict.fromkeys(
+        ("nq", "hotpotqa", "triviaqa", "popqa", "2wikimultihopqa", "musique", "bamboogle"), "nq"
+    ),
+}
+"""What a row's `data_source` says of its shape: the adapter's name. The last seven are the sets of
+Search-R1 (arXiv 2503.09516)."""
+
+
+def find_adapter(name: str, *, keep_instruction: bool = False) -> Adapter:
+    """The adapter of that name. Raises UsageError where there is none, or its set has no
+    instruction to keep.
+    """
+    if name not in ADAPTERS:
+        raise UsageError(f"there is no adapter {name!r}: choose one of {', '.join(ADAPTERS)}")
+    adapter = ADAPTERS[name]
+    if not keep_instruction or adapter is verl_row:  # which takes nothing away
+        return adapter
+    if "keep_instruction" not in inspect.signature(adapter).parameters:
+        raise UsageError(f"the questions of {name} hold no instruction that could be kept")
+    keep: Adapter = partial(adapter, keep_instruction=True)  # type: ignore[call-arg]
+    return keep
+
+
+def row_adapter(row: Row) -> str | None:
+    """The adapter's name for a row in verl's shape, as its `data_source` says.
+
+    `verl` for one that we wrote ourselves; None where no adapter knows the source.
+    """
+    extra = row.get("extra_info")
+    if isinstance(extra, Mapping) and isinstance(extra.get("task"), str):
+        return "verl"
+    return SOURCES.get(str(row.get("data_source")))
+
+
+def fitting(row: Row) -> list[str]:
+    """The adapters that make a task of a row, found by trying each."""
+    found: list[str] = []
+    for name, adapter in ADAPTERS.items():
+        try:
+            adapter(row)
+        except (KeyError, TypeError, ValueError, AttributeError, LookupError):
+            continue
+        if adapter not in [ADAPTERS[each] for each in found]:
+            found.append(name)
+    return found
+
+
+def shape_error(error: Exception, row: Any) -> str:
+    """Why an adapter could not use a row, which columns are there, and which adapters fit."""
+    why = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+    if not isinstance(row, Mapping):
+        return f"{why}; it is no object with columns"
+    fits = fitting(row)
+    plain = isinstance(row.get("question"), str)
+    choices = [f"{name}:FILE" for name in fits] + ["FILE alone, as tasks of your own"] * plain
+    said = f"{why}; its columns are {', '.join(map(str, row))}"
+    return said + (f", which fit {' or '.join(choices)}" if choices else ", which fit no adapter")
+
+
+def _task(source: str, row: Row, question: str, answer: str | None, data: dict[str, Any]) -> Task:
+    """A task whose id is the row's own, or follows from the question, never from its place."""
+    own = row.get("id", row.get("unique_id"))
+    name = _hash(question) if own is None else str(own)
+    return Task(f"{source}-{name}", question, answer, data)
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _text(row: Row, column: str) -> str:
+    text = row[column]
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"the column {column!r} holds no text but {text!r:.40}")
+    return text.strip()
+
+
+def _message(messages: Any, place: int, column: str = "content") -> str:
+    """The text of one of the messages, which are a list or, out of Parquet, an array."""
+    if isinstance(messages, str | Mapping) or not hasattr(messages, "__len__"):
+        raise ValueError(f"{messages!r:.40} are no messages")
+    listed: Sequence[Any] = list(messages)
+    if len(listed) <= max(place, 0):
+        raise ValueError(f"there is no message number {place}")
+    return _text(listed[place], column)
+
+
+def _before(text: str, mark: str) -> str:
+    return text.partition(mark)[0]
+
+
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s{$](?:(?!\\[)\]]|[$\n]).)*)")
+
+
+def _box(solution: str) -> str | None:
+    r"""The last box of a solution, which may be written without braces: `$\boxed 2$`."""
+    bare = [*_BARE_BOX.finditer(solution)]
+    if bare and "\\boxed{" not in solution[bare[-1].start() :]:
+        return bare[-1][1].strip(" .")
+    return boxed(solution)

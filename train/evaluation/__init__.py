@@ -1,0 +1,1 @@
+"""Evaluation: attempts and their figures, intervals, comparisons and plots."""

@@ -1,0 +1,90 @@
+"""Two runs on the same tasks: paired differences, with intervals and tests."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...tools.errors import DataError
+from .attempts import Attempt
+from .evaluate import Evaluation
+from .intervals import Estimate, bootstrap, mcnemar, sign_flip
+
+__all__ = ["Comparison", "compare"]
+
+_MEANS = ("tokens", "response_tokens", "calls", "turns", "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The second run minus the first, over the tasks that both were judged on.
+
+    `accuracy` is the mean of the tasks' differences in the share of right attempts, `p` how likely
+    one as large would be if the runs were alike, by `test`. With one attempt at each task on both
+    sides `table` counts the tasks that both got right, only the first, only the second, neither.
+    `means` are the differences of other fields of the attempts.
+    """
+
+    tasks: int
+    left_out: int
+    """Tasks that only one of the runs was judged on."""
+    first: float
+    second: float
+    accuracy: Estimate
+    p: float
+    test: str
+    table: tuple[int, int, int, int] | None
+    means: dict[str, Estimate]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return asdict(self)
+
+
+def compare(first: Evaluation, second: Evaluation) -> Comparison:
+    """The paired comparison of two runs. Raises DataError where they share no task.
+
+    Accuracy is tested by McNemar's exact test where each task was attempted once in both runs, else
+    by flipping the signs of the tasks' differences; all intervals are bootstraps over tasks.
+    """
+    a, b = first.by_task, second.by_task
+    shared = [task for task in a if task in b]
+    if not shared:
+        raise DataError("the two runs have no task in common: there is nothing to compare")
+
+    def differences(value: Callable[[Attempt], float]) -> list[float]:
+        return [_mean(b[task], value) - _mean(a[task], value) for task in shared]
+
+    by_task = differences(_correct)
+    table = None
+    if all(len(a[task]) == len(b[task]) == 1 for task in shared):
+        pairs = [(a[task][0].correct, b[task][0].correct) for task in shared]
+        cells = ((True, True), (True, False), (False, True), (False, False))
+        both, only_first, only_second, neither = (pairs.count(cell) for cell in cells)
+        table = (both, only_first, only_second, neither)
+        p, test = mcnemar(only_first, only_second), "McNemar, exact"
+    else:
+        p, test = sign_flip(by_task), "permutation of signs over tasks"
+    right = [(_mean(a[task], _correct), _mean(b[task], _correct)) for task in shared]
+    return Comparison(
+        tasks=len(shared),
+        left_out=len(a) + len(b) - 2 * len(shared),
+        first=sum(x for x, _ in right) / len(right),
+        second=sum(y for _, y in right) / len(right),
+        accuracy=bootstrap(by_task),
+        p=p,
+        test=test,
+        table=table,
+        means={name: bootstrap(differences(_field(name))) for name in _MEANS},
+    )
+
+
+def _correct(attempt: Attempt) -> float:
+    return float(attempt.correct)
+
+
+def _field(name: str) -> Callable[[Attempt], float]:
+    return lambda attempt: float(getattr(attempt, name))
+
+
+def _mean(group: list[Attempt], value: Callable[[Attempt], float]) -> float:
+    return sum(map(value, group)) / len(group)

@@ -1,0 +1,222 @@
+"""Results of many attempts at many tasks: accuracy, pass@k, maj@k, and how tools were used.
+
+All figures follow from the attempts alone, so a saved evaluation can be looked at, plotted and
+compared without the model.
+"""
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...rollout.episode_log import read_episodes
+from ...rollout.many.votes import elect
+from ...rollout.tokenizer import Tokenizer
+from ...rollout.trajectory import Episode
+from ...tools.errors import DataError
+from ..rewards import Checker
+from .attempts import Attempt, read_attempts
+from .intervals import Estimate, bootstrap, pass_at_k, wilson
+
+__all__ = ["Evaluation", "load_evaluation", "measure", "save_evaluation"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A run's attempts, those that say nothing, and what was run.
+
+    `unjudged` counts the attempts that say nothing about the policy, by what came between: they are
+    in no figure. `run` is what the attempts were made with.
+    """
+
+    attempts: list[Attempt]
+    unjudged: dict[str, int] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def by_task(self) -> dict[str, list[Attempt]]:
+        """The attempts at each task, in the order of their samples."""
+        groups: defaultdict[str, list[Attempt]] = defaultdict(list)
+        for attempt in sorted(self.attempts, key=lambda attempt: attempt.sample):
+            groups[attempt.task].append(attempt)
+        return dict(groups)
+
+    @property
+    def n(self) -> int:
+        """The most attempts that there are at a task."""
+        return max((len(group) for group in self.by_task.values()), default=0)
+
+    @property
+    def accuracy(self) -> Estimate:
+        """The mean over tasks of the share of right attempts: avg@n.
+
+        With one attempt at each task the interval is Wilson's, else a bootstrap over tasks. Raises
+        DataError where no attempt could be judged.
+        """
+        groups = self.by_task.values()
+        if not groups:
+            raise DataError("no attempt could be judged: there is nothing to measure")
+        if self.n == 1:
+            return wilson(sum(attempt.correct for attempt in self.attempts), len(self.attempts))
+        return bootstrap([sum(a.correct for a in group) / len(group) for group in groups])
+
+    @property
+    def pass_at(self) -> dict[int, Estimate]:
+        """pass@k, unbiased, for powers of two up to n and for n; over the tasks with k attempts."""
+        return {
+            k: bootstrap([pass_at_k(len(g), sum(a.correct for a in g), k) for g in groups])
+            for k, groups in self._with_attempts()
+        }
+
+    @property
+    def majority_at(self) -> dict[int, Estimate]:
+        """maj@k for the same k: the answer most often given among k attempts, as `elect` finds it.
+
+        A task's attempts are taken k at a time, in order; its value is the mean of these blocks.
+        """
+        return {
+            k: bootstrap([_majority(group, k) for group in groups])
+            for k, groups in self._with_attempts()
+        }
+
+    def _with_attempts(self) -> Iterable[tuple[int, list[list[Attempt]]]]:
+        groups = list(self.by_task.values())
+        powers = (2**i for i in range(self.n.bit_length()))
+        for k in sorted({*powers, self.n} - {0}):
+            yield k, [group for group in groups if len(group) >= k]
+
+    def mean(self, name: str) -> Estimate:
+        """The mean over tasks of a field of the attempts, with a bootstrap over tasks."""
+        groups = self.by_task.values()
+        return bootstrap([sum(float(getattr(a, name)) for a in g) / len(g) for g in groups])
+
+    @property
+    def tool_error_rate(self) -> float | None:
+        """The share of all calls run that failed by the policy's doing; None without a call."""
+        calls = sum(attempt.calls for attempt in self.attempts)
+        return sum(a.failed_calls for a in self.attempts) / calls if calls else None
+
+    def behaviour(self) -> dict[str, float | int | None]:
+        """ReTool's statistics of how code is used (arXiv 2504.11536, section 3.3, figure 3).
+
+        A response is an attempt, code any call. Where there is nothing to count, None.
+        """
+        every = self.attempts
+        calling = [attempt for attempt in every if attempt.calls]
+        erring = [attempt for attempt in every if attempt.failed_calls]
+        corrected = [attempt for attempt in every if attempt.corrected]
+        return {
+            "response_tokens": _share([a.response_tokens for a in every]),
+            "code_ratio": _share([a.calls > 0 for a in every]),
+            "code_lines": _share([a.code_lines for a in every]),
+            "codes": sum(a.calls for a in every),
+            "correct_codes": sum(a.calls - a.failed_calls for a in every),
+            "last_code_passes_when_right": _share(
+                [bool(a.last_call_passed) for a in calling if a.correct]
+            ),
+            "last_code_passes_when_wrong": _share(
+                [bool(a.last_call_passed) for a in calling if not a.correct]
+            ),
+            "first_code_at": _share([a.first_call for a in every if a.first_call is not None]),
+            "responses_with_errors": len(erring),
+            "self_corrections": len(corrected),
+            "self_correction_ratio": _share([a.corrected for a in erring]),
+            "right_after_self_correction": _share([a.correct for a in corrected]),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """All figures as plain data."""
+        means = ("tokens", "response_tokens", "turns", "calls", "seconds")
+        return {
+            "tasks": len(self.by_task),
+            "attempts": len(self.attempts),
+            "n": self.n,
+            "unjudged": self.unjudged,
+            "accuracy": asdict(self.accuracy),
+            "pass_at": {str(k): asdict(e) for k, e in self.pass_at.items()},
+            "majority_at": {str(k): asdict(e) for k, e in self.majority_at.items()},
+            "means": {name: asdict(self.mean(name)) for name in means},
+            "tool_error_rate": self.tool_error_rate,
+            "behaviour": self.behaviour(),
+            "stops": dict(Counter(attempt.stop for attempt in self.attempts).most_common()),
+        }
+
+
+def _share(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _majority(group: Sequence[Attempt], k: int) -> float:
+    """The share of blocks of k attempts whose most frequent answer is right."""
+    blocks = [group[start : start + k] for start in range(0, len(group) - k + 1, k)]
+    return sum(_elected(block) for block in blocks) / len(blocks)
+
+
+def _elected(block: Sequence[Attempt]) -> bool:
+    winner = elect([each.vote for each in block], [each.logprob for each in block])
+    if winner is None:
+        winner = next((at for at, each in enumerate(block) if each.answer is not None), None)
+    return winner is not None and block[winner].correct
+
+
+def measure(
+    episodes: Iterable[Episode],
+    checker: Checker,
+    *,
+    tokenizer: Tokenizer | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """The evaluation of episodes, as `read_attempts` reads them. Raises DataError as it does."""
+    attempts, unjudged = read_attempts(episodes, checker, tokenizer)
+    return Evaluation(attempts, dict(unjudged), dict(run or {}))
+
+
+def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluation:
+    """An evaluation from what `interlace eval` wrote (its folder, or the JSON in it), or from a log
+    of episodes, which is judged anew. Raises DataError for anything else.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "results.json"
+    if path.suffix == ".jsonl":
+        if checker is not None:
+            return measure(read_episodes(path), checker, run={"log": str(path)})
+        with Checker() as own:
+            return measure(read_episodes(path), own, run={"log": str(path)})
+    try:
+        evaluation = TypeAdapter(Evaluation).validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(f"{path} is not an evaluation: {place}: {first['msg']}") from error
+    if evaluation.schema_version > SCHEMA_VERSION:
+        raise DataError(f"{path} was written by a newer version: upgrade interlace")
+    return evaluation
+
+
+def save_evaluation(evaluation: Evaluation, path: str | Path) -> None:
+    """Write an evaluation as JSON, its figures beside the attempts; whole or not at all.
+
+    Raises DataError where the file can't be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    data = {"summary": evaluation.summary(), **asdict(evaluation)}
+    text = json.dumps(data, ensure_ascii=False, indent=1)
+    try:
+        partial.write_bytes(text.encode("utf-8", "replace"))  # an answer may hold what is no text
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,1 +1,0 @@
-"""The recipe of the nano policy, which ships with the package. `python -m interlace.train.nano`."""

@@ -1,0 +1,1 @@
+"""Checks before a run: memory, model shapes, reachable services, a trial run."""

@@ -1,0 +1,131 @@
+"""Credit within a team: its episodes taken apart, for any estimator that compares groups.
+
+An advantage compares what was done with what others did in the same place. A team's episode is many
+trajectories, and what counts as the same place is a choice:
+
+    team   the episode is one response: all its tokens have the team's reward, compared with the
+           task's other episodes
+    role   the trajectories of one role are a response, compared with that role's in the others
+    turn   each trajectory is a response, compared with those of its role in its round and turn
+           (agent- and turn-wise grouping, AT-GRPO, arXiv 2510.11062)
+
+With `rewards` for a role, its parts are rewarded for themselves instead of with the team's total.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+from ...rollout.team.replies import TEAM
+from ...rollout.trajectory import Episode, Trajectory
+from ...tools.errors import UsageError
+from . import TOTAL, Rewards
+
+__all__ = ["CREDITS", "Credit", "Parts", "find_credit", "find_parts"]
+
+Credit: TypeAlias = Callable[[Sequence[Episode]], list[list[Episode]]]
+"""From the rewarded episodes of a task to groups of parts, each with its trajectories and reward.
+Parts with nothing to be compared with are left out."""
+
+Parts: TypeAlias = Callable[[Episode], list[tuple[str, Episode]]]
+"""From a rewarded episode to its parts, each with its place: the same credit, where the other
+episodes of the task are not at hand."""
+
+
+def _team(details: Mapping[str, Any]) -> str:
+    return "team"
+
+
+def _role(details: Mapping[str, Any]) -> str:
+    return str(details["role"])
+
+
+def _turn(details: Mapping[str, Any]) -> str:
+    return f"{details['round']}.{details['role']}.{details['turn']}"
+
+
+CREDITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "team": _team,
+    "role": _role,
+    "turn": _turn,
+}
+"""The place of a trajectory, by what its record says of who spoke and when."""
+
+
+def find_credit(
+    name: str,
+    *,
+    rewards: Mapping[str, Rewards] | None = None,
+    learns: Collection[str] | None = None,
+) -> Credit:
+    """The credit of that name. `rewards` are those of roles, `learns` the roles that are trained
+    (None: all); the others are frozen. Raises UsageError for a name that is none.
+
+    Example:
+        learner.credit = find_credit("role", rewards={"critic": Rewards(Part("vote", right))})
+    """
+    return partial(_compare, find_parts(name, rewards=rewards, learns=learns))
+
+
+def find_parts(
+    name: str,
+    *,
+    rewards: Mapping[str, Rewards] | None = None,
+    learns: Collection[str] | None = None,
+) -> Parts:
+    """How the credit of that name takes one episode apart. Raises UsageError as `find_credit`."""
+    if name not in CREDITS:
+        raise UsageError(f"there is no credit {name!r}; take one of {', '.join(CREDITS)}")
+    return partial(_split, CREDITS[name], name == "turn", dict(rewards or {}), learns)
+
+
+def _compare(parts: Parts, group: Sequence[Episode]) -> list[list[Episode]]:
+    found: defaultdict[str, list[Episode]] = defaultdict(list)
+    for episode in group:
+        for place, part in parts(episode):
+            found[place].append(part)
+    return [parts for parts in found.values() if len(parts) > 1]
+
+
+def _split(
+    place: Callable[[Mapping[str, Any]], str],
+    apart: bool,
+    rewards: Mapping[str, Rewards],
+    learns: Collection[str] | None,
+    episode: Episode,
+) -> list[tuple[str, Episode]]:
+    """`apart`: each trajectory is a part of its own, else those of one place together."""
+    places: defaultdict[str, list[Trajectory]] = defaultdict(list)
+    for trajectory in episode.trajectories:
+        if learns is None or trajectory.details[TEAM]["role"] in learns:
+            places[place(trajectory.details.get(TEAM, {}))].append(trajectory)
+    found = []
+    for name, trajectories in places.items():
+        # A try that could not be read has no loss, so it is no part by itself.
+        lasting = [
+            t for t in trajectories if any(ledger.loss_weights.any() for ledger in t.ledgers)
+        ]
+        for each in [[t] for t in lasting] if apart else [trajectories]:
+            part = _part(episode, name, each, rewards)
+            if part is not None:
+                found.append((name, part))
+    return found
+
+
+def _part(
+    episode: Episode, name: str, trajectories: list[Trajectory], rewards: Mapping[str, Rewards]
+) -> Episode | None:
+    """A part of an episode as one of its own; None where it can't be rewarded."""
+    part = replace(
+        episode,
+        id=f"{episode.id}#{name}",
+        group=f"{episode.group}#{name}",
+        trajectories=trajectories,
+        rewards={TOTAL: episode.rewards[TOTAL]},
+    )
+    own = rewards.get(trajectories[-1].details[TEAM]["role"]) if name != "team" else None
+    if own is not None:
+        part.rewards = own.score(part).rewards
+    return part if part.rewards else None
