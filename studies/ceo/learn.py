@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from interlace.rollout.engines import Sampling, TransformersEngine
-from interlace.rollout.formats.words import Words
+from interlace.rollout.formats.plain import PlainText
 from interlace.rollout.limits import Limits
 from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
@@ -104,7 +104,7 @@ def learn(seed: int, folder: Path, settings: Settings) -> Seed:
     )
     engine = TransformersEngine.load(start, device="cpu", max_batch=256)
     limits = Limits(turns=1, response_tokens=64)
-    policy = Policy(engine, Words(), sampling=Sampling(), limits=limits)
+    policy = Policy(engine, PlainText(), sampling=Sampling(), limits=limits)
     try:
         before = _measure(policy)
         learner = Learner(
