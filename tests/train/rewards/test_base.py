@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +13,7 @@ from interlace.rollout.engines.base import EngineError
 from interlace.rollout.ledger import Source
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, StopReason, Turn
-from interlace.tools.errors import DataError
+from interlace.tools.errors import DataError, UsageError
 from interlace.train.rewards import (
     REWARDS,
     TOTAL,
@@ -96,19 +95,40 @@ def test_verls_variant_gives_wrong_answers_with_calls_a_little_back() -> None:
     assert totals == pytest.approx([-1.0, -0.9, -0.7, -0.6])
 
 
-def test_a_part_that_takes_too_long_is_stopped_and_gives_no_reward() -> None:
-    stopped = threading.Event()
+def test_a_part_that_takes_too_long_is_left_behind_unharmed_and_gives_no_reward(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is thrown into it: it may hold a lock, or be in the middle of a write."""
+    go_on, ended = threading.Event(), threading.Event()
 
     def slow(episode: Episode, task: Task) -> float:
-        try:
-            while True:
-                time.sleep(0.01)
-        finally:
-            stopped.set()
+        while not go_on.wait(0.01):
+            pass
+        ended.set()
+        return 1.0
 
-    score = Rewards(RewardPart("slow", slow, seconds=0.2)).score(RIGHT)
+    rewards = Rewards(RewardPart("slow", slow, seconds=0.2))
+    score = rewards.score(RIGHT)
     assert score.total is None and "slow: not done after 0.2 s" in (score.problem or "")
-    assert stopped.wait(10)
+    assert "'slow' of t/0" in caplog.text
+    go_on.set()
+    assert ended.wait(60)  # to its end
+    assert Rewards(RewardPart("slow", slow)).score(RIGHT).total == 1.0
+
+
+def test_calls_that_never_end_are_bounded_in_number() -> None:
+    go_on = threading.Event()
+
+    def stuck(episode: Episode, task: Task) -> float:
+        go_on.wait()
+        return 1.0
+
+    rewards = Rewards(RewardPart("stuck", stuck, seconds=0.01))
+    scores = [rewards.score(RIGHT).total for _ in range(8)]
+    assert scores == [None] * 8
+    with pytest.raises(UsageError, match=r"8 calls of rewards still run .* 'stuck'"):
+        rewards.score(RIGHT)
+    go_on.set()
 
 
 def test_a_part_may_say_that_it_cannot_score() -> None:
