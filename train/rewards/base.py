@@ -18,12 +18,12 @@ from ...tools.errors import UsageError
 
 __all__ = [
     "TOTAL",
-    "Part",
     "RewardFunction",
+    "RewardPart",
     "Rewards",
     "Score",
     "Unscored",
-    "said",
+    "policy_text",
     "why_unscored",
 ]
 
@@ -42,7 +42,7 @@ class Unscored(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RewardPart:
     """One part of a reward. Weight 0 makes it a signal: logged, and no part of the sum.
 
     `seconds` is the wall time after which the episode goes without a reward; the call itself can't
@@ -90,12 +90,12 @@ class Rewards:
     Example:
         >>> def brief(episode: Episode, task: Task) -> float:
         ...     return float(episode.trajectory.sampled_tokens <= 200)
-        >>> rewards = Rewards(Part("brief", brief, weight=0.1))
+        >>> rewards = Rewards(RewardPart("brief", brief, weight=0.1))
         >>> rewards.score(Episode("a/0", Task("a", "1 + 1?"), "a", 0)).problem
         'there is no trajectory'
     """
 
-    def __init__(self, *parts: Part) -> None:
+    def __init__(self, *parts: RewardPart) -> None:
         names = [part.name for part in parts]
         if not parts or len(set(names)) < len(names):
             raise ValueError(f"a reward has one or more parts with names of their own, not {names}")
@@ -123,7 +123,7 @@ class Rewards:
         total = math.fsum(part.weight * values[part.name] for part in self.parts)
         return Score(total, values)
 
-    def fill(self, episodes: Sequence[Episode], *, threads: int = _THREADS) -> list[Score]:
+    def score_all(self, episodes: Sequence[Episode], *, threads: int = _THREADS) -> list[Score]:
         """Score many episodes and set their `rewards`, to {} where no reward can be given."""
         with ThreadPoolExecutor(threads) as pool:
             scores = list(pool.map(self.score, episodes))
@@ -131,7 +131,7 @@ class Rewards:
             episode.rewards = score.rewards
         return scores
 
-    def _within(self, part: Part, episode: Episode) -> float:
+    def _within(self, part: RewardPart, episode: Episode) -> float:
         """The part's value, or `Unscored` after its seconds.
 
         A part is arbitrary code of this process: it may hold a model, a lock or a connection, so
@@ -189,7 +189,7 @@ def why_unscored(episode: Episode) -> str | None:
     return None
 
 
-def said(trajectory: Trajectory, turn: Turn, tokenizer: Tokenizer) -> str:
+def policy_text(trajectory: Trajectory, turn: Turn, tokenizer: Tokenizer) -> str:
     """The text that the policy itself wrote in a turn: the ledger says which tokens are its own.
 
     A token of a tool or the host is never part of it, whatever range a record claims for the turn.
