@@ -61,9 +61,11 @@ class History:
         for turn in trajectory.turns[first_turn:end]:
             said = trajectory.text(turn, self._policy.engine.tokenizer)
             self._add(Message("assistant", said))
-            if turn.calls:
-                role = "assistant" if self._policy.format.inline else "tool"
-                self._add(Message(role, self._policy.format.render(turn.calls)))
+            format = self._policy.format
+            if turn.calls and format.inline:
+                self._add(Message("assistant", format.render(turn.calls)))
+            else:
+                self.messages += [Message("tool", format.render([call])) for call in turn.calls]
 
     def mark(self, trajectory: Trajectory) -> Mark:
         """The trajectory's current position, between two questions."""

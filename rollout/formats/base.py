@@ -21,11 +21,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that the policy wrote. `problem` says why it could not be read, where it could not."""
+    """A call that the policy wrote. `problem` says why it could not be read, where it could not.
+
+    `id` is the name that the policy gave the call, in syntaxes that have one.
+    """
 
     tool: str
     arguments: dict[str, Any] | None
     problem: str | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,11 @@ class Format(Protocol):
         the encoder asks for each call's alone.
         """
         ...
+
+    @property
+    def thought(self) -> tuple[str, str]:
+        """What opens and what closes a thought."""
+        return "<think>", "</think>"
 
     @property
     def blocks(self) -> tuple[Block, ...]:

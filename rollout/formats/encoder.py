@@ -4,7 +4,8 @@ The one place that knows chat templates. The ids of a tool turn are worked out o
 nothing the policy sampled is ever rendered again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ...tools import Tool
@@ -13,9 +14,11 @@ from ..ledger import Source, Span
 from ..tokenizer import Tokenizer
 from ..trajectory import CallRecord
 from .base import Format, Message
-from .hermes import tool_schema
-from .layout import TemplateFrame, TemplateLayouts, tagged_result, takes_tools
+from .layout import TemplateFrame, TemplateLayouts, tagged_result
+from .native import describes
+from .schema import tool_schema
 from .template import TemplateRefusal
+from .tool_calls import ToolCalls
 
 __all__ = ["Encoder"]
 
@@ -41,15 +44,18 @@ class Encoder:
         self._layouts = layouts or TemplateLayouts(tokenizer)
         self.template = self._layouts.template
         self.takes_system = self._layouts.takes_system
-        schemas = [] if format.inline else [tool_schema(tool) for tool in tools]
-        self.tells_tools = bool(schemas) and takes_tools(self.template, schemas)
+        style = None if format.inline else self._layouts.style(format)
+        self.tells_tools = bool(tools) and style is not None and describes(self.template, tools)
         """Whether the template tells the model of the tools (else the system prompt does)."""
-        self._schemas = schemas if self.tells_tools else []
+        self._tools = tools
+        self._schemas = [tool_schema(tool) for tool in tools] if self.tells_tools else []
         self._system = format.system(() if self.tells_tools else tools)
+        self._results: TemplateFrame | None = None  # until it is found
         self._layout = self._layouts.find(
-            self.messages("?"), self._schemas, results=not format.inline
+            self.messages("?"), self._schemas, results=not format.inline, style=style
         )
-        if not format.inline and self._layout.results is None and tools:
+        self._results = self._layout.results
+        if not format.inline and self._results is None and tools:
             raise UsageError(
                 f"the chat template in {tokenizer.path} can't take tool results in the format "
                 f"{format.name}; use one with tags, such as retool"
@@ -103,12 +109,13 @@ class Encoder:
             notice = f"[{self.escape_control_tokens(notice)}]\n" if notice else ""
             encode = self.tokenizer.encode_continuation
             return _spans((Source.TOOL, encode(text)), (Source.HOST, encode(notice)))
-        frame = self._layout.results
+        frame = self._results
         assert frame is not None, "checked when the encoder was made"
         text = "" if ended else frame.end
         for number, call in enumerate(harmless):
             name = self.tokenizer.escape_control_tokens(call.tool)
-            text += frame.joint(name) if number else frame.opening(name)
+            id = self.tokenizer.escape_control_tokens(str(call.details.get("id", "")))
+            text += frame.before(number, name, id)
             text += frame.prepare(self.format.render([call]))
         return self._result_spans(text, frame, ended, notice)
 
@@ -153,7 +160,7 @@ class Encoder:
         if history and history[0].role == "system":
             system = "\n\n".join(filter(None, (system, history[0].content)))
             history = history[1:]
-        messages = [self._given(message) for message in (*history, Message("user", question))]
+        messages = self._given([*history, Message("user", question)])
         if not system:
             return messages
         if self.takes_system:
@@ -162,19 +169,62 @@ class Encoder:
         first["content"] = f"{system}\n\n{first['content']}"
         return messages
 
-    def _given(self, message: Message) -> dict[str, Any]:
-        """A message for the template; in what a model said, tags such as <think> stay."""
-        role, content = message.role, message.content
-        if role == "assistant":
-            content = self.tokenizer.escape_control_tokens(content, special_only=True)
-        elif role == "tool":
-            content = self.escape_control_tokens(content)
-            frame = self._layout.results
-            if frame is not None and frame.role == "user":
-                role, content = "user", tagged_result(content)
-        else:
-            content = self.tokenizer.escape_control_tokens(content)
-        return {"role": role, "content": content}
+    def _given(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Messages for the template; in what a model said, tags such as <think> stay.
+
+        A turn whose calls hold control tokens is given as data, as the template's makers meant it,
+        with the results behind it as those of its calls.
+        """
+        given: list[dict[str, Any]] = []
+        open_calls: list[dict[str, Any]] = []
+        frame = self._results
+        for message in messages:
+            role, content = message.role, message.content
+            if role == "assistant":
+                said = self._said(content, frame)
+                open_calls = list(said.get("tool_calls", ()))
+                given.append(said)
+            elif role == "tool" and open_calls:
+                call = open_calls.pop(0)
+                named = {"name": call["function"]["name"], "tool_call_id": call["id"]}
+                given.append(
+                    {"role": role, **named, "content": self.escape_control_tokens(content)}
+                )
+            elif role == "tool":
+                content = self.escape_control_tokens(content)
+                if frame is not None and frame.role == "user":
+                    role, content = "user", tagged_result(content)
+                given.append({"role": role, "content": content})
+            else:
+                content = self.tokenizer.escape_control_tokens(content)
+                given.append({"role": role, "content": content})
+        return given
+
+    def _said(self, text: str, frame: TemplateFrame | None) -> dict[str, Any]:
+        """A turn of the model as a message: its text, or what it said and called as data."""
+        escape = partial(self.tokenizer.escape_control_tokens, special_only=True)
+        harmless = escape(text)
+        style = None if frame is None else frame.style
+        if style is None or harmless == text or not isinstance(self.format, ToolCalls):
+            return {"role": "assistant", "content": harmless}
+        turn = self.format.read_turn(text, self._tools)
+        said = {"role": "assistant"} | {key: escape(words) for key, words in turn.words.items()}
+        calls = []
+        for number, call in enumerate(turn.calls):
+            name, id = escape(call.tool), escape(call.id) or style.id(call.tool, number)
+            calls.append(style.call(name, _escaped(call.arguments, escape), id))
+        return {**said, "tool_calls": calls} if calls else said
+
+
+def _escaped(value: Any, escape: Callable[[str], str]) -> Any:
+    """A JSON value with each text in it escaped."""
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, list):
+        return [_escaped(each, escape) for each in value]
+    if isinstance(value, dict):
+        return {escape(key): _escaped(each, escape) for key, each in value.items()}
+    return value
 
 
 def _in_turns(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -197,4 +247,4 @@ def _spans(*parts: tuple[Source, list[int]]) -> list[Span]:
 
 
 def _replace(call: CallRecord, output: str) -> CallRecord:
-    return CallRecord(tool=call.tool, arguments=call.arguments, output=output, error=call.error)
+    return CallRecord(call.tool, call.arguments, output, call.error, details=call.details)
