@@ -9,6 +9,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from ..files import cache_dir
 from .files import remove_tree
 
 __all__ = ["Folder", "copy_fonts", "make_place", "sweep", "unused_path"]
@@ -84,7 +85,6 @@ def make_place(place: Path, owner: int | None) -> None:
 
 def copy_fonts(folder: Path) -> None:
     """Put the user's own lists of fonts there, as matplotlib would spend seconds to make them."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
-    for fonts in cache.glob("fontlist-*.json"):
+    for fonts in cache_dir("matplotlib").glob("fontlist-*.json"):
         with suppress(OSError):
             shutil.copy(fonts, folder)
