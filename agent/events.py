@@ -170,7 +170,7 @@ class Judged:
     """The evaluator has judged the plan."""
 
     round: int
-    verdict: roles.Verdict
+    verdict: roles.EvaluatorVerdict
 
 
 TeamEvent: TypeAlias = Spoken | Decided | Recruited | Voted | Executed | Judged

@@ -20,7 +20,7 @@ from interlace.rollout.engines import TransformersEngine
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, Trajectory
-from interlace.train.local.update import Recipe, Rows, compute_logprobs
+from interlace.train.local.update import TrainBatch, UpdateConfig, compute_logprobs
 from interlace.train.preflight.memory import estimate_local
 
 PACKAGES = ("interlace", "torch", "transformers", "vllm", "trl", "verl", "flash-attn")
@@ -94,11 +94,11 @@ def agreement(subject: Subject) -> Iterator[Found]:
             episodes = asyncio.run(interleaved(engine, subject.load, 1))
         finally:
             asyncio.run(engine.aclose())
-        recipe = replace(subject.trainer.recipe, bfloat16=dtype == "bfloat16")
+        recipe = replace(subject.trainer.update_config, bfloat16=dtype == "bfloat16")
         rows = _rows(episodes, recipe)
         counts = rows.weights > 0
         sampled = rows.engine[counts]
-        apart = compute_logprobs(subject.learner.model, rows, recipe)[counts] - sampled
+        apart = compute_logprobs(subject.setup.model, rows, recipe)[counts] - sampled
         yield Found(f"log-probability, mean, {dtype}", float(sampled.mean()), "nats")
         yield Found(f"apart, mean, {dtype}", float(apart.abs().mean()), "nats")
         yield Found(f"apart, most, {dtype}", float(apart.abs().max()), "nats")
@@ -115,7 +115,7 @@ def training(subject: Subject) -> Iterator[Found]:
     plan = subject.plan
     rng = np.random.default_rng(0)
     lengths = rng.integers(plan.lengths[0], plan.lengths[1] + 1, plan.rows)
-    rows = _rows(_made_up(lengths, plan.shape.vocabulary), subject.trainer.recipe)
+    rows = _rows(_made_up(lengths, plan.shape.vocabulary), subject.trainer.update_config)
     width = int(lengths.max())
     widest = replace(rows, batch=replace(rows.batch, lengths=np.full(plan.rows, width)))
     ways = {"padded to the longest": widest, "similar lengths together": rows}
@@ -132,7 +132,7 @@ def whole_step(subject: Subject) -> Iterator[Found]:
     load = replace(subject.load, turns=1)
 
     def step() -> None:
-        subject.step(_rows(subject.roll_out(load), subject.trainer.recipe))
+        subject.step(_rows(subject.roll_out(load), subject.trainer.update_config))
         subject.hand_over()
 
     thousand = load.sequences * load.sampled / 1000
@@ -150,7 +150,7 @@ def memory(subject: Subject) -> Iterator[Found]:
             np.full(max(2, plan.micro_tokens // plan.lengths[1]), plan.lengths[1]),
             plan.shape.vocabulary,
         ),
-        subject.trainer.recipe,
+        subject.trainer.update_config,
     )
     subject.step(rows)  # the optimizer's moments are there from the first step on
     # The context of CUDA is no tensor. Where there is none, the engine has float32.
@@ -172,7 +172,7 @@ def idle(subject: Subject) -> Iterator[Found]:
     """The share of time in which no kernel ran."""
     plan = subject.plan
     lengths = np.full(plan.rows, plan.lengths[1] // 2)
-    rows = _rows(_made_up(lengths, plan.shape.vocabulary), subject.trainer.recipe)
+    rows = _rows(_made_up(lengths, plan.shape.vocabulary), subject.trainer.update_config)
     for name, work in (
         ("idle, rollout, tool answers at once", lambda: subject.roll_out(subject.load)),
         ("idle, rollout, tool takes 50 ms", lambda: subject.roll_out(subject.load, in_50_ms)),
@@ -228,10 +228,10 @@ def covered(spans: list[tuple[int, int]]) -> int:
     return total
 
 
-def _rows(episodes: list[Episode], recipe: Recipe) -> Rows:
+def _rows(episodes: list[Episode], recipe: UpdateConfig) -> TrainBatch:
     """One group, whose scores differ, so that there is a gradient."""
     scores = [float(number % 2) for number in range(len(episodes))]
-    return Rows.of([episodes], [scores], recipe.objective)
+    return TrainBatch.of([episodes], [scores], recipe.objective)
 
 
 def _made_up(lengths: Any, vocabulary: int) -> list[Episode]:

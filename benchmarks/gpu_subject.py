@@ -24,10 +24,10 @@ from interlace.rollout.trajectory import Episode
 from interlace.tools.function import FunctionTool
 from interlace.train.config import TrainConfig
 from interlace.train.local.checkpoint import save_weights
-from interlace.train.local.learner import make_learner
 from interlace.train.local.lora import merged_weights
-from interlace.train.local.rl import Learner, Trainer
-from interlace.train.local.update import Rows, update
+from interlace.train.local.rl import Trainer, TrainingSetup
+from interlace.train.local.training_setup import make_setup
+from interlace.train.local.update import TrainBatch, update
 
 __all__ = ["Subject", "write_model"]
 
@@ -63,36 +63,36 @@ class Subject:
         )
 
     @cached_property
-    def learner(self) -> Learner:
+    def setup(self) -> TrainingSetup:
         """What a run is made of."""
         write_model(self)
         tool = FunctionTool(at_once, name="tool")
-        return self._stack.enter_context(make_learner(self.config, [tool]))
+        return self._stack.enter_context(make_setup(self.config, [tool]))
 
     @cached_property
     def trainer(self) -> Trainer:
         """The trainer, with its optimizer."""
-        return Trainer(self.config, self.learner)
+        return Trainer(self.config, self.setup)
 
     @property
     def engine(self) -> Engine:
         """The engine that samples for the trainer."""
-        return self.learner.policy.engine
+        return self.setup.policy.engine
 
     def roll_out(self, load: Load, tool: Callable[[], Any] = at_once) -> list[Episode]:
         """Sequences in turns, with a tool's output between."""
         return asyncio.run(interleaved(self.engine, load, 0, tool))
 
-    def step(self, rows: Rows) -> None:
+    def step(self, rows: TrainBatch) -> None:
         """An update, which must be a number."""
         trainer = self.trainer
-        done = update(self.learner.model, trainer.optimizer, rows, trainer.recipe)
+        done = update(self.setup.model, trainer.optimizer, rows, trainer.update_config)
         assert not done.refused, "the gradient is not a number"
 
     def hand_over(self, engine: Engine | None = None) -> None:
         """The trainer's weights into an engine."""
         given: Any = engine or self.engine
-        asyncio.run(given.update_weights(merged_weights(self.learner.model)))
+        asyncio.run(given.update_weights(merged_weights(self.setup.model)))
 
     def timed(self, work: Callable[[], T]) -> tuple[T, float]:
         """What `work` gives, and the seconds until the card has done it."""

@@ -34,9 +34,9 @@ from interlace.rollout.trajectory import Episode
 from interlace.tools import PythonTool, ToolSession
 from interlace.train.config import TrainConfig
 from interlace.train.data.sources import generate
-from interlace.train.local.learner import make_learner
 from interlace.train.local.record import Record
 from interlace.train.local.rl import Trainer
+from interlace.train.local.training_setup import make_setup
 
 PARTS = ("rollout", "reward", "advantage", "update", "hand_over")
 FORMAT = FORMATS["hermes"]
@@ -97,8 +97,8 @@ def ours(load: Load, tasks: Sequence[Task], folder: Path) -> list[Step]:
         steps.append(Step(metrics["seconds"], metrics["tokens"], calls, parts))
         calls = 0
 
-    with make_learner(config, [PythonTool()]) as learner, Record(Path(config.out)) as record:
-        Trainer(config, learner).train(record, progress=note, episode=count)
+    with make_setup(config, [PythonTool()]) as setup, Record(Path(config.out)) as record:
+        Trainer(config, setup).train(record, progress=note, episode=count)
     return steps
 
 

@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 from ...rollout.budget import Budget
 from ...rollout.events import Event, Finished
 from ...rollout.formats import Message
-from ...rollout.formats.words import spoken
+from ...rollout.formats.plain import without_thinking
 from ...rollout.loop import Gate, Rollout
 from ...rollout.many.runner import Open
 from ...rollout.policy import Policy
-from ...rollout.team.budget_forcing import Forced
+from ...rollout.team.budget_forcing import BudgetForcedRollout
 from ...rollout.trajectory import StopReason, Trajectory
 from ..events import AgentEvent, Speaker, Spoken
 from ..output import Shape
@@ -126,7 +126,8 @@ class Calls:
         make: Callable[..., Rollout] = Rollout
         if tokens is not None:
             first, tail = self._rules.forcing(tokens)
-            policy, make = policy.with_limits(response_tokens=first), partial(Forced, tail=tail)
+            policy = policy.with_limits(response_tokens=first)
+            make = partial(BudgetForcedRollout, tail=tail)
         episode = self.record.episode
         key = f"{speaker.key}/{attempt}"
         seed = None if episode.seed is None else _seed(episode.seed, key)
@@ -146,7 +147,7 @@ class Calls:
                 self._speaking.discard(rollout)
             messages = rollout.history.messages
             last = messages[-1]
-            return trajectory, spoken(last.content) if last.role == "assistant" else ""
+            return trajectory, without_thinking(last.content) if last.role == "assistant" else ""
 
     def _hear(self, speaker: Speaker, event: Event) -> None:
         if not isinstance(event, Finished):

@@ -19,8 +19,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...rollout.team.replies import (
-    Decision,
-    Verdict,
+    CeoDecision,
+    EvaluatorVerdict,
     Vote,
     read_decision,
     read_experts,
@@ -120,7 +120,7 @@ class Graph:
             )
         except TeamEnded as ended:
             return {"why": str(ended)}
-        held = self._clamped(round, said.read or Decision(True, None, "", None))
+        held = self._clamped(round, said.read or CeoDecision(True, None, "", None))
         calls.tell(held)
         if self._rules.honours_stop and not held.goes_on and state["plan"]:
             return {"why": "stopped"}
@@ -242,7 +242,7 @@ class Graph:
             )
         except TeamEnded as ended:
             return {"why": str(ended)}
-        verdict = said.read or Verdict(False, "")
+        verdict = said.read or EvaluatorVerdict(False, "")
         calls.tell(Judged(round, verdict))
         last = round + 1 >= self._plan.rounds
         why = "accepted" if verdict.correct else "rounds" if last else ""
@@ -315,7 +315,7 @@ class Graph:
     def _prompts(self, calls: Calls) -> Prompts:
         return Prompts(calls.question, self._plan.max_experts, self._plan.menu)
 
-    def _clamped(self, round: int, decision: Decision) -> Decided:
+    def _clamped(self, round: int, decision: CeoDecision) -> Decided:
         """The decision with its numbers brought within bounds, and defaults for missing ones."""
         least, most = self._plan.tokens
         count = 2 if decision.experts is None else max(2, decision.experts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from interlace.rollout.engines import Sampling, TransformersEngine
-from interlace.rollout.formats.words import Words
+from interlace.rollout.formats.plain import PlainText
 from interlace.rollout.limits import Limits
 from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
@@ -18,10 +18,10 @@ from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 from interlace.train.config import TrainConfig
 from interlace.train.data.stream import TaskStream
-from interlace.train.local.learner import load_trainable
 from interlace.train.local.record import Record
-from interlace.train.local.rl import Learner, Trainer
-from interlace.train.rewards import CORRECT, Part, Rewards
+from interlace.train.local.rl import Trainer, TrainingSetup
+from interlace.train.local.training_setup import load_trainable
+from interlace.train.rewards import CORRECT, RewardPart, Rewards
 
 from .environment import ACTIONS, Action, Situation, best, read_action, situations, stream
 from .start import make_start
@@ -104,18 +104,18 @@ def learn(seed: int, folder: Path, settings: Settings) -> Seed:
     )
     engine = TransformersEngine.load(start, device="cpu", max_batch=256)
     limits = Limits(turns=1, response_tokens=64)
-    policy = Policy(engine, Words(), sampling=Sampling(), limits=limits)
+    policy = Policy(engine, PlainText(), sampling=Sampling(), limits=limits)
     try:
         before = _measure(policy)
-        learner = Learner(
+        setup = TrainingSetup(
             model=load_trainable(start, config),
             policy=policy,
-            rewards=Rewards(Part("reward", _reward), Part(CORRECT, _correct, 0.0)),
+            rewards=Rewards(RewardPart("reward", _reward), RewardPart(CORRECT, _correct, 0.0)),
             tasks=TaskStream(stream(seed), seed),
             tokenizer_from=start,
         )
         with Record(folder / "rl") as record:
-            Trainer(config, learner).train(record)
+            Trainer(config, setup).train(record)
         made = Seed(seed, before, _measure(policy))
     finally:
         asyncio.run(engine.aclose())

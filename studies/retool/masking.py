@@ -5,7 +5,7 @@ from dataclasses import replace
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.trajectory import Episode
 from interlace.train.local.rl import Trainer
-from interlace.train.local.update import Rows
+from interlace.train.local.update import TrainBatch
 
 __all__ = ["Unmasked", "forget_sources"]
 
@@ -16,8 +16,8 @@ class Unmasked(Trainer):
     All else is as in `Trainer`: what is sampled, rewarded, and the advantages.
     """
 
-    def _compare(self, groups: list[list[Episode]]) -> Rows | None:
-        return super()._compare([[forget_sources(each) for each in group] for group in groups])
+    def _advantages(self, groups: list[list[Episode]]) -> TrainBatch | None:
+        return super()._advantages([[forget_sources(each) for each in group] for group in groups])
 
 
 def forget_sources(episode: Episode) -> Episode:

@@ -16,10 +16,10 @@ from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode
 from interlace.train.config import TrainConfig
 from interlace.train.data.stream import TaskStream
-from interlace.train.local.learner import load_trainable
 from interlace.train.local.record import Record
-from interlace.train.local.rl import Learner, Trainer
-from interlace.train.rewards import CORRECT, Checker, Part, Rewards, why_unscored
+from interlace.train.local.rl import Trainer, TrainingSetup
+from interlace.train.local.training_setup import load_trainable
+from interlace.train.rewards import CORRECT, Checker, RewardPart, Rewards, why_unscored
 
 from .arms import ARMS, LIMITS, Arm
 from .cold_starts import read_start
@@ -178,7 +178,7 @@ def train(
     out = run_folder(folder, variant, seed)
     shutil.rmtree(out, ignore_errors=True)
     config = _config(settings, folder / arm.name / "start", out, seed)
-    with _learner(settings, config, arm) as (learner, budget, examiner):
+    with _learner(settings, config, arm) as (setup, budget, examiner):
 
         def examine(step: int, seconds: float) -> Point:
             # The same seeds in every run: at the same step, runs differ in their weights alone.
@@ -197,7 +197,7 @@ def train(
                 progress(step)
 
         with Record(out) as record:
-            trainer_class(config, learner).train(record, progress=stepped)
+            trainer_class(config, setup).train(record, progress=stepped)
     run = Run(variant, seed, points)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of 30 runs they would take much room
     run.write(out)
@@ -226,8 +226,8 @@ def _config(settings: Settings, start: Path, out: Path, seed: int) -> TrainConfi
 @contextmanager
 def _learner(
     settings: Settings, config: TrainConfig, arm: Arm
-) -> Iterator[tuple[Learner, TokenBudget, Examiner]]:
-    """The learner, its token budget, and its examiner."""
+) -> Iterator[tuple[TrainingSetup, TokenBudget, Examiner]]:
+    """The setup, its token budget, and its examiner."""
     folder = Path(config.model)
     start = read_start(folder.parents[1], arm.name)
     assert start is not None, "runs begin when the starts are made"
@@ -237,14 +237,14 @@ def _learner(
     budget = TokenBudget(source, tokens=settings.tokens, group=settings.group, each=start.tokens)
     try:
         with Checker() as checker, Examiner(engine, arm, test_tasks(settings)) as examiner:
-            learner = Learner(
+            setup = TrainingSetup(
                 model=load_trainable(folder, config),
                 policy=policy,
-                rewards=Rewards(Part(CORRECT, checker.correct)),
+                rewards=Rewards(RewardPart(CORRECT, checker.correct)),
                 tasks=budget,
                 resource=held(policy),
                 tokenizer_from=folder,
             )
-            yield learner, budget, examiner
+            yield setup, budget, examiner
     finally:
         asyncio.run(engine.aclose())

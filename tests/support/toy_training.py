@@ -22,8 +22,8 @@ from interlace.rollout.trajectory import Episode
 from interlace.train.config import TrainConfig
 from interlace.train.data.stream import TaskStream
 from interlace.train.local.record import Record
-from interlace.train.local.rl import Learner, Trainer
-from interlace.train.rewards import Part, Rewards
+from interlace.train.local.rl import Trainer, TrainingSetup
+from interlace.train.rewards import RewardPart, Rewards
 from support.tiny_models import checkpoint
 
 TASKS = [Task(f"t{i}", "?" * (1 + i % 3)) for i in range(7)]
@@ -57,8 +57,8 @@ def load(folder: Path) -> PreTrainedModel:
 
 
 @contextmanager
-def learner(config: TrainConfig, **parts: Any) -> Iterator[Learner]:
-    """A learner on a model whose weights are the same each time."""
+def setup(config: TrainConfig, **parts: Any) -> Iterator[TrainingSetup]:
+    """A training setup whose model has the same weights each time."""
     torch.set_num_threads(1)
     folder = Path(config.out).parent / "model"
     if not (folder / "model.safetensors").exists():
@@ -73,19 +73,19 @@ def learner(config: TrainConfig, **parts: Any) -> Iterator[Learner]:
     made: dict[str, Any] = {
         "model": load(folder),
         "policy": policy,
-        "rewards": Rewards(Part("low", brevity), Part("correct", brevity, 0.0)),
+        "rewards": Rewards(RewardPart("low", brevity), RewardPart("correct", brevity, 0.0)),
         "tasks": TaskStream(TASKS, config.seed),
         "tokenizer_from": folder,
     }
     try:
-        yield Learner(**(made | parts))
+        yield TrainingSetup(**(made | parts))
     finally:
         asyncio.run(engine.aclose())
 
 
 def run(config: TrainConfig, **parts: Any) -> Trainer:
     """Train to the end."""
-    with learner(config, **parts) as made, Record(Path(config.out)) as record:
+    with setup(config, **parts) as made, Record(Path(config.out)) as record:
         trainer = Trainer(config, made)
         trainer.train(record)
     return trainer

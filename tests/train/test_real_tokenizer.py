@@ -19,11 +19,11 @@ from interlace.train.coldstart.gsm8k import trace_of
 from interlace.train.coldstart.traces import trace_format
 from interlace.train.config import TrainConfig
 from interlace.train.data.task_sets import write_tasks
-from interlace.train.local.learner import load_trainable, make_learner
 from interlace.train.local.record import Record, read_metrics
 from interlace.train.local.rl import Trainer
 from interlace.train.local.sft import SFTConfig, SFTReport, sft
-from interlace.train.rewards import Checker, Part, Rewards
+from interlace.train.local.training_setup import load_trainable, make_setup
+from interlace.train.rewards import Checker, RewardPart, Rewards
 
 pytestmark = pytest.mark.slow
 
@@ -135,13 +135,14 @@ def test_two_steps_of_reinforcement_learning_with_the_python_tool(
         out=str(tmp_path / "run"),
         device="cpu",
     )
-    with make_learner(config) as learner, Record(tmp_path / "run") as record:
-        learner.rewards = Rewards(
-            Part("even", variety), *(replace(part, weight=0.0) for part in learner.rewards.parts)
+    with make_setup(config) as setup, Record(tmp_path / "run") as record:
+        setup.rewards = Rewards(
+            RewardPart("even", variety),
+            *(replace(part, weight=0.0) for part in setup.rewards.parts),
         )
-        before = {name: value.clone() for name, value in learner.model.state_dict().items()}
-        Trainer(config, learner).train(record)
-        moved = [not value.equal(before[n]) for n, value in learner.model.state_dict().items()]
+        before = {name: value.clone() for name, value in setup.model.state_dict().items()}
+        Trainer(config, setup).train(record)
+        moved = [not value.equal(before[n]) for n, value in setup.model.state_dict().items()]
     assert any(moved)
     metrics = read_metrics(tmp_path / "run")
     assert [each["step"] for each in metrics] == [1, 2]

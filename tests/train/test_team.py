@@ -16,13 +16,13 @@ from interlace.tools.errors import DataError, UsageError
 from interlace.train.coldstart.m500 import LISTS, read_m500, write_m500
 from interlace.train.config import TrainConfig
 from interlace.train.data.stream import TaskStream
-from interlace.train.local.learner import load_trainable
 from interlace.train.local.ledgers import read_ledgers
 from interlace.train.local.record import Record
-from interlace.train.local.rl import Learner, Trainer
-from interlace.train.local.update import Rows
+from interlace.train.local.rl import Trainer, TrainingSetup
+from interlace.train.local.training_setup import load_trainable
+from interlace.train.local.update import TrainBatch
 from interlace.train.objectives import find_objective
-from interlace.train.rewards import CORRECT, TOTAL, Checker, Part, Rewards
+from interlace.train.rewards import CORRECT, TOTAL, Checker, RewardPart, Rewards
 from interlace.train.rewards.team import judged_rightly, token_cost
 from interlace.train.rewards.team_credit import find_credit
 
@@ -48,7 +48,9 @@ def episodes(n: int = 4) -> list[Episode]:
 
 
 def rewarded(group: list[Episode], checker: Checker) -> list[Episode]:
-    Rewards(Part(CORRECT, checker.correct), Part("cost", token_cost(0.1))).fill(group)
+    Rewards(RewardPart(CORRECT, checker.correct), RewardPart("cost", token_cost(0.1))).score_all(
+        group
+    )
     return group
 
 
@@ -59,7 +61,7 @@ def test_credit_compares_what_was_done_in_the_same_place() -> None:
         assert [part.rewards for part in whole] == [{TOTAL: e.rewards[TOTAL]} for e in group]
         assert [len(p.trajectories) for p in whole] == [len(e.trajectories) for e in group]
 
-        own = {"critic": Rewards(Part("judged", judged_rightly(checker)))}
+        own = {"critic": Rewards(RewardPart("judged", judged_rightly(checker)))}
         roles = find_credit("role", rewards=own, learns=["critic", "solver"])(group)
         places = {
             part.group: [p.rewards[TOTAL] for p in parts] for parts in roles for part in parts
@@ -84,7 +86,7 @@ def test_the_rows_of_a_team_are_every_call_and_only_what_was_read_is_learnt() ->
         group = rewarded(episodes(), checker)
     parts = find_credit("turn")(group)
     scores = [[part.rewards[TOTAL] for part in each] for each in parts]
-    rows = Rows.of(parts, scores, find_objective("grpo"))
+    rows = TrainBatch.of(parts, scores, find_objective("grpo"))
     tokens = sum(p.trajectories[0].ledger.response_mask.sum() for each in parts for p in each)
     assert int(rows.batch.mask.sum()) == tokens
     # The CEO's first words could not be read: they stand in the record, and give no gradient.
@@ -108,19 +110,19 @@ def test_the_local_trainer_trains_a_team(tmp_path: Path) -> None:
     model = load_trainable(NANO, config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     policy = asyncio.run(agent.policy()).with_sampling(temperature=1.0)
-    learner = Learner(
+    setup = TrainingSetup(
         model=model,
         policy=policy,
         rewards=Rewards(
-            Part(CORRECT, lambda episode, task: 0.0, 0.0),
-            Part("length", lambda episode, task: float(episode.trajectory.sampled_tokens)),
+            RewardPart(CORRECT, lambda episode, task: 0.0, 0.0),
+            RewardPart("length", lambda episode, task: float(episode.trajectory.sampled_tokens)),
         ),
         tasks=TaskStream([Task(str(n), f"What is {n} + {n}?") for n in range(4)], seed=0),
         attempt=made.attempt,
         credit=find_credit("turn", learns=["solver", "critic"]),
     )
     with Record(tmp_path) as record:
-        Trainer(config, learner).train(record)
+        Trainer(config, setup).train(record)
     assert any(not value.equal(before[name]) for name, value in model.state_dict().items())
     asyncio.run(engine.aclose())
 

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from ..base import ErrorKind
 from .output import CellOutput
-from .walls import Walls
+from .walls.walls import Walls
 
 __all__ = ["Backend", "CellError", "Died", "Interpreter", "Watched"]
 

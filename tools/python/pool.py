@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ToolUnavailable
-from .backends import SandboxBackend
 from .files import remove_tree
+from .folders import Folder, sweep
 from .interpreter import Backend, Interpreter
-from .launch import Folder, sweep
-from .remote import Worker
+from .sandbox.backend import SandboxBackend
+from .sandbox.remote import Worker
 
 __all__ = ["Counts", "Pool", "Seat"]
 

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from ..arguments import read_arguments
 from ..base import INTERRUPTED, ErrorKind, ToolResult, ToolSession
 from ..errors import ToolUnavailable, UsageError
-from .backends import JupyterBackend, SandboxBackend
+from .backend import Limits, check_limits
 from .interpreter import Backend, CellError, Died, Interpreter
-from .limits import Limits, check_limits
 from .output import CellOutput
 from .pool import Counts, Pool, Seat
+from .sandbox.backend import JupyterBackend, SandboxBackend
 
 __all__ = ["PythonArguments", "PythonSession", "PythonTool"]
 

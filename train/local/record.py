@@ -62,7 +62,7 @@ class Record:
         except OSError as error:
             raise DataError(f"can't write {folder}: {error.strerror}") from error
 
-    def go_on_after(self, step: int, changes: Sequence[Change] = ()) -> None:
+    def truncate_after(self, step: int, changes: Sequence[Change] = ()) -> None:
         """Steps after `step` will be done over: what stands of them goes to `replaced/`.
 
         config.yaml is written, with the settings that were changed on the way as comments.

@@ -39,12 +39,12 @@ from .metrics import describe, share_right
 from .record import Record
 from .resume import FIXED, advice, fewer_tokens, identity, lower, nothing_learnt
 from .room import needing_memory
-from .update import Recipe, Rows, Updated, compute_logprobs, update
+from .update import TrainBatch, UpdateConfig, UpdateResult, compute_logprobs, update
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Collected", "Learner", "Trainer"]
+__all__ = ["Collected", "Trainer", "TrainingSetup"]
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Collected:
 
 
 @dataclass(slots=True)
-class Learner:
+class TrainingSetup:
     """A model to train, tasks and rewards."""
 
     model: "PreTrainedModel"
@@ -91,49 +91,49 @@ class Trainer:
     """Trains a policy. `train()` runs it to the end and may be called again to go on.
 
     Example:
-        with make_learner(config) as learner, Record(Path(config.out)) as record:
-            Trainer(config, learner).train(record)
+        with make_setup(config) as setup, Record(Path(config.out)) as record:
+            Trainer(config, setup).train(record)
     """
 
     def __init__(
-        self, config: TrainConfig, learner: Learner, *, changed: Collection[str] = ()
+        self, config: TrainConfig, setup: TrainingSetup, *, changed: Collection[str] = ()
     ) -> None:
         """`changed` names the settings that may differ from those of the run that goes on, since
         somebody said so: config.yaml notes them with the step.
         """
         import torch
 
-        self.config, self.learner, self.changed = config, learner, changed
+        self.config, self.setup, self.changed = config, setup, changed
         self.folder = Path(config.out)
         self.done = 0
         """Steps that are behind us."""
         self.updates = 0
         """Updates that `train()` has made and that had a gradient."""
-        self.recipe = Recipe.of(config)
+        self.update_config = UpdateConfig.of(config)
         self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in learner.model.parameters() if parameter.requires_grad],
+            [parameter for parameter in setup.model.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
         concurrency = 1 if config.deterministic else config.concurrency
-        how: Any = {"tools_for": learner.tools_for, "attempt": learner.attempt}
+        how: Any = {"tools_for": setup.tools_for, "attempt": setup.attempt}
         self._runner, self._greedy = (
             Runner(policy, concurrency=concurrency, **how)
-            for policy in (learner.policy, learner.policy.with_sampling(temperature=0.0))
+            for policy in (setup.policy, setup.policy.with_sampling(temperature=0.0))
         )
         self._refused = 0  # updates in a row
         self._within = False  # a step whose updates have begun
         self._position = 0  # in the tasks, at the end of the last step
         self._saved: int | None = None  # the step of the checkpoint
         self._changes: list[Change] = []
-        self._identity = identity(config, learner.tasks, learner.held_out)
+        self._identity = identity(config, setup.tasks, setup.held_out)
         self._loop: asyncio.Runner
 
     @property
     def exact(self) -> bool:
         """True if a resumed run ends bit-identical to an uninterrupted one."""
-        return self.config.deterministic and self.learner.model.device.type == "cpu"
+        return self.config.deterministic and self.setup.model.device.type == "cpu"
 
     def train(
         self,
@@ -163,10 +163,10 @@ class Trainer:
             self._resume(record, tell)
             began = self.done
             stack = AsyncExitStack()
-            if self.learner.resource is not None:
-                self._loop.run(stack.enter_async_context(self.learner.resource))
+            if self.setup.resource is not None:
+                self._loop.run(stack.enter_async_context(self.setup.resource))
             try:
-                if not self.done and self.learner.held_out:
+                if not self.done and self.setup.held_out:
                     report(0, self._loop.run(self._evaluate(record, 0)))
                 while self.done < self.config.steps and not noted:
                     metrics = self._step(record)
@@ -196,19 +196,19 @@ class Trainer:
         with record.episodes(step) as log:
             collected = self._loop.run(self._roll_out(step, log))
         metrics = describe(collected.episodes, collected.unscored, collected.uninformative)
-        policy = self.learner.policy
+        policy = self.setup.policy
         metrics |= mean_tag_logprob(
             collected.episodes, policy.engine.tokenizer, policy.format.control_tags
         )
         rolled_out = time.perf_counter()
         with needing_memory(step, fewer_tokens(self.config)):
-            rows = self._compare(collected.groups)
+            rows = self._advantages(collected.groups)
             compared = self._clock()
             metrics |= self._update(rows, self.config.rate(self.done))
             updated = self._clock()
         self._loop.run(self._hand_over())
         handed_over = self._clock()
-        self.done, self._position, self._within = step, self.learner.tasks.position, False
+        self.done, self._position, self._within = step, self.setup.tasks.position, False
         metrics |= {
             "seconds/rollout": rolled_out - began - collected.reward_seconds,
             "seconds/reward": collected.reward_seconds,
@@ -217,7 +217,7 @@ class Trainer:
             "seconds/hand_over": handed_over - updated,
             "seconds": handed_over - began,
         }
-        if self.learner.held_out and (
+        if self.setup.held_out and (
             step == self.config.steps or step % self.config.evaluate_every == 0
         ):
             metrics |= self._loop.run(self._evaluate(record, step))
@@ -227,7 +227,7 @@ class Trainer:
         """Seconds, once the card has done what it was given: what is timed runs behind our back."""
         import torch
 
-        device = self.learner.model.device
+        device = self.setup.model.device
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
@@ -235,12 +235,12 @@ class Trainer:
     async def _roll_out(self, step: int, log: EpisodeLog) -> Collected:
         """Groups for the step; those that teach nothing are replaced, as often as is allowed."""
         config, collected = self.config, Collected()
-        dynamic = self.recipe.objective.dynamic_sampling
+        dynamic = self.update_config.objective.dynamic_sampling
         for refill in range(1 + (config.refills if dynamic else 0)):
             missing = config.tasks_per_step - len(collected.groups)
             if not missing:
                 break
-            tasks = self.learner.tasks.draw(missing)
+            tasks = self.setup.tasks.draw(missing)
             seed = _seed(config.seed, step, refill)
             found: dict[str, list[Episode]] = {}
             running = self._runner.groups(tasks, n=config.group_size, seed=seed)
@@ -265,7 +265,7 @@ class Trainer:
     ) -> list[Episode]:
         """Reward a group and log it; those of its episodes that have a reward."""
         clock = time.perf_counter()
-        scores = await asyncio.to_thread(self.learner.rewards.fill, group)
+        scores = await asyncio.to_thread(self.setup.rewards.score_all, group)
         collected.reward_seconds += time.perf_counter() - clock
         collected.episodes += group
         collected.unscored += [score.problem for score in scores if score.problem is not None]
@@ -274,26 +274,29 @@ class Trainer:
             self._on_episode(step, episode)
         return [episode for episode in group if episode.rewards]
 
-    def _compare(self, groups: list[list[Episode]]) -> Rows | None:
+    def _advantages(self, groups: list[list[Episode]]) -> TrainBatch | None:
         """The tokens to learn from, each with its advantage, and how likely they were: what an
         update needs to know. None where no group is left.
         """
-        config, model, credit = self.config, self.learner.model, self.learner.credit
+        config, model, credit = self.config, self.setup.model, self.setup.credit
         if credit is not None:
             groups = [part for group in groups for part in credit(group)]
         if not groups:
             return None
         scores = [[episode.rewards[TOTAL] for episode in group] for group in groups]
-        rows = Rows.of(
-            groups, scores, self.recipe.objective, without_void_turns=config.without_void_turns
+        rows = TrainBatch.of(
+            groups,
+            scores,
+            self.update_config.objective,
+            without_void_turns=config.without_void_turns,
         )
         if config.epochs * config.minibatches > 1:  # else the policy in training is still that one
-            rows.old = compute_logprobs(model, rows, self.recipe)
+            rows.old = compute_logprobs(model, rows, self.update_config)
         if config.kl_weight:
             rows.reference = self._reference_logprobs(rows)
         return rows
 
-    def _update(self, rows: Rows | None, rate: float) -> dict[str, float]:
+    def _update(self, rows: TrainBatch | None, rate: float) -> dict[str, float]:
         """The step's updates at that learning rate; their metrics, averaged."""
         if rows is None:
             return {"updates": 0, "refused": 0}
@@ -322,9 +325,9 @@ class Trainer:
         means = {name: float(np.mean([metrics[name] for metrics in done])) for name in names}
         return {**means, "learning_rate": rate, "updates": len(done), "refused": refused}
 
-    def _one_update(self, rows: Rows, rate: float) -> Updated:
+    def _one_update(self, rows: TrainBatch, rate: float) -> UpdateResult:
         try:
-            updated = update(self.learner.model, self.optimizer, rows, self.recipe)
+            updated = update(self.setup.model, self.optimizer, rows, self.update_config)
         except ModelError as error:  # weights that are no numbers: they go nowhere
             self._within = True
             raise ModelError(
@@ -333,20 +336,20 @@ class Trainer:
         self._within |= not updated.refused
         return updated
 
-    def _reference_logprobs(self, rows: Rows) -> Any:
-        model, reference = self.learner.model, self.learner.reference
+    def _reference_logprobs(self, rows: TrainBatch) -> Any:
+        model, reference = self.setup.model, self.setup.reference
         if reference is not None:
-            return compute_logprobs(reference, rows, self.recipe)
+            return compute_logprobs(reference, rows, self.update_config)
         if not has_lora(model):
             raise UsageError("kl_weight is above 0, but there is no reference model")
         with without_lora(model):
-            return compute_logprobs(model, rows, self.recipe)
+            return compute_logprobs(model, rows, self.update_config)
 
     async def _hand_over(self) -> None:
         """The new weights into the engine."""
-        engine: Any = self.learner.policy.engine
+        engine: Any = self.setup.policy.engine
         if hasattr(engine, "update_weights"):  # a script has none
-            await engine.update_weights(merged_weights(self.learner.model))
+            await engine.update_weights(merged_weights(self.setup.model))
 
     # -- evaluation -----------------------------------------------------------------------------
 
@@ -354,8 +357,8 @@ class Trainer:
         """Each held-out task once, greedily, through the same runner."""
         episodes = []
         with record.episodes(step, "held-out-") as log:
-            async for episode in self._greedy.run(self.learner.held_out):
-                await asyncio.to_thread(self.learner.rewards.fill, [episode])
+            async for episode in self._greedy.run(self.setup.held_out):
+                await asyncio.to_thread(self.setup.rewards.score_all, [episode])
                 log.append(episode)
                 episodes.append(episode)
         return {f"held_out/{name}": value for name, value in share_right(episodes).items()}
@@ -374,11 +377,11 @@ class Trainer:
         }
         write_checkpoint(
             self.folder,
-            self.learner.model,
+            self.setup.model,
             self.optimizer,
             state,
-            tokenizer_from=self.learner.tokenizer_from,
-            format=self.learner.policy.format.name,
+            tokenizer_from=self.setup.tokenizer_from,
+            format=self.setup.policy.format.name,
         )
         self._saved = self.done
 
@@ -386,7 +389,7 @@ class Trainer:
         """Take up the checkpoint, or make the first one: whatever ends the run, there is one."""
         state = read_checkpoint(
             self.folder,
-            self.learner.model,
+            self.setup.model,
             self.optimizer,
             self._identity,
             changed=self.changed,
@@ -396,14 +399,14 @@ class Trainer:
         if state is not None:
             self.done = self._saved = state["done"]
             self._changes = state["changes"]
-            self._position = self.learner.tasks.position = state["position"]
+            self._position = self.setup.tasks.position = state["position"]
             self._loop.run(self._hand_over())
         new = [change for change in self._changes if change["step"] == self.done + 1]
         for change in new:
             tell(f"{change['name']} is {change['now']} from here on; it was {change['was']}")
         if state is None or new:  # what was changed holds, whatever comes
             self.save()
-        record.go_on_after(self.done, self._changes)
+        record.truncate_after(self.done, self._changes)
 
 
 def _differ(group: Sequence[Episode]) -> bool:

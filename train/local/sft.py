@@ -178,7 +178,7 @@ def sft(
     if state is None or new:  # whatever ends the run, there is a checkpoint
         save()
     if record is not None:
-        record.go_on_after(done, changes)
+        record.truncate_after(done, changes)
     order = batches(ledgers, config.batch_size, config.seed)
     for _ in range(done):
         next(order)

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
     from ..config import TrainConfig
 
-__all__ = ["Recipe", "Rows", "Updated", "compute_logprobs", "update"]
+__all__ = ["TrainBatch", "UpdateConfig", "UpdateResult", "compute_logprobs", "update"]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class UpdateConfig:
     """The settings of an update, in addition to the rows and the model."""
 
     objective: Objective
@@ -63,7 +63,7 @@ class Recipe:
     """Whether the model computes in bfloat16; weights and optimizer keep their own type."""
 
     @classmethod
-    def of(cls, config: "TrainConfig") -> "Recipe":
+    def of(cls, config: "TrainConfig") -> "UpdateConfig":
         """The part of a configuration that updates need."""
         return cls(
             objective=config.to_objective(),
@@ -83,7 +83,7 @@ class Recipe:
 
 
 @dataclass(slots=True)
-class Rows:
+class TrainBatch:
     """Ledgers that are trained on, with what is known of each token; all tensors are (B, T)."""
 
     batch: Batch
@@ -105,7 +105,7 @@ class Rows:
         objective: Objective,
         *,
         without_void_turns: bool = False,
-    ) -> "Rows":
+    ) -> "TrainBatch":
         """The rows of `groups`, whose episodes have these `scores`.
 
         An episode of several ledgers is one response to the estimator, and has a row for each
@@ -138,11 +138,11 @@ class Rows:
             torch.from_numpy(batch.logprobs),
         )
 
-    def take(self, rows: Sequence[int]) -> "Rows":
+    def take(self, rows: Sequence[int]) -> "TrainBatch":
         """Some of the rows, no wider than the longest of them."""
         batch, width = self.batch, int(self.batch.lengths[list(rows)].max())
         part = np.ix_(list(rows), range(width))
-        return Rows(
+        return TrainBatch(
             Batch(
                 batch.ids[part],
                 batch.mask[part],
@@ -193,7 +193,7 @@ def _advantages(
 
 
 @dataclass(frozen=True, slots=True)
-class Updated:
+class UpdateResult:
     """The result of an optimizer step. `refused`: the step was not made, since something was not a
     number, and the model is unchanged.
     """
@@ -203,8 +203,11 @@ class Updated:
 
 
 def update(
-    model: "PreTrainedModel", optimizer: "torch.optim.Optimizer", rows: Rows, recipe: Recipe
-) -> Updated:
+    model: "PreTrainedModel",
+    optimizer: "torch.optim.Optimizer",
+    rows: TrainBatch,
+    config: UpdateConfig,
+) -> UpdateResult:
     """One step of the optimizer on `rows`, in micro-batches. The gradient is zero before and after.
 
     A loss or a gradient that is not finite is not let into the weights. Raises ModelError where the
@@ -215,13 +218,13 @@ def update(
     whole = {
         "batch_num_tokens": float(rows.weights.sum()),
         "global_batch_size": float(len(rows.trained)),
-        "loss_scale_factor": recipe.loss_scale_factor,
+        "loss_scale_factor": config.loss_scale_factor,
     }
     total: dict[str, float] = defaultdict(float)
     tokens = int((rows.weights > 0).sum())
-    for part in micro_batches(rows.trained, rows.batch.lengths, recipe.micro_tokens):
+    for part in micro_batches(rows.trained, rows.batch.lengths, config.micro_tokens):
         taken = rows.take(part)
-        loss, metrics = _loss(model, taken, recipe, whole)
+        loss, metrics = _loss(model, taken, config, whole)
         loss.backward()  # type: ignore[no-untyped-call]
         total["loss"] += float(loss.detach())
         share = int((taken.weights > 0).sum()) / tokens
@@ -232,7 +235,7 @@ def update(
             else:
                 total[name] += share * value
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    norm = float(torch.nn.utils.clip_grad_norm_(trainable, recipe.clip_norm))
+    norm = float(torch.nn.utils.clip_grad_norm_(trainable, config.clip_norm))
     total["grad_norm"] = norm
     refused = not (math.isfinite(total["loss"]) and math.isfinite(norm))
     if not refused:
@@ -240,34 +243,34 @@ def update(
     optimizer.zero_grad(set_to_none=True)
     if not refused and not are_finite(model):
         raise ModelError("the weights are not numbers after an update")
-    return Updated(dict(total), refused)
+    return UpdateResult(dict(total), refused)
 
 
 def _loss(
-    model: "PreTrainedModel", rows: Rows, recipe: Recipe, whole: Mapping[str, Any]
+    model: "PreTrainedModel", rows: TrainBatch, config: UpdateConfig, whole: Mapping[str, Any]
 ) -> "tuple[Tensor, dict[str, float]]":
     """The share of these rows in the minibatch's loss, and what to log."""
-    objective = recipe.objective
+    objective = config.objective
     weights, advantages, engine = (
         values.to(model.device) for values in (rows.weights, rows.advantages, rows.engine)
     )
-    with _precision(model, recipe):
+    with _precision(model, config):
         new, entropy = token_logprobs(
-            model, rows.batch.ids, rows.weights.numpy() > 0, recipe.temperature
+            model, rows.batch.ids, rows.weights.numpy() > 0, config.temperature
         )
     old = new.detach() if rows.old is None else rows.old.to(model.device)
     metrics: dict[str, float] = {}
     importance = None
-    if recipe.importance is not None:
-        importance, metrics = rollout_correction_weights(old - engine, weights, *recipe.importance)
-    config = replace(objective.config, global_batch_info=whole)
+    if config.importance is not None:
+        importance, metrics = rollout_correction_weights(old - engine, weights, *config.importance)
+    loss_config = replace(objective.config, global_batch_info=whole)
     loss, more = objective.loss(
-        old, new, advantages, weights, objective.loss_agg_mode, config, importance
+        old, new, advantages, weights, objective.loss_agg_mode, loss_config, importance
     )
     if rows.reference is not None:
         reference = rows.reference.to(model.device)
-        kl = kl_penalty(new, reference, recipe.kl_estimator, weights)
-        loss = loss + recipe.kl_weight * agg_loss(kl, weights, objective.loss_agg_mode, **whole)
+        kl = kl_penalty(new, reference, config.kl_estimator, weights)
+        loss = loss + config.kl_weight * agg_loss(kl, weights, objective.loss_agg_mode, **whole)
         metrics["reference_kl"] = _mean(kl, weights)
     metrics["entropy"] = _mean(entropy, weights)
     metrics["engine_gap"] = _mean((old - engine).abs(), weights)
@@ -292,24 +295,24 @@ def _mean(values: "Tensor", weights: "Tensor") -> float:
     return float(values.detach()[weights > 0].mean())
 
 
-def compute_logprobs(model: "PreTrainedModel", rows: Rows, recipe: Recipe) -> "Tensor":
+def compute_logprobs(model: "PreTrainedModel", rows: TrainBatch, config: UpdateConfig) -> "Tensor":
     """The model's log-probabilities of the tokens that count, (B, T), on the CPU, no gradient."""
     import torch
 
     result = torch.zeros(rows.weights.shape)
-    with torch.no_grad(), _precision(model, recipe):
-        for part in micro_batches(rows.trained, rows.batch.lengths, recipe.micro_tokens):
+    with torch.no_grad(), _precision(model, config):
+        for part in micro_batches(rows.trained, rows.batch.lengths, config.micro_tokens):
             taken = rows.take(part)
             values, _ = token_logprobs(
-                model, taken.batch.ids, taken.weights.numpy() > 0, recipe.temperature
+                model, taken.batch.ids, taken.weights.numpy() > 0, config.temperature
             )
             result[part, : values.shape[1]] = values.cpu()
     return result
 
 
-def _precision(model: "PreTrainedModel", recipe: Recipe) -> AbstractContextManager[Any]:
+def _precision(model: "PreTrainedModel", config: UpdateConfig) -> AbstractContextManager[Any]:
     import torch
 
-    if not recipe.bfloat16:
+    if not config.bfloat16:
         return nullcontext()
     return torch.autocast(model.device.type, torch.bfloat16)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ...tools.errors import UsageError
-from .masked import kept, or_one, precise
+from .masked import masked, or_one, precise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def agg_loss(
             f"there is no loss aggregation {loss_agg_mode!r}; take one of {', '.join(AGGREGATIONS)}"
         )
     mask = precise(loss_mask)
-    losses = kept(loss_mat, mask) * mask
+    losses = masked(loss_mat, mask) * mask
     if loss_agg_mode == "token-sum":
         return losses.sum() * dp_size
     whole = batch_num_tokens if loss_agg_mode == "token-mean" else global_batch_size

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from ...tools.errors import UsageError
 from .aggregate import agg_loss
 from .groups import Groups
-from .masked import kept, masked_mean
+from .masked import masked, masked_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +25,8 @@ __all__ = [
     "LossConfig",
     "Objective",
     "PolicyLoss",
+    "clip_metrics",
     "clip_range",
-    "measured",
     "policy_loss",
 ]
 
@@ -165,11 +165,11 @@ def policy_loss(
 ) -> "Tensor":
     """Sum up the losses (B, T) of tokens, each times its importance weight where there are any."""
     if rollout_is_weights is not None:
-        losses = losses * kept(rollout_is_weights.detach(), response_mask)
+        losses = losses * masked(rollout_is_weights.detach(), response_mask)
     return agg_loss(losses, response_mask, loss_agg_mode, **config.global_batch_info)
 
 
-def measured(
+def clip_metrics(
     log_ratio: "Tensor",
     response_mask: "Tensor",
     clipped: "Tensor | None" = None,

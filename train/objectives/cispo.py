@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from .base import ActorConfig, Loss, LossConfig, Objective, clip_range, measured, policy_loss
+from .base import ActorConfig, Loss, LossConfig, Objective, clip_metrics, clip_range, policy_loss
 from .clipped import LOG_RATIO_LIMIT
 from .grpo import grpo_advantage
-from .masked import kept, log_ratios
+from .masked import log_ratios, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,9 +45,9 @@ def cispo_loss(
     log_ratio = log_ratio.detach().clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
     weight = ratio.clamp(low, high)
-    losses = -weight * kept(advantages, response_mask) * kept(log_prob, response_mask)
+    losses = -weight * masked(advantages, response_mask) * masked(log_prob, response_mask)
     loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, measured(log_ratio, response_mask, weight != ratio)
+    return loss, clip_metrics(log_ratio, response_mask, weight != ratio)
 
 
 CISPO = Objective(

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from .base import ActorConfig, Loss, LossConfig, clip_range, measured, policy_loss
-from .masked import kept, log_ratios
+from .base import ActorConfig, Loss, LossConfig, clip_metrics, clip_range, policy_loss
+from .masked import log_ratios, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ def clipped_loss(
     if config is None:
         config = LossConfig()
     low, high = clip_range(config)
-    advantages = kept(advantages, response_mask)
+    advantages = masked(advantages, response_mask)
     log_ratio = log_ratios(log_prob, old_log_prob, response_mask)
     log_ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
@@ -56,4 +56,4 @@ def clipped_loss(
         bounded = (advantages < 0) & (losses > bound)
         losses = torch.where(bounded, bound, losses)
     loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, measured(log_ratio, response_mask, clipped > plain, bounded)
+    return loss, clip_metrics(log_ratio, response_mask, clipped > plain, bounded)

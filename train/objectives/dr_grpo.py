@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .base import AdvantageConfig, Advantages, LossConfig, Objective
 from .clipped import clipped_loss
-from .groups import Groups, compare, returns, spread
+from .groups import Groups, group_statistics, to_tokens, token_returns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,9 @@ def dr_grpo_advantage(
     Source: arXiv 2503.20783, section 3.2. verl: `grpo` with `norm_adv_by_std_in_grpo=False`. TRL:
     `scale_rewards="none"`.
     """
-    advantages = spread(compare(returns(token_level_rewards), index).centred, response_mask)
+    advantages = to_tokens(
+        group_statistics(token_returns(token_level_rewards), index).centred, response_mask
+    )
     return advantages, advantages
 
 

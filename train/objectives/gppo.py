@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from .base import ActorConfig, Loss, LossConfig, Objective, clip_range, measured, policy_loss
+from .base import ActorConfig, Loss, LossConfig, Objective, clip_metrics, clip_range, policy_loss
 from .clipped import LOG_RATIO_LIMIT
 from .grpo import grpo_advantage
-from .masked import kept, log_ratios
+from .masked import log_ratios, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +43,8 @@ def gppo_loss(
     if config is None:
         config = _CLIPS
     low, high = clip_range(config)
-    advantages = kept(advantages, response_mask)
-    log_prob = kept(log_prob, response_mask)
+    advantages = masked(advantages, response_mask)
+    log_prob = masked(log_prob, response_mask)
     log_ratio = log_ratios(log_prob, old_log_prob, response_mask).detach()
     ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     weight = torch.where(advantages > 0, ratio.clamp(max=high), ratio.clamp(min=low))
@@ -57,7 +57,7 @@ def gppo_loss(
         losses = torch.where(bounded, bound, losses)
     loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
     clipped = (weight != ratio) & (advantages != 0)
-    return loss, measured(log_ratio, response_mask, clipped, bounded)
+    return loss, clip_metrics(log_ratio, response_mask, clipped, bounded)
 
 
 GPPO = Objective(

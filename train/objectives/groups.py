@@ -10,13 +10,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["Compared", "Groups", "compare", "group_numbers", "outcome_rewards", "returns", "spread"]
+__all__ = [
+    "GroupStatistics",
+    "Groups",
+    "group_numbers",
+    "group_statistics",
+    "outcome_rewards",
+    "to_tokens",
+    "token_returns",
+]
 
 Groups: TypeAlias = "Sequence[Any] | NDArray[np.generic] | Tensor"
 """Which group each of B responses belongs to: any names, in any order."""
 
 
-class Compared(NamedTuple):
+class GroupStatistics(NamedTuple):
     """Scores within their groups, each (B,).
 
     `centred` is the score less its group's mean; `std` the group's standard deviation (divided by
@@ -36,7 +44,7 @@ def group_numbers(index: Groups) -> list[int]:
     return [numbers.setdefault(name, len(numbers)) for name in names]
 
 
-def returns(token_level_rewards: "Tensor") -> "Tensor":
+def token_returns(token_level_rewards: "Tensor") -> "Tensor":
     """The sum of each row's rewards, (B,), at whatever tokens they stand.
 
     The response mask has no say here: a response that was cut after a tool's output has its reward
@@ -51,8 +59,8 @@ def returns(token_level_rewards: "Tensor") -> "Tensor":
     return scores
 
 
-def compare(scores: "Tensor", index: Groups) -> Compared:
-    """Compare each of `scores` (B,) with its group; see `Compared`."""
+def group_statistics(scores: "Tensor", index: Groups) -> GroupStatistics:
+    """Compare each of `scores` (B,) with its group; see `GroupStatistics`."""
     import torch
 
     numbers = group_numbers(index)
@@ -68,14 +76,14 @@ def compare(scores: "Tensor", index: Groups) -> Compared:
     centred = shifted - zeros.index_add(0, group, shifted)[group] / size
     variance = zeros.index_add(0, group, centred.square())[group] / (size - 1).clamp(min=1)
     alone = size == 1
-    return Compared(
+    return GroupStatistics(
         torch.where(alone, scores, centred),
         torch.where(alone, torch.ones_like(scores), variance.sqrt()),
         size,
     )
 
 
-def spread(values: "Tensor", response_mask: "Tensor") -> "Tensor":
+def to_tokens(values: "Tensor", response_mask: "Tensor") -> "Tensor":
     """One number a response (B,) put at each of its tokens that count (B, T); 0 elsewhere."""
     import torch
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .base import AdvantageConfig, Advantages, LossConfig, Objective
 from .clipped import clipped_loss
-from .groups import Groups, compare, returns, spread
+from .groups import Groups, group_statistics, to_tokens, token_returns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,10 +35,10 @@ def grpo_advantage(
     When: the common choice for outcome rewards. It makes much of very easy and very hard tasks,
     whose deviation is small: see Dr. GRPO.
     """
-    scores, std, _size = compare(returns(token_level_rewards), index)
+    scores, std, _size = group_statistics(token_returns(token_level_rewards), index)
     if norm_adv_by_std_in_grpo:
         scores = scores / (std + epsilon)
-    advantages = spread(scores, response_mask)
+    advantages = to_tokens(scores, response_mask)
     return advantages, advantages
 
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from .base import ActorConfig, Loss, LossConfig, Objective, clip_range, measured, policy_loss
+from .base import ActorConfig, Loss, LossConfig, Objective, clip_metrics, clip_range, policy_loss
 from .grpo import grpo_advantage
-from .masked import kept, log_ratios, or_one, precise
+from .masked import log_ratios, masked, or_one, precise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,17 +45,17 @@ def gspo_loss(
     if config is None:
         config = _CLIPS
     low, high = clip_range(config)
-    advantages = kept(advantages, response_mask)
+    advantages = masked(advantages, response_mask)
     log_ratio = log_ratios(log_prob, old_log_prob, response_mask)
     mask = precise(response_mask)
     sequence = (log_ratio * mask).sum(dim=-1, keepdim=True) / or_one(mask.sum(dim=-1, keepdim=True))
-    log_prob = kept(log_prob, response_mask)
+    log_prob = masked(log_prob, response_mask)
     ratio = (sequence.detach() + log_prob - log_prob.detach()).clamp(max=10.0).exp()
     plain = -advantages * ratio
     clipped = -advantages * ratio.clamp(low, high)
     losses = torch.maximum(plain, clipped)
     loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, measured(log_ratio, response_mask, clipped > plain)
+    return loss, clip_metrics(log_ratio, response_mask, clipped > plain)
 
 
 GSPO = Objective(

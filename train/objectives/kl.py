@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ...tools.errors import UsageError
-from .masked import kept, log_ratios, precise
+from .masked import log_ratios, masked, precise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,4 +75,4 @@ def penalised_rewards(
     group's advantages the penalties of a response are summed up and compared like its reward.
     """
     kl = kl_penalty(log_prob.detach(), ref_log_prob.detach(), estimator, response_mask)
-    return precise(token_level_rewards) - coefficient * kept(kl, response_mask)
+    return precise(token_level_rewards) - coefficient * masked(kl, response_mask)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["kept", "log_ratios", "masked_mean", "or_one", "precise", "whiten"]
+__all__ = ["log_ratios", "masked", "masked_mean", "or_one", "precise", "whiten"]
 
 
 def precise(values: "Tensor") -> "Tensor":
@@ -24,7 +24,7 @@ def precise(values: "Tensor") -> "Tensor":
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
-def kept(values: "Tensor", mask: "Tensor") -> "Tensor":
+def masked(values: "Tensor", mask: "Tensor") -> "Tensor":
     """The values where the mask is above 0, exact zeros elsewhere; at least float32."""
     import torch
 
@@ -41,12 +41,12 @@ def or_one(count: "Tensor") -> "Tensor":
 
 def masked_mean(values: "Tensor", mask: "Tensor") -> "Tensor":
     """The mean over all tokens that count, a scalar; 0 where there are none."""
-    return kept(values, mask).sum() / or_one((mask > 0).sum())
+    return masked(values, mask).sum() / or_one((mask > 0).sum())
 
 
 def log_ratios(log_prob: "Tensor", other: "Tensor", mask: "Tensor") -> "Tensor":
     """log(p / p_other) of each token, (B, T), 0 where the mask is."""
-    return kept(precise(log_prob) - precise(other), mask)
+    return masked(precise(log_prob) - precise(other), mask)
 
 
 def whiten(values: "Tensor", mask: "Tensor", epsilon: float = 1e-8) -> "Tensor":
@@ -60,7 +60,7 @@ def whiten(values: "Tensor", mask: "Tensor", epsilon: float = 1e-8) -> "Tensor":
     counts = mask > 0
     if not bool(counts.any()):
         return torch.zeros_like(precise(values))
-    shifted = kept(precise(values) - precise(values)[counts].min(), mask)
-    centred = kept(shifted - masked_mean(shifted, mask), mask)
+    shifted = masked(precise(values) - precise(values)[counts].min(), mask)
+    centred = masked(shifted - masked_mean(shifted, mask), mask)
     variance = centred.square().sum() / (counts.sum() - 1).clamp(min=1)
     return centred * torch.rsqrt(variance + epsilon)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...tools.errors import UsageError
 from .clipped import LOG_RATIO_LIMIT
-from .masked import kept, masked_mean
+from .masked import masked, masked_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +53,10 @@ def rollout_correction_weights(
             f"there is no importance level {rollout_is!r}; "
             f"take one of {', '.join(IMPORTANCE_LEVELS)}"
         )
-    logs = kept(log_ratio.detach(), response_mask)
+    logs = masked(log_ratio.detach(), response_mask)
     if rollout_is == "sequence":
         logs = logs.sum(dim=-1, keepdim=True).expand(logs.shape)
-    raw = kept(logs.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp(), response_mask)
+    raw = masked(logs.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp(), response_mask)
     if isinstance(rollout_is_threshold, tuple):
         low, high = rollout_is_threshold
         weights = torch.where((raw >= low) & (raw <= high), raw, torch.zeros_like(raw))

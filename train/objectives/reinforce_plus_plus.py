@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .base import AdvantageConfig, Advantages, LossConfig, Objective
 from .clipped import clipped_loss
-from .groups import Groups, compare, returns, spread
+from .groups import Groups, group_statistics, to_tokens, token_returns
 from .masked import precise, whiten
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def reinforce_plus_plus_advantage(
     """
     import torch
 
-    returns(token_level_rewards)  # refuses what is not a number
+    token_returns(token_level_rewards)  # refuses what is not a number
     rewards, counts = precise(token_level_rewards.detach()), response_mask > 0
     gamma = 1.0 if config is None else config.gamma
     g = torch.zeros_like(rewards)
@@ -73,7 +73,9 @@ def reinforce_plus_plus_baseline_advantage(
     When: groups, but the deviation of four rewards is too noisy to divide by: the batch's is not. A
     long response counts in mean and deviation with each of its tokens.
     """
-    scores = spread(compare(returns(token_level_rewards), index).centred, response_mask)
+    scores = to_tokens(
+        group_statistics(token_returns(token_level_rewards), index).centred, response_mask
+    )
     advantages = whiten(scores, response_mask)
     return advantages, advantages
 

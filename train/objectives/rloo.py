@@ -9,11 +9,11 @@ from .base import (
     Loss,
     LossConfig,
     Objective,
-    measured,
+    clip_metrics,
     policy_loss,
 )
-from .groups import Groups, compare, returns, spread
-from .masked import kept, log_ratios
+from .groups import Groups, group_statistics, to_tokens, token_returns
+from .masked import log_ratios, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +39,8 @@ def rloo_advantage(
     same (`rloo_vectorized` gives 0 for a group of one). TRL: RLOOTrainer, the same.
     When: few updates a batch, small groups, or a gradient that shall be unbiased.
     """
-    scores, _std, size = compare(returns(token_level_rewards), index)
-    advantages = spread(scores * size / (size - 1).clamp(min=1), response_mask)
+    scores, _std, size = group_statistics(token_returns(token_level_rewards), index)
+    advantages = to_tokens(scores * size / (size - 1).clamp(min=1), response_mask)
     return advantages, advantages
 
 
@@ -63,9 +63,9 @@ def reinforce_loss(
     Source: Williams 1992. verl: `gpg`, the same. TRL's RLOOTrainer clips a ratio instead.
     """
     config = LossConfig() if config is None else config
-    losses = -kept(advantages, response_mask) * kept(log_prob, response_mask)
+    losses = -masked(advantages, response_mask) * masked(log_prob, response_mask)
     loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, measured(log_ratios(log_prob, old_log_prob, response_mask), response_mask)
+    return loss, clip_metrics(log_ratios(log_prob, old_log_prob, response_mask), response_mask)
 
 
 RLOO = Objective(

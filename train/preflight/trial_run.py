@@ -30,8 +30,8 @@ from ..data.sources import generate
 from .finding import Finding, where
 
 if TYPE_CHECKING:
-    from ..local.rl import Learner, Trainer
-    from ..local.update import Rows
+    from ..local.rl import Trainer, TrainingSetup
+    from ..local.update import TrainBatch
 
 __all__ = ["Trial", "try_out"]
 
@@ -65,7 +65,7 @@ class Trial:
 def try_out(trial: Trial, tools: Sequence[Tool] | None) -> Iterator[Finding]:
     """Try it, step by step, until one fails; each is a finding. Never raises for what fails.
 
-    `tools` as for `make_learner`.
+    `tools` as for `make_setup`.
     """
     with ExitStack() as stack:
         trying = _Trying(trial, tools, stack)
@@ -120,18 +120,18 @@ class _Trying:
                 "concurrency": 2,
             }
         )
-        self.learner: Learner
+        self.setup: TrainingSetup
         self.trainer: Trainer
-        self.rows: Rows
+        self.rows: TrainBatch
         self.episodes: list[Episode] = []
 
     def sample(self) -> tuple[bool | None, str]:
         """Two episodes of one task."""
         if self.trial.vllm is None:
             self._load()
-            learner = self.learner
-            (task,) = learner.tasks.draw(1)
-            asyncio.run(self._roll_out(learner.policy, task, learner))
+            setup = self.setup
+            (task,) = setup.tasks.draw(1)
+            asyncio.run(self._roll_out(setup.policy, task, setup))
         else:
             self._sample_with_vllm(self.trial.vllm)
         failed = [e.error for e in self.episodes if e.stop is StopReason.INFRASTRUCTURE]
@@ -144,15 +144,15 @@ class _Trying:
 
     def agree(self) -> tuple[bool | None, str]:
         """The trainer's probabilities of the tokens that were sampled."""
-        from ..local.update import Rows, compute_logprobs
+        from ..local.update import TrainBatch, compute_logprobs
 
         if self.trial.vllm is not None:
             self._load()
-        recipe = self.trainer.recipe
+        recipe = self.trainer.update_config
         # What they are worth plays no part here: one counts as right, so that there is a gradient.
-        self.rows = Rows.of([self.episodes], [[0.0, 1.0]], recipe.objective)
+        self.rows = TrainBatch.of([self.episodes], [[0.0, 1.0]], recipe.objective)
         counts = self.rows.weights > 0
-        mine = compute_logprobs(self.learner.model, self.rows, recipe)[counts].exp()
+        mine = compute_logprobs(self.setup.model, self.rows, recipe)[counts].exp()
         apart = (mine - self.rows.engine[counts].exp()).abs()
         text = f"engine and trainer are {float(apart.mean()):.1e} apart in a token's probability"
         if float(apart.mean()) > _FAR:
@@ -168,8 +168,8 @@ class _Trying:
 
         self._step(self.rows)
         if self.trial.vllm is None:
-            engine: Any = self.learner.policy.engine
-            asyncio.run(engine.update_weights(merged_weights(self.learner.model)))
+            engine: Any = self.setup.policy.engine
+            asyncio.run(engine.update_weights(merged_weights(self.setup.model)))
             return True, f"two episodes, and the new weights into the engine{self.trial.note}"
         return True, f"two episodes{self.trial.note}"
 
@@ -177,16 +177,16 @@ class _Trying:
         """As many tokens at once as there will be: made-up ones, in rows as long as they get."""
         import torch
 
-        from ..local.update import Rows
+        from ..local.update import TrainBatch
 
-        config, policy = self.trial.config, self.learner.policy
+        config, policy = self.trial.config, self.setup.policy
         most = min(_PROMPT + config.response_tokens, policy.engine.context_length)
         count = max(2, config.micro_tokens // most)
         rng = np.random.default_rng(0)
         made = [_made_up(rng, number, most, policy) for number in range(count)]
         scores = [float(number % 2) for number in range(count)]
-        rows = Rows.of([made], [scores], self.trainer.recipe.objective)
-        device = self.learner.model.device
+        rows = TrainBatch.of([made], [scores], self.trainer.update_config.objective)
+        device = self.setup.model.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         norm = self._step(rows)
@@ -200,16 +200,16 @@ class _Trying:
     # -- parts ----------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        from ..local.learner import make_learner
         from ..local.rl import Trainer
+        from ..local.training_setup import make_setup
 
-        self.learner = self.stack.enter_context(make_learner(self.config, self.tools))
-        self.trainer = Trainer(self.config, self.learner)
+        self.setup = self.stack.enter_context(make_setup(self.config, self.tools))
+        self.trainer = Trainer(self.config, self.setup)
 
     def _sample_with_vllm(self, options: Mapping[str, Any]) -> None:
         from ...rollout.engines.vllm.engine import VllmEngine
         from ...rollout.models.files import find_model
-        from ..local.learner import make_policy
+        from ..local.training_setup import make_policy
 
         folder = find_model(self.config.model)
         engine = VllmEngine.load(folder, device=self.config.device, max_batch=2, options=options)
@@ -219,20 +219,20 @@ class _Trying:
         finally:
             asyncio.run(engine.aclose())
 
-    async def _roll_out(self, policy: Policy, task: Task, learner: "Learner | None") -> None:
+    async def _roll_out(self, policy: Policy, task: Task, setup: "TrainingSetup | None") -> None:
         async with AsyncExitStack() as stack:
-            if learner is not None and learner.resource is not None:
-                await stack.enter_async_context(learner.resource)
-            tools_for = None if learner is None else learner.tools_for
+            if setup is not None and setup.resource is not None:
+                await stack.enter_async_context(setup.resource)
+            tools_for = None if setup is None else setup.tools_for
             runner = Runner(policy, tools_for=tools_for, concurrency=2)
             groups = await stack.enter_async_context(aclosing(runner.groups([task], n=2, seed=0)))
             self.episodes = [episode async for group in groups for episode in group]
 
-    def _step(self, rows: "Rows") -> float:
+    def _step(self, rows: "TrainBatch") -> float:
         """An update; its gradient's norm. Raises ModelError where it is not a number."""
         from ..local.update import update
 
-        done = update(self.learner.model, self.trainer.optimizer, rows, self.trainer.recipe)
+        done = update(self.setup.model, self.trainer.optimizer, rows, self.trainer.update_config)
         if done.refused:
             raise ModelError("the gradient is not a number")
         return done.metrics["grad_norm"]

@@ -1,6 +1,15 @@
 """Rewards: functions of an episode and its task, put together with weights (docs/rewards.md)."""
 
-from .base import TOTAL, Part, RewardFunction, Rewards, Score, Unscored, said, why_unscored
+from .base import (
+    TOTAL,
+    RewardFunction,
+    RewardPart,
+    Rewards,
+    Score,
+    Unscored,
+    policy_text,
+    why_unscored,
+)
 from .checker import CHECKERS, Checker
 from .math_answers import MathVerify
 from .recipes import CORRECT, REWARDS, find_rewards
@@ -15,8 +24,8 @@ __all__ = [
     "TOTAL",
     "Checker",
     "MathVerify",
-    "Part",
     "RewardFunction",
+    "RewardPart",
     "Rewards",
     "Score",
     "SqlJudge",
@@ -25,7 +34,7 @@ __all__ = [
     "exact_match",
     "find_rewards",
     "overlong",
-    "said",
+    "policy_text",
     "tool_errors",
     "void_turns",
     "why_unscored",

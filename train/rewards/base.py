@@ -1,6 +1,6 @@
 """A reward: named parts, each a function of an episode and its task, put together with weights."""
 
-import ctypes
+import logging
 import math
 import os
 import threading
@@ -14,15 +14,16 @@ from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ...tools import ErrorKind
+from ...tools.errors import UsageError
 
 __all__ = [
     "TOTAL",
-    "Part",
     "RewardFunction",
+    "RewardPart",
     "Rewards",
     "Score",
     "Unscored",
-    "said",
+    "policy_text",
     "why_unscored",
 ]
 
@@ -31,6 +32,9 @@ RewardFunction: TypeAlias = Callable[[Episode, Task], float]
 TOTAL = "total"
 """The name under which `Episode.rewards` holds the weighted sum."""
 _THREADS = min(4, os.cpu_count() or 1)
+_MOST_ABANDONED = 8
+"""Calls of a reward's parts that may run on past their time, before the next one is an error."""
+_log = logging.getLogger(__name__)
 
 
 class Unscored(Exception):
@@ -38,12 +42,13 @@ class Unscored(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RewardPart:
     """One part of a reward. Weight 0 makes it a signal: logged, and no part of the sum.
 
-    `seconds` is the wall time after which the episode goes without a reward. What a policy wrote
-    must not be able to use it up: a part that reads expressions or queries has a limit of its own,
-    below this one, at which they count as wrong.
+    `seconds` is the wall time after which the episode goes without a reward; the call itself can't
+    be stopped and runs on in its thread. What a policy wrote must not be able to use it up: a part
+    that reads expressions or queries has a limit of its own, below this one, at which they count
+    as wrong.
     """
 
     name: str
@@ -85,29 +90,31 @@ class Rewards:
     Example:
         >>> def brief(episode: Episode, task: Task) -> float:
         ...     return float(episode.trajectory.sampled_tokens <= 200)
-        >>> rewards = Rewards(Part("brief", brief, weight=0.1))
+        >>> rewards = Rewards(RewardPart("brief", brief, weight=0.1))
         >>> rewards.score(Episode("a/0", Task("a", "1 + 1?"), "a", 0)).problem
         'there is no trajectory'
     """
 
-    def __init__(self, *parts: Part) -> None:
+    def __init__(self, *parts: RewardPart) -> None:
         names = [part.name for part in parts]
         if not parts or len(set(names)) < len(names):
             raise ValueError(f"a reward has one or more parts with names of their own, not {names}")
         self.parts = parts
+        self._abandoned: list[threading.Thread] = []
+        self._lock = threading.Lock()
 
     def score(self, episode: Episode) -> Score:
         """The episode's score; nothing is written.
 
-        Raises ValueError where a part is not a finite number, and whatever a part raises of its
-        own: both are bugs of the part.
+        Raises ValueError if a part is not a finite number, UsageError if too many calls of parts
+        still run past their time, and whatever a part raises itself: all are bugs of the part.
         """
         if why := why_unscored(episode):
             return Score(None, problem=why)
         values: dict[str, float] = {}
         for part in self.parts:
             try:
-                value = _within(part, episode)
+                value = self._within(part, episode)
             except Unscored as error:
                 return Score(None, problem=f"{part.name}: {error}")
             if not math.isfinite(value):
@@ -116,13 +123,53 @@ class Rewards:
         total = math.fsum(part.weight * values[part.name] for part in self.parts)
         return Score(total, values)
 
-    def fill(self, episodes: Sequence[Episode], *, threads: int = _THREADS) -> list[Score]:
+    def score_all(self, episodes: Sequence[Episode], *, threads: int = _THREADS) -> list[Score]:
         """Score many episodes and set their `rewards`, to {} where no reward can be given."""
         with ThreadPoolExecutor(threads) as pool:
             scores = list(pool.map(self.score, episodes))
         for episode, score in zip(episodes, scores, strict=True):
             episode.rewards = score.rewards
         return scores
+
+    def _within(self, part: RewardPart, episode: Episode) -> float:
+        """The part's value, or `Unscored` after its seconds.
+
+        A part is arbitrary code of this process: it may hold a model, a lock or a connection, so
+        it can neither move to another process nor be stopped safely. It runs in a daemon thread,
+        which is abandoned when its time is over; how many may be, is bounded.
+        """
+        results: list[float] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                results.append(float(part.function(episode, episode.task)))
+            except BaseException as error:
+                errors.append(error)
+
+        with self._lock:
+            self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
+            if len(self._abandoned) >= _MOST_ABANDONED:
+                raise UsageError(
+                    f"{len(self._abandoned)} calls of rewards still run past their time, the last "
+                    f"of them {self._abandoned[-1].name!r}: bound the work inside that function"
+                )
+        thread = threading.Thread(target=work, name=part.name, daemon=True)
+        thread.start()
+        thread.join(part.seconds)
+        if thread.is_alive():
+            with self._lock:
+                self._abandoned.append(thread)
+            _log.warning(
+                "the reward %r of %s is not done after %g s: it gets none, and its thread runs on",
+                part.name,
+                episode.id,
+                part.seconds,
+            )
+            raise Unscored(f"not done after {part.seconds:g} s")
+        if errors:
+            raise errors[0]
+        return results[0]
 
 
 def why_unscored(episode: Episode) -> str | None:
@@ -142,7 +189,7 @@ def why_unscored(episode: Episode) -> str | None:
     return None
 
 
-def said(trajectory: Trajectory, turn: Turn, tokenizer: Tokenizer) -> str:
+def policy_text(trajectory: Trajectory, turn: Turn, tokenizer: Tokenizer) -> str:
     """The text that the policy itself wrote in a turn: the ledger says which tokens are its own.
 
     A token of a tool or the host is never part of it, whatever range a record claims for the turn.
@@ -155,38 +202,3 @@ def said(trajectory: Trajectory, turn: Turn, tokenizer: Tokenizer) -> str:
         if span.source is Source.POLICY and stop > start:
             ids += span.ids[start:stop].tolist()
     return tokenizer.decode([id for id in ids if id not in tokenizer.eos_ids])
-
-
-# -- a time limit --------------------------------------------------------------------------------
-
-
-class _Overrun(BaseException):
-    """Thrown into a part that has used up its time."""
-
-
-def _within(part: Part, episode: Episode) -> float:
-    """The part's value, or `Unscored` after its seconds.
-
-    It runs in a thread of its own (signals would bind it to the main one), which an exception
-    stops at its next line of Python.
-    """
-    results: list[float] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(float(part.function(episode, episode.task)))
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name=f"reward {part.name}", daemon=True)
-    thread.start()
-    thread.join(part.seconds)
-    if thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Overrun)
-        )
-        raise Unscored(f"not done after {part.seconds:g} s")
-    if errors:
-        raise errors[0]
-    return results[0]

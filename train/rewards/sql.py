@@ -34,7 +34,7 @@ from ...tools.sql import (
 )
 from ...tools.sql.lexer import words
 from ..data.generators.database import open_database
-from .base import RewardFunction, Unscored, said
+from .base import RewardFunction, Unscored, policy_text
 
 __all__ = ["SqlJudge", "gold_query", "well_formed"]
 
@@ -199,7 +199,7 @@ def well_formed(tokenizer: Tokenizer) -> RewardFunction:
             return 0.0
         plain = []
         for turn in trajectory.turns:
-            text = said(trajectory, turn, tokenizer)
+            text = policy_text(trajectory, turn, tokenizer)
             found = scan(text, format.marks, final=True, in_string=format.in_string)
             if found.unclosed or found.forged or any(c.arguments is None for c in turn.calls):
                 return 0.0

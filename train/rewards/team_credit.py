@@ -64,7 +64,7 @@ def find_credit(
     (None: all); the others are frozen. Raises UsageError for a name that is none.
 
     Example:
-        learner.credit = find_credit("role", rewards={"critic": Rewards(Part("vote", right))})
+        setup.credit = find_credit("role", rewards={"critic": Rewards(RewardPart("vote", right))})
     """
     return partial(_compare, find_parts(name, rewards=rewards, learns=learns))
 

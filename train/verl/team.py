@@ -115,7 +115,7 @@ def team_grpo_advantage(
     """
     import torch
 
-    from ..objectives.groups import compare, returns, spread
+    from ..objectives.groups import group_statistics, to_tokens, token_returns
 
     names = [str(name) for name in index]
     unnamed = [name for name in names if _MARK not in name and not name.startswith("pad")]
@@ -127,10 +127,12 @@ def team_grpo_advantage(
         )
     first = {name: names.index(name) for name in dict.fromkeys(names)}
     places = [name.rpartition(_MARK)[0] or name for name in first]
-    scores, std, size = compare(returns(token_level_rewards)[list(first.values())], places)
+    scores, std, size = group_statistics(
+        token_returns(token_level_rewards)[list(first.values())], places
+    )
     if getattr(config, "norm_adv_by_std_in_grpo", True):
         scores = scores / (std + epsilon)
     scores = torch.where(size == 1, torch.zeros_like(scores), scores)
     numbers = {name: number for number, name in enumerate(first)}
-    advantages = spread(scores[[numbers[name] for name in names]], response_mask)
+    advantages = to_tokens(scores[[numbers[name] for name in names]], response_mask)
     return advantages, advantages

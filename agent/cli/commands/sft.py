@@ -115,10 +115,10 @@ def _run(logs: list[Path], job: SftOptions, output: OutputOptions, said: set[str
     from ....rollout.models.files import find_model
     from ....rollout.tokenizer import Tokenizer
     from ....train.config import read_config
-    from ....train.local.learner import load_trainable
     from ....train.local.ledgers import read_ledgers
     from ....train.local.record import Record
     from ....train.local.sft import sft
+    from ....train.local.training_setup import load_trainable
 
     names = ("model", "device", "lora_rank", "lora_alpha", "gradient_checkpointing", "seed")
     asked = {name: getattr(job, name) for name in names} | {"precision": job.precision.value}

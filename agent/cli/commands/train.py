@@ -110,7 +110,7 @@ def train(
         flags = _flags(options, settings or [])
         resolved = _resolve(config, flags, resume=resume)
         if dry_run:
-            from ....train.local.learner import check_run
+            from ....train.local.training_setup import check_run
 
             print(resolved.to_yaml(), end="", flush=True)
             check_run(resolved.config, named_tools(resolved.config))
@@ -176,10 +176,10 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Reso
 
 
 def _run(resolved: "Resolved", output: OutputOptions, *, changed: Collection[str]) -> None:
-    from ....train.local.learner import make_learner
     from ....train.local.plot import need_matplotlib, plot_run
     from ....train.local.record import Record
     from ....train.local.rl import Trainer
+    from ....train.local.training_setup import make_setup
     from ..exits import tell
     from ..render.training_progress import TrainingScreen
 
@@ -188,10 +188,10 @@ def _run(resolved: "Resolved", output: OutputOptions, *, changed: Collection[str
         need_matplotlib()
     with ExitStack() as stack:
         said = None if output.quiet else tell
-        learner = stack.enter_context(make_learner(config, named_tools(config), tell=said))
+        setup = stack.enter_context(make_setup(config, named_tools(config), tell=said))
         record = Record(folder, _sinks(config), settings=resolved.to_yaml())
         stack.enter_context(record)
-        trainer = Trainer(config, learner, changed=changed)
+        trainer = Trainer(config, setup, changed=changed)
         screen = TrainingScreen(config, sys.stderr, hidden=output.quiet)
         screen.say(_begin(trainer))
         stack.enter_context(_told_how_to_resume(trainer, quiet=output.quiet))
@@ -228,14 +228,16 @@ def _sinks(config: "TrainConfig") -> "list[Sink]":
 
 
 def _begin(trainer: "Trainer") -> str:
-    model = trainer.learner.model
+    model = trainer.setup.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     after = (
         "resuming is exact: the same bits as without a break"
         if trainer.exact
         else "resuming goes on from the same state with new noise"
     )
-    return f"{trained:,} weights on {model.device} · {trainer.recipe.objective.name} · {after}"
+    return (
+        f"{trained:,} weights on {model.device} · {trainer.update_config.objective.name} · {after}"
+    )
 
 
 @contextmanager

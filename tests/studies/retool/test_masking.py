@@ -17,7 +17,7 @@ from interlace.rollout.policy import Policy
 from interlace.rollout.trajectory import Episode
 from interlace.tools import PythonTool
 from interlace.train.data.generators.arithmetic import Arithmetic
-from interlace.train.local.update import Recipe, Rows, update
+from interlace.train.local.update import TrainBatch, UpdateConfig, update
 from interlace.train.objectives import OBJECTIVES
 
 SCORES = [1.0, 0.0, 0.0]
@@ -38,9 +38,9 @@ def groups() -> list[list[Episode]]:
     return asyncio.run(roll_out())
 
 
-def caused(groups: list[list[Episode]]) -> tuple[torch.Tensor, Rows]:
+def caused(groups: list[list[Episode]]) -> tuple[torch.Tensor, TrainBatch]:
     """How much gradient each token causes as a target, (B, T-1), where all have an advantage."""
-    rows = Rows.of(groups, [SCORES] * len(groups), OBJECTIVES["grpo"])
+    rows = TrainBatch.of(groups, [SCORES] * len(groups), OBJECTIVES["grpo"])
     strongest = rows.advantages.abs().argmax(dim=1, keepdim=True)
     rows.advantages = rows.advantages.gather(1, strongest).expand_as(rows.advantages).contiguous()
     rows = rows.take(sorted(rows.trained, key=lambda row: (int(rows.batch.lengths[row]), row)))
@@ -53,7 +53,7 @@ def caused(groups: list[list[Episode]]) -> tuple[torch.Tensor, Rows]:
 
     norm: Any = model.base_model.norm
     hook = norm.register_forward_hook(watch)
-    recipe = Recipe(OBJECTIVES["grpo"], micro_tokens=10**9, importance=None)
+    recipe = UpdateConfig(OBJECTIVES["grpo"], micro_tokens=10**9, importance=None)
     update(model, torch.optim.SGD(model.parameters(), lr=0.0), rows, recipe)
     hook.remove()
     return seen[0][:, :-1].abs().sum(-1), rows

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.toy_training import TASKS, brevity, learner, run, settings
+from support.toy_training import TASKS, brevity, run, settings, setup
 
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
@@ -21,7 +21,7 @@ from interlace.train.data.stream import TaskStream
 from interlace.train.local.checkpoint import write_checkpoint
 from interlace.train.local.record import Record, read_metrics
 from interlace.train.local.rl import Trainer
-from interlace.train.rewards import Part, Rewards, Unscored
+from interlace.train.rewards import RewardPart, Rewards, Unscored
 
 
 def checkpoint_of(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -37,7 +37,7 @@ def go(
     """A run in `folder`, whose settings are written as the command writes them."""
     resolved = settings(folder, save_every=50, **config)
     text = "".join(f"{k}: {json.dumps(v)}\n" for k, v in resolved.model_dump(mode="json").items())
-    with learner(resolved, **(parts or {})) as made, Record(folder, settings=text) as record:
+    with setup(resolved, **(parts or {})) as made, Record(folder, settings=text) as record:
         trainer = Trainer(resolved, made, changed=changed)
         if hook is not None:
             hook(trainer)
@@ -57,7 +57,7 @@ def _nothing_said() -> None:
 
 
 def nan_from_step_3(trainer: Trainer) -> None:
-    model: Any = trainer.learner.model
+    model: Any = trainer.setup.model
 
     def break_down(module: torch.nn.Module, given: object, hidden: torch.Tensor) -> torch.Tensor:
         return hidden * float("nan") if trainer.done >= 2 else hidden
@@ -73,13 +73,13 @@ def bad_weights_in_step_3(trainer: Trainer) -> None:
         step(*given)
         if trainer.done >= 2:
             with torch.no_grad():
-                next(trainer.learner.model.parameters()).mul_(1e38).mul_(1e38)
+                next(trainer.setup.model.parameters()).mul_(1e38).mul_(1e38)
 
     trainer.optimizer.step = leap  # type: ignore[method-assign,assignment]
 
 
 def no_memory_in_step_3(trainer: Trainer) -> None:
-    model: Any = trainer.learner.model
+    model: Any = trainer.setup.model
 
     def fill(module: torch.nn.Module, given: object) -> None:
         if trainer.done >= 2:
@@ -94,7 +94,7 @@ def full_disk_in_step_3(trainer: Trainer) -> None:
             raise DataError("can't write episodes: No space left on device")
         return brevity(episode, task)
 
-    trainer.learner.rewards = Rewards(Part("low", fail), Part("correct", brevity, 0.0))
+    trainer.setup.rewards = Rewards(RewardPart("low", fail), RewardPart("correct", brevity, 0.0))
 
 
 def nothing_scored_in_step_3(trainer: Trainer) -> None:
@@ -103,7 +103,7 @@ def nothing_scored_in_step_3(trainer: Trainer) -> None:
             raise Unscored("the judge is away")
         return brevity(episode, task)
 
-    trainer.learner.rewards = Rewards(Part("low", judge), Part("correct", brevity, 0.0))
+    trainer.setup.rewards = Rewards(RewardPart("low", judge), RewardPart("correct", brevity, 0.0))
 
 
 def five_tasks() -> Iterator[Task]:
@@ -162,7 +162,7 @@ def test_a_signal_finishes_the_step_saves_it_and_then_ends_the_run(
         raise Ended
 
     def press(trainer: Trainer) -> None:
-        fill = trainer.learner.rewards.fill
+        fill = trainer.setup.rewards.score_all
 
         def pressing(episodes: Any) -> Any:
             if not pressed:
@@ -170,7 +170,7 @@ def test_a_signal_finishes_the_step_saves_it_and_then_ends_the_run(
                 signal.raise_signal(number)
             return fill(episodes)
 
-        trainer.learner.rewards.fill = pressing  # type: ignore[method-assign,assignment]
+        trainer.setup.rewards.score_all = pressing  # type: ignore[method-assign,assignment]
 
     pressed: list[int] = []
     before = signal.signal(signal.SIGTERM, end)  # what the command line does
@@ -186,7 +186,7 @@ def test_a_signal_finishes_the_step_saves_it_and_then_ends_the_run(
 def test_weights_that_are_no_numbers_replace_no_checkpoint(tmp_path: Path) -> None:
     run(settings(tmp_path / "run", steps=1))
     good = checkpoint_of(tmp_path / "run")[1]
-    with learner(settings(tmp_path / "run")) as made:
+    with setup(settings(tmp_path / "run")) as made:
         optimizer = torch.optim.AdamW(made.model.parameters())
         with torch.no_grad():
             next(made.model.parameters()).fill_(float("inf"))
@@ -208,7 +208,7 @@ def test_a_checkpoint_that_can_not_be_read_is_removed_as_advised(tmp_path: Path)
 
 
 def test_a_run_in_which_nothing_was_learnt_says_so(tmp_path: Path) -> None:
-    same = Rewards(Part("correct", lambda episode, task: 1.0))
+    same = Rewards(RewardPart("correct", lambda episode, task: 1.0))
     for dynamic in (True, False):  # no update, or one without a gradient
         said.clear()
         config = {"steps": 2, "dynamic_sampling": dynamic}

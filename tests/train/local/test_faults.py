@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.fakes import answer, code
 from support.sandbox_fixtures import below
-from support.toy_training import learner, settings
+from support.toy_training import settings, setup
 
 from interlace.rollout.engines import Request, ScriptedEngine
 from interlace.rollout.episode_log import read_episodes
@@ -17,7 +17,7 @@ from interlace.rollout.policy import Policy
 from interlace.tools import ErrorKind, PythonTool
 from interlace.train.local.record import Record, read_metrics
 from interlace.train.local.rl import Trainer
-from interlace.train.rewards import Part, Rewards
+from interlace.train.rewards import RewardPart, Rewards
 
 
 def interpreters() -> list[int]:
@@ -32,7 +32,7 @@ def test_a_run_goes_on_when_its_interpreters_are_killed(tmp_path: Path) -> None:
     config = settings(tmp_path / "run", steps=2, deterministic=False, concurrency=4)
     killed: dict[int, list[int]] = {}
 
-    with learner(config) as made, Record(tmp_path / "run") as record:
+    with setup(config) as made, Record(tmp_path / "run") as record:
         tokenizer = made.policy.engine.tokenizer
 
         def script(request: Request) -> str:
@@ -52,7 +52,7 @@ def test_a_run_goes_on_when_its_interpreters_are_killed(tmp_path: Path) -> None:
         limits = replace(made.policy.limits, response_tokens=400, call_seconds=60.0)
         engine = ScriptedEngine(tokenizer, script, delay=0.01)
         policy = Policy(engine, made.policy.format, [PythonTool()], limits=limits)
-        right = Rewards(Part("correct", lambda episode, task: float(episode.answer == "42")))
+        right = Rewards(RewardPart("correct", lambda episode, task: float(episode.answer == "42")))
         trainer = Trainer(config, replace(made, policy=policy, rewards=right))
         trainer.train(record)
     assert set(killed) == {1, 2} and all(killed.values())

@@ -19,7 +19,7 @@ import pytest
 import torch
 from support import warm
 from support.fakes import Echo, code
-from support.toy_training import brevity, learner, load, run, settings
+from support.toy_training import brevity, load, run, settings, setup
 
 from interlace.rollout.engines import ScriptedEngine
 from interlace.rollout.episode_log import read_episodes
@@ -28,11 +28,11 @@ from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
 from interlace.tools.errors import DataError, ModelError, ToolUnavailable
-from interlace.train.local.learner import load_trainable
 from interlace.train.local.record import Record, read_metrics
-from interlace.train.local.rl import Learner, Trainer
-from interlace.train.local.update import Recipe, Rows, compute_logprobs
-from interlace.train.rewards import Part, Rewards
+from interlace.train.local.rl import Trainer, TrainingSetup
+from interlace.train.local.training_setup import load_trainable
+from interlace.train.local.update import TrainBatch, UpdateConfig, compute_logprobs
+from interlace.train.rewards import RewardPart, Rewards
 
 SCRIPT = Path(__file__).parents[2] / "support/toy_training.py"
 
@@ -108,7 +108,7 @@ def test_a_killed_run_that_goes_on_ends_in_the_same_bits(whole: Path, tmp_path: 
 def test_a_run_with_adapters_goes_on_in_the_same_bits(tmp_path: Path) -> None:
     def go(name: str, steps: int) -> Path:
         config = settings(tmp_path / name, steps=steps, lora_rank=4, precision="bfloat16")
-        with learner(config) as made, Record(Path(config.out)) as record:
+        with setup(config) as made, Record(Path(config.out)) as record:
             made.model = load_trainable(tmp_path / "model", config)
             Trainer(config, made).train(record)
         return tmp_path / name / "checkpoint"
@@ -127,7 +127,7 @@ def test_ctrl_c_finishes_the_step_and_saves_it(tmp_path: Path) -> None:
             signal.raise_signal(signal.SIGINT)
 
     pressed: list[int] = []
-    with learner(config) as made, Record(tmp_path / "run") as record:
+    with setup(config) as made, Record(tmp_path / "run") as record:
         trainer = Trainer(config, made)
         with pytest.raises(KeyboardInterrupt):
             trainer.train(record, episode=press)
@@ -150,7 +150,7 @@ def test_losses_that_are_not_numbers_stop_the_run_but_never_reach_the_weights(
     def break_down(module: torch.nn.Module, given: object, hidden: torch.Tensor) -> torch.Tensor:
         return hidden * float("nan") if next(passes) > 1 else hidden
 
-    with learner(config) as made, Record(tmp_path / "run") as record:
+    with setup(config) as made, Record(tmp_path / "run") as record:
         made.model.base_model.get_submodule("norm").register_forward_hook(break_down)
         with pytest.raises(ModelError, match="2 updates in a row were not numbers"):
             Trainer(config, made).train(record)
@@ -167,7 +167,7 @@ def test_an_update_without_room_ends_the_run_in_one_sentence(tmp_path: Path) -> 
         if next(passes) > 1:
             torch.empty(1 << 50)
 
-    with learner(config) as made, Record(tmp_path / "run") as record:
+    with setup(config) as made, Record(tmp_path / "run") as record:
         made.model.base_model.get_submodule("norm").register_forward_hook(take)
         with pytest.raises(ModelError, match=r"no memory for the update of step 2.*micro_tokens"):
             Trainer(config, made).train(record)
@@ -185,11 +185,11 @@ def test_what_failed_on_our_side_is_left_out_and_not_a_zero(tmp_path: Path) -> N
     def script(request: Any) -> str:
         return code("bug") if next(asked) % 2 else "no call <answer>\\boxed{1}</answer>"
 
-    with learner(config) as made, Record(Path(config.out)) as record:
+    with setup(config) as made, Record(Path(config.out)) as record:
         engine = ScriptedEngine(made.policy.engine.tokenizer, script)
         limits = replace(made.policy.limits, response_tokens=200)
         policy = Policy(engine, made.policy.format, [Echo()], limits=limits)
-        ones = Rewards(Part("correct", lambda episode, task: 1.0))
+        ones = Rewards(RewardPart("correct", lambda episode, task: 1.0))
         trainer = Trainer(config, replace(made, policy=policy, rewards=ones))
         trainer.train(record)
     (metrics,) = read_metrics(tmp_path / "run")
@@ -198,7 +198,7 @@ def test_what_failed_on_our_side_is_left_out_and_not_a_zero(tmp_path: Path) -> N
 
 def test_a_step_that_failed_as_a_whole_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     config = settings(tmp_path / "run")
-    with learner(config) as made, Record(Path(config.out)) as record:
+    with setup(config) as made, Record(Path(config.out)) as record:
         engine = ScriptedEngine(made.policy.engine.tokenizer, lambda request: OSError("no socket"))
         policy = Policy(engine, made.policy.format)
         with pytest.raises(ToolUnavailable, match="no socket"):
@@ -212,8 +212,8 @@ def test_groups_that_teach_nothing_are_replaced_by_others(tmp_path: Path) -> Non
     def judge(episode: Episode, task: Task) -> float:
         return float(task.id in ("t1", "t5") and episode.sample == 0)
 
-    rewards = Rewards(Part("low", brevity), Part("correct", judge, 0.0))
-    with learner(config, rewards=rewards) as made, Record(Path(config.out)) as record:
+    rewards = Rewards(RewardPart("low", brevity), RewardPart("correct", judge, 0.0))
+    with setup(config, rewards=rewards) as made, Record(Path(config.out)) as record:
         Trainer(config, made).train(record)
     (metrics,) = read_metrics(tmp_path / "run")
     rolled_out = {e.group for e in read_episodes(tmp_path / "run" / "episodes" / "00001.jsonl")}
@@ -241,7 +241,7 @@ def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_whole(
     shutil.copytree(whole, folder)
     shutil.copytree(whole.parent / "model", tmp_path / "model")
     config = settings(folder, steps=10)
-    with learner(config) as made, Record(folder) as record:
+    with setup(config) as made, Record(folder) as record:
         little_room(200_000)  # room for a line of metrics, not for the model
         with pytest.raises(DataError, match="the last one that was saved is whole"):
             Trainer(config, made).train(record)
@@ -265,7 +265,7 @@ def test_after_a_step_the_engine_samples_what_the_trainer_learnt(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     config = settings(tmp_path / "run", steps=2, **changes)
-    with learner(config) as made:
+    with setup(config) as made:
         model = load_trainable(tmp_path / "model", config)
         made = replace(made, model=model)
         if config.kl_weight and not config.lora_rank:
@@ -277,8 +277,8 @@ def test_after_a_step_the_engine_samples_what_the_trainer_learnt(
         group = asyncio.run(_one_group(made))
         whole: Any = model
         whole.float()
-        rows = Rows.of([group], [[1.0, 0.0]], trainer.recipe.objective)
-        mine = compute_logprobs(model, rows, Recipe(trainer.recipe.objective))
+        rows = TrainBatch.of([group], [[1.0, 0.0]], trainer.update_config.objective)
+        mine = compute_logprobs(model, rows, UpdateConfig(trainer.update_config.objective))
         counts = rows.weights > 0
         torch.testing.assert_close(mine[counts], rows.engine[counts], rtol=0, atol=1e-4)
         started = load(tmp_path / "model").state_dict()
@@ -288,7 +288,7 @@ def test_after_a_step_the_engine_samples_what_the_trainer_learnt(
     assert any(moved)
 
 
-async def _one_group(made: Learner) -> list[Episode]:
+async def _one_group(made: TrainingSetup) -> list[Episode]:
     runner = Runner(made.policy, concurrency=1)
     async for group in runner.groups([Task("new", "Well?")], n=2, seed=1):
         return group

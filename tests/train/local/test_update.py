@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
-from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn
+from interlace.rollout.trajectory import Episode, FinishReason, StopReason, Trajectory, Turn
 from interlace.train.local.batch import Batch, micro_batches
 from interlace.train.local.logprobs import token_logprobs
-from interlace.train.local.update import Recipe, Rows, compute_logprobs, update
+from interlace.train.local.update import TrainBatch, UpdateConfig, compute_logprobs, update
 from interlace.train.objectives import OBJECTIVES
 
 
@@ -43,7 +43,7 @@ def episode(number: int, seed: int, answer: str | None = "4") -> Episode:
     spans = [Span.given(Source.PROMPT, ids(5)), said(int(rng.integers(2, 9)))]
     spans += [Span.given(Source.TOOL, ids(6)), said(int(rng.integers(2, 30)))]
     ledger = Ledger(spans)
-    turn = Turn(0, len(ledger) - len(spans[-1]), len(ledger), Finish.EOS)
+    turn = Turn(0, len(ledger) - len(spans[-1]), len(ledger), FinishReason.EOS)
     stop = StopReason.ENDED if answer is None else StopReason.ANSWERED
     trajectory = Trajectory("tiny", "retool", [ledger], [turn], stop, answer)
     task = Task(f"t{number}", "2 + 2?", "4")
@@ -57,7 +57,7 @@ def groups(count: int = 3) -> list[list[Episode]]:
 SCORES = [[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]]
 
 
-def gradient(model: PreTrainedModel, rows: Rows, recipe: Recipe) -> torch.Tensor:
+def gradient(model: PreTrainedModel, rows: TrainBatch, recipe: UpdateConfig) -> torch.Tensor:
     """What `update` would hand to the optimizer: plain descent makes it visible."""
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -73,12 +73,12 @@ def gradient(model: PreTrainedModel, rows: Rows, recipe: Recipe) -> torch.Tensor
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_micro_batches_add_up_to_the_whole_batch(model: PreTrainedModel, name: str) -> None:
     objective = OBJECTIVES[name]
-    rows = Rows.of(groups(), SCORES, objective)
-    rows.old = compute_logprobs(model, rows, Recipe(objective)) + 0.05
+    rows = TrainBatch.of(groups(), SCORES, objective)
+    rows.old = compute_logprobs(model, rows, UpdateConfig(objective)) + 0.05
     rows.reference = rows.old - 0.2
 
     def cut(most: int) -> torch.Tensor:
-        recipe = Recipe(
+        recipe = UpdateConfig(
             objective, loss_scale_factor=64, micro_tokens=most, clip_norm=1e9, kl_weight=0.1
         )
         return gradient(model, rows, recipe)
@@ -95,7 +95,7 @@ def test_a_tools_tokens_get_no_gradient_though_they_have_an_advantage(
     model: PreTrainedModel,
 ) -> None:
     """The loss is asked for its gradient at every logit; advantages stand at every token."""
-    rows = Rows.of(groups(1), SCORES[:1], OBJECTIVES["dapo"])
+    rows = TrainBatch.of(groups(1), SCORES[:1], OBJECTIVES["dapo"])
     rows.advantages = torch.full(rows.weights.shape, 2.0)
     rows.engine = torch.zeros(rows.weights.shape)
     seen: list[torch.Tensor] = []
@@ -106,7 +106,9 @@ def test_a_tools_tokens_get_no_gradient_though_they_have_an_advantage(
 
     norm = model.base_model.get_submodule("norm")
     hook = norm.register_forward_hook(watch)
-    update(model, torch.optim.SGD(model.parameters(), lr=0.0), rows, Recipe(OBJECTIVES["dapo"]))
+    update(
+        model, torch.optim.SGD(model.parameters(), lr=0.0), rows, UpdateConfig(OBJECTIVES["dapo"])
+    )
     hook.remove()
     assert len(seen) == 1
     # The gradient at the state before token t is what token t, as a target, has caused.
@@ -124,13 +126,13 @@ def test_what_a_tool_says_last_changes_nothing_that_is_learnt(model: PreTrainedM
         made = groups(1)
         for each in made[0]:
             each.trajectory.ledger.append(Span.given(Source.TOOL, [last, last]))
-        return gradient(model, Rows.of(made, SCORES[:1], OBJECTIVES["grpo"]), RECIPE)
+        return gradient(model, TrainBatch.of(made, SCORES[:1], OBJECTIVES["grpo"]), RECIPE)
 
     assert torch.equal(learnt(7), learnt(8))
     assert learnt(7).any()
 
 
-RECIPE = Recipe(OBJECTIVES["grpo"], clip_norm=1e9)
+RECIPE = UpdateConfig(OBJECTIVES["grpo"], clip_norm=1e9)
 
 
 def test_chunks_give_the_same_as_all_logits_at_once(model: PreTrainedModel) -> None:
@@ -158,7 +160,7 @@ def test_chunks_give_the_same_as_all_logits_at_once(model: PreTrainedModel) -> N
 def test_an_episode_with_a_void_turn_teaches_nothing_but_counts_in_its_group() -> None:
     made = groups(1)
     made[0][1] = episode(0, 1, answer=None)
-    rows = Rows.of(made, SCORES[:1], OBJECTIVES["dr_grpo"], without_void_turns=True)
+    rows = TrainBatch.of(made, SCORES[:1], OBJECTIVES["dr_grpo"], without_void_turns=True)
     assert rows.trained == [0, 2, 3]
     at = rows.batch.mask.argmax(1)
     assert rows.advantages[np.arange(4), at].tolist() == [0.5, -0.5, -0.5, 0.5]
@@ -167,7 +169,7 @@ def test_an_episode_with_a_void_turn_teaches_nothing_but_counts_in_its_group() -
 def test_an_episode_of_two_ledgers_is_one_response() -> None:
     made = groups(1)
     made[0][0].trajectory.ledgers.append(episode(9, 99).trajectory.ledger)
-    rows = Rows.of(made, SCORES[:1], OBJECTIVES["grpo"])
+    rows = TrainBatch.of(made, SCORES[:1], OBJECTIVES["grpo"])
     values = [set(rows.advantages[i][rows.batch.mask[i]].tolist()) for i in range(5)]
     assert values[0] == values[1] == values[4] != values[2]
     assert all(len(value) == 1 for value in values)
@@ -175,7 +177,7 @@ def test_an_episode_of_two_ledgers_is_one_response() -> None:
 
 def test_what_is_not_a_number_stays_out_of_the_weights(model: PreTrainedModel) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    rows = Rows.of(groups(1), SCORES[:1], OBJECTIVES["grpo"])
+    rows = TrainBatch.of(groups(1), SCORES[:1], OBJECTIVES["grpo"])
     rows.advantages[0, 6] = float("nan")
     optimizer = torch.optim.AdamW(model.parameters())
     assert update(model, optimizer, rows, RECIPE).refused

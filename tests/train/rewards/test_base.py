@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -14,15 +13,15 @@ from interlace.rollout.engines.base import EngineError
 from interlace.rollout.ledger import Source
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, StopReason, Turn
-from interlace.tools.errors import DataError
+from interlace.tools.errors import DataError, UsageError
 from interlace.train.rewards import (
     REWARDS,
     TOTAL,
     Checker,
-    Part,
+    RewardPart,
     Rewards,
     Unscored,
-    said,
+    policy_text,
     why_unscored,
 )
 
@@ -39,7 +38,9 @@ def test_a_reward_of_ones_own_takes_five_lines() -> None:
         return 1.0 if episode.trajectory.sampled_tokens <= 200 else 0.0
 
     with Checker() as checker:
-        rewards = Rewards(Part("correct", checker.correct), Part("brief", brief, weight=0.1))
+        rewards = Rewards(
+            RewardPart("correct", checker.correct), RewardPart("brief", brief, weight=0.1)
+        )
         assert rewards.score(RIGHT).rewards == {"correct": 1.0, "brief": 1.0, "total": 1.1}
 
 
@@ -49,7 +50,7 @@ def test_the_total_is_the_weighted_sum_of_parts_logged_unweighted(
     pairs: list[tuple[float, float]],
 ) -> None:
     parts = [
-        Part(f"part {i}", lambda e, t, value=value: value, weight)  # type: ignore[misc]
+        RewardPart(f"part {i}", lambda e, t, value=value: value, weight)  # type: ignore[misc]
         for i, (value, weight) in enumerate(pairs)
     ]
     score = Rewards(*parts).score(RIGHT)
@@ -67,7 +68,7 @@ def test_what_fails_on_our_side_gives_no_reward_at_all() -> None:
     for episode in episodes:
         episode.rewards = {"left over": 0.0}
     with Checker() as checker:
-        scores = REWARDS["retool"](checker, TOKENIZER).fill(episodes)
+        scores = REWARDS["retool"](checker, TOKENIZER).score_all(episodes)
     assert [score.total for score in scores] == [None, 1.0, None, None, None]
     assert [TOTAL in episode.rewards for episode in episodes] == [False, True, False, False, False]
     assert tool_down.rewards == engine_down.rewards == {}
@@ -79,7 +80,7 @@ def test_a_wrong_answer_and_none_at_all_are_the_policys_own_doing() -> None:
     wrong = attempt(TASK, answer("8"))
     silent = attempt(TASK, "I do not know.")
     with Checker() as checker:
-        scores = REWARDS["correct"](checker, TOKENIZER).fill([wrong, silent])
+        scores = REWARDS["correct"](checker, TOKENIZER).score_all([wrong, silent])
     assert [score.total for score in scores] == [0.0, 0.0]
     assert why_unscored(silent) is None
 
@@ -94,26 +95,47 @@ def test_verls_variant_gives_wrong_answers_with_calls_a_little_back() -> None:
     assert totals == pytest.approx([-1.0, -0.9, -0.7, -0.6])
 
 
-def test_a_part_that_takes_too_long_is_stopped_and_gives_no_reward() -> None:
-    stopped = threading.Event()
+def test_a_part_that_takes_too_long_is_left_behind_unharmed_and_gives_no_reward(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is thrown into it: it may hold a lock, or be in the middle of a write."""
+    go_on, ended = threading.Event(), threading.Event()
 
     def slow(episode: Episode, task: Task) -> float:
-        try:
-            while True:
-                time.sleep(0.01)
-        finally:
-            stopped.set()
+        while not go_on.wait(0.01):
+            pass
+        ended.set()
+        return 1.0
 
-    score = Rewards(Part("slow", slow, seconds=0.2)).score(RIGHT)
+    rewards = Rewards(RewardPart("slow", slow, seconds=0.2))
+    score = rewards.score(RIGHT)
     assert score.total is None and "slow: not done after 0.2 s" in (score.problem or "")
-    assert stopped.wait(10)
+    assert "'slow' of t/0" in caplog.text
+    go_on.set()
+    assert ended.wait(60)  # to its end
+    assert Rewards(RewardPart("slow", slow)).score(RIGHT).total == 1.0
+
+
+def test_calls_that_never_end_are_bounded_in_number() -> None:
+    go_on = threading.Event()
+
+    def stuck(episode: Episode, task: Task) -> float:
+        go_on.wait()
+        return 1.0
+
+    rewards = Rewards(RewardPart("stuck", stuck, seconds=0.01))
+    scores = [rewards.score(RIGHT).total for _ in range(8)]
+    assert scores == [None] * 8
+    with pytest.raises(UsageError, match=r"8 calls of rewards still run .* 'stuck'"):
+        rewards.score(RIGHT)
+    go_on.set()
 
 
 def test_a_part_may_say_that_it_cannot_score() -> None:
     def part(episode: Episode, task: Task) -> float:
         raise Unscored("the judge is down")
 
-    assert Rewards(Part("judge", part)).score(RIGHT).problem == "judge: the judge is down"
+    assert Rewards(RewardPart("judge", part)).score(RIGHT).problem == "judge: the judge is down"
 
 
 def test_bugs_of_a_part_are_raised() -> None:
@@ -121,29 +143,29 @@ def test_bugs_of_a_part_are_raised() -> None:
         raise KeyError("level")
 
     with pytest.raises(KeyError, match="level"):
-        Rewards(Part("broken", broken)).score(RIGHT)
+        Rewards(RewardPart("broken", broken)).score(RIGHT)
     with pytest.raises(ValueError, match="'odd' of t/0 is nan"):
-        Rewards(Part("odd", lambda episode, task: math.nan)).score(RIGHT)
+        Rewards(RewardPart("odd", lambda episode, task: math.nan)).score(RIGHT)
 
 
 @pytest.mark.parametrize("name", ["", TOTAL])
 def test_a_part_needs_a_name_of_its_own(name: str) -> None:
     with pytest.raises(ValueError, match="needs a name"):
-        Part(name, one)
+        RewardPart(name, one)
     with pytest.raises(ValueError, match="names of their own"):
-        Rewards(Part("a", one), Part("a", one))
+        Rewards(RewardPart("a", one), RewardPart("a", one))
 
 
 def test_what_the_policy_said_never_holds_a_tools_tokens_whatever_the_record_claims() -> None:
     episode = attempt(TASK, code("say SECRET"), answer("7"))
     trajectory = episode.trajectory
     whole = Turn(0, 0, len(trajectory.ledger), trajectory.turns[0].finish)
-    text = said(trajectory, whole, TOKENIZER)
+    text = policy_text(trajectory, whole, TOKENIZER)
     spans = [span for span in trajectory.ledger if span.source is Source.POLICY]
     expected = "".join(TOKENIZER.decode(span.ids) for span in spans)
     assert text == expected.replace(TOKENIZER.special_text("eos_token") or "", "")
     assert text.count("SECRET") == 1 and "<interpreter>" not in text
-    first, second = (said(trajectory, turn, TOKENIZER) for turn in trajectory.turns)
+    first, second = (policy_text(trajectory, turn, TOKENIZER) for turn in trajectory.turns)
     assert (first, second) == (code("say SECRET"), answer("7"))
 
 

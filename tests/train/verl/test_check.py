@@ -27,10 +27,10 @@ from interlace.agent.cli.main import app
 from interlace.rollout.engines.local.load_checkpoint import load_model
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
-from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn
+from interlace.rollout.trajectory import Episode, FinishReason, StopReason, Trajectory, Turn
 from interlace.tools.errors import DataError, UsageError
 from interlace.train.local.logprobs import token_logprobs
-from interlace.train.local.update import Recipe, Rows, update
+from interlace.train.local.update import TrainBatch, UpdateConfig, update
 from interlace.train.objectives import OBJECTIVES, find_objective
 from interlace.train.verl.compose import check, compose
 from interlace.train.verl.launch import Launch, find_recipe, prepare, recipes
@@ -58,7 +58,7 @@ def prepared(recipe: str = SMALL, *settings: str, **flags: Any) -> Launch:
 # -- Dr. GRPO's constant -------------------------------------------------------------------------
 
 
-def rows_of(lengths: list[int]) -> Rows:
+def rows_of(lengths: list[int]) -> TrainBatch:
     """A group of responses so long, each right or wrong in turn."""
     rng, group = np.random.default_rng(0), []
     task = Task("a", "?", "1")
@@ -67,14 +67,16 @@ def rows_of(lengths: list[int]) -> Rows:
         ledger.append(Span.given(Source.PROMPT, [5, 6, 7]))
         ids = rng.integers(10, 300, length).tolist()
         ledger.append(Span.policy(ids, logprobs=[-1.0] * length))
-        turn = Turn(0, 3, 3 + length, Finish.EOS)
+        turn = Turn(0, 3, 3 + length, FinishReason.EOS)
         trajectory = Trajectory("nano", "retool", ledgers=[ledger], turns=[turn])
         trajectory.stop = StopReason.ANSWERED
         group.append(Episode(f"a/{number}", task, "a", number, [trajectory]))
-    return Rows.of([group], [[float(n % 2) for n in range(len(group))]], find_objective("dr_grpo"))
+    return TrainBatch.of(
+        [group], [[float(n % 2) for n in range(len(group))]], find_objective("dr_grpo")
+    )
 
 
-def verls_gradient(model: Any, rows: Rows, actor: Any) -> list[torch.Tensor]:
+def verls_gradient(model: Any, rows: TrainBatch, actor: Any) -> list[torch.Tensor]:
     """With verl's own loss, each row a micro-batch of its own: no wider than the row."""
     policy_loss = core.get_policy_loss_fn(actor.policy_loss.loss_mode)
     for row in rows.trained:
@@ -127,7 +129,7 @@ def test_a_token_weighs_the_same_in_every_micro_batch_and_as_in_the_local_traine
     rows = rows_of([10, 100])
     theirs = verls_gradient(model, rows, actor)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    recipe = Recipe(
+    recipe = UpdateConfig(
         find_objective(objective),
         loss_scale_factor=longest,
         importance=None,

@@ -18,9 +18,9 @@ from interlace.rollout.engines.scripted import Reply
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, StopReason
 from interlace.tools.errors import UsageError
-from interlace.train.local.update import Rows
+from interlace.train.local.update import TrainBatch
 from interlace.train.objectives import find_objective
-from interlace.train.rewards import Checker, Part, Rewards
+from interlace.train.rewards import Checker, RewardPart, Rewards
 from interlace.train.rewards.team import judged_rightly
 from interlace.train.rewards.team_credit import Credit, find_credit
 from interlace.train.verl.response import Response, to_responses
@@ -45,7 +45,7 @@ def my_team() -> Iterator[None]:
 
 def votes(checker: Checker) -> dict[str, Rewards]:
     """Critics are rewarded for being right."""
-    return {"critic": Rewards(Part("vote", judged_rightly(checker)))}
+    return {"critic": Rewards(RewardPart("vote", judged_rightly(checker)))}
 
 
 def players() -> Cast:
@@ -118,7 +118,7 @@ def locally(episodes: list[Episode], split: Credit) -> list[Any]:
         for part in split([episode for episode in episodes if episode.group == task.id])
     ]
     scores = [[part.rewards["total"] for part in group] for group in groups]
-    made = Rows.of(groups, scores, find_objective("grpo"))
+    made = TrainBatch.of(groups, scores, find_objective("grpo"))
     found = []
     for row in made.trained:
         said = made.batch.mask[row].nonzero()[0]

@@ -34,7 +34,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import Instance
 from traitlets.config import Config
 
-from . import kernel
+from ..jupyter import kernel
 
 __all__ = ["Shell", "Sink", "Stream", "make_shell"]
 

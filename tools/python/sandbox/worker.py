@@ -31,8 +31,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import cells, kernel, walls
-from .files import Held, read_inside, write_inside
+from ..files import Held, read_inside, write_inside
+from ..jupyter import kernel
+from ..walls import walls
+from . import cells
 
 __all__ = ["fail", "run"]
 

@@ -21,7 +21,9 @@ import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from . import cells, namespaces, processes, walls, worker
+from .. import processes
+from ..walls import namespaces, walls
+from . import cells, worker
 
 __all__ = ["main"]
 

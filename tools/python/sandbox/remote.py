@@ -13,17 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base import ErrorKind, Unforkable
-from ..errors import ToolUnavailable
+from ...base import ErrorKind, Unforkable
+from ...errors import ToolUnavailable
+from ..interpreter import CellError, Died
+from ..output import CellOutput
+from ..processes import descendants, end_in_words, signal_group, status_fields, threads
+from ..walls.walls import Walls
 from .channel import pipes, send_with, sender
-from .interpreter import CellError, Died
-from .output import CellOutput
-from .processes import descendants, end_in_words, signal_group, status_fields, threads
 from .transcript import Frames, ProtocolError, Transcript
-from .walls import Walls
 
 if TYPE_CHECKING:
-    from .sandbox import Session
+    from .owner import Session
 
 __all__ = ["ANSWER_SECONDS", "Worker"]
 

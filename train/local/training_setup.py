@@ -27,12 +27,12 @@ from ..data.task_tools import TaskTools, bring_tools, check_tools
 from ..rewards import Checker, find_rewards
 from .logprobs import check_head
 from .lora import add_lora
-from .rl import Learner
+from .rl import TrainingSetup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["check_run", "load_trainable", "make_learner", "make_policy"]
+__all__ = ["check_run", "load_trainable", "make_policy", "make_setup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _load_tasks(
 
 def check_run(config: TrainConfig, tools: Sequence[Tool] | None = None) -> None:
     """See that tasks, tools, format and reward go together, without a model: its tokenizer, where
-    it is on this machine, is all that is loaded of it. Raises as `make_learner` does.
+    it is on this machine, is all that is loaded of it. Raises as `make_setup` does.
     """
     found = _load_tasks(config, tools)
     folder = local_model(config.model)
@@ -107,12 +107,12 @@ async def _check_format(config: TrainConfig, found: _Tasks, tokenizer: Tokenizer
 
 
 @contextmanager
-def make_learner(
+def make_setup(
     config: TrainConfig,
     tools: Sequence[Tool] | None = None,
     *,
     tell: Callable[[str], None] | None = None,
-) -> Iterator[Learner]:
+) -> Iterator[TrainingSetup]:
     """Load and connect all that `config` names; leaving it frees the model.
 
     Without `tools`, tasks that bring a database or a corpus have that, others Python. `tell` is
@@ -131,7 +131,7 @@ def make_learner(
     engine.name = config.model
     try:
         with Checker(default=config.checker) as checker:
-            yield Learner(
+            yield TrainingSetup(
                 model=model,
                 policy=make_policy(config, engine, found.tools, own_tools=found.own is not None),
                 rewards=find_rewards(

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from ..errors import ToolUnavailable
-from .files import Held, remove_tree
-from .interpreter import Interpreter, Watched
-from .launch import Enclosure, copy_fonts, make_place
-from .limits import Limits
+from ...errors import ToolUnavailable
+from ..backend import Limits
+from ..files import Held, remove_tree
+from ..folders import Enclosure, copy_fonts, make_place
+from ..interpreter import Interpreter, Watched
+from ..monitor import watch
+from ..walls.users import Users
+from ..walls.walls import Walls, readable_paths
+from .owner import Session, Zygote
 from .remote import Worker
-from .sandbox import Session, Zygote
-from .users import Users
-from .walls import Walls, readable_paths
-from .watch import watch
 
 if TYPE_CHECKING:
-    from .jupyter import Kernel
+    from ..jupyter.kernel_client import Kernel
 
 __all__ = ["JupyterBackend", "SandboxBackend"]
 
@@ -65,8 +65,8 @@ class JupyterBackend:
         import zmq
         import zmq.asyncio
 
-        from .jupyter import MESSAGE_BYTES
-        from .kernel import WAITING
+        from ..jupyter.kernel import WAITING
+        from ..jupyter.kernel_client import MESSAGE_BYTES
 
         self._tier = "none" if isolation == "none" else "full"
         if sys.platform != "linux":
@@ -111,7 +111,7 @@ class JupyterBackend:
         return await self._start_in(seat)
 
     async def _start_in(self, seat: "_Seat") -> Interpreter:
-        from .jupyter import Kernel
+        from ..jupyter.kernel_client import Kernel
 
         seat.kernel = None
         seat.kernel = await Kernel.start(
@@ -159,7 +159,7 @@ class JupyterBackend:
     async def _prove(self) -> None:
         if self._tier == "none":
             return
-        from .launch import try_enclosure
+        from ..folders import try_enclosure
 
         place = self._folder / "trial"
         user = self._user()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ToolUnavailable
 from .files import Held, read_inside, remove_tree
-from .namespaces import SESSION
+from .walls.namespaces import SESSION
 
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
@@ -44,7 +44,7 @@ import sys, types
 package = types.ModuleType("_interlace")
 package.__path__ = [{folder!r}]
 sys.modules["_interlace"] = package
-from _interlace.enclosed import main
+from _interlace.jupyter.enclosed import main
 main()
 """
 _PREFIX = "interlace-"
@@ -188,7 +188,7 @@ def start_process(
         for path in (file, sockets):
             os.chown(path, owner, owner)
     arguments = [str(inside / sockets.name / file.name), str(characters)]
-    program = [str(Path(__file__).with_name("kernel.py")), *arguments]
+    program = [str(Path(__file__).with_name("jupyter") / "kernel.py"), *arguments]
     environment = kernel_environment(inside, extra)
     if enclosure:
         program = _enclosed(place, sockets, arguments, enclosure)

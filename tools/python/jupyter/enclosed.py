@@ -15,7 +15,7 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import namespaces, walls
+from ..walls import namespaces, walls
 
 __all__ = ["main"]
 

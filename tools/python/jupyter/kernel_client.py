@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base import ErrorKind, Unforkable
-from ..errors import ToolUnavailable
-from .files import Held, read_inside, write_inside
-from .interpreter import CellError, Died
-from .launch import Enclosure, failure, start_process
-from .output import CellOutput
-from .processes import end_process, end_trees, signal_group, signal_name
-from .walls import Walls
+from ...base import ErrorKind, Unforkable
+from ...errors import ToolUnavailable
+from ..files import Held, read_inside, write_inside
+from ..folders import Enclosure, failure, start_process
+from ..interpreter import CellError, Died
+from ..output import CellOutput
+from ..processes import end_process, end_trees, signal_group, signal_name
+from ..walls.walls import Walls
 
 if TYPE_CHECKING:
     import zmq.asyncio

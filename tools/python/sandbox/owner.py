@@ -20,13 +20,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import ToolUnavailable
+from ...errors import ToolUnavailable
+from ..folders import kernel_environment
+from ..interpreter import Died
+from ..processes import children, end_trees
+from ..walls.walls import Walls
 from .channel import pipes, send_with
-from .interpreter import Died
-from .launch import kernel_environment
-from .processes import children, end_trees
 from .remote import ANSWER_SECONDS, Worker
-from .walls import Walls
 
 __all__ = ["Session", "Zygote"]
 
@@ -38,7 +38,7 @@ import sys, types
 package = types.ModuleType("_interlace")
 package.__path__ = [{folder!r}]
 sys.modules["_interlace"] = package
-from _interlace.zygote import main
+from _interlace.sandbox.zygote import main
 main({control})
 """
 
@@ -70,7 +70,9 @@ class Zygote:
         owner = environment.pop("JPY_PARENT_PID")
         with its_end, contextlib.ExitStack() as undo:
             undo.callback(control.close)
-            program = _PROGRAM.format(folder=str(Path(__file__).parent), control=its_end.fileno())
+            program = _PROGRAM.format(
+                folder=str(Path(__file__).parents[1]), control=its_end.fileno()
+            )
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", program],
                 cwd="/",

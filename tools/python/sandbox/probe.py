@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import landlock, namespaces, seccomp
+from ..walls import landlock, namespaces, seccomp
 
 __all__ = ["main", "probe"]
 
@@ -17,7 +17,7 @@ import sys, types
 package = types.ModuleType("_interlace")
 package.__path__ = [{folder!r}]
 sys.modules["_interlace"] = package
-from _interlace.probe import main
+from _interlace.sandbox.probe import main
 main()
 """
 
@@ -31,7 +31,7 @@ def probe() -> dict[str, str]:
     """
     if sys.platform != "linux":
         return {"sandbox": "needs Linux"}
-    program = _PROGRAM.format(folder=str(Path(__file__).parent))
+    program = _PROGRAM.format(folder=str(Path(__file__).parents[1]))
     done = subprocess.run(
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
     )
