@@ -66,6 +66,12 @@ class Name:
     bare: int | float | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
+    @property
+    def is_attribute(self) -> bool:
+        """True if it has the form of an attribute of a file or module, found or not."""
+        module = self.head.endswith(".py") or all(map(str.isidentifier, self.head.split(".")))
+        return module and all(map(str.isidentifier, self.source.partition(":")[0].split(".")))
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -249,7 +255,7 @@ def refuse_code(
         if name.source and name.head not in names(kind, table):
             raise UsageError(
                 f"{source} names the {kind} {text!r}, which would load code: only the command "
-                "line, your own configuration and installed packages may name it"
+                "line, your own configuration and installed packages may name it, so name it there"
             )
 
 
