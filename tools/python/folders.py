@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ToolUnavailable
+from ..files import cache_dir
 from .files import Held, read_inside, remove_tree
 from .walls.namespaces import SESSION
 
@@ -147,8 +148,7 @@ def make_place(place: Path, owner: int | None) -> None:
 
 def copy_fonts(folder: Path) -> None:
     """Put the user's own lists of fonts there, as matplotlib would spend seconds to make them."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
-    for fonts in cache.glob("fontlist-*.json"):
+    for fonts in cache_dir("matplotlib").glob("fontlist-*.json"):
         with suppress(OSError):
             shutil.copy(fonts, folder)
 

@@ -6,7 +6,6 @@ Ours have `ceo_messages` too, which M500 lacks. A system message begins a conver
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ...rollout.team.replies import TEAM
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, FinishReason, StopReason, Trajectory, Turn
 from ...tools.errors import DataError
+from ...tools.files import write_beside
 
 __all__ = ["LISTS", "read_m500", "write_m500"]
 
@@ -116,19 +116,14 @@ def write_m500(episodes: Iterable[Episode], path: str | Path, tokenizer: Tokeniz
     fine-tune on the log itself (`interlace sft`), whose mask knows them. The file appears whole or
     not at all; raises DataError where it can't be written, or an episode is no team's.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     count = 0
-    try:
-        with partial.open("w", encoding="utf-8", errors="replace") as file:
-            for episode in episodes:
-                file.write(json.dumps(_row(episode, tokenizer), ensure_ascii=False) + "\n")
-                count += 1
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        write_beside(path) as partial,
+        partial.open("w", encoding="utf-8", errors="replace") as file,
+    ):
+        for episode in episodes:
+            file.write(json.dumps(_row(episode, tokenizer), ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...conversation import Conversation
     from ...conversations import Conversations
     from ...result import Result
-    from ...running import Run
+    from ...run import AgentRun
     from ...team.runs import Runs, SavedRun
     from ...team.team import Team
 
@@ -215,7 +215,7 @@ class Chat:
         if self._runs is not None and self._runs.load(team.last.episode.id).ended is not None:
             await team.forget(team.last.episode.id)  # it is kept to be gone on with
 
-    async def _hear(self, who: "Team | Conversation", run: "Run") -> None:
+    async def _hear(self, who: "Team | Conversation", run: "AgentRun") -> None:
         """Show what happens, and how it ended."""
         task = asyncio.create_task(self._stream(run))
         loop = asyncio.get_running_loop()
@@ -320,7 +320,7 @@ class Chat:
         for warning in [*notice, *warnings(self.agent)]:
             self.say(warning, "notice")
 
-    async def _stream(self, run: "Run") -> None:
+    async def _stream(self, run: "AgentRun") -> None:
         from ...events import ApprovalAsked
 
         async with aclosing(run):
