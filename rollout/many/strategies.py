@@ -133,10 +133,9 @@ def find_strategy(
         raise UsageError(
             f"the strategy {name!r} works on nothing but the task: write it without :{found.source}"
         )
-    strategy = found.value
+    strategy = bound = found.value
     if isinstance(strategy, type):
-        strategy = found.make()
-        bound: Strategy = strategy
+        strategy = bound = found.make()
     elif callable(strategy):
         bound = found.bind(strategy)
     if not callable(strategy):
@@ -146,7 +145,7 @@ def find_strategy(
         )
     if classes is not by_text and "classes" in inspect.signature(strategy).parameters:
         bound = partial(bound, classes=classes)
-    return bound
+    return bound  # type: ignore[no-any-return]  # a partial, or what the user named
 
 
 async def _ask_all(ask: Ask, question: str, k: int) -> Sequence[Episode]:
