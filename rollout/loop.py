@@ -247,7 +247,7 @@ class Rollout:
         finally:  # a cancel or a failure keeps what was sampled
             self._clock.go_on()
             turn.seconds += time.perf_counter() - started
-            self._budget.settle(granted, len(sampled.ids))
+            self._budget.release(granted, len(sampled.ids))
             if sampled.ids:
                 self.trajectory.exact &= sampled.exact
                 ledger.append(sampled.span())

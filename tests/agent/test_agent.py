@@ -11,7 +11,7 @@ from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Limits
 from interlace.agent import AgentEvent, Done
-from interlace.agent.background import BackgroundLoop
+from interlace.agent.run import BackgroundLoop
 from interlace.rollout.engines import Reply, ScriptedEngine
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
 from interlace.rollout.events import CallFinished, CallStarted, PolicyText
