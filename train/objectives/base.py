@@ -169,7 +169,7 @@ class Bounds(NamedTuple):
 
 
 class TokenLosses(NamedTuple):
-    """What a formula gives: the loss of each token, and where it was clipped, all (B, T)."""
+    """The loss of each token, and where it was clipped, all (B, T): a formula's result."""
 
     losses: "Tensor"
     clipped: "Tensor | None" = None
