@@ -97,7 +97,7 @@ def refuse_task_code(name: str, source: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What a name of tasks stands for, if that is not a file."""
+    """The thing that a name of tasks stands for, if that is not a file."""
 
     kind: str
     """`generator`, `adapter` or `tasks`."""
@@ -128,7 +128,7 @@ def _is_code(name: str) -> bool:
 
 
 def _find(name: str, folder: Path | None) -> _Named | None:
-    """What a name stands for; None for a file of tasks. Raises UsageError for an unknown one."""
+    """Find the thing of a name; None for a file of tasks. Raises UsageError for an unknown one."""
     kind = _registered(name)
     if kind is not None:
         return _Named(kind, find(kind, name, _TABLES[kind]))
