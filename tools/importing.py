@@ -39,7 +39,7 @@ GROUP = "interlace.plugins"
 Parameter: TypeAlias = int | float | bool | str
 
 _KEY = r"[A-Za-z_]\w*"
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _PARAMETERS = re.compile(
     rf"@((?:{_NUMBER}|{_KEY}=[^,@]*)(?:,{_KEY}=[^,@]*)*)\Z"  # the last @, so none in a value
 )

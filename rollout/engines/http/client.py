@@ -318,14 +318,16 @@ def _retry_after(value: str | None) -> float:
 
 async def _lines(response: "httpx.Response", host: str) -> AsyncGenerator[bytes, None]:
     """Lines that end in a line feed: other line separators stand inside JSON strings."""
-    rest = b""
+    rest = bytearray()
     async for piece in response.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
+        *lines, end = piece.split(b"\n")
         for line in lines:
-            yield line
+            yield bytes(rest + line)
+            rest.clear()
+        rest += end
         if len(rest) > _MOST_BYTES:
             raise EngineError(f"{host} sent a line of more than {_MOST_BYTES} bytes")
-    yield rest
+    yield bytes(rest)
 
 
 async def _whole(response: "httpx.Response", host: str) -> bytes:
