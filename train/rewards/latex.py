@@ -316,7 +316,7 @@ def _numbers(items: list[Item]) -> list[Item]:
                     break
                 kind, digits, end = mark, digits + number.text, behind + 1
             if "," in (kind or "") and _is(items, end, ",") and _kind(items, end + 1) == "number":
-                refused, end, digits = end - 1, at + 1, item.text
+                refused, end, digits = max(refused, end - 1), at + 1, item.text
             if len(digits) > _DIGITS:
                 raise Unreadable("a number is too long")
         out.append(Token("number", digits) if digits else item)
