@@ -54,8 +54,8 @@ class MarkStream:
             found = _any_of(known).search(text, start)
             end = found.start() if found else len(text) - unfinished_mark(text[start:], known)
             # `<a` could still become `<ab`: wait for what follows.
-            longer = len(text) - end < max(map(len, known))
-            if not found or (longer and any(mark != text[end:] and mark.startswith(text[end:]) for mark in known)):
+            rest = text[end : end + max(map(len, known))]
+            if not found or any(mark != rest and mark.startswith(rest) for mark in known):
                 self._held = text[end:]
                 if end > start:
                     yield text[start:end], ""
