@@ -132,6 +132,16 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
+def test_the_sandbox_stands_without_the_jupyter_backend() -> None:
+    rooms = ("tools.python.sandbox", "tools.python.walls")
+    reached = waiting = {module for module in MODULES if module.startswith(rooms)}
+    while waiting:
+        found = {name for module in waiting for name in imports(module, ast.walk(syntax(module)))}
+        waiting = found & MODULES.keys() - reached
+        reached = reached | waiting
+    assert [module for module in reached if module.startswith("tools.python.jupyter")] == []
+
+
 def test_every_third_party_import_is_declared_and_every_base_requirement_imported() -> None:
     project = PROJECT["project"]
     base = set(map(distribution, project["dependencies"]))
@@ -212,3 +222,19 @@ except SystemExit as end:
     assert not end.code
 """
     assert loaded(code) & HEAVY == set()
+
+
+def test_the_tour_leads_through_places_that_exist_in_about_a_thousand_lines() -> None:
+    page = (ROOT / "docs/tour.md").read_text(encoding="utf-8")
+    lines = 0
+    for file, names in re.findall(r"`([\w/]+\.py)`((?:\s+`[\w.]+`)+)", page):
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        for name in re.findall(r"`([\w.]+)`", names):
+            found: ast.AST = tree
+            for part in name.split("."):
+                kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+                inside = (node for node in ast.iter_child_nodes(found) if isinstance(node, kinds))
+                found = {node.name: node for node in inside}[part]
+            assert isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            lines += (found.end_lineno or 0) - found.lineno + 1
+    assert 800 < lines < 1_200

@@ -10,6 +10,7 @@ from ...tools import Tool
 from ..trajectory import FinishReason
 from .base import Block, Call, Parsed
 from .tool_calls import (
+    JsonText,
     ReadTurn,
     ToolCalls,
     answer_in,
@@ -117,6 +118,7 @@ class Harmony(ToolCalls):
     def _messages(self, text: str, tools: Sequence[Tool]) -> list[_Said]:
         """The messages of a text that begins in the head of one, behind `<|start|>assistant`."""
         said: list[_Said] = []
+        text = JsonText(text)
         position, first = 0, True
         while position < len(text):
             start = text.find(_START, position) if not first else 0
@@ -184,7 +186,7 @@ class Harmony(ToolCalls):
             problem = f"The arguments of the tool call are not valid JSON: {found}."
             return Call(name, None, problem), stop.end(), closed
         call = read_arguments(name, found[0])
-        if dangles(over):
+        if over.strip() and (closed or dangles(over)):
             (call,) = left_over([call], over)
         return call, stop.end(), closed
 

@@ -3,23 +3,21 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from ...tools import Tool
 from .base import Call, Sample
-from .tool_calls import CallBlock, MarkedCalls, dangles, left_over, read_call, read_json
+from .tool_calls import CallBlock, MarkedCalls, read_call, read_json
 
 __all__ = ["Hermes", "JsonCalls"]
 
 _FENCE = re.compile(r"\s*```\w*[ \t]*\n")
+_FENCE_END = re.compile(r"\s*```")
 _SEPARATOR = re.compile(r"\s*[;,]?\s*(?=[{\[])")
 
 
 class JsonCalls(MarkedCalls):
     """Calls as JSON objects between two marks: one, several, or a list of them."""
-
-    closing: ClassVar[re.Pattern[str] | None]
-    """The mark behind the calls. Where it is missing, they end with their JSON; None: always."""
 
     def read_block(
         self, text: str, mark: re.Match[str], tools: Sequence[Tool], *, final: bool
@@ -32,41 +30,15 @@ class JsonCalls(MarkedCalls):
             separator = _SEPARATOR.match(text, position) if calls else None
             found = read_json(text, separator.end() if separator else position)
             if isinstance(found, str):
-                return self._broken(calls, text, position, found, final=final)
+                problem = Call("", None, f"The tool call is not valid JSON: {found}.")
+                return self.broken_block(calls, text, position, problem, final=final)
             value, position = found
             calls += [read_call(each) for each in (value if isinstance(value, list) else [value])]
             if isinstance(value, list) and not value:
                 calls.append(read_call(value))
-        if fence and (close := re.compile(r"\s*```").match(text, position)):
+        if fence and (close := _FENCE_END.match(text, position)):
             position = close.end()
-        if self.closing is None:
-            another = self.opening.search(text, position)
-            end = another.start() if another else len(text)
-            over = text[position:end]
-            return (left_over(calls, over), end) if dangles(over) else (calls, position)
-        closing = self.closing.search(text, position)
-        if closing is None:
-            return calls, position
-        between = text[position : closing.start()]
-        if between.strip():
-            if self.opening.search(between):  # it closes another block
-                return calls, position
-            calls = left_over(calls, between)
-        return calls, closing.end()
-
-    def _broken(
-        self, calls: list[Call], text: str, position: int, reason: str, *, final: bool
-    ) -> CallBlock:
-        """A block whose JSON can't be read: up to its closing mark, or the next block."""
-        closing = None if self.closing is None else self.closing.search(text, position)
-        marks = [closing, self.opening.search(text, position)]
-        nearest = min((mark for mark in marks if mark), key=lambda mark: mark.start(), default=None)
-        end = len(text) if nearest is None else nearest.start()
-        if nearest is not None and nearest is marks[0]:
-            end = nearest.end()
-        if nearest is None and not final:  # a limit broke it off: nobody was asked for anything
-            return calls, end
-        return [*calls, Call("", None, f"The tool call is not valid JSON: {reason}.")], end
+        return self.whole_block(calls, text, position)
 
 
 class Hermes(JsonCalls):
@@ -81,7 +53,7 @@ class Hermes(JsonCalls):
 
     name = "hermes"
     opening = re.compile("<tool_call>")
-    closing = re.compile(r"\s*</tool_call>")
+    closing = re.compile("</tool_call>")
     tags = ("<tool_call>", "</tool_call>", "<tools>", "</tools>")
     told = (
         "To call one, write its name and arguments as JSON between tags:\n"

@@ -11,7 +11,6 @@ from .base import Block, Call
 from .tool_calls import (
     CallBlock,
     MarkedCalls,
-    dangles,
     left_over,
     read_arguments,
     read_call,
@@ -22,6 +21,7 @@ __all__ = ["Llama3", "PythonCalls", "read_python_calls"]
 
 _TAG = "<|python_tag|>"
 _SEPARATOR = re.compile(r"\s*[;,]?\s*(?=\{)")
+_BLANK = re.compile(r"\s*")
 _END = re.compile(r"\s*(?:<\|(?:eom|eot)_id\|>)?\s*\Z")
 
 
@@ -51,7 +51,8 @@ class Llama3(MarkedCalls):
     ) -> CallBlock | None:
         """The calls; None for JSON, or a list, that is no call of a tool."""
         tagged = mark[0].endswith(_TAG)
-        start = mark.end() + len(text[mark.end() :]) - len(text[mark.end() :].lstrip())
+        blank = _BLANK.match(text, mark.end())
+        start = blank.end() if blank else mark.end()
         if text.startswith("{", start):
             return self._json(text, start, tools, tagged=tagged, final=final)
         if text.startswith("[", start):
@@ -100,11 +101,7 @@ class Llama3(MarkedCalls):
             if not calls and not tagged and not _is_call(value, tools):
                 return None
             calls.append(read_call(value))
-        over = text[position:]
-        if dangles(over) and not _END.match(over):
-            calls = left_over(calls, over)
-            position = len(text)
-        return calls, position
+        return self.whole_block(calls, text, position)
 
     def write_block(self, tool: str, arguments: Mapping[str, Any]) -> str:
         """A JSON object."""

@@ -9,7 +9,7 @@ from ...tools import Tool
 from .base import Call
 from .hermes import JsonCalls
 from .tagged_calls import DeepSeekInvoked
-from .tool_calls import CallBlock, MarkedCalls, dangles, left_over, read_arguments, read_json
+from .tool_calls import CallBlock, MarkedCalls, read_arguments, read_json
 
 __all__ = ["DeepSeek", "DeepSeekFenced", "Kimi", "Mistral", "MistralList", "NamedCalls"]
 
@@ -21,8 +21,6 @@ class NamedCalls(MarkedCalls):
     """What stands before a call's JSON, with its `name`, and its `id` where it has one."""
     tail: ClassVar[re.Pattern[str]]
     """What stands behind it; a call is whole without it."""
-    closing: ClassVar[re.Pattern[str] | None]
-    """What ends a block of calls; None where nothing does."""
 
     def read_block(
         self, text: str, mark: re.Match[str], tools: Sequence[Tool], *, final: bool
@@ -33,45 +31,19 @@ class NamedCalls(MarkedCalls):
         while head := self.head.match(text, position):
             found = read_json(text, head.end())
             if isinstance(found, str):
-                return self._broken(calls, text, head, found, final=final)
+                problem = f"The arguments of the tool call are not valid JSON: {found}."
+                broken = Call(head["name"].strip(), None, problem)
+                return self.broken_block(calls, text, head.end(), broken, final=final)
             value, position = found
             named = head.groupdict()
             calls.append(read_arguments(named["name"].strip(), value, named.get("id") or ""))
             tail = self.tail.match(text, position)
             position = tail.end() if tail else position
         if not calls:
-            if not final and not self._end(text, mark.end()):
-                return calls, len(text)
             shape = self.write_block("NAME", {"KEY": "VALUE"})
             problem = f"The tool call has no name that can be read. A call is written as {shape}"
-            return [Call("", None, problem)], self._end(text, mark.end()) or len(text)
-        rest = self._end(text, position) or len(text)
-        if self.closing is None:
-            over = text[position:rest]
-            return (left_over(calls, over), rest) if dangles(over) else (calls, position)
-        if closing := self.closing.match(text, position):
-            return calls, closing.end()
-        over = self.closing.sub("", text[position:rest])
-        if over.strip() and rest < len(text):
-            return left_over(calls, over), rest
-        return calls, position
-
-    def _broken(
-        self, calls: list[Call], text: str, head: re.Match[str], reason: str, *, final: bool
-    ) -> CallBlock:
-        end = self._end(text, head.end())
-        if end is None and not final:  # a limit broke it off: nobody was asked for anything
-            return calls, len(text)
-        problem = f"The arguments of the tool call are not valid JSON: {reason}."
-        return [*calls, Call(head["name"].strip(), None, problem)], end or len(text)
-
-    def _end(self, text: str, position: int) -> int | None:
-        """The end of a block that can't be read: its closing mark, or the next block."""
-        closing = None if self.closing is None else self.closing.search(text, position)
-        opening = self.opening.search(text, position)
-        if opening and (closing is None or opening.start() < closing.start()):
-            return opening.start()
-        return closing.end() if closing else None
+            return self.broken_block([], text, mark.end(), Call("", None, problem), final=final)
+        return self.whole_block(calls, text, position)
 
 
 class _MistralJson(JsonCalls):
@@ -79,7 +51,6 @@ class _MistralJson(JsonCalls):
 
     name = "mistral_v3"
     opening = re.compile(r"\[TOOL_CALLS\](?=\s*[\[{])")
-    closing = None
 
     def write_block(self, tool: str, arguments: Mapping[str, Any]) -> str:
         """A list of one call."""
@@ -100,7 +71,6 @@ class Mistral(NamedCalls):
         r"(?:\[CALL_ID\]\s*(?P<id>[^\[{\s]*)\s*)?(?:\[ARGS\])?(?=\s*\{)"
     )
     tail = re.compile("")
-    closing = None
     tags = ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "[TOOL_CONTENT]", "[AVAILABLE_TOOLS]")
     thought = ("[THINK]", "[/THINK]")
     result = ("[TOOL_RESULTS]", "[/TOOL_RESULTS]")
@@ -143,7 +113,7 @@ class DeepSeek(NamedCalls):
         rf"(?P<name>[^<\n{{]+)(?:{_SEP}|\s*```(?:json)?[ \t]*\n)(?=\s*\{{)"
     )
     tail = re.compile(rf"\s*(?:```)?\s*{_END}|\s*```")
-    closing = re.compile(rf"\s*{_ALL_END}")
+    closing = re.compile(_ALL_END)
     tags = (_ALL_BEGIN, _ALL_END, _BEGIN, _SEP, _END, *DeepSeekInvoked.tags)
     result = ("<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>")
     ends = ("<｜end▁of▁sentence｜>",)
@@ -188,7 +158,7 @@ class Kimi(NamedCalls):
         r"(?P<id>(?:functions\.)?(?P<name>[^<:\s]+)(?::\d+)?)\s*<\|tool_call_argument_begin\|>"
     )
     tail = re.compile(r"\s*<\|tool_call_end\|>")
-    closing = re.compile(r"\s*<\|tool_calls_section_end\|>")
+    closing = re.compile(r"<\|tool_calls_section_end\|>")
     tags = (
         "<|tool_calls_section_begin|>",
         "<|tool_calls_section_end|>",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from ...tools import Tool
 from .base import Call
 from .schema import ArgumentTypes
-from .tool_calls import CallBlock, MarkedCalls, bare, left_over, read_arguments, read_json
+from .tool_calls import CallBlock, MarkedCalls, bare, read_arguments, read_json
 
 __all__ = ["DeepSeekInvoked", "Glm", "MiniMax", "Qwen3Coder", "TaggedCalls"]
 
@@ -28,8 +28,6 @@ class TaggedCalls(MarkedCalls):
     """What ends an argument."""
     tail: ClassVar[re.Pattern[str]]
     """What ends a call."""
-    closing: ClassVar[re.Pattern[str]]
-    """What ends a block; where it is missing, the block ends with its last call."""
     trims: ClassVar[bool] = False
     """True if one line break at each end of a value is markup."""
 
@@ -45,25 +43,14 @@ class TaggedCalls(MarkedCalls):
                 call, position = read
                 calls.append(call)
                 continue
-            end = self._end(text, head.end())
-            if end is None and not final:  # a limit broke it off: nobody was asked for anything
-                return calls, len(text)
             problem = f"{read} A call is written as {self.write_block('NAME', {'KEY': 'VALUE'})}"
-            calls.append(Call(head["name"].strip(), None, problem))
-            return calls, len(text) if end is None else end
-        closing = self.closing.search(text, position)
-        between = text[position : closing.start()] if closing else ""
-        if closing and between.strip() and self.opening.search(between):
-            closing = None  # it closes another block
+            broken = Call(head["name"].strip(), None, problem)
+            return self.broken_block(calls, text, head.end(), broken, final=final)
         if not calls:
-            if closing is None and not final:
-                return calls, len(text)
             shape = self.write_block("NAME", {"KEY": "VALUE"})
             problem = f"The tool call has no name that can be read. A call is written as {shape}"
-            return [Call("", None, problem)], closing.end() if closing else len(text)
-        if closing is None:
-            return calls, position
-        return left_over(calls, between) if between.strip() else calls, closing.end()
+            return self.broken_block([], text, position, Call("", None, problem), final=final)
+        return self.whole_block(calls, text, position)
 
     def _call(
         self, text: str, head: re.Match[str], tools: Sequence[Tool], *, final: bool
@@ -96,13 +83,6 @@ class TaggedCalls(MarkedCalls):
             text = text.removeprefix("\n").removesuffix("\n")
         return types.read(begin["key"].strip(), text)
 
-    def _end(self, text: str, position: int) -> int | None:
-        """The end of a block that can't be read: its closing mark, or the next block."""
-        closing, opening = self.closing.search(text, position), self.opening.search(text, position)
-        if opening and (closing is None or opening.start() < closing.start()):
-            return opening.start()
-        return closing.end() if closing else None
-
 
 class Qwen3Coder(TaggedCalls):
     """Qwen3-Coder, Qwen3.5 and later, Nemotron 3: a function and its parameters.
@@ -122,7 +102,7 @@ class Qwen3Coder(TaggedCalls):
         r"</parameter>(?=\s*(?:<parameter=[^>\n]*>|</function>|</tool_call>|\Z))"
     )
     tail = re.compile(r"\s*(?:</function>|(?=</tool_call>))")
-    closing = re.compile(r"\s*</tool_call>")
+    closing = re.compile("</tool_call>")
     tags = (
         "<tool_call>",
         "</tool_call>",
@@ -157,7 +137,7 @@ class Glm(TaggedCalls):
     value = re.compile(r"\s*<arg_key>(?P<key>[^<]*)</arg_key>\s*<arg_value>")
     value_end = re.compile(r"</arg_value>(?=\s*(?:<arg_key>[^<]*</arg_key>|</tool_call>|\Z))")
     tail = re.compile(r"(?=\s*</tool_call>)")
-    closing = re.compile(r"\s*</tool_call>")
+    closing = re.compile("</tool_call>")
     tags = (
         "<tool_call>",
         "</tool_call>",
@@ -203,7 +183,7 @@ class MiniMax(InvokedCalls):
     value = re.compile(r'\s*<parameter name="(?P<key>[^"\n]*)">')
     value_end = re.compile(r'</parameter>(?=\s*(?:<parameter name="|</invoke>|</minimax:|\Z))')
     tail = re.compile(r"\s*</invoke>")
-    closing = re.compile(r"\s*</minimax:tool_call>")
+    closing = re.compile(r"</minimax:tool_call>")
     tags = ("<minimax:tool_call>", "</minimax:tool_call>", "<invoke name=", "</invoke>")
 
     def write_block(self, tool: str, arguments: Mapping[str, Any]) -> str:
@@ -228,7 +208,7 @@ class DeepSeekInvoked(InvokedCalls):
     )
     value_end = re.compile(r"</｜DSML｜ ?parameter>(?=\s*(?:</?｜DSML｜ ?(?:parameter|invoke)|\Z))")
     tail = re.compile(r"\s*</｜DSML｜ ?invoke>")
-    closing = re.compile(r"\s*</｜DSML｜ ?(?:function_calls|tool_calls|calls)>")
+    closing = re.compile(r"</｜DSML｜ ?(?:function_calls|tool_calls|calls)>")
     tags = ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", "<｜DSML｜", "</｜DSML｜")
     result = ("<function_results>", "</function_results>")
     ends = ("<｜end▁of▁sentence｜>",)

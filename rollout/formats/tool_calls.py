@@ -21,6 +21,7 @@ from .schema import tool_schema
 
 __all__ = [
     "CallBlock",
+    "JsonText",
     "MarkedCalls",
     "ReadTurn",
     "ToolCalls",
@@ -212,6 +213,8 @@ class MarkedCalls(ToolCalls):
 
     opening: ClassVar[re.Pattern[str]]
     """The mark that begins a block of calls."""
+    closing: ClassVar[re.Pattern[str] | None] = None
+    """The mark that ends it, if there is one. Where it is missing, the last call ends the block."""
     thought: ClassVar[tuple[str, str]] = ("<think>", "</think>")
     result: ClassVar[tuple[str, str]] = ("<tool_response>", "</tool_response>")
     """The tags around a result."""
@@ -225,6 +228,32 @@ class MarkedCalls(ToolCalls):
         `final`: the model ended the turn itself. Else a limit may have broken the block off: calls
         that are not whole are left out. None where the mark opens no block.
         """
+
+    @cached_property
+    def _boundary(self) -> re.Pattern[str]:
+        """What ends a block, or begins another: one search, however many blocks a text has."""
+        closing = "(?!)" if self.closing is None else self.closing.pattern
+        return re.compile(f"(?P<closing>{closing})|{self.opening.pattern}", self.opening.flags)
+
+    def whole_block(self, calls: list[Call], text: str, position: int) -> CallBlock:
+        """The block whose last call ends at `position`, or what is wrong with its end."""
+        mark = self._boundary.search(text, position)
+        end = len(text) if mark is None else mark.start()
+        over = text[position:end]
+        if mark is not None and mark["closing"] is not None:
+            return left_over(calls, over) if over.strip() else calls, mark.end()
+        dangles = over.lstrip()[:1] in tuple('{[}]",')  # else words to whoever reads the turn
+        return (left_over(calls, over), end) if dangles else (calls, position)
+
+    def broken_block(
+        self, calls: list[Call], text: str, position: int, problem: Call, *, final: bool
+    ) -> CallBlock:
+        """The block that can't be read from `position` on: up to its closing mark, or the next."""
+        mark = self._boundary.search(text, position)
+        if mark is None:  # where a limit broke it off, nobody was asked for anything
+            return [*calls, problem] if final else calls, len(text)
+        closed = mark["closing"] is not None
+        return [*calls, problem], mark.end() if closed else mark.start()
 
     @property
     def control_tags(self) -> tuple[str, ...]:
@@ -256,13 +285,16 @@ class _Reader:
     def __init__(
         self, format: MarkedCalls, text: str, tools: Sequence[Tool], *, final: bool
     ) -> None:
-        self._format, self._text, self._tools, self._final = format, text, tools, final
+        self._format, self._text = format, JsonText(text)
+        self._tools, self._final = tools, final
         self._think, self._thought = format.thought
         self._result, self._result_end = format.result
         marks = f"{re.escape(self._think)}|{re.escape(self._result)}|{format.opening.pattern}"
         self._mark = re.compile(marks, format.opening.flags)
         thoughts = f"{re.escape(self._think)}|{re.escape(self._thought)}|{format.opening.pattern}"
         self._in_thought = re.compile(thoughts, format.opening.flags)
+        ends = f"(?P<end>{re.escape(self._result_end)})|{format.opening.pattern}"
+        self._result_ends = re.compile(ends, format.opening.flags)
         self._found: dict[int, CallBlock | None] = {}
         self._blocks: list[tuple[int, int]] = []
 
@@ -330,14 +362,28 @@ class _Reader:
 
     def _behind_result(self, start: int) -> int:
         """The end of a result that the policy wrote: its closing tag, the next call, or the end."""
-        close = self._text.find(self._result_end, start)
-        call = self._format.opening.search(self._text, start)
-        if call is not None and (close < 0 or call.start() < close):
-            return call.start()
-        return close + len(self._result_end) if close >= 0 else len(self._text)
+        mark = self._result_ends.search(self._text, start)
+        if mark is None:
+            return len(self._text)
+        return mark.start() if mark["end"] is None else mark.end()
 
 
 # -- JSON ------------------------------------------------------------------------------------------
+
+
+class JsonText(str):
+    """A text in which JSON may be wrong thousands of times.
+
+    An error of `json` counts the lines before it, each time all of the text. Nobody reads them.
+    """
+
+    def count(self, *_: object) -> int:
+        """Nothing."""
+        return 0
+
+    def rfind(self, *_: object) -> int:
+        """Nowhere."""
+        return -1
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -418,14 +464,12 @@ def read_arguments(name: str, arguments: object, id: str = "") -> Call:
 
 
 def dangles(text: str) -> bool:
-    """True if text behind a call that no mark closes belongs to it: it follows without a blank, or
-    looks like JSON. Other words are the model's to its reader.
-    """
-    return bool(text[:1].strip()) or text.lstrip()[:1] in tuple('{[}]"')
+    """True if what follows a call that no mark closes looks like more of it; else it is words."""
+    return text.lstrip()[:1] in tuple('{[}]",')
 
 
 def left_over(calls: Sequence[Call], text: str) -> list[Call]:
-    """The problem of a block in which text is left over behind its calls."""
+    """The problem of a block in which text is left over behind its calls, instead of them."""
     shown = text.strip()
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     name = calls[-1].tool if calls else ""

@@ -1,17 +1,15 @@
 """The protocols of a process that runs a session's cells, whichever its backend."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-from pydantic import JsonValue
 
 from ..base import ErrorKind
 from .output import CellOutput
 from .walls.walls import Walls
 
-__all__ = ["Backend", "CellError", "Died", "Interpreter", "Watched"]
+__all__ = ["CellError", "Died", "Interpreter", "Monitored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +51,6 @@ class Interpreter(Protocol):
         """Interrupt the cell that runs; whether the process was idle within `seconds`."""
         ...
 
-    async def fork(self, place: Path) -> "Interpreter":
-        """A copy with all its state, for the new place. Raises `Unforkable`."""
-        ...
-
     async def read_file(self, path: str) -> bytes:
         """The content of a file in the working directory. Raises `OSError`."""
         ...
@@ -70,7 +64,7 @@ class Interpreter(Protocol):
         ...
 
 
-class Watched(Protocol):
+class Monitored(Protocol):
     """An interpreter as the watch over its limits sees it."""
 
     @property
@@ -108,40 +102,10 @@ class Watched(Protocol):
         ...
 
     @property
-    def place(self) -> Path | None:
+    def session_dir(self) -> Path | None:
         """The folder of its files, or None if the watch need not count them."""
         ...
 
     def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
         """Kill the process, with all that it started, for the reason that `how` states."""
-        ...
-
-
-class Backend(Protocol):
-    """Starts interpreters of one kind; one for each pool."""
-
-    async def ready(self) -> None:
-        """Wait until interpreters can be started. Raises `ToolUnavailable` if they never can."""
-        ...
-
-    async def start(self, place: Path) -> Interpreter:
-        """An interpreter for the session at `place`: its first, or the next after one died.
-
-        Raises `ToolUnavailable`.
-        """
-        ...
-
-    def leave(self, place: Path) -> Path | None:
-        """The session at `place` is over: free what it holds beside its interpreter.
-
-        The folder that can be removed now, if there is one.
-        """
-        ...
-
-    def details(self) -> Mapping[str, JsonValue]:
-        """The details given with every result."""
-        ...
-
-    async def close(self) -> None:
-        """Free everything."""
         ...

@@ -20,8 +20,7 @@ from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
 from ..config import TrainConfig
-from ..data.generators.catalog import GENERATORS
-from ..data.sources import find_tasks, generate
+from ..data.sources import find_tasks, find_training_tasks
 from ..data.stream import TaskStream
 from ..data.task_tools import TaskTools, bring_tools, check_tools
 from ..rewards import Checker, find_rewards
@@ -53,12 +52,10 @@ def _load_tasks(
     held_out = []
     if config.held_out:
         held_out = find_tasks(config.held_out, databases=config.databases, tell=tell)
-    training: list[Task] | Iterator[Task]
-    if config.tasks.partition(":")[0] in GENERATORS:
-        training = generate(config.tasks)
+    training = find_training_tasks(config.tasks, databases=config.databases, tell=tell)
+    if not isinstance(training, list):
         looked_at = [*find_tasks(config.tasks, limit=1), *held_out]
     else:
-        training = find_tasks(config.tasks, databases=config.databases, tell=tell)
         looked_at = [*training, *held_out]
         if len(training) < config.tasks_per_step:
             raise UsageError(

@@ -161,6 +161,7 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Reso
     from ....tools.importing import refuse_code
     from ....tools.named import TOOLS
     from ....train.config import TrainConfig, read_config
+    from ....train.data.sources import refuse_task_code
 
     from_run = resume and file is None
     if from_run:
@@ -172,6 +173,9 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Reso
     resolved = read_config(file, flags)
     if from_run and "tools" not in flags:
         refuse_code("tool", resolved.config.tools, TOOLS, file)  # a run's folder may be anybody's
+    for name in ("tasks", "held_out"):
+        if from_run and name not in flags and (tasks := getattr(resolved.config, name)):
+            refuse_task_code(tasks, file)
     return resolved
 
 

@@ -6,20 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from ..programs import python_program
 from ..walls import landlock, namespaces, seccomp
+from ..walls.self_test import failure_in_child
 
 __all__ = ["main", "probe"]
-
-_PROGRAM = """
-import sys, types
-package = types.ModuleType("_interlace")
-package.__path__ = [{folder!r}]
-sys.modules["_interlace"] = package
-from _interlace.sandbox.probe import main
-main()
-"""
 
 
 def probe() -> dict[str, str]:
@@ -31,10 +23,8 @@ def probe() -> dict[str, str]:
     """
     if sys.platform != "linux":
         return {"sandbox": "needs Linux"}
-    program = _PROGRAM.format(folder=str(Path(__file__).parents[1]))
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
-    )
+    program = python_program("sandbox.probe")
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
     answers: dict[str, str] = json.loads(done.stdout)
     return answers
 
@@ -55,25 +45,7 @@ def main() -> None:
         "list of child processes": lambda: os.stat(f"/proc/self/task/{os.getpid()}/children"),
         "process handles": lambda: os.close(os.pidfd_open(os.getpid())),
     }
-    print(json.dumps({name: _tried(attempt) for name, attempt in walls.items()}))
-
-
-def _tried(attempt: Callable[[], object]) -> str:
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            attempt()
-            answer = "ok"
-        except BaseException as error:
-            answer = str(error) or type(error).__name__
-        os.write(writing, answer.encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
-        answer = pipe.read().decode()
-    os.waitpid(pid, 0)
-    return answer or "the process that tried it died"
+    print(json.dumps({name: failure_in_child(trial) or "ok" for name, trial in walls.items()}))
 
 
 def _no_new_privileges() -> None:
