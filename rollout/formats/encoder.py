@@ -15,7 +15,7 @@ from ..tokenizer import Tokenizer
 from ..trajectory import CallRecord
 from .base import Format, Message
 from .layout import TemplateFrame, TemplateLayouts, tagged_result
-from .native import describes
+from .native import CallStyle, describes
 from .schema import tool_schema
 from .template import TemplateRefusal
 from .tool_calls import ToolCalls
@@ -79,6 +79,14 @@ class Encoder:
         """True if the template leaves earlier thoughts out once a later question has come."""
         return self._layout.strips_thinking
 
+    def turn_end(self, *, calls: bool) -> list[int]:
+        """The token with which the model ends a turn: one that calls tools may have its own."""
+        frame = self._results
+        named = self.tokenizer.encode(self.tokenizer.special_text("eos_token") or "")
+        if calls and frame is not None and frame.end:
+            return self.tokenizer.encode_continuation(frame.end)[-1:]
+        return named if len(named) == 1 else sorted(self.tokenizer.eos_ids)[:1]
+
     def prompt(self, question: str, history: Sequence[Message] = ()) -> list[Span]:
         """The spans (source PROMPT) that open a ledger: system, history, question, and whatever
         comes before the first token of the policy.
@@ -112,12 +120,20 @@ class Encoder:
         frame = self._results
         assert frame is not None, "checked when the encoder was made"
         text = "" if ended else frame.end
+        ids = self._ids(harmless, frame)
         for number, call in enumerate(harmless):
             name = self.tokenizer.escape_control_tokens(call.tool)
-            id = self.tokenizer.escape_control_tokens(str(call.details.get("id", "")))
-            text += frame.before(number, name, id)
-            text += frame.prepare(self.format.render([call]))
-        return self._result_spans(text, frame, ended, notice)
+            text += frame.before(number, name, ids) + frame.prepare(self.format.render([call]))
+        return self._result_spans(text, frame, frame.behind(ids), ended, notice)
+
+    def _ids(self, calls: Sequence[CallRecord], frame: TemplateFrame) -> list[str]:
+        """The ids of calls: those the model wrote, else what the template wants."""
+        escape = self.tokenizer.escape_control_tokens
+        style = frame.style or CallStyle()
+        return [
+            escape(str(call.details.get("id") or style.id(call.tool, number)))
+            for number, call in enumerate(calls)
+        ]
 
     def follow_up(self, question: str, *, ended: bool) -> list[Span] | None:
         """The spans (PROMPT) of a later question in the same ledger; None where the template
@@ -136,17 +152,17 @@ class Encoder:
         return self.tokenizer.escape_control_tokens(text, self.format.control_tags)
 
     def _result_spans(
-        self, text: str, frame: TemplateFrame, ended: bool, notice: str
+        self, text: str, frame: TemplateFrame, close: str, ended: bool, notice: str
     ) -> list[Span]:
         """The notice goes inside the last message, on a line of its own."""
         if not notice:
-            return _spans((Source.TOOL, self._behind(text + frame.close, ended)))
+            return _spans((Source.TOOL, self._behind(text + close, ended)))
         told = frame.prepare(f"x\n[{self.escape_control_tokens(notice)}]")[1:]
         encode = self.tokenizer.encode_continuation
         return _spans(
             (Source.TOOL, self._behind(text, ended)),
             (Source.HOST, encode(told)),
-            (Source.TOOL, encode(frame.close)),
+            (Source.TOOL, encode(close)),
         )
 
     def _behind(self, text: str, ended: bool) -> list[int]:

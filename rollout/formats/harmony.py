@@ -10,6 +10,7 @@ from ...tools import Tool
 from ..trajectory import FinishReason
 from .base import Block, Call, Parsed
 from .tool_calls import (
+    JsonFault,
     JsonText,
     ReadTurn,
     ToolCalls,
@@ -174,16 +175,18 @@ class Harmony(ToolCalls):
         """The call to a recipient, the position behind it, and whether it was closed."""
         name = recipient.removeprefix("functions.")
         found = read_json(text, start)
-        if recipient == "python" and (isinstance(found, str) or not isinstance(found[0], dict)):
+        if recipient == "python" and (
+            isinstance(found, JsonFault) or not isinstance(found[0], dict)
+        ):
             stop = _TERMINATOR.search(text, start)
             assert stop is not None, "it matches the end of the text"
             return Call("python", {"code": text[start : stop.start()]}), stop.end(), bool(stop[0])
-        position = start if isinstance(found, str) else found[1]
+        position = start if isinstance(found, JsonFault) else found[1]
         stop = _TERMINATOR.search(text, position)
         assert stop is not None, "it matches the end of the text"
         closed, over = bool(stop[0]), text[position : stop.start()]
-        if isinstance(found, str):
-            problem = f"The arguments of the tool call are not valid JSON: {found}."
+        if isinstance(found, JsonFault):
+            problem = f"The arguments of the tool call are not valid JSON: {found.reason}."
             return Call(name, None, problem), stop.end(), closed
         call = read_arguments(name, found[0])
         if over.strip() and (closed or dangles(over)):

@@ -7,13 +7,13 @@ from typing import Any
 
 from ...tools import Tool
 from .base import Call, Sample
-from .tool_calls import CallBlock, MarkedCalls, read_call, read_json
+from .tool_calls import CallBlock, JsonFault, MarkedCalls, read_call, read_json
 
 __all__ = ["Hermes", "JsonCalls"]
 
 _FENCE = re.compile(r"\s*```\w*[ \t]*\n")
 _FENCE_END = re.compile(r"\s*```")
-_SEPARATOR = re.compile(r"\s*[;,]?\s*(?=[{\[])")
+_SEPARATOR = re.compile(r"\s*[;,]?\s*(?=\{|\[\s*[{\]])")
 
 
 class JsonCalls(MarkedCalls):
@@ -29,9 +29,10 @@ class JsonCalls(MarkedCalls):
         while not calls or _SEPARATOR.match(text, position):
             separator = _SEPARATOR.match(text, position) if calls else None
             found = read_json(text, separator.end() if separator else position)
-            if isinstance(found, str):
-                problem = Call("", None, f"The tool call is not valid JSON: {found}.")
-                return self.broken_block(calls, text, position, problem, final=final)
+            if isinstance(found, JsonFault):
+                problem = Call("", None, f"The tool call is not valid JSON: {found.reason}.")
+                cut = not final and found.cut
+                return self.broken_block(calls, text, position, problem, final=final, cut=cut)
             value, position = found
             calls += [read_call(each) for each in (value if isinstance(value, list) else [value])]
             if isinstance(value, list) and not value:

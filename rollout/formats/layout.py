@@ -20,6 +20,8 @@ Dict: TypeAlias = dict[str, Any]
 ContentTransform: TypeAlias = Callable[[str], str]
 MessageShape: TypeAlias = Callable[[Sequence[str]], list[Dict]]
 
+# They stand for the id of the call whose result ends, and of the one whose result begins.
+_PREVIOUS, _NEXT = "\0previous\0", "\0next\0"
 GIVEN = ("Qzgiven", "Qzother", "Qzthird")
 
 
@@ -42,14 +44,21 @@ class TemplateFrame:
     role: str
     style: CallStyle | None = None
 
-    def before(self, number: int, name: str, id: str) -> str:
-        """The text before the content of that number, naming the tool and the call where the
-        template does.
+    def before(self, number: int, name: str, ids: Sequence[str]) -> str:
+        """The text before the content of that number, naming the tool and its call where the
+        template does. `ids` are those of all calls.
         """
-        text = self.between if number else self.open
-        if self.style is not None:
-            text = text.replace(self.style.dummy_id, id or self.style.id(name, number))
-        return text.replace(NAME, name)
+        return self._named(self.between if number else self.open, number, ids).replace(NAME, name)
+
+    def behind(self, ids: Sequence[str]) -> str:
+        """The text behind the last content."""
+        return self._named(self.close, len(ids), ids)
+
+    def _named(self, text: str, number: int, ids: Sequence[str]) -> str:
+        """A text before the content of that number, with the ids of the calls around it."""
+        for mark, at in ((_PREVIOUS, number - 1), (_NEXT, number)):
+            text = text.replace(mark, ids[at] if 0 <= at < len(ids) else "")
+        return text
 
 
 def _as_json(text: str) -> str:
@@ -146,21 +155,27 @@ class _Probe:
         calls; one user message with the tags of Hermes.
         """
         style = self.style or CallStyle()
-        call = style.call(NAME, {"text": SAID}, style.dummy_id)
         said: Dict = {"role": "assistant", "content": ""}
 
+        def calls(count: int) -> list[Dict]:
+            ids = map(style.dummy_id, range(count))
+            return [style.call(NAME, {"text": SAID}, id) for id in ids]
+
         def as_tools(texts: Sequence[str]) -> list[Dict]:
-            given = {"role": "tool", "name": NAME, "tool_call_id": style.dummy_id}
-            return [{**given, "content": text} for text in texts]
+            given: Dict = {"role": "tool", "name": NAME}
+            return [
+                {**given, "tool_call_id": style.dummy_id(number), "content": text}
+                for number, text in enumerate(texts)
+            ]
 
         def behind_text(texts: Sequence[str]) -> list[Dict]:
             return [_said(), *as_tools(texts)]
 
         def behind_calls(texts: Sequence[str]) -> list[Dict]:
-            return [{**said, "tool_calls": [call] * len(texts)}, *as_tools(texts)]
+            return [{**said, "tool_calls": calls(len(texts))}, *as_tools(texts)]
 
         def behind_a_call(texts: Sequence[str]) -> list[Dict]:
-            return [{**said, "tool_calls": [call]}, *as_tools(texts)]
+            return [{**said, "tool_calls": calls(1)}, *as_tools(texts)]
 
         def as_user(texts: Sequence[str]) -> list[Dict]:
             return [_said(), {"role": "user", "content": "\n".join(map(tagged_result, texts))}]
@@ -197,7 +212,8 @@ class _Probe:
             pieces = _around(whole, [prepare(text) for text in texts])
             if pieces is None or not whole.startswith(before) or SAID not in pieces[0]:
                 return None
-            found.append([pieces[0].rpartition(SAID)[2], *pieces[1:]])
+            pieces[0] = pieces[0].rpartition(SAID)[2]
+            found.append([self._marked(piece, number) for number, piece in enumerate(pieces)])
         joints = {joint for pieces in found for joint in pieces[1:-1]}
         if len(joints) > 1 or len({(pieces[0], pieces[-1]) for pieces in found}) > 1:
             return None
@@ -205,8 +221,7 @@ class _Probe:
         end, opened = _split(found[0][0], self.ends)
         between, close = "".join(joints), found[0][-1]
         style = self.style if called else None
-        named = (style or CallStyle()).dummy_id
-        if named in close or (style is None and named in opened + between):
+        if style is None and any(mark in opened + between + close for mark in (_PREVIOUS, _NEXT)):
             return None  # results that name a call, of which nobody knows the name
         if called and end is None:
             return None  # no telling where the calls end
@@ -216,6 +231,12 @@ class _Probe:
             end = call[len(call.rstrip()) :] + token
         role = way([""])[-1]["role"]
         return TemplateFrame(end or "", opened, between, close, prepare, role, style)
+
+    def _marked(self, text: str, number: int) -> str:
+        """The text before the content of that number, with marks in place of the calls' ids."""
+        style = self.style or CallStyle()
+        text = text.replace(style.dummy_id(number), _NEXT)
+        return text.replace(style.dummy_id(number - 1), _PREVIOUS) if number else text
 
 
 def tagged_result(text: str) -> str:

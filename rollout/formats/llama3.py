@@ -10,6 +10,7 @@ from ...tools import Tool
 from .base import Block, Call
 from .tool_calls import (
     CallBlock,
+    JsonFault,
     MarkedCalls,
     left_over,
     read_arguments,
@@ -59,7 +60,7 @@ class Llama3(MarkedCalls):
             read = read_python_calls(text, start)
             if isinstance(read, tuple):
                 calls, end = read
-                if tagged or _known(calls, tools):
+                if tagged or _known(calls, tools) or all(call.arguments for call in calls):
                     rest = _END.match(text, end)
                     over = left_over(calls, text[end:]) if tagged and not rest else calls
                     return over, len(text) if tagged or rest else end
@@ -92,10 +93,10 @@ class Llama3(MarkedCalls):
         position = start
         while not calls or (separator := _SEPARATOR.match(text, position)):
             found = read_json(text, separator.end() if calls and separator else position)
-            if isinstance(found, str):
+            if isinstance(found, JsonFault):
                 if not final:
                     return calls, len(text)
-                problem = f"The tool call is not valid JSON: {found}."
+                problem = f"The tool call is not valid JSON: {found.reason}."
                 return [*calls, Call("", None, problem)], len(text)
             value, position = found
             if not calls and not tagged and not _is_call(value, tools):

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...tools import Tool
-from .base import Call
+from .base import Block, Call
 from .hermes import JsonCalls
 from .tagged_calls import DeepSeekInvoked
-from .tool_calls import CallBlock, MarkedCalls, read_arguments, read_json
+from .tool_calls import CallBlock, JsonFault, MarkedCalls, read_arguments, read_json
 
 __all__ = ["DeepSeek", "DeepSeekFenced", "Kimi", "Mistral", "MistralList", "NamedCalls"]
 
@@ -30,10 +30,11 @@ class NamedCalls(MarkedCalls):
         position = mark.start()
         while head := self.head.match(text, position):
             found = read_json(text, head.end())
-            if isinstance(found, str):
-                problem = f"The arguments of the tool call are not valid JSON: {found}."
+            if isinstance(found, JsonFault):
+                problem = f"The arguments of the tool call are not valid JSON: {found.reason}."
                 broken = Call(head["name"].strip(), None, problem)
-                return self.broken_block(calls, text, head.end(), broken, final=final)
+                cut = not final and found.cut
+                return self.broken_block(calls, text, head.end(), broken, final=final, cut=cut)
             value, position = found
             named = head.groupdict()
             calls.append(read_arguments(named["name"].strip(), value, named.get("id") or ""))
@@ -42,7 +43,9 @@ class NamedCalls(MarkedCalls):
         if not calls:
             shape = self.write_block("NAME", {"KEY": "VALUE"})
             problem = f"The tool call has no name that can be read. A call is written as {shape}"
-            return self.broken_block([], text, mark.end(), Call("", None, problem), final=final)
+            cut = not (final or (self.closing and self.closing.search(text, mark.end())))
+            broken = Call("", None, problem)
+            return self.broken_block([], text, mark.end(), broken, final=final, cut=cut)
         return self.whole_block(calls, text, position)
 
 
@@ -75,6 +78,11 @@ class Mistral(NamedCalls):
     thought = ("[THINK]", "[/THINK]")
     result = ("[TOOL_RESULTS]", "[/TOOL_RESULTS]")
     ends = ("</s>",)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All calls, up to the end of the turn."""
+        return (Block("[TOOL_CALLS]", "</s>", "call"),)
 
     def read_block(
         self, text: str, mark: re.Match[str], tools: Sequence[Tool], *, final: bool

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # Dummy texts: words that no template holds, changes or escapes.
-SAID, ASKED, NAME, CALL_ID = "Qzsaid", "Qzasked", "qzname", "qzcallid0"
+SAID, ASKED, NAME, CALL_ID = "Qzsaid", "Qzasked", "qzname", "qzcallid"
 _SECOND = "Qzsecond"
 
 
@@ -54,10 +54,9 @@ class CallStyle:
         """
         return f"functions.{name}:{number}" if self.named_ids else f"{number:09d}"
 
-    @property
-    def dummy_id(self) -> str:
-        """The id of the calls that are rendered to find the layout."""
-        return self.id(NAME, 0) if self.named_ids else CALL_ID
+    def dummy_id(self, number: int) -> str:
+        """The id of a call that is rendered to find the layout."""
+        return self.id(NAME, number) if self.named_ids else f"{CALL_ID}{number}"
 
 
 class _Arguments(BaseModel):
@@ -137,7 +136,7 @@ def _rendered(template: ChatTemplate, style: CallStyle) -> RenderedCalls | None:
             return None
         if text is None or (len(arguments) > 1 and _SECOND not in text):
             continue  # a template that writes one call a turn
-        if not number and not (NAME in text and SAID in text):
+        if not number and not (NAME in text and SAID.lower() in text.lower()):
             return None
         turns.append((arguments, text))
     return RenderedCalls(style, tuple(turns))

@@ -45,7 +45,8 @@ class TaggedCalls(MarkedCalls):
                 continue
             problem = f"{read} A call is written as {self.write_block('NAME', {'KEY': 'VALUE'})}"
             broken = Call(head["name"].strip(), None, problem)
-            return self.broken_block(calls, text, head.end(), broken, final=final)
+            cut = not final and "is not closed" in read
+            return self.broken_block(calls, text, head.end(), broken, final=final, cut=cut)
         if not calls:
             shape = self.write_block("NAME", {"KEY": "VALUE"})
             problem = f"The tool call has no name that can be read. A call is written as {shape}"

@@ -21,6 +21,7 @@ from .schema import tool_schema
 
 __all__ = [
     "CallBlock",
+    "JsonFault",
     "JsonText",
     "MarkedCalls",
     "ReadTurn",
@@ -186,6 +187,7 @@ def readable(call: Call) -> Call:
     return call if call.arguments is not None else Call(call.tool or "invalid", {}, id=call.id)
 
 
+_FENCED = re.compile(r"\s*```\w*[\d.]*[ \t]*\n.*\n[ \t]*```\s*", re.DOTALL)
 _CODE = {("python", "code"): "python", ("sql", "query"): "sql"}
 """The arguments of our tools that hold code, and its language."""
 
@@ -195,8 +197,7 @@ def unwrapped(call: Call) -> Call:
     changed = dict(call.arguments or {})
     for name, value in changed.items():
         if (language := _CODE.get((call.tool, name))) and isinstance(value, str):
-            fenced = value.strip().startswith("```")
-            if fenced and (code := unfenced(value, language)):
+            if _FENCED.fullmatch(value) and (code := unfenced(value, language)):
                 changed[name] = code
             elif language == "sql":
                 changed[name] = unlabelled(value)
@@ -246,10 +247,20 @@ class MarkedCalls(ToolCalls):
         return (left_over(calls, over), end) if dangles else (calls, position)
 
     def broken_block(
-        self, calls: list[Call], text: str, position: int, problem: Call, *, final: bool
+        self,
+        calls: list[Call],
+        text: str,
+        position: int,
+        problem: Call,
+        *,
+        final: bool,
+        cut: bool = False,
     ) -> CallBlock:
-        """The block that can't be read from `position` on: up to its closing mark, or the next."""
-        mark = self._boundary.search(text, position)
+        """The block that can't be read from `position` on: up to its closing mark, or the next.
+
+        `cut`: a limit broke it off in a value, so that a mark behind `position` lies in that.
+        """
+        mark = None if cut else self._boundary.search(text, position)
         if mark is None:  # where a limit broke it off, nobody was asked for anything
             return [*calls, problem] if final else calls, len(text)
         closed = mark["closing"] is not None
@@ -386,29 +397,44 @@ class JsonText(str):
         return -1
 
 
+class _KeyTwice(ValueError):
+    """One of two values would be lost."""
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands in one object twice")
+        raise _KeyTwice(f"the key {twice!r} stands in one object twice")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFault:
+    """The reason why a text is no JSON. `cut`: it breaks off at its end, in the middle of it."""
+
+    reason: str
+    cut: bool = False
 
 
 # Models write line breaks into JSON strings as they are.
 _JSON = json.JSONDecoder(strict=False, object_pairs_hook=_once)
 
 
-def read_json(text: str, start: int) -> tuple[Any, int] | str:
+def read_json(text: str, start: int) -> tuple[Any, int] | JsonFault:
     """The JSON behind `start` and the position behind it, or the reason why there is none."""
     first = _NOT_BLANK.search(text, start)
     try:
         return _JSON.raw_decode(text, first.start() if first else len(text))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, json.JSONDecodeError):
-            return error.msg
-        twice = str(error) if "twice" in str(error) else ""
-        return twice or "nested too deeply or a number too long"
+    except json.JSONDecodeError as error:
+        # A word such as `false` may lack its last letters.
+        cut = error.msg.startswith("Unterminated string") or error.pos > len(text) - 5
+        return JsonFault(error.msg, cut)
+    except _KeyTwice as error:
+        return JsonFault(str(error))
+    except (ValueError, RecursionError):
+        return JsonFault("nested too deeply or a number too long")
 
 
 _SHAPE = 'A tool call is a JSON object with "name" and "arguments".'

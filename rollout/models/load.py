@@ -146,18 +146,21 @@ def _options(
     return own, {name: value for name, value in options.items() if name not in known}
 
 
-def default_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = ()) -> str:
-    """The format that a model is let speak where nobody names one.
+def default_format(
+    name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = (), *, any_tool: bool = False
+) -> str:
+    """The format that a model is let speak where nobody names one. `any_tool`: each task may bring
+    tools of its own.
 
     The one it was trained in here, if that can call all the tools. Else the one that reads the
     calls that its chat template writes. Else, told of it in its system prompt, hermes where there
     are other tools than python, or retool. The nano model knows both, and writes Python in retool.
     Raises UsageError where the template writes calls that no format reads.
     """
-    trained = _trained_format(name, tools)
+    trained = None if any_tool else _trained_format(name, tools)
     if trained is not None:
         return trained
-    others = any(tool.name != "python" for tool in tools)
+    others = any_tool or any(tool.name != "python" for tool in tools)
     told = "hermes" if others else "retool"
     return told if name == "nano" else _native_format(name, tokenizer, tools) or told
 

@@ -206,8 +206,7 @@ def make_policy(
 def _format(
     config: TrainConfig, tokenizer: Tokenizer, tools: Sequence[Tool], own_tools: bool
 ) -> Format:
-    suits = "hermes" if own_tools else default_format(config.model, tokenizer, tools)
-    name = config.format or suits
+    name = config.format or default_format(config.model, tokenizer, tools, any_tool=own_tools)
     if name not in FORMATS:
         raise UsageError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
     return FORMATS[name]
