@@ -259,7 +259,7 @@ class Conversation(Generic[T]):
         tokenizer = self._policy.engine.tokenizer
         turns = trajectory.turns[first_turn:]
         calls = tuple(call for turn in turns for call in turn.calls)
-        error = trajectory.details.get("error")
+        error = trajectory.error
         self.episode.seconds += seconds
         self.episode.error = error
         return Result(

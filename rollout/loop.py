@@ -111,8 +111,7 @@ class Rollout:
         `CANCELLED` and raises CancelledError on.
         """
         trajectory = self.trajectory
-        trajectory.stop = trajectory.answer = None
-        trajectory.details.pop("error", None)
+        trajectory.stop = trajectory.answer = trajectory.error = None
         self._first_turn = len(trajectory.turns)
         self.stop_after_turn = False
         self._clock = clock = Clock(self.policy.limits.seconds, self._budget)
@@ -129,12 +128,12 @@ class Rollout:
             ours = clock.overdue or not clock.expired
             trajectory.stop = StopReason.INFRASTRUCTURE if ours else late
             if ours:
-                trajectory.details["error"] = clock.overdue or f"TimeoutError: {error}"
+                trajectory.error = clock.overdue or f"TimeoutError: {error}"
         except BudgetSpent:
             trajectory.stop = StopReason.BUDGET
         except Exception as error:  # boundary: a failure of ours ends this trajectory, not the run
             trajectory.stop = StopReason.INFRASTRUCTURE
-            trajectory.details["error"] = describe_error(error)
+            trajectory.error = describe_error(error)
         finally:
             if trajectory.stop is not StopReason.INFRASTRUCTURE:
                 self.history.remember(question, trajectory, self._first_turn)
@@ -249,7 +248,7 @@ class Rollout:
             turn.seconds += time.perf_counter() - started
             self._budget.release(granted, len(sampled.ids))
             if sampled.ids:
-                self.trajectory.exact &= sampled.exact
+                self.trajectory.token_exact &= sampled.exact
                 ledger.append(sampled.span())
                 turn.stop = len(ledger)
         return whole and (turn.finish is not FinishReason.LENGTH or granted == wanted)

@@ -16,10 +16,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from ...rollout.team.replies import TEAM
-from ...rollout.trajectory import Episode, Trajectory
+from ...rollout.trajectory import Episode, Speaker, Trajectory
 from ...tools.errors import UsageError
 from . import TOTAL, Rewards
 
@@ -34,24 +33,12 @@ Parts: TypeAlias = Callable[[Episode], list[tuple[str, Episode]]]
 episodes of the task are not at hand."""
 
 
-def _team(details: Mapping[str, Any]) -> str:
-    return "team"
-
-
-def _role(details: Mapping[str, Any]) -> str:
-    return str(details["role"])
-
-
-def _turn(details: Mapping[str, Any]) -> str:
-    return f"{details['round']}.{details['role']}.{details['turn']}"
-
-
-CREDITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "team": _team,
-    "role": _role,
-    "turn": _turn,
+CREDITS: dict[str, Callable[[Speaker], str]] = {
+    "team": lambda speaker: "team",
+    "role": lambda speaker: speaker.role,
+    "turn": lambda speaker: f"{speaker.round}.{speaker.role}.{speaker.turn}",
 }
-"""The place of a trajectory, by what its record says of who spoke and when."""
+"""The place of a trajectory, by who spoke in it and when."""
 
 
 def find_credit(
@@ -90,7 +77,7 @@ def _compare(parts: Parts, group: Sequence[Episode]) -> list[list[Episode]]:
 
 
 def _split(
-    place: Callable[[Mapping[str, Any]], str],
+    place: Callable[[Speaker], str],
     apart: bool,
     rewards: Mapping[str, Rewards],
     learns: Collection[str] | None,
@@ -99,8 +86,8 @@ def _split(
     """`apart`: each trajectory is a part of its own, else those of one place together."""
     places: defaultdict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in episode.trajectories:
-        if learns is None or trajectory.details[TEAM]["role"] in learns:
-            places[place(trajectory.details.get(TEAM, {}))].append(trajectory)
+        if learns is None or trajectory.speaker.role in learns:
+            places[place(trajectory.speaker)].append(trajectory)
     found = []
     for name, trajectories in places.items():
         # A try that could not be read has no loss, so it is no part by itself.
@@ -125,7 +112,7 @@ def _part(
         trajectories=trajectories,
         rewards={TOTAL: episode.rewards[TOTAL]},
     )
-    own = rewards.get(trajectories[-1].details[TEAM]["role"]) if name != "team" else None
+    own = rewards.get(trajectories[-1].speaker.role) if name != "team" else None
     if own is not None:
         part.rewards = own.score(part).rewards
     return part if part.rewards else None

@@ -4,16 +4,16 @@ calls becomes a row that verl compares with those of its place.
 A team lives above this floor, so that a configuration names it: `attempt: my_team:attempt`.
 """
 
+import asyncio
 import importlib
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...rollout.loop import Rollout
-from ...rollout.many.runner import Attempt
+from ...rollout.many.runner import Attempt, Open
 from ...rollout.policy import Policy
+from ...rollout.trajectory import Episode, StopReason, Trajectory
 from ...tools.errors import UsageError
 from ..rewards import Checker, Rewards
 
@@ -28,9 +28,9 @@ __all__ = [
     "SAMPLER",
     "find_attempt",
     "find_role_rewards",
-    "opened",
     "row_name",
     "team_grpo_advantage",
+    "within",
 ]
 
 ADVANTAGE = "team_grpo"
@@ -82,13 +82,25 @@ def _find(setting: str, name: str) -> Any:
     return found
 
 
-@asynccontextmanager
-async def opened(
-    policy: Policy, *, name: str, seed: int | None, make: Callable[..., Rollout] = Rollout
-) -> AsyncIterator[Rollout]:
-    """An `Open` (rollout/many/runner.py) without a runner: verl bounds its own sessions."""
-    async with make(policy, name=name, seed=seed) as rollout:
-        yield rollout
+def within(attempt: Attempt, seconds: float) -> Attempt:
+    """The same attempt, ended with `StopReason.TIMEOUT` when its seconds are over."""
+
+    async def timed(episode: Episode, policy: Policy, open: Open) -> None:
+        timeout = asyncio.timeout(seconds)
+        try:
+            async with timeout:
+                await attempt(episode, policy, open)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            if not episode.trajectories:
+                episode.trajectories.append(Trajectory(policy.engine.name, policy.format.name))
+            for trajectory in episode.trajectories:
+                if trajectory.stop in (None, StopReason.CANCELLED):
+                    trajectory.stop = StopReason.TIMEOUT
+            episode.trajectory.stop = StopReason.TIMEOUT
+
+    return timed
 
 
 def row_name(place: str, sample: int, number: int) -> str:
