@@ -8,7 +8,12 @@ Example:
     0.28
 """
 
-from ...tools.errors import UsageError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...tools.errors import InterlaceError, UsageError
+from ...tools.importing import find
 from .aggregate import AGGREGATIONS, agg_loss
 from .base import ActorConfig, AdvantageEstimator, Loss, LossConfig, Objective, PolicyLoss
 from .cispo import CISPO, cispo_loss
@@ -83,8 +88,41 @@ POLICY_LOSSES: dict[str, PolicyLoss] = {
 }
 
 
-def find_objective(name: str) -> Objective:
-    """The objective of that name. Raises UsageError, which lists them, where there is none."""
-    if name not in OBJECTIVES:
-        raise UsageError(f"there is no objective {name!r}; take one of {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
+def find_objective(
+    given: str | Objective | Callable[[], Objective],
+    *,
+    trusted: bool = True,
+    folder: Path | None = None,
+) -> Objective:
+    """The objective of that name, by the grammar of `tools/importing.py`, or the one given.
+
+    `dapo`; of your own `my_objectives:cut_off` or `my_objectives.py:cut_off@most=2`, an `Objective`
+    or a function of the parameters that makes one. Raises UsageError for any other.
+    """
+    made: Any = given
+    name = str(given)
+    if isinstance(given, str):
+        found = find("objective", given, OBJECTIVES, trusted=trusted, folder=folder)
+        made = found.value
+        if not isinstance(made, Objective):
+            made = found.bind(made)
+        elif given != ":".join(filter(None, (found.name.head, found.name.source))):
+            raise UsageError(
+                f"the objective {made.name} takes no parameters: {given!r} (clip_ratio_high and "
+                "others are settings of a run)"
+            )
+    if not isinstance(made, Objective) and callable(made):
+        try:
+            made = made()
+        except InterlaceError:
+            raise
+        except Exception as error:  # boundary: somebody's code
+            raise UsageError(
+                f"the objective {name} can't be made: {type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(made, Objective):
+        raise UsageError(
+            f"the objective {name} is of type {type(made).__name__}: name an Objective, or a "
+            "function that makes one"
+        )
+    return made

@@ -8,8 +8,9 @@ from typing import Any
 
 from ...rollout.formats import FORMATS
 from ..rewards import Checker
+from ..team import find_attempt, find_role_rewards
 from .settings import PLACE, LoopSettings
-from .team import ADVANTAGE, SAMPLER, find_attempt, find_role_rewards
+from .team import ADVANTAGE, SAMPLER
 
 __all__ = ["ACTOR", "ROLLOUT", "SAMPLERS", "has_critic", "nodes", "parallel", "problems", "unread"]
 

@@ -27,9 +27,10 @@ from ...tools.named import find_tool
 from ..data.task_tools import TaskTools
 from ..rewards import TOTAL, Checker, find_rewards
 from ..rewards.team_credit import find_parts
+from ..team import find_attempt, find_role_rewards
 from .engine import Client, Dialect, VerlEngine
 from .settings import LoopSettings
-from .team import find_attempt, find_role_rewards, opened
+from .team import opened
 from .votes import Votes
 
 __all__ = ["Attempt", "LeftOut", "Lengths", "Rolled", "Worker"]
