@@ -10,6 +10,7 @@ from ..rollout.many.runner import Attempt
 from ..tools.errors import InterlaceError, UsageError
 from ..tools.importing import find
 from .rewards import Checker, Rewards
+from .rewards.base import bound
 
 __all__ = ["RoleRewards", "find_attempt", "find_role_rewards"]
 
@@ -28,7 +29,7 @@ def find_attempt(
     made = given
     if isinstance(given, str):
         found = find("attempt", given, {}, trusted=trusted, folder=folder)
-        made = found.bind(found.value)
+        made = bound("attempt", found)
     if not callable(made):
         raise UsageError(
             f"the attempt {given!r} must be a function: see Training a team in docs/team.md"
@@ -51,7 +52,7 @@ def find_role_rewards(
     make = given
     if isinstance(given, str):
         found = find("rewards", given, {}, trusted=trusted, folder=folder)
-        make = found.bind(found.value)
+        make = bound("rewards", found)
     try:
         made = make(checker)  # type: ignore[operator]  # what can't be called is told below
     except InterlaceError:

@@ -186,7 +186,7 @@ def make_agent(
 
     Its model is not loaded yet, but fetched, if need be. Raises UsageError and ModelError.
     """
-    from ...rollout.models.files import find_model, is_server
+    from ...rollout.models.files import find_model, is_engine, is_server
     from ..agent import Agent
 
     names = model.tool or ["python"]
@@ -203,7 +203,7 @@ def make_agent(
         **terms,
     )
     # Fetching may take long: here, before there is an event loop, Ctrl-C ends it at once.
-    if not is_server(model.model):
+    if not (is_server(model.model) or is_engine(model.model)):
         find_model(model.model)
     return agent
 

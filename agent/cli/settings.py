@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ...tools.files import config_dir
 from .approval_options import GuardOptions
 from .exits import guarded, print_json
 from .options import LimitOptions, ModelOptions, variable
@@ -34,8 +35,7 @@ class Setting:
 
 def own_file() -> Path:
     """`$XDG_CONFIG_HOME/interlace/config.toml`, else below `~/.config`."""
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "interlace" / "config.toml"
+    return config_dir() / "config.toml"
 
 
 def folder_file() -> Path:

@@ -8,8 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from ..agent import Agent
-    from ..answers import Answers
     from ..events import AgentEvent
+    from ..run import Answerer
     from ..team.runs import Runs, SavedRun
     from ..team.team import Team
 
@@ -32,7 +32,7 @@ class TeamOptions:
     ] = False
 
 
-def who_answers(agent: "Agent[Any]", options: TeamOptions) -> "Answers[Any]":
+def who_answers(agent: "Agent[Any]", options: TeamOptions) -> "Answerer[Any]":
     """The agent, or its team. Raises UsageError."""
     return team_of(agent, options) if options.team else agent
 

@@ -5,7 +5,7 @@ import errno
 import platform
 import struct
 
-from interlace.tools.python import seccomp
+from interlace.tools.python.walls import seccomp
 
 PR_SET_NO_NEW_PRIVS = 38
 LANDLOCK_CREATE_RULESET = 444

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from interlace.tools import PythonTool, ToolResult
 from interlace.tools.python import Limits, PythonSession
-from interlace.tools.python.namespaces import SESSION
 from interlace.tools.python.processes import descendants
+from interlace.tools.python.walls.namespaces import SESSION
 
 T = TypeVar("T")
 

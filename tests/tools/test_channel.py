@@ -14,7 +14,7 @@ from support.sandbox_fixtures import Box
 from interlace.tools import ErrorKind, PythonTool
 from interlace.tools.python import PythonSession
 from interlace.tools.python.output import CellOutput
-from interlace.tools.python.transcript import Frames, ProtocolError, Transcript
+from interlace.tools.python.sandbox.transcript import Frames, ProtocolError, Transcript
 
 SEND = """
 import os

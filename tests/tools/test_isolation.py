@@ -23,9 +23,11 @@ from typing import Any
 import pytest
 from support.sandbox_fixtures import Box
 
-from interlace.tools.python import PythonSession, channel, namespaces, processes
+from interlace.tools.python import PythonSession, processes
 from interlace.tools.python.files import Held
-from interlace.tools.python.launch import failure
+from interlace.tools.python.jupyter.start import failure
+from interlace.tools.python.sandbox import channel
+from interlace.tools.python.walls import namespaces
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -288,7 +290,7 @@ def test_what_takes_as_long_as_there_are_files_is_done_beside_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from interlace.tools import PythonTool
-    from interlace.tools.python import files, launch, pool
+    from interlace.tools.python import files, folders, pool
 
     threads: list[bool] = []
 
@@ -296,7 +298,7 @@ def test_what_takes_as_long_as_there_are_files_is_done_beside_the_loop(
         threads.append(asyncio._get_running_loop() is None)
         files.remove_tree(path)
 
-    for module in (launch, pool):
+    for module in (folders, pool):
         monkeypatch.setattr(module, "remove_tree", remove)
 
     async def main() -> None:

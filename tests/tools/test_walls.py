@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sandbox_fixtures import Box
 
-from interlace.tools.python import namespaces, seccomp
-from interlace.tools.python.probe import probe
+from interlace.tools.python.sandbox.probe import probe
+from interlace.tools.python.walls import namespaces, seccomp
 
 CALLS = """
 import ctypes, os

@@ -1,6 +1,6 @@
 """Python for a model: a stateful interpreter for each trajectory."""
 
-from .limits import Limits
+from .backend import Limits
 from .tool import PythonSession, PythonTool
 
 __all__ = ["Limits", "PythonSession", "PythonTool"]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...tools.errors import InterlaceError, UsageError
+from ...tools.errors import UsageError
 from ...tools.importing import find
 from .aggregate import AGGREGATIONS, agg_loss
 from .base import ActorConfig, AdvantageEstimator, Loss, LossConfig, Objective, PolicyLoss
@@ -100,29 +100,15 @@ def find_objective(
     or a function of the parameters that makes one. Raises UsageError for any other.
     """
     made: Any = given
-    name = str(given)
     if isinstance(given, str):
         found = find("objective", given, OBJECTIVES, trusted=trusted, folder=folder)
-        made = found.value
-        if not isinstance(made, Objective):
-            made = found.bind(made)
-        elif given != ":".join(filter(None, (found.name.head, found.name.source))):
-            raise UsageError(
-                f"the objective {made.name} takes no parameters: {given!r} (clip_ratio_high and "
-                "others are settings of a run)"
-            )
-    if not isinstance(made, Objective) and callable(made):
-        try:
-            made = made()
-        except InterlaceError:
-            raise
-        except Exception as error:  # boundary: somebody's code
-            raise UsageError(
-                f"the objective {name} can't be made: {type(error).__name__}: {error}"
-            ) from error
+        ready = isinstance(found.value, Objective) and not found.configured
+        made = found.value if ready else found.make()
+    elif callable(given):
+        made = given()
     if not isinstance(made, Objective):
         raise UsageError(
-            f"the objective {name} is of type {type(made).__name__}: name an Objective, or a "
+            f"the objective {given!r} is of type {type(made).__name__}: name an Objective, or a "
             "function that makes one"
         )
     return made

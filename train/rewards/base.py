@@ -16,6 +16,7 @@ from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ...tools import ErrorKind
 from ...tools.errors import InterlaceError, UsageError
+from ...tools.importing import Found
 
 __all__ = [
     "TOTAL",
@@ -24,6 +25,7 @@ __all__ = [
     "Rewards",
     "Score",
     "Unscored",
+    "bound",
     "policy_text",
     "user_function",
     "why_unscored",
@@ -205,6 +207,18 @@ def policy_text(trajectory: Trajectory, turn: Turn, tokenizer: Tokenizer) -> str
         if span.source is Source.POLICY and stop > start:
             ids += span.ids[start:stop].tolist()
     return tokenizer.decode([id for id in ids if id not in tokenizer.eos_ids])
+
+
+def bound(kind: str, found: Found) -> Any:
+    """The thing of a name with the parameters that the name has. Raises UsageError if it can't take
+    them, or the name says what it is to work on.
+    """
+    if found.source or (found.configured and not callable(found.value)):
+        raise UsageError(
+            f"the {kind} {found.name.head}:{found.name.source} takes no "
+            + ("parameters" if not found.source else f"{found.source!r} after a colon")
+        )
+    return found.bind(found.value)
 
 
 def user_function(kind: str, name: str, function: Callable[..., T], takes: str) -> Callable[..., T]:

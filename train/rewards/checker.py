@@ -8,7 +8,7 @@ from ...rollout.task import Task, equal_answers
 from ...rollout.trajectory import Episode
 from ...tools.errors import DataError, UsageError
 from ...tools.importing import find
-from .base import Unscored, user_function
+from .base import Unscored, bound, user_function
 from .math_answers import MathVerify
 from .search import best_f1, exact_match
 from .sql import SqlJudge, gold_query
@@ -55,11 +55,8 @@ def find_checker(
     if not isinstance(given, str):
         return _from_function(getattr(given, "__name__", "checker"), given)
     found = find("checker", given, CHECKERS, trusted=trusted, folder=folder)
-    if found.own:
-        if given != found.name.head:
-            raise UsageError(f"the checker {found.name.head} takes no parameters: {given!r}")
-        return found.value  # type: ignore[no-any-return]  # it is in our table
-    return _from_function(given, found.bind(found.value))
+    check = bound("checker", found)
+    return check if found.own else _from_function(given, check)
 
 
 def _from_function(name: str, same: SameAnswer) -> _Check:

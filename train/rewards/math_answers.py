@@ -18,7 +18,6 @@ import weakref
 from collections import OrderedDict
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from ...tools.errors import MissingExtra
@@ -88,12 +87,7 @@ class MathVerify:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _ask(self, gold: str, wanted: Value, given: Value) -> bool:

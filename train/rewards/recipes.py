@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ...rollout.tokenizer import Tokenizer
 from ...tools.errors import InterlaceError, UsageError
 from ...tools.importing import find
-from .base import RewardPart, Rewards, user_function
+from .base import RewardPart, Rewards, bound, user_function
 from .checker import Checker
 from .shaping import calls, forged, overlong, tool_errors, void_turns
 from .sql import well_formed
@@ -92,15 +92,10 @@ def find_reward(
     if isinstance(given, str):
         found = find("reward", given, REWARDS, trusted=trusted, folder=folder)
         if found.own:
-            if given != found.name.head:
-                raise UsageError(f"the reward {found.name.head} takes no parameters: {given!r}")
-            make = REWARDS[found.name.head]
+            make = bound("reward", found)
             return lambda checker, tokenizer: list(make(checker, tokenizer).parts)
-        name, value = found.name.source.partition(":")[0] or found.name.head, found.value
-        if isinstance(value, type):
-            value = found.bind(value)()
-        elif found.name.bare is not None or found.name.parameters:
-            value = found.bind(value)
+        name = found.name.source or found.name.head
+        value = found.make() if isinstance(found.value, type) else bound("reward", found)
     if callable(value):
         if _first_parameter(value) == "checker":
             return partial(_make_parts, name, value)

@@ -21,9 +21,8 @@ from typing import Any, TypeAlias
 
 from ...rollout.team.replies import TEAM
 from ...rollout.trajectory import Episode, Trajectory
-from ...tools.errors import UsageError
 from ...tools.importing import find
-from .base import TOTAL, Rewards, user_function
+from .base import TOTAL, Rewards, bound, user_function
 
 __all__ = ["CREDITS", "Credit", "Parts", "Place", "find_credit", "find_parts", "find_place"]
 
@@ -67,11 +66,8 @@ def find_place(given: str | Place, *, trusted: bool = True, folder: Path | None 
     if not isinstance(given, str):
         return _place(getattr(given, "__name__", "function"), given)
     found = find("credit", given, CREDITS, trusted=trusted, folder=folder)
-    if found.own:
-        if given != found.name.head:
-            raise UsageError(f"the credit {found.name.head} takes no parameters: {given!r}")
-        return CREDITS[given]
-    return _place(given, found.bind(found.value))
+    place = bound("credit", found)
+    return place if found.own else _place(given, place)
 
 
 def _place(name: str, given: Place) -> Place:

@@ -115,7 +115,7 @@ async def _budget(chat: "Chat", rest: str) -> None:
     from ....tools.errors import UsageError
     from ..approval_options import left_line, read_numbers
 
-    budget = chat.agent.terms.budget
+    budget = chat.agent.settings.budget
     try:
         if rest:
             budget.allow(**read_numbers(rest))

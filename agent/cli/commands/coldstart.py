@@ -1,7 +1,7 @@
 """`interlace coldstart`: demonstrations of tool use that are true, for fine-tuning."""
 
 import dataclasses
-import os
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ....tools.files import write_beside, write_whole
 from ..exits import Exit, guarded, print_json, run_to_end, tell
 from ..options import Databases, LimitOptions, ModelOptions, OutputOptions, command, make_agent
 from .eval import roll_out, settings_of
@@ -179,7 +180,8 @@ class _ColdStart:
             "dropped": {str(why): count for why, count in checked.dropped.most_common()},
             "error": None,
         }
-        _write_json(report, self.job.out / "report.json")
+        text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+        write_whole(self.job.out / "report.json", text)
         if self.output.json:
             print_json(report)
         if not self.output.quiet:
@@ -343,20 +345,6 @@ def _write(episodes: "Iterable[Episode]", path: Path) -> None:
     """A log that appears whole or not at all."""
     from ....rollout.episode_log import EpisodeLog
 
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with EpisodeLog(partial) as log:
+    with write_beside(path) as partial, EpisodeLog(partial) as log:
         for episode in episodes:
             log.append(episode)
-    os.replace(partial, path)
-
-
-def _write_json(report: dict[str, Any], path: Path) -> None:
-    import json
-
-    from ....tools.errors import DataError
-
-    try:
-        path.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}") from error

@@ -24,7 +24,7 @@ class Sandbox:
 
 def python_sandbox() -> Sandbox:
     """Try each wall by itself, then each tier whole, the stronger first, around a real session."""
-    from ....tools.python.probe import probe
+    from ....tools.python.sandbox.probe import probe
 
     reasons: list[str] = []
     for tier in ("full", "confined"):

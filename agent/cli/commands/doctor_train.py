@@ -4,9 +4,11 @@ import platform
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ....tools.files import write_whole
 from ..exits import print_json
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def preflight(
     findings += _tried(examination, findings, tried, found=bool(card) and gpu is None)
     told = _as_json(config, examination, findings)
     if report is not None:
-        _write(report, told)
+        write_whole(report, dumps(told, indent=1) + "\n")
     if json:
         print_json(told)
     else:
@@ -125,17 +127,6 @@ def _as_json(config: str, examination: "Examination", findings: "list[Finding]")
         "findings": [asdict(finding) for finding in findings],
         "memory": {name: [asdict(part) for part in parts] for name, parts in phases.items()},
     }
-
-
-def _write(report: Path, told: dict[str, Any]) -> None:
-    import json
-
-    from ....tools.errors import DataError
-
-    try:
-        report.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"can't write {report}: {error.strerror}") from error
 
 
 def _render(examination: "Examination", findings: "list[Finding]") -> "Text":

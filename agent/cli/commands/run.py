@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ...agent import Agent
-    from ...answers import Answers
     from ...result import Result
+    from ...run import Answerer
     from ..render.live_view import Screen
 
 __all__ = ["as_json", "exit_code", "load", "run", "warnings"]
@@ -74,7 +74,7 @@ def _question(given: str | None) -> str:
 
 
 async def _answer(
-    agent: "Agent", who: "Answers", question: str, console: "Console", output: OutputOptions
+    agent: "Agent", who: "Answerer", question: str, console: "Console", output: OutputOptions
 ) -> "Result":
     from ...events import ApprovalAsked
     from ..render.live_view import Screen
@@ -119,7 +119,7 @@ async def _report(
         failed = result.stop is StopReason.INFRASTRUCTURE
         screen.say(f"[{why_no_answer(result)}]", "error" if failed else "notice")
     if not output.quiet:
-        budget = agent.terms.budget
+        budget = agent.settings.budget
         left = f" · {left_line(budget.left)}" if budget.bounded else ""
         screen.say(usage_line(result) + left, "dim")
 

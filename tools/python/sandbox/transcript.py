@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from .interpreter import CellError
-from .output import CellOutput
+from ..interpreter import CellError
+from ..output import CellOutput
 
 __all__ = ["Frames", "ProtocolError", "Transcript"]
 

@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from .processes import FIRST_GUEST
+from ..processes import FIRST_GUEST
 
 __all__ = ["pipes", "send_with", "sender"]
 

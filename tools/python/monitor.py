@@ -13,8 +13,8 @@ from ..base import ErrorKind
 from .files import Held, empty_tree, open_folder_inside
 from .interpreter import Watched
 from .processes import descendants, read_field, threads
-from .seccomp import numbers
-from .walls import SHARED
+from .walls.seccomp import numbers
+from .walls.walls import SHARED
 
 __all__ = ["watch"]
 

@@ -4,7 +4,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import ToolUnavailable
+from ...errors import ToolUnavailable
 
 __all__ = ["Users"]
 

@@ -1,0 +1,1 @@
+"""Jupyter kernels: real ipykernels behind walls, driven through jupyter-client."""

@@ -1,0 +1,190 @@
+"""The backend `sandbox`: a worker for each session, forked in milliseconds."""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ...errors import ToolUnavailable
+from ..backend import Limits, make_walls, needs_linux, prepare_trial
+from ..files import remove_tree
+from ..folders import unused_path
+from ..interpreter import Interpreter, Watched
+from ..monitor import watch
+from ..walls.users import Users
+from ..walls.walls import Walls
+from .owner import Session, Zygote
+from .remote import Worker
+
+__all__ = ["SandboxBackend"]
+
+
+class SandboxBackend:
+    """Forks isolated workers from a zygote, which is started at once and again if it dies."""
+
+    def __init__(
+        self,
+        folder: Path,
+        characters: int,
+        variables: Mapping[str, str],
+        isolation: str,
+        limits: Limits,
+        modules: Sequence[str],
+    ) -> None:
+        """Raises `ToolUnavailable` where there is no sandbox at all."""
+        needs_linux()
+        self._folder = folder
+        self._characters = characters
+        self._modules = list(modules)
+        self._variables = variables
+        self._isolation = isolation
+        self._limits = limits
+        self._users = Users()
+        self._sessions: dict[Path, tuple[Session, str, int]] = {}
+        self._walls: Walls | None = None
+        self._starting: asyncio.Task[Zygote] | None = asyncio.create_task(self._start_zygote())
+        self._watching = asyncio.create_task(watch(self._live, limits.memory))
+
+    async def ready(self) -> None:
+        """Wait until the walls are proved. Raises `ToolUnavailable`."""
+        await self._zygote()
+
+    async def start(self, place: Path) -> Interpreter:
+        """A worker in the session at `place`, new or there already. Raises `ToolUnavailable`.
+
+        Where a new one can't start in a session that had one, code has broken it (its folders,
+        say): it is given up, and another one begins from nothing, in a folder of its own.
+        """
+        session, folder, _ = self._sessions.get(place, (None, "", 0))
+        if session is not None:
+            if session.alive:
+                with suppress(ToolUnavailable):
+                    return await session.worker(folder)
+            # What hostile code left in the folder (links, say) must not meet a new keeper, which
+            # begins with privilege.
+            left = self.leave(place)
+            if left is not None:
+                await asyncio.to_thread(remove_tree, left)
+        return await (await self._new_session(place)).worker("work")
+
+    async def _new_session(self, place: Path) -> Session:
+        zygote = await self._zygote()
+        if self._watching.done():
+            raise ToolUnavailable("the watch over the Python sessions' limits has ended")
+        assert self._walls is not None
+        user = self._users.take() if self._walls.own_user else os.getuid()
+        home = unused_path(place)
+        try:
+            if self._walls.tier != "full":
+                home.mkdir()
+            session = await zygote.session(self._walls, user, home)
+        except BaseException as error:
+            self._users.free(user)
+            if isinstance(error, OSError):  # no room, too many open files
+                raise ToolUnavailable(f"a session can't be started: {error}") from error
+            raise
+        session.place = home if self._walls.tier != "full" else None
+        self._sessions[place] = (session, "work", user)
+        return session
+
+    async def fork(self, interpreter: Interpreter, place: Path) -> Interpreter:
+        """A copy of a worker, in the session that it is in. Raises `Unforkable`."""
+        assert isinstance(interpreter, Worker)
+        copy = await interpreter.fork()
+        session, user = next(
+            (s, u) for s, _, u in self._sessions.values() if s is interpreter.session
+        )
+        session.seats += 1
+        self._sessions[place] = (session, copy.folder, user)
+        return copy
+
+    def leave(self, place: Path) -> Path | None:
+        """One copy of a session is over; the last one ends it."""
+        if place not in self._sessions:
+            return None
+        session, _, user = self._sessions.pop(place)
+        session.seats -= 1
+        if session.seats:
+            return None
+        session.close()
+        self._users.free(user)
+        return session.place
+
+    def details(self) -> Mapping[str, JsonValue]:
+        """The details given with every result."""
+        return {"isolation": self._walls.tier if self._walls else self._isolation}
+
+    async def close(self) -> None:
+        """End every process."""
+        self._watching.cancel()
+        for place in list(self._sessions):
+            self.leave(place)
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait({starting, self._watching})
+            if not starting.cancelled() and starting.exception() is None:
+                starting.result().close()
+        self._users.close()
+
+    def _live(self) -> list[Watched]:
+        sessions = {id(each[0]): each[0] for each in self._sessions.values()}
+        return [worker for session in sessions.values() for worker in session.workers]
+
+    async def _zygote(self) -> Zygote:
+        """The zygote that lives, or a new one. Raises `ToolUnavailable`."""
+        starting = self._starting
+        if starting is None:
+            raise ToolUnavailable("the Python tool is closed")
+        if starting.done() and (
+            starting.cancelled() or starting.exception() or not starting.result().alive
+        ):
+            if not starting.cancelled() and not starting.exception():
+                starting.result().close()
+            self._starting = starting = asyncio.create_task(self._start_zygote())
+        return await asyncio.shield(starting)
+
+    async def _start_zygote(self) -> Zygote:
+        """Start a zygote with the strongest walls of those that were asked for.
+
+        A later one, after that one died, has the same walls or none is started.
+        """
+        tiers = ["full", "confined"] if self._isolation == "auto" else [self._isolation]
+        if self._walls is not None:
+            tiers = [self._walls.tier]
+        reasons = []
+        for tier in tiers:
+            walls = make_walls(
+                tier, self._folder, self._limits, self._characters, self._users.exist
+            )
+            try:
+                zygote = await self._try_walls(walls)
+            except (ToolUnavailable, OSError) as error:
+                reasons.append(f"{tier}: {error}")
+                continue
+            self._walls = walls
+            return zygote
+        raise ToolUnavailable(
+            f"Python code can't be isolated here ({'; '.join(reasons)}): `interlace doctor` says "
+            "what is missing; isolation='none' (--no-isolation) runs it with your own rights"
+        )
+
+    async def _try_walls(self, walls: Walls) -> Zygote:
+        place = self._folder / "trial"
+        prepare_trial(self._folder, walls, place)
+        user = self._users.take() if walls.own_user else os.getuid()
+        settings = {
+            "modules": self._modules,
+            "profile": str(place / "profile"),
+            "canary": str(self._folder / "canary"),
+            "trial_user": user,
+            "trial_folder": str(place),
+        }
+        try:
+            return await Zygote.start(walls, place, settings, self._variables)
+        finally:
+            self._users.free(user)
+            await asyncio.to_thread(remove_tree, place)
