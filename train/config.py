@@ -31,6 +31,7 @@ from ..tools import Tool
 from ..tools.errors import DataError, MissingExtra, UsageError
 from ..tools.importing import parse_name, refuse_code
 from ..tools.named import TOOLS, as_tool
+from .data.sources import refuse_task_code
 from .objectives import (
     AGGREGATIONS,
     IMPORTANCE_LEVELS,
@@ -65,6 +66,7 @@ __all__ = [
 
 
 TaskSource: TypeAlias = str | Iterable[Task] | Callable[[], Iterable[Task]]
+"""Tasks by name (`train/data/sources.py`), or a list of them, or a function that makes it."""
 _GIVEN_IN_PYTHON = "<{}, given in Python>"
 
 
@@ -324,6 +326,8 @@ _KINDS_OF_NAMES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "rewards": ("rewards", {}),
 }
 """The settings that may name code: the kind of each, and interlace's own names."""
+_TASKS = ("tasks", "held_out")
+"""Settings that may name code or a file, by a grammar that is a little wider."""
 
 
 def read_config(file: Path | None, flags: Mapping[str, Any], *, trusted: bool = True) -> Resolved:
@@ -361,12 +365,19 @@ def read_config(file: Path | None, flags: Mapping[str, Any], *, trusted: bool = 
 def _refuse_code(given: Mapping[str, Any], file: Path | None) -> None:
     """Raise UsageError if one of the settings would load code."""
     again = []
-    for setting in given.keys() & _KINDS_OF_NAMES.keys():
-        kind, table = _KINDS_OF_NAMES[setting]
-        value = given[setting]
-        names = value if isinstance(value, list) else [value]
+    for setting, value in given.items():
+        names = [
+            each
+            for each in (value if isinstance(value, list) else [value])
+            if isinstance(each, str)
+        ]
         try:
-            refuse_code(kind, [each for each in names if isinstance(each, str)], table, file)
+            if setting in _TASKS:
+                for name in names:
+                    refuse_task_code(name, file)
+            elif setting in _KINDS_OF_NAMES:
+                kind, table = _KINDS_OF_NAMES[setting]
+                refuse_code(kind, names, table, file)
         except UsageError:
             text = value if isinstance(value, str) else json.dumps(value)
             again.append(f"--set {shlex.quote(f'{setting}={text}')}")
@@ -391,7 +402,8 @@ def absolute_names(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return f"{(folder / name.head).resolve()}{value[len(name.head) :]}"
 
     return {
-        key: absolute(value) if key in _KINDS_OF_NAMES else value for key, value in given.items()
+        key: absolute(value) if key in (*_KINDS_OF_NAMES, *_TASKS) else value
+        for key, value in given.items()
     }
 
 

@@ -111,7 +111,7 @@ def test_a_dry_run_prints_every_setting_with_where_it_is_from_and_does_nothing(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ("held_out: nofile", "can't read nofile: No such file"),
+        ("held_out: nofile", "unknown tasks 'nofile'; choose from arithmetic, database"),
         ("tasks: nofile.parquet", "can't read nofile.parquet"),
         ("tools: [nothing]", "nothing"),
         ("format: search_r1", "search_r1"),

@@ -24,7 +24,7 @@ import pytest
 from support.sandbox_fixtures import Box
 
 from interlace.tools.python import PythonSession, processes
-from interlace.tools.python.files import Held
+from interlace.tools.python.files import HeldFolder
 from interlace.tools.python.jupyter.start import failure
 from interlace.tools.python.sandbox import channel
 from interlace.tools.python.walls import namespaces
@@ -146,7 +146,7 @@ def test_why_a_kernel_failed_is_read_from_its_own_folder_alone(tmp_path: Path) -
     secret, folder = tmp_path / "secret", tmp_path / "k"
     secret.write_text("secret")
     folder.mkdir()
-    held = Held(folder)
+    held = HeldFolder(folder)
     assert failure(held) == ""
     (folder / "failure").symlink_to(secret)
     assert failure(held) == ""

@@ -1,6 +1,6 @@
 """Python for a model: a stateful interpreter for each trajectory."""
 
-from .backend import Limits
+from .backend import SessionLimits
 from .tool import PythonSession, PythonTool
 
-__all__ = ["Limits", "PythonSession", "PythonTool"]
+__all__ = ["PythonSession", "PythonTool", "SessionLimits"]

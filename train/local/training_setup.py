@@ -19,9 +19,8 @@ from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
-from ..config import TaskSource, TrainConfig, name_of
-from ..data.generators.catalog import GENERATORS
-from ..data.sources import find_tasks, generate
+from ..config import TrainConfig, name_of
+from ..data.sources import find_tasks, find_training_tasks
 from ..data.stream import TaskStream
 from ..data.task_tools import TaskTools, bring_tools, check_tools
 from ..rewards import Checker, Rewards, find_rewards
@@ -53,18 +52,25 @@ def _load_tasks(
 ) -> _Tasks:
     """All that can be known of the tasks before a model is loaded. Raises UsageError, DataError."""
 
-    def load(tasks: TaskSource) -> list[Task]:
-        if isinstance(tasks, str):
-            return find_tasks(tasks, databases=config.databases, tell=tell)
-        return list(tasks() if callable(tasks) else tasks)
+    def given(tasks: Any) -> list[Task]:
+        made = list(tasks() if callable(tasks) else tasks)
+        if odd := [each for each in made if not isinstance(each, Task)]:
+            raise UsageError(f"tasks are a list of interlace.Task, and one is {odd[0]!r:.60}")
+        return made
 
-    held_out = load(config.held_out or ())
+    held_out: list[Task] = []
+    if isinstance(config.held_out, str):
+        held_out = find_tasks(config.held_out, databases=config.databases, tell=tell)
+    elif config.held_out is not None:
+        held_out = given(config.held_out)
     training: list[Task] | Iterator[Task]
-    if isinstance(config.tasks, str) and config.tasks.partition(":")[0] in GENERATORS:
-        training = generate(config.tasks)
-        looked_at = [*find_tasks(config.tasks, limit=1), *held_out]
+    if isinstance(config.tasks, str):
+        training = find_training_tasks(config.tasks, databases=config.databases, tell=tell)
     else:
-        training = load(config.tasks)
+        training = given(config.tasks)
+    if not isinstance(training, list):
+        looked_at = [*find_tasks(str(config.tasks), limit=1), *held_out]
+    else:
         looked_at = [*training, *held_out]
         if len(training) < config.tasks_per_step:
             raise UsageError(

@@ -25,7 +25,7 @@ from ...rollout.task import Task
 from ...rollout.trajectory import Episode, StopReason, Trajectory
 from ...tools.errors import InterlaceError, ModelError, ToolUnavailable
 from ..config import TrainConfig
-from ..data.sources import generate
+from ..data.generators.catalog import GENERATORS
 from .finding import Finding, where
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class _Trying:
         engine = VllmEngine.load(folder, device=self.config.device, max_batch=2, options=options)
         try:
             policy = make_policy(self.config, engine, self.config.to_tools() or ())
-            asyncio.run(self._roll_out(policy, next(iter(generate("arithmetic:train"))), None))
+            asyncio.run(self._roll_out(policy, GENERATORS["arithmetic"](0, "train")[0], None))
         finally:
             asyncio.run(engine.aclose())
 

@@ -38,8 +38,8 @@ def _enclosed(around: walls.Walls, settings: dict[str, Any], sockets: int) -> in
     """Build the view, run a kernel in it and say how it ended. Raises `OSError`."""
     if os.geteuid():
         namespaces.new_user_namespace(os.geteuid())
-    walls.quieten(settings["owner"])
-    namespaces.build_root(around.readable, around.fonts, session=settings["place"])
+    walls.die_with(settings["owner"])
+    namespaces.build_root(around.readable, around.fonts, session=settings["session_dir"])
     namespaces.unshare(namespaces.NEWPID, "process namespace")
     outsider = os.getpid()
     reading, writing = os.pipe()
@@ -48,8 +48,8 @@ def _enclosed(around: walls.Walls, settings: dict[str, Any], sockets: int) -> in
         try:
             os.close(reading)
             namespaces.enter()
-            walls.drop(around, settings["user"])
-            walls.quieten(0)
+            walls.drop_privileges(around, settings["user"])
+            walls.die_with(0)
             _prove(around, settings["canary"], outsider)
             if not settings["arguments"]:
                 os._exit(0)  # that was all
@@ -71,7 +71,7 @@ def _prove(around: walls.Walls, canary: str, outsider: int) -> None:
     if not trial:
         try:
             walls.confine(around, namespaces.SESSION)
-            text = ", ".join(walls.prove(around, canary, outsider)) or "ok"
+            text = ", ".join(walls.self_test(around, canary, outsider)) or "ok"
         except BaseException as error:
             text = str(error)
         os.write(writing, text.encode())
@@ -90,7 +90,7 @@ def _keep(around: walls.Walls, arguments: list[str], writing: int) -> NoReturn:
     if not pid:
         try:
             os.close(writing)
-            walls.quieten(1)
+            walls.die_with(1)
             os.chdir(f"{namespaces.SESSION}/work")
             # A folder's number alone is no way out, but nothing is left open that need not be.
             os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -98,7 +98,7 @@ def _keep(around: walls.Walls, arguments: list[str], writing: int) -> NoReturn:
             kernel.main(*arguments)
         finally:
             os._exit(1)
-    walls.hide(True)
+    walls.set_dumpable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         ended, status = os.waitpid(-1, 0)

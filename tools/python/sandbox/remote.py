@@ -20,12 +20,12 @@ from ..output import CellOutput
 from ..processes import descendants, end_in_words, signal_group, status_fields, threads
 from ..walls.walls import Walls
 from .channel import pipes, send_with, sender
-from .transcript import Frames, ProtocolError, Transcript
+from .transcript import MessageReader, ProtocolError, Transcript
 
-__all__ = ["ANSWER_SECONDS", "Worker"]
+__all__ = ["ANSWER_SECONDS", "RemoteWorker"]
 
 ANSWER_SECONDS = 60.0
-"""How long a keeper, a copy or a file may take."""
+"""How long a supervisor, a copy or a file may take."""
 READ_BYTES = 262_144
 REPORT_SECONDS = 0.5
 """How long after its channel closed a worker's end is waited for."""
@@ -35,11 +35,11 @@ class WorkerSession(Protocol):
     """The session that a worker is in (owner.py), as far as the worker needs it."""
 
     walls: Walls
-    keeper: int
+    supervisor: int
     """The number of the process that is the parent of all its workers."""
-    place: Path | None
+    session_dir: Path | None
     """Where its files are, if they are in the host's file system."""
-    workers: "set[Worker]"
+    workers: "set[RemoteWorker]"
 
     @property
     def alive(self) -> bool:
@@ -50,16 +50,16 @@ class WorkerSession(Protocol):
         """The folder of the next copy of the worker in `folder`."""
         ...
 
-    def strays(self) -> set[int]:
-        """The keeper's processes that are not workers."""
+    def orphans(self) -> set[int]:
+        """The supervisor's processes that are not workers."""
         ...
 
-    def end_worker(self, worker: "Worker") -> None:
+    def end_worker(self, worker: "RemoteWorker") -> None:
         """Kill a worker and all that it started."""
         ...
 
 
-class Worker:
+class RemoteWorker:
     """One process that runs cells: an `Interpreter`."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Worker:
         """What its process is reached by: a number alone may be another process's tomorrow."""
         self._channel = channel
         self._output = output
-        self._frames = Frames()
+        self._reader = MessageReader()
         self._transcript: Transcript | None = None
         self._how = ""
         self._kind = ErrorKind.DIED
@@ -97,7 +97,7 @@ class Worker:
     @property
     def roots(self) -> list[int]:
         """The process, and those of the session that are no worker's children any more."""
-        return [self.pid, *self.session.strays()]
+        return [self.pid, *self.session.orphans()]
 
     def at_rest(self, pids: Sequence[int]) -> bool:
         """True if the process is the only one and has a single thread."""
@@ -109,9 +109,9 @@ class Worker:
         return self.session.walls
 
     @property
-    def place(self) -> Path | None:
+    def session_dir(self) -> Path | None:
         """The folder of its files, or None if they are not in the host's file system."""
-        return self.session.place
+        return self.session.session_dir
 
     @property
     def busy(self) -> bool:
@@ -146,7 +146,7 @@ class Worker:
         await asyncio.wait({self._answered}, timeout=seconds)
         return self._answered.done() and self.alive
 
-    async def fork(self) -> "Worker":
+    async def fork(self) -> "RemoteWorker":
         """A copy of this worker in its session. Raises `Unforkable`."""
         try:
             alone = len(os.listdir(f"/proc/{self.pid}/task")) == 1
@@ -158,7 +158,7 @@ class Worker:
             raise Unforkable("programs that it started are alive")
         channel, output, fds = pipes()
         folder = self.session.next_folder(self.folder)
-        copy = Worker(self.session, channel, output, folder)
+        copy = RemoteWorker(self.session, channel, output, folder)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 transcript = await self._ask({"do": "fork", "folder": folder}, None, fds)
@@ -221,12 +221,12 @@ class Worker:
     # -- what the session and the watch say ------------------------------------------------------
 
     def note_end(self, inner_pid: int, status: int) -> None:
-        """The keeper says that one of its children ended; perhaps this worker."""
+        """The supervisor says that one of its children ended; perhaps this worker."""
         if inner_pid == self._inner_pid:
             self._ended(end_in_words(status))
 
     def note_failure(self, why: str) -> None:
-        """The keeper failed, and with it this worker."""
+        """The supervisor failed, and with it this worker."""
         self._ended(f"ended: {why}" if not self.pid else "ended with its session's keeper")
 
     def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
@@ -300,7 +300,7 @@ class Worker:
             data, ancillary = b"", []
         first = None
         with contextlib.suppress(ProtocolError):
-            first, _ = next(self._frames.add(data), (None, 0))
+            first, _ = next(self._reader.add(data), (None, 0))
         self._loop.remove_reader(self._channel.fileno())
         if first is None or first["kind"] != "hello":
             text = str((first or {}).get("content", "")).strip()
@@ -326,7 +326,7 @@ class Worker:
         try:
             fields = status_fields(pid)
             parent, inner = int(fields[b"PPid"]), int(fields[b"NSpid"].split()[-1])
-            if parent == self.session.keeper:
+            if parent == self.session.supervisor:
                 self.pid, self._inner_pid, self._handle = pid, inner, handle
                 return ""
         except (OSError, ValueError, LookupError):
@@ -350,7 +350,7 @@ class Worker:
         self._take_in(lambda: self._add_messages(data))
 
     def _add_messages(self, data: bytes) -> None:
-        for message, size in self._frames.add(data):
+        for message, size in self._reader.add(data):
             if self._transcript is None:
                 raise ProtocolError("a message that nobody asked for")
             self._transcript.add_message(message, size)

@@ -16,7 +16,7 @@ from typing import Any
 from ..interpreter import CellError
 from ..output import CellOutput
 
-__all__ = ["Frames", "ProtocolError", "Transcript"]
+__all__ = ["MessageReader", "ProtocolError", "Transcript"]
 
 LONGEST_MESSAGE = 16_000_000
 MOST_STRUCTURE = 1_000_000
@@ -35,7 +35,7 @@ class ProtocolError(Exception):
     """A process did what no worker does; the message goes on from "it was ended for"."""
 
 
-class Frames:
+class MessageReader:
     """Cuts a stream of bytes into messages: four bytes of length, then a JSON object."""
 
     def __init__(self) -> None:

@@ -22,14 +22,14 @@ from .namespaces import new_user_namespace
 __all__ = [
     "SHARED",
     "Walls",
-    "adopt",
     "confine",
-    "drop",
-    "hide",
-    "own_branch",
-    "prove",
-    "quieten",
+    "confine_branch",
+    "die_with",
+    "drop_privileges",
     "readable_paths",
+    "reparent",
+    "self_test",
+    "set_dumpable",
 ]
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
@@ -69,7 +69,7 @@ class Walls:
         return self.tier == "full" or self.own_user
 
 
-def drop(walls: Walls, user: int) -> None:
+def drop_privileges(walls: Walls, user: int) -> None:
     """Give up all privilege for good, as user `user` where sessions have one of their own.
 
     Raises `OSError`.
@@ -131,7 +131,7 @@ def confine(walls: Walls, folder: str) -> None:
         seccomp.install([], same_user=not walls.own_user)
 
 
-def own_branch(walls: Walls, session: str, folder: str) -> None:
+def confine_branch(walls: Walls, session: str, folder: str) -> None:
     """Let this process, a copy of another, change files of `session` only in `folder`.
 
     It can then no longer reach the files of the process that it is a copy of; 16 such copies of
@@ -144,25 +144,25 @@ def own_branch(walls: Walls, session: str, folder: str) -> None:
     landlock.restrict(rules, scoped=False)
 
 
-def quieten(parent: int, told_by: int = signal.SIGKILL) -> None:
-    """Get a signal when the parent process dies, and keep orphaned children as one's own."""
-    _prctl(PR_SET_PDEATHSIG, told_by)
+def die_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
+    """Have this process signalled when its parent dies, and keep orphaned children as its own."""
+    _prctl(PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent:
         os._exit(1)
-    adopt(True)
+    reparent(here=True)
 
 
-def adopt(orphans: bool) -> None:
+def reparent(here: bool) -> None:
     """Set whether descendants that lose their parent become this process's children."""
-    _prctl(PR_SET_CHILD_SUBREAPER, int(orphans))
+    _prctl(PR_SET_CHILD_SUBREAPER, int(here))
 
 
-def hide(hidden: bool) -> None:
-    """Set whether other processes of the same user are kept from looking into this one."""
-    _prctl(PR_SET_DUMPABLE, int(not hidden))
+def set_dumpable(dumpable: bool) -> None:
+    """Set whether other processes of the same user may look into this one."""
+    _prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
-def prove(walls: Walls, canary: str, outsider: int) -> list[str]:
+def self_test(walls: Walls, canary: str, outsider: int) -> list[str]:
     """The forbidden things that code in here can do; an empty list if the walls hold.
 
     `canary` is a file outside that all may read, `outsider` a process outside. Called in a
