@@ -30,8 +30,8 @@ from ...rollout.task import Task
 from ...rollout.task_files import Located, read_rows, to_task, to_tasks
 from ...tools.errors import DataError, InterlaceError, UsageError
 from ...tools.importing import Found, find, names, parse_name, unknown
-from .generators.arithmetic import SPLITS
 from .generators.catalog import GENERATORS
+from .generators.endless import SPLITS
 from .public import ADAPTERS, Adapter, find_adapter, fitting, row_adapter, shape_error
 from .task_sets import adapt_located, wants_database, with_databases
 
