@@ -223,7 +223,7 @@ def test_tags_can_not_be_spoken_in_text_mode() -> None:
 
     trajectory = asyncio.run(go())
     assert trajectory.stop is StopReason.INFRASTRUCTURE
-    assert "use --format hermes" in trajectory.details["error"]
+    assert "use --format hermes" in (trajectory.error or "")
 
 
 # -- asking -------------------------------------------------------------------------------------

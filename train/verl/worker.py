@@ -12,7 +12,7 @@ from typing import Self
 
 from ...rollout.engines.base import Sampling
 from ...rollout.episode_log import EpisodeLog
-from ...rollout.formats import FORMATS, Message
+from ...rollout.formats import Message, find_format
 from ...rollout.ledger import Source
 from ...rollout.limits import Limits
 from ...rollout.many.runner import Runner, back_off
@@ -25,9 +25,10 @@ from ...tools.named import find_tool
 from ..data.task_tools import TaskTools
 from ..rewards import TOTAL, Checker, find_rewards
 from ..rewards.team_credit import find_parts
+from ..team import find_attempt, find_role_rewards
 from .engine import Client, Dialect, VerlEngine
 from .settings import LoopSettings
-from .team import find_attempt, find_role_rewards, within
+from .team import within
 from .votes import Votes
 
 __all__ = ["EpisodeSkipped", "Lengths", "LoopWorker", "ScoredEpisode", "VerlAttempt"]
@@ -105,7 +106,7 @@ class LoopWorker:
         self._world = TaskTools() if settings.tools is None else None
         self._policy = Policy(
             VerlEngine(client, tokenizer, name=name, context_length=lengths.context),
-            FORMATS[settings.format],
+            find_format(settings.format),
             self._tools,
             limits=Limits(
                 turns=settings.turns,
