@@ -91,7 +91,7 @@ class ChatDeltas:
     finish: str | None = None
     _thinking: bool = False
     _half: str = ""  # of a character that JSON wrote in two halves
-    _calls: dict[int, Dict] = field(default_factory=dict)
+    _calls: dict[int, dict[str, list[str]]] = field(default_factory=dict)
 
     def read(self, choice: Dict) -> str:
         """The text of one event's choice. Raises LookupError, TypeError or AttributeError where it
@@ -107,18 +107,21 @@ class ChatDeltas:
         if delta.get("content"):
             text += self._close() + delta["content"]
         for at, call in enumerate(delta.get("tool_calls") or ()):
-            made = self._calls.setdefault(call.get("index", at), {"name": "", "arguments": ""})
+            made = self._calls.setdefault(call.get("index", at), {"name": [], "arguments": []})
             function = call.get("function") or {}
-            made["name"] += function.get("name") or ""
+            if not isinstance(name := function.get("name") or "", str):
+                raise TypeError("the name of a call is not text")
+            made["name"].append(name)
             given = function.get("arguments") or ""
-            made["arguments"] += given if isinstance(given, str) else json.dumps(given)
+            made["arguments"].append(given if isinstance(given, str) else json.dumps(given))
         return self._whole(text)
 
     def end(self) -> str:
         """The text that ends the reply: the calls."""
         text = self._close()
         for _, call in sorted(self._calls.items()):
-            body = {"name": call["name"], "arguments": _object(call["arguments"])}
+            name, arguments = "".join(call["name"]), "".join(call["arguments"])
+            body = {"name": name, "arguments": _object(arguments)}
             written = json.dumps(body, ensure_ascii=False)
             text += f"\n<tool_call>\n{written}\n</tool_call>"
         return self._whole(text, last=True)
