@@ -165,7 +165,7 @@ class Speaker:
 
 
 AGENT = Speaker("agent", "agent", 0)
-"""Who speaks where there is no team."""
+"""The speaker where there is no team."""
 
 
 @dataclass(slots=True)
@@ -236,7 +236,7 @@ class Trajectory:
 
     @property
     def speaker(self) -> Speaker:
-        """Who speaks in it: a member of a team, or `AGENT`."""
+        """The member of a team that speaks in it, or `AGENT`."""
         return AGENT if self.team is None else self.team.speaker
 
     @property
