@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...tools.errors import UsageError
 from ...tools.importing import find
-from .base import Block, Call, Format, Message, Parsed, Sample
+from .base import AnsweredCall, Block, Call, Conversation, Format, Message, Parsed, Sample
 from .encoder import Encoder
 from .harmony import Harmony
 from .hermes import Hermes
@@ -17,8 +17,10 @@ from .tags import ReexSql, Retool, SearchR1
 
 __all__ = [
     "FORMATS",
+    "AnsweredCall",
     "Block",
     "Call",
+    "Conversation",
     "Encoder",
     "Format",
     "Message",

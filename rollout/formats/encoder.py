@@ -48,11 +48,11 @@ class Encoder:
         self.tells_tools = bool(tools) and style is not None and describes(self.template, tools)
         """Whether the template tells the model of the tools (else the system prompt does)."""
         self._tools = tools
-        self._schemas = [tool_schema(tool) for tool in tools] if self.tells_tools else []
+        self.schemas = [tool_schema(tool) for tool in tools] if self.tells_tools else []
         self._system = format.system(() if self.tells_tools else tools)
         self._results: TemplateFrame | None = None  # until it is found
         self._layout = self._layouts.find(
-            self.messages("?"), self._schemas, results=not format.inline, style=style
+            self.messages("?"), self.schemas, results=not format.inline, style=style
         )
         self._results = self._layout.results
         if not format.inline and self._results is None and tools:
@@ -96,10 +96,10 @@ class Encoder:
         """
         messages = self.messages(question, history)
         try:
-            text = self.template.render(messages, tools=self._schemas)
+            text = self.template.render(messages, tools=self.schemas)
         except TemplateRefusal:
             try:
-                text = self.template.render(_in_turns(messages), tools=self._schemas)
+                text = self.template.render(_in_turns(messages), tools=self.schemas)
             except TemplateRefusal as error:
                 raise UsageError(f"the chat template refuses these messages: {error}") from error
         return _spans((Source.PROMPT, self.tokenizer.encode(text)))
@@ -172,21 +172,43 @@ class Encoder:
 
     def messages(self, question: str, history: Sequence[Message] = ()) -> list[dict[str, Any]]:
         """The messages given to the template for a prompt: system message, history, question."""
-        system = self._system
-        if history and history[0].role == "system":
-            system = "\n\n".join(filter(None, (system, history[0].content)))
-            history = history[1:]
-        messages = self._given([*history, Message("user", question)])
-        if not system:
+        conversation = [*history, Message("user", question)]
+        escaped = self.escaped(conversation)
+        head = escaped[:1] if escaped[0].role == "system" else []
+        if conversation[0].role == "system":
+            conversation = conversation[1:]
+        messages = self._given(conversation, escaped[len(head) :])
+        if not head:
             return messages
         if self.takes_system:
-            return [{"role": "system", "content": system}, *messages]
+            return [{"role": "system", "content": head[0].content}, *messages]
         first = next(message for message in messages if message["role"] == "user")
-        first["content"] = f"{system}\n\n{first['content']}"
+        first["content"] = f"{head[0].content}\n\n{first['content']}"
         return messages
 
-    def _given(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Messages for the template; in what a model said, tags such as <think> stay.
+    def escaped(self, messages: Sequence[Message]) -> list[Message]:
+        """A conversation with the format's system message at its head, added to one that is there.
+
+        Control tokens in it are broken up; in what a model said, tags such as <think> stay.
+        """
+        system = self._system
+        if messages and messages[0].role == "system":
+            system = "\n\n".join(filter(None, (system, messages[0].content)))
+            messages = messages[1:]
+        escaped = [Message("system", system)] if system else []
+        for message in messages:
+            content = message.content
+            if message.role == "assistant":
+                content = self.tokenizer.escape_control_tokens(content, special_only=True)
+            elif message.role == "tool":
+                content = self.escape_control_tokens(content)
+            else:
+                content = self.tokenizer.escape_control_tokens(content)
+            escaped.append(Message(message.role, content, message.calls))
+        return escaped
+
+    def _given(self, said: Sequence[Message], escaped: Sequence[Message]) -> list[dict[str, Any]]:
+        """Messages for the template, from what was said and the same escaped.
 
         A turn whose calls hold control tokens is given as data, as the template's makers meant it,
         with the results behind it as those of its calls.
@@ -194,35 +216,28 @@ class Encoder:
         given: list[dict[str, Any]] = []
         open_calls: list[dict[str, Any]] = []
         frame = self._results
-        for message in messages:
-            role, content = message.role, message.content
+        for message, harmless in zip(said, escaped, strict=True):
+            role, content = message.role, harmless.content
             if role == "assistant":
-                said = self._said(content, frame)
-                open_calls = list(said.get("tool_calls", ()))
-                given.append(said)
+                turn = self._turn(message.content, content, frame)
+                open_calls = list(turn.get("tool_calls", ()))
+                given.append(turn)
             elif role == "tool" and open_calls:
                 call = open_calls.pop(0)
                 named = {"name": call["function"]["name"], "tool_call_id": call["id"]}
-                given.append(
-                    {"role": role, **named, "content": self.escape_control_tokens(content)}
-                )
-            elif role == "tool":
-                content = self.escape_control_tokens(content)
-                if frame is not None and frame.role == "user":
-                    role, content = "user", tagged_result(content)
-                given.append({"role": role, "content": content})
+                given.append({"role": role, **named, "content": content})
+            elif role == "tool" and frame is not None and frame.role == "user":
+                given.append({"role": "user", "content": tagged_result(content)})
             else:
-                content = self.tokenizer.escape_control_tokens(content)
                 given.append({"role": role, "content": content})
         return given
 
-    def _said(self, text: str, frame: TemplateFrame | None) -> dict[str, Any]:
+    def _turn(self, text: str, harmless: str, frame: TemplateFrame | None) -> dict[str, Any]:
         """A turn of the model as a message: its text, or what it said and called as data."""
-        escape = partial(self.tokenizer.escape_control_tokens, special_only=True)
-        harmless = escape(text)
         style = None if frame is None else frame.style
         if style is None or harmless == text or not isinstance(self.format, ToolCalls):
             return {"role": "assistant", "content": harmless}
+        escape = partial(self.tokenizer.escape_control_tokens, special_only=True)
         turn = self.format.read_turn(text, self._tools)
         said = {"role": "assistant"} | {key: escape(words) for key, words in turn.words.items()}
         calls = []

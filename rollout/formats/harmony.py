@@ -86,7 +86,8 @@ class Harmony(ToolCalls):
             elif message.channel in ("final", ""):
                 finals.append(message.body)
         if calls:
-            return Parsed(tuple(map(unwrapped, calls)), None, forged)
+            spoken = "\n".join(each.body for each in said if each.channel == "commentary")
+            return Parsed(tuple(map(unwrapped, calls)), None, forged, text=spoken.strip())
         return Parsed((), answer_in("\n".join(finals), finish), forged)
 
     def read_turn(self, text: str, tools: Sequence[Tool]) -> ReadTurn:

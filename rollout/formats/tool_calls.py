@@ -8,7 +8,7 @@ import json
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -203,7 +203,7 @@ def unwrapped(call: Call) -> Call:
                 changed[name] = unlabelled(value)
     if changed == (call.arguments or {}):
         return call
-    return Call(call.tool, changed, call.problem, call.id)
+    return replace(call, arguments=changed)
 
 
 class MarkedCalls(ToolCalls):
@@ -276,7 +276,7 @@ class MarkedCalls(ToolCalls):
         text = without_end(text, self.ends)
         calls, rest, forged = _Reader(self, text, tools, final=ended(finish)).read()
         if calls:
-            return Parsed(tuple(map(unwrapped, calls)), None, forged)
+            return Parsed(tuple(map(unwrapped, calls)), None, forged, text=rest.strip())
         return Parsed((), answer_in(rest, finish), forged)
 
     def read_turn(self, text: str, tools: Sequence[Tool]) -> ReadTurn:
@@ -457,36 +457,42 @@ def read_call(value: Any) -> Call:
         return Call("", None, _SHAPE)
     keys = [key for key in ("arguments", "parameters") if key in value]
     unknown = value.keys() - {"name", "arguments", "parameters", "id", "type"}
+    written = _written({key: each for key, each in value.items() if key != "name"})
     if unknown:
-        listed = ", ".join(json.dumps(key) for key in sorted(unknown))
-        return Call(
-            name,
-            None,
-            f'A tool call has no key {listed}: it holds "name" and "arguments", and the values '
-            'for the tool go inside "arguments".',
+        problem = (
+            f"A tool call has no key {', '.join(map(json.dumps, sorted(unknown)))}: it holds "
+            '"name" and "arguments", and the values for the tool go inside "arguments".'
         )
+        return Call(name, None, problem, written)
     if len(keys) == 2:
-        return Call(name, None, 'A tool call has "arguments" or "parameters", not both.')
+        problem = 'A tool call has "arguments" or "parameters", not both.'
+        return Call(name, None, problem, written)
     arguments = value[keys[0]] if keys else {}
     return read_arguments(name, arguments, id if isinstance(id, str) else "")
 
 
 def read_arguments(name: str, arguments: object, id: str = "") -> Call:
     """The call of the tool `name` with arguments as they were read from JSON."""
+    written = _written(arguments)
     if isinstance(arguments, str):  # an object written as a string, as some APIs have it
-        found, whole = read_json(arguments, 0), arguments
+        found = read_json(written, 0)
         arguments = None
-        if isinstance(found, tuple) and not _NOT_BLANK.search(whole, found[1]):
+        if isinstance(found, tuple) and not _NOT_BLANK.search(written, found[1]):
             arguments = found[0]
     if not isinstance(arguments, dict):
-        return Call(name, None, 'The "arguments" of a tool call are a JSON object.')
+        problem = 'The "arguments" of a tool call are a JSON object.'
+        return Call(name, None, problem, written, id)
     try:  # what a record can't hold can't be passed on
         json.dumps([name, arguments], ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return Call(
             "", None, "The tool call holds a number or a character that can't be passed on."
         )
-    return Call(name, arguments, id=id)
+    return Call(name, arguments, None, written, id)
+
+
+def _written(arguments: object) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def dangles(text: str) -> bool:
