@@ -145,13 +145,15 @@ class HttpClient:
         """The lines of a response, which end in a line feed: other separators may be part of JSON
         strings. Raises HttpError for one that is too large.
         """
-        rest = b""
+        rest = bytearray()
         async for piece in response.aiter_bytes():
-            *lines, rest = (rest + piece).split(b"\n")
+            *lines, end = piece.split(b"\n")
             for line in lines:
-                yield line
+                yield bytes(rest + line)
+                rest.clear()
+            rest += end
             self._check_size(rest)
-        yield rest
+        yield bytes(rest)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:

@@ -336,7 +336,7 @@ def test_when_the_zygote_dies_sessions_are_lost_and_new_ones_come() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("tier", ["full", "confined"])
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier)])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_when_the_owner_is_killed_nothing_is_left(how: int, tier: str) -> None:
     program = f"""
@@ -368,7 +368,7 @@ def test_when_the_owner_is_killed_nothing_is_left(how: int, tier: str) -> None:
     assert eventually(lambda: "sleep 61" not in below().values())
 
 
-@pytest.mark.parametrize("tier", ["full", "confined", "none"])
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier), "none"])
 def test_after_the_tool_is_closed_nothing_is_left(
     tier: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

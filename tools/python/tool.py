@@ -104,7 +104,9 @@ class PythonTool:
                 "a jupyter kernel is isolated with namespaces or not at all: take "
                 "isolation='full', or backend='sandbox'"
             )
-        sessions = _most_sessions(backend) if sessions is None else sessions
+        if sessions is None:
+            descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
+            sessions = max(1, min(SESSIONS[backend], descriptors // DESCRIPTORS[backend]))
         if sessions < 1 or warm < 0 or warm > sessions or characters < 100:
             raise UsageError(
                 "sessions must be 1 or more, warm 0 to sessions, characters 100 or more"
@@ -184,7 +186,7 @@ class PythonSession:
         self._pool = pool
         self._one_at_a_time = asyncio.Lock()
         self._slot = slot
-        self._stopping: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[bool] | None = None
         self._closed = False
         self.on_output: Callable[[str], None] | None = None
         """Gets what a cell prints and displays while it runs; see `LiveSession`."""
@@ -215,7 +217,8 @@ class PythonSession:
                 try:
                     result = await self._run(interpreter, read.code, output, seconds)
                 except asyncio.CancelledError:
-                    self._stopping = asyncio.create_task(self._stop_cancelled(interpreter))
+                    ended = "The last call was cancelled and its process ended"
+                    self._stopping = asyncio.create_task(self._stop(interpreter, ended))
                     output.on_output = None  # what it still shows while it is stopped is for nobody
                     text, kind = output.text(INTERRUPTED), ErrorKind.INTERRUPTED
                     self.interrupted = self._told(ToolResult(text, kind), output, start)
@@ -340,30 +343,23 @@ class PythonSession:
         text = "\n".join(part for part in (before, output.text(note)) if part)
         return ToolResult(text or NO_OUTPUT, kind, state_lost=lost or bool(before))
 
-    async def _stop(self, interpreter: Interpreter) -> bool:
-        """Stop the cell that runs; whether its kernel, and the variables, outlived that."""
+    async def _stop(self, interpreter: Interpreter, ended: str = "") -> bool:
+        """Stop the cell that runs; whether its process, and the variables, outlived that. If not,
+        the next result begins with `ended`, if given.
+        """
         if await interpreter.interrupt(GRACE_SECONDS):
             return True
         self._pool.counts.ends[ErrorKind.TIMEOUT] += 1
-        self._drop()
+        self._drop(ended)
         return False
 
-    async def _stop_cancelled(self, interpreter: Interpreter) -> None:
-        if not await self._stop(interpreter):
-            self._lost = _lost("The last call was cancelled and its process ended")
-
     def _drop(self, why: str = "") -> None:
-        """Let the kernel go; `why`, if given, is told with the next result."""
+        """Let the interpreter go; `why`, if given, is told with the next result."""
         if self._slot is not None and self._slot.interpreter is not None:
             self._slot.interpreter.close()
             self._slot.interpreter = None
         if why:
             self._lost = _lost(why)
-
-
-def _most_sessions(backend: str) -> int:
-    here = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, min(SESSIONS[backend], (here - 100) // DESCRIPTORS[backend]))
 
 
 def _lost(why: str) -> str:

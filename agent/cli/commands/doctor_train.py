@@ -107,10 +107,9 @@ def _tried(
     else:
         from ....train.preflight.trial_run import try_out
         from ..exits import tell
-        from .train import named_tools
 
         tell("trying it in small: one rollout, one update (a minute or two)")
-        yield from try_out(examination.trial, named_tools(examination.trial.config))
+        yield from try_out(examination.trial)
 
 
 def _as_json(config: str, examination: "Examination", findings: "list[Finding]") -> dict[str, Any]:

@@ -87,7 +87,7 @@ def rollout(
         tasks = find_tasks(source, databases=job.databases, tell=told)
         with Checker() as checker:
             for task in tasks:
-                checker.name(task)  # says so where there is no such checker
+                checker.by_query(task)  # says so where there is no such checker
         own = model.tool is None and bring_tools(tasks)
         if model.tool is None:
             check_tools(tasks)

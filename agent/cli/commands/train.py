@@ -15,12 +15,11 @@ from ..options import OutputOptions, command
 from ..resume import check_folder
 
 if TYPE_CHECKING:
-    from ....tools import Tool
     from ....train.config import Resolved, TrainConfig
     from ....train.local.record import Sink
     from ....train.local.rl import Trainer
 
-__all__ = ["TrainEngine", "named_tools", "train"]
+__all__ = ["TrainEngine", "train"]
 
 
 class TrainEngine(StrEnum):
@@ -49,8 +48,19 @@ class TrainOptions:
         str | None,
         typer.Option(help="The folder of the databases that tasks name (BIRD, Spider)."),
     ] = None
-    objective: Annotated[str | None, typer.Option(help="grpo, dapo, dr_grpo, rloo, ...")] = None
-    reward: Annotated[str | None, typer.Option(help="correct, retool, search_r1, ...")] = None
+    objective: Annotated[
+        str | None, typer.Option(help="grpo, dapo, dr_grpo, rloo, ...; or mine.py:objective.")
+    ] = None
+    reward: Annotated[
+        str | None, typer.Option(help="correct, retool, search_r1, ...; or mine.py:function.")
+    ] = None
+    checker: Annotated[
+        str | None,
+        typer.Option(help="exact, math, em, sql, for tasks that do not say; or mine.py:function."),
+    ] = None
+    credit: Annotated[
+        str | None, typer.Option(help="Of a team: team, role, turn; or mine.py:function.")
+    ] = None
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all.")] = None
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's.")] = None
     lora_rank: Annotated[
@@ -113,7 +123,7 @@ def train(
             from ....train.local.training_setup import check_run
 
             print(resolved.to_yaml(), end="", flush=True)
-            check_run(resolved.config, named_tools(resolved.config))
+            check_run(resolved.config)
             return
         check_folder(Path(resolved.config.out), resume=resume)
         _run(resolved, output, changed=flags.keys() if resume else ())
@@ -158,10 +168,7 @@ def _flags(options: TrainOptions, settings: list[str]) -> dict[str, Any]:
 
 def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Resolved":
     from ....tools.errors import UsageError
-    from ....tools.importing import refuse_code
-    from ....tools.named import TOOLS
     from ....train.config import TrainConfig, read_config
-    from ....train.data.sources import refuse_task_code
 
     from_run = resume and file is None
     if from_run:
@@ -170,13 +177,7 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> "Reso
         if not file.is_file():
             raise UsageError(f"{folder} holds no run to go on with: name it with --out")
         flags["out"] = str(folder)
-    resolved = read_config(file, flags)
-    if from_run and "tools" not in flags:
-        refuse_code("tool", resolved.config.tools, TOOLS, file)  # a run's folder may be anybody's
-    for name in ("tasks", "held_out"):
-        if from_run and name not in flags and (tasks := getattr(resolved.config, name)):
-            refuse_task_code(tasks, file)
-    return resolved
+    return read_config(file, flags, trusted=not from_run)  # a run's folder may be anybody's
 
 
 def _run(resolved: "Resolved", output: OutputOptions, *, changed: Collection[str]) -> None:
@@ -192,7 +193,7 @@ def _run(resolved: "Resolved", output: OutputOptions, *, changed: Collection[str
         need_matplotlib()
     with ExitStack() as stack:
         said = None if output.quiet else tell
-        setup = stack.enter_context(make_setup(config, named_tools(config), tell=said))
+        setup = stack.enter_context(make_setup(config, tell=said))
         record = Record(folder, _sinks(config), settings=resolved.to_yaml())
         stack.enter_context(record)
         trainer = Trainer(config, setup, changed=changed)
@@ -208,15 +209,6 @@ def _run(resolved: "Resolved", output: OutputOptions, *, changed: Collection[str
         print_json({"out": str(folder), **done, "metrics": screen.last})
     elif not output.quiet:
         tell(f"{trainer.done} steps; the model is in {folder / 'checkpoint'}")
-
-
-def named_tools(config: "TrainConfig") -> "list[Tool] | None":
-    """The tools that a configuration names; None where its tasks may bring their own."""
-    from ...agent import Agent
-
-    if config.tools is None:
-        return None
-    return Agent(config.model, tools=[name for name in config.tools if name != "none"]).tools
 
 
 def _sinks(config: "TrainConfig") -> "list[Sink]":

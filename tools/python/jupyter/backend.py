@@ -51,7 +51,6 @@ class JupyterBackend:
         limits: SessionLimits,
     ) -> None:
         """Raises `ToolUnavailable` where kernels can't be walled off at all."""
-        import zmq
         import zmq.asyncio
 
         needs_linux()

@@ -24,7 +24,7 @@ from ..interpreter import Died
 from ..processes import children, end_trees
 from ..programs import child_environment, python_program
 from ..walls.walls import Walls
-from .channel import pipes, send_with
+from .channel import pipes, read_available, send_with
 from .remote import ANSWER_SECONDS, RemoteWorker
 
 __all__ = ["RemoteZygote", "SandboxSession"]
@@ -44,7 +44,7 @@ class RemoteZygote:
         self._asking = asyncio.Lock()
         self._asked = deque[asyncio.Future[dict[str, Any]]]()
         """What is not answered yet: answers come in order, also those nobody waits for any more."""
-        self._loop.add_reader(control.fileno(), self._hear)
+        self._loop.add_reader(control.fileno(), self._on_reply)
         self._end = weakref.finalize(self, _end_zygote, process, control, os.getpid())
 
     @classmethod
@@ -128,13 +128,10 @@ class RemoteZygote:
         self._asked.append(answer)
         return await answer
 
-    def _hear(self) -> None:
-        try:
-            data = self._control.recv(65_536)
-        except BlockingIOError:
+    def _on_reply(self) -> None:
+        data = read_available(self._control.recv)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._loop.remove_reader(self._control.fileno())
         while self._asked:
@@ -164,7 +161,7 @@ class SandboxSession:
         self._end = weakref.finalize(
             self, _end_session, link, supervisor, handle, alone, os.getpid()
         )
-        self._loop.add_reader(link.fileno(), self._hear)
+        self._loop.add_reader(link.fileno(), self._on_report)
 
     @property
     def alive(self) -> bool:
@@ -223,13 +220,10 @@ class SandboxSession:
         for worker in list(self.workers):
             worker.close()
 
-    def _hear(self) -> None:
-        try:
-            data = self._link.recv(65_536)
-        except BlockingIOError:
+    def _on_report(self) -> None:
+        data = read_available(self._link.recv)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._fail("its keeper ended")
             return

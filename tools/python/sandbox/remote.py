@@ -3,13 +3,12 @@
 import asyncio
 import base64
 import contextlib
-import json
 import os
 import secrets
 import signal
 import socket
-import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,14 +18,13 @@ from ..interpreter import CellError, Died
 from ..output import CellOutput
 from ..processes import descendants, end_in_words, signal_group, status_fields, threads
 from ..walls.walls import Walls
-from .channel import pipes, send_with, sender
+from .channel import READ_BYTES, frame, pipes, read_available, send_with, sender
 from .transcript import MessageReader, ProtocolError, Transcript
 
 __all__ = ["ANSWER_SECONDS", "RemoteWorker"]
 
 ANSWER_SECONDS = 60.0
 """How long a supervisor, a copy or a file may take."""
-READ_BYTES = 262_144
 REPORT_SECONDS = 0.5
 """How long after its channel closed a worker's end is waited for."""
 
@@ -84,8 +82,8 @@ class RemoteWorker:
         self._greeting: asyncio.Future[None] = self._loop.create_future()
         self._answered = self._greeting
         session.workers.add(self)
-        self._loop.add_reader(channel.fileno(), self._greet)
-        self._loop.add_reader(output, self._hear_output)
+        self._loop.add_reader(channel.fileno(), self._on_hello)
+        self._loop.add_reader(output, self._on_text)
 
     # -- an interpreter --------------------------------------------------------------------------
 
@@ -195,7 +193,7 @@ class RemoteWorker:
         if self._closed:
             return
         self._closed = True
-        self._hear_rest()
+        self._read_rest()
         if self.session.alive:
             self.session.end_worker(self)
         self.session.workers.discard(self)
@@ -260,8 +258,7 @@ class RemoteWorker:
             raise Died(self.ending(), self._kind)
         self.requests += 1
         number = secrets.token_hex(8)
-        data = json.dumps({**request, "id": number}).encode()
-        data = struct.pack(">I", len(data)) + data
+        data = frame({**request, "id": number})
         self._discard_text()
         self._transcript = transcript = Transcript(number, output, self.session.walls.characters)
         self._answered = self._loop.create_future()
@@ -290,7 +287,7 @@ class RemoteWorker:
 
     # -- what comes in ----------------------------------------------------------------------------
 
-    def _greet(self) -> None:
+    def _on_hello(self) -> None:
         """Take in the first message, which tells by whom it was sent: the kernel sees to that."""
         try:
             data, ancillary, _, _ = self._channel.recvmsg(65_536, socket.CMSG_SPACE(12))
@@ -306,14 +303,14 @@ class RemoteWorker:
             text = str((first or {}).get("content", "")).strip()
             self._ended(f"failed: {text.splitlines()[-1][:300]}" if text else "ended at once")
             return
-        why = self._meet(ancillary)
+        why = self._identify(ancillary)
         if why:
             self._ended(why)
             return
-        self._loop.add_reader(self._channel.fileno(), self._hear)
+        self._loop.add_reader(self._channel.fileno(), self._on_message)
         self._settle()
 
-    def _meet(self, ancillary: Sequence[tuple[int, int, bytes]]) -> str:
+    def _identify(self, ancillary: Sequence[tuple[int, int, bytes]]) -> str:
         """Take hold of the process that said hello; why it is none of ours, where it is none.
 
         Only once all is known of it is it this worker's: who fails here was never greeted.
@@ -336,13 +333,10 @@ class RemoteWorker:
                 os.close(handle)
         return "was greeted by a process that is no worker"  # a copy's channel, in other hands
 
-    def _hear(self) -> None:
-        try:
-            data = self._channel.recv(READ_BYTES)
-        except BlockingIOError:
+    def _on_message(self) -> None:
+        data = read_available(self._channel.recv)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._loop.remove_reader(self._channel.fileno())
             self._channel_closed()
@@ -355,13 +349,10 @@ class RemoteWorker:
                 raise ProtocolError("a message that nobody asked for")
             self._transcript.add_message(message, size)
 
-    def _hear_output(self) -> None:
-        try:
-            data = os.read(self._output, READ_BYTES)
-        except BlockingIOError:
+    def _on_text(self) -> None:
+        data = read_available(partial(os.read, self._output))
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._loop.remove_reader(self._output)
             return
@@ -382,7 +373,8 @@ class RemoteWorker:
         except Exception:  # boundary: whatever else hostile bytes bring about
             self.end("was ended for sending what can't be read")
         else:
-            self._settle_if_answered()
+            if self._transcript is not None and self._transcript.answer is not None:
+                self._settle()
 
     def _discard_text(self) -> None:
         """Discard text written between two cells: it belongs to neither."""
@@ -391,7 +383,7 @@ class RemoteWorker:
                 if len(os.read(self._output, READ_BYTES)) < 4096:
                     break
 
-    def _hear_rest(self) -> None:
+    def _read_rest(self) -> None:
         """Take in what the process wrote before it ended."""
         if self._transcript is None or self._transcript.answer is not None:
             return
@@ -410,12 +402,8 @@ class RemoteWorker:
 
     def _ended(self, how: str) -> None:
         if not self._how:
-            self._hear_rest()
+            self._read_rest()
             self._how = how
-            self._settle()
-
-    def _settle_if_answered(self) -> None:
-        if self._transcript is not None and self._transcript.answer is not None:
             self._settle()
 
     def _settle(self) -> None:

@@ -7,7 +7,6 @@ cell a mark is written into the pipe, so that the reader can put text and messag
 The code that runs here can change all of this process: whoever reads the channel trusts nothing.
 """
 
-import array
 import asyncio
 import base64
 import fcntl
@@ -36,6 +35,7 @@ from .. import notebook
 from ..files import HeldFolder, read_inside, write_inside
 from ..walls import walls
 from . import cells
+from .channel import frame, received_descriptors
 
 __all__ = ["fail", "run"]
 
@@ -70,7 +70,7 @@ def run(
 def fail(channel: int, text: str) -> None:
     """Tell the owner that this process can't be a worker."""
     with suppress(OSError):
-        os.write(channel, _frame({"kind": "failed", "content": text}))
+        os.write(channel, frame({"kind": "failed", "content": text}))
 
 
 class WorkerMain:
@@ -107,7 +107,7 @@ class WorkerMain:
         """Answer requests until there is nobody left to answer."""
         self._pid = os.getpid()
         signal.signal(signal.SIGINT, self._on_interrupt)
-        self._held = _frame({"kind": "hello", "content": os.getpid()})
+        self._held = frame({"kind": "hello", "content": os.getpid()})
         self._send()
         while True:
             request = self._receive()
@@ -125,10 +125,10 @@ class WorkerMain:
         if notebook.Cell.of_thread() != notebook.Cell.current:
             return
         os.write(OUTPUT, self._mark)
-        message = _frame({"kind": kind, "id": self._id, "content": content})
+        message = frame({"kind": kind, "id": self._id, "content": content})
         if len(message) > LONGEST_MESSAGE:
             note = {"text/plain": "[a display that is too large to be shown]"}
-            message = _frame({"kind": kind, "id": self._id, "content": {"data": note}})
+            message = frame({"kind": kind, "id": self._id, "content": {"data": note}})
         self._held += message
         if kind != "execute_result":  # after which the end of the cell follows at once
             self._send()
@@ -257,19 +257,10 @@ class WorkerMain:
             data, ancillary, _, _ = self._channel.recvmsg(1 << 20, socket.CMSG_SPACE(8))
             if not data:
                 os._exit(0)
-            for level, kind, content in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds = array.array("i")
-                    fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-                    self._fds.extend(fds)
+            self._fds += received_descriptors(ancillary)
             parts.append(data)
             have += len(data)
         self._received = b"".join(parts)
-
-
-def _frame(message: Mapping[str, Any]) -> bytes:
-    data = json.dumps(message, default=str).encode()
-    return struct.pack(">I", len(data)) + data
 
 
 def _arrange_descriptors(channel: int, output: int) -> None:

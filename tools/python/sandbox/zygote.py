@@ -8,7 +8,6 @@ had to be killed. The supervisor runs no user code either; when it goes, all in 
 Both speak with the owner over sockets they inherit or are sent, one JSON object a message.
 """
 
-import array
 import gc
 import importlib
 import json
@@ -23,7 +22,9 @@ from typing import Any, NoReturn
 
 from .. import processes
 from ..walls import namespaces, walls
+from ..walls.self_test import failure_in_child, self_test
 from . import cells, worker
+from .channel import received_descriptors
 
 __all__ = ["main"]
 
@@ -54,8 +55,8 @@ class ZygoteMain:
         walls.die_with(settings["owner"])
         self._control = control
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY)
-        _import_what_most_code_uses()
-        for name in settings["modules"]:
+        # What most code uses; sympy imports numpy.random late, if ever.
+        for name in ("numpy.random", "sympy", *settings["modules"]):
             importlib.import_module(name)
         self._shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
         raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
@@ -75,7 +76,7 @@ class ZygoteMain:
 
     def serve(self) -> None:
         """Fork a supervisor for each message; end with the owner."""
-        signal.signal(signal.SIGCHLD, _reap)
+        signal.signal(signal.SIGCHLD, lambda *_: _ended())  # or supervisors stay as zombies
         while True:
             message, fds = _receive(self._control)
             if message is None:
@@ -115,28 +116,20 @@ class ZygoteMain:
         return pid
 
     def _prove(self, canary: str, user: int, folder: str) -> None:
-        """Raise the walls around a child, and see whether it can get out."""
-        reading, writing = os.pipe()
+        """Raise the walls around a child, and see whether it can get out. Raises `OSError`."""
         outsider = os.getpid()
-        pid = self._fork()
-        if not pid:
-            try:
-                walls.set_dumpable(True)
-                Supervisor.enclose(self._walls, user)
-                walls.confine(self._walls, _session_folder(self._walls, folder))
-                holes = walls.self_test(self._walls, canary, outsider)
-                with open(os.__file__, "rb"), open(sys.executable, "rb"):
-                    text = f"code could {', '.join(holes)}" if holes else "ok"
-            except BaseException as error:
-                text = f"{error}"
-            os.write(writing, text.encode())
-            os._exit(0)
-        os.close(writing)
-        with open(reading, "rb") as answer:
-            text = answer.read().decode()
-        os.waitpid(pid, 0)
-        if text != "ok":
-            raise OSError(text or "the process that tried the walls died")
+
+        def trial() -> None:
+            walls.set_dumpable(True)
+            Supervisor.enclose(self._walls, user)
+            walls.confine(self._walls, _session_folder(self._walls, folder))
+            self_test(canary, outsider)
+            with open(os.__file__, "rb"), open(sys.executable, "rb"):
+                pass  # what every cell needs can be seen
+
+        why = failure_in_child(trial, self._fork)
+        if why:
+            raise OSError(why)
 
 
 class Supervisor:
@@ -234,11 +227,6 @@ class Supervisor:
                 os.chown(path, self._user, self._user)
 
 
-def _import_what_most_code_uses() -> None:
-    import numpy.random  # noqa: F401 (which sympy imports late, if ever)
-    import sympy  # noqa: F401
-
-
 def _fork_over_another() -> int:
     """Fork into a new process namespace without having to come back: only root could.
 
@@ -277,12 +265,8 @@ def _session_folder(around: walls.Walls, folder: str) -> str:
     return namespaces.SESSION if around.tier == "full" else folder
 
 
-def _reap(*_: object) -> None:
-    for _each in _ended():
-        pass
-
-
 def _ended() -> list[tuple[int, int]]:
+    """Reap the children that ended: their numbers, and how."""
     ended = []
     with suppress(ChildProcessError):
         while True:
@@ -303,8 +287,4 @@ def _receive(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
         data, ancillary, _, _ = link.recvmsg(MESSAGE, socket.CMSG_SPACE(8 * 4))
     except OSError:
         return None, []
-    fds = array.array("i")
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return (json.loads(data) if data else None), list(fds)
+    return (json.loads(data) if data else None), received_descriptors(ancillary)
