@@ -138,7 +138,7 @@ def test_an_attempt_and_a_credit_train_a_team(here: Path, installed: Path) -> No
     sizes = [word for each in SMALL for word in ("--set", each)]
     given = ("--tasks", "heights", *names, *sizes)
     interlace(here, installed, "train", *given, "--out", "run", "--quiet")
-    episodes = list(read_episodes(next((here / "run").rglob("*episodes*.jsonl"))))
+    episodes = list(read_episodes(next((here / "run" / "episodes").glob("*.jsonl"))))
     assert {len(episode.trajectories) for episode in episodes} == {2}
 
 
