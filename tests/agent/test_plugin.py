@@ -100,7 +100,7 @@ def test_tasks_an_adapter_a_generator_a_checker_and_a_strategy(here: Path, insta
         episodes = list(read_episodes(here / out / "episodes.jsonl"))
         assert len(episodes) == number
         for episode in episodes:
-            assert episode.trajectory.details["strategy"] == {"name": "agree", "attempts": 2}
+            assert episode.trajectory.strategy == {"name": "agree", "attempts": 2}
 
 
 def test_an_engine(here: Path, installed: Path) -> None:
