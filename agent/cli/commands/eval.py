@@ -387,7 +387,7 @@ async def roll_out(
             attempt=team_of(agent, team).attempt if team is not None and team.team else None,
         )
         total = len(tasks) * n
-        with Progress(console, total, hidden=quiet, traffic=runner.traffic) as shown:
+        with Progress(console, total, hidden=quiet, metrics=runner.metrics) as shown:
             try:
                 await record.fill(runner, tasks, n, record.settings["seed"], shown)
             except asyncio.CancelledError:
