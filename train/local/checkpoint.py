@@ -78,9 +78,10 @@ def write_checkpoint(
         (fresh / "trainer.json").write_text(json.dumps(state), encoding="utf-8")
         if format is not None:
             (fresh / FORMAT_FILE).write_text(json.dumps({"format": format}), encoding="utf-8")
-        for names in () if tokenizer_from is None else _TOKENIZER_FILES:
-            for file in filter(Path.is_file, sorted(tokenizer_from.glob(names))):
-                shutil.copy(file, fresh)
+        if tokenizer_from is not None:
+            for file in (each for names in _TOKENIZER_FILES for each in tokenizer_from.glob(names)):
+                if file.is_file():
+                    shutil.copy(file, fresh)
         _flush(fresh)
         replace_folder(fresh, folder / "checkpoint")
     except (OSError, SafetensorError) as error:
