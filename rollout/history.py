@@ -132,7 +132,7 @@ class History:
         del self.messages[mark.messages :]
         if trajectory.ledgers:
             trajectory.ledgers[-1] = Ledger(trajectory.ledger.spans[: mark.spans])
-        trajectory.stop = trajectory.answer = None
+        trajectory.stop = trajectory.answer = trajectory.error = None
 
     def _follow_up(self, question: str, trajectory: Trajectory) -> list[Span] | None:
         ended = trajectory.ended(self._policy.engine.tokenizer)
