@@ -31,6 +31,8 @@ from interlace.train.local.training_setup import make_setup
 from interlace.train.objectives import OBJECTIVES, find_objective
 from interlace.train.rewards import Checker, find_rewards
 from interlace.train.rewards.team_credit import find_credit
+from interlace.train.verl.launch import own_names
+from interlace.train.verl.settings import PLACE, read_settings
 
 PARTS = '''
 """A stranger's parts."""
@@ -288,6 +290,26 @@ def test_a_dry_run_finds_what_the_run_would_miss(
 
 def test_a_dry_run_takes_what_is_there(here: Path) -> None:
     assert dry_run("--reward", "strange_parts:low", "--set", "tools=[strange_parts:tide]")[0] == 0
+
+
+def test_verls_settings_take_the_same_names_and_load_them(here: Path) -> None:
+    """A recipe's paths are relative to it: verl's processes work elsewhere."""
+    settings = {"format": "strange_parts.py:Own", "reward": "strange_parts:low@below=64"}
+    team = {"attempt": "strange_parts:pair", "credit": "strange_parts:by_role"}
+    assert read_settings({"interlace": settings | team}).credit == "strange_parts:by_role"
+    for setting, said in {
+        "tools": (["strange_parts:ebb"], r"interlace\.tools\.0: the tool .* no attribute 'ebb'"),
+        "reward": ("luck", "interlace.reward: unknown reward 'luck'"),
+        "checker": ("strange_parts:low", r"must be a function of \(task, a, b\)"),
+    }.items():
+        with pytest.raises(UsageError, match=said[1]):
+            read_settings({"interlace": settings | {setting: said[0]}})
+    nested: Any = settings
+    for key in reversed(PLACE.split(".")):
+        nested = {key: nested}
+    recipe = here / "recipe.yaml"
+    recipe.write_text(json.dumps({"defaults": ["retool_7b", "_self_"]} | nested))
+    assert own_names(recipe) == [f"{PLACE}.format='{here / 'strange_parts.py'}:Own'"]
 
 
 # -- in Python ------------------------------------------------------------------------------------
