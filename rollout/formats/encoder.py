@@ -204,7 +204,7 @@ class Encoder:
                 content = self.escape_control_tokens(content)
             else:
                 content = self.tokenizer.escape_control_tokens(content)
-            escaped.append(Message(message.role, content, message.calls))
+            escaped.append(Message(message.role, content, message.results))
         return escaped
 
     def _given(self, said: Sequence[Message], escaped: Sequence[Message]) -> list[dict[str, Any]]:
@@ -222,15 +222,25 @@ class Encoder:
                 turn = self._turn(message.content, content, frame)
                 open_calls = list(turn.get("tool_calls", ()))
                 given.append(turn)
-            elif role == "tool" and open_calls:
-                call = open_calls.pop(0)
-                named = {"name": call["function"]["name"], "tool_call_id": call["id"]}
-                given.append({"role": role, **named, "content": content})
-            elif role == "tool" and frame is not None and frame.role == "user":
-                given.append({"role": "user", "content": tagged_result(content)})
+            elif role == "tool":
+                for result in message.results or (message.content,):
+                    given.append(self._result(result, open_calls, frame))
             else:
                 given.append({"role": role, "content": content})
         return given
+
+    def _result(
+        self, text: str, open_calls: list[dict[str, Any]], frame: TemplateFrame | None
+    ) -> dict[str, Any]:
+        """A result as a message: of the next open call, where calls were given as data."""
+        content = self.escape_control_tokens(text)
+        if open_calls:
+            call = open_calls.pop(0)
+            named = {"name": call["function"]["name"], "tool_call_id": call["id"]}
+            return {"role": "tool", **named, "content": content}
+        if frame is not None and frame.role == "user":
+            return {"role": "user", "content": tagged_result(content)}
+        return {"role": "tool", "content": content}
 
     def _turn(self, text: str, harmless: str, frame: TemplateFrame | None) -> dict[str, Any]:
         """A turn of the model as a message: its text, or what it said and called as data."""

@@ -76,7 +76,10 @@ class ColdStartOptions:
         typer.Option(help="What it is asked: text with {question}, {solution}, {answer}."),
     ] = None
     checker: Annotated[
-        str, typer.Option(help="exact, math, em or sql: for tasks that don't name theirs.")
+        str,
+        typer.Option(
+            help="exact, math, em, sql or mine.py:function, for tasks that don't name theirs."
+        ),
     ] = "exact"
     concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 8
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the attempts in --out.")] = (
@@ -114,10 +117,9 @@ def coldstart(
 
 def _check(job: ColdStartOptions) -> None:
     from ....tools.errors import UsageError
-    from ....train.rewards import CHECKERS
+    from ....train.rewards import find_checker
 
-    if job.checker not in CHECKERS:
-        raise UsageError(f"there is no checker {job.checker!r}: one of {', '.join(CHECKERS)}")
+    find_checker(job.checker)
     if (job.writer or job.template) and job.origin is not Origin.REWRITE:
         raise UsageError("--writer and --template belong to --from rewrite")
     if job.origin in (Origin.GSM8K, Origin.TRACES, Origin.M500):

@@ -60,7 +60,9 @@ class EvalOptions:
     ] = False
     checker: Annotated[
         str,
-        typer.Option(help="exact, math, em or sql: for tasks that don't name theirs."),
+        typer.Option(
+            help="exact, math, em, sql or mine.py:function, for tasks that don't name theirs."
+        ),
     ] = "exact"
     pair: Annotated[
         bool,
@@ -125,7 +127,7 @@ def evaluate(
 def _check(tasks: str | None, job: EvalOptions, model: ModelOptions, team: TeamOptions) -> None:
     """Find what makes no sense before the work begins."""
     from ....tools.errors import MissingExtra, UsageError
-    from ....train.rewards import CHECKERS
+    from ....train.rewards import find_checker
 
     if tasks is None:
         raise UsageError("name the tasks to evaluate on, or two runs with --compare")
@@ -146,8 +148,7 @@ def _check(tasks: str | None, job: EvalOptions, model: ModelOptions, team: TeamO
             raise UsageError("--pair compares single attempts: leave out --strategy")
     if job.resume and job.out is None:
         raise UsageError("--resume needs the --out that is to be completed")
-    if job.checker not in CHECKERS:
-        raise UsageError(f"there is no checker {job.checker!r}: one of {', '.join(CHECKERS)}")
+    find_checker(job.checker)
     if job.plots is not None:
         import importlib.util
 
@@ -386,7 +387,7 @@ async def roll_out(
             attempt=team_of(agent, team).attempt if team is not None and team.team else None,
         )
         total = len(tasks) * n
-        with Progress(console, total, hidden=quiet, traffic=runner.traffic) as shown:
+        with Progress(console, total, hidden=quiet, metrics=runner.metrics) as shown:
             try:
                 await record.fill(runner, tasks, n, record.settings["seed"], shown)
             except asyncio.CancelledError:

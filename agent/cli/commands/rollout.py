@@ -180,7 +180,7 @@ class _Rollout:
         total, seed = len(tasks) * self._job.n, self._asked["seed"]
         clock = time.perf_counter()
         hidden = self._output.quiet
-        shown = Progress(self._console, total, hidden=hidden, traffic=runner.traffic)
+        shown = Progress(self._console, total, hidden=hidden, metrics=runner.metrics)
         async with AsyncExitStack() as stack:
             if tools is not None:
                 await stack.enter_async_context(tools)
@@ -198,7 +198,7 @@ class _Rollout:
                 for episode in runner.interrupted:
                     self._record(episode, log, shown)
                 self._seconds = time.perf_counter() - clock
-                self._figures = runner.traffic.figures()
+                self._figures = runner.metrics.figures()
 
     def _judge(self, episode: "Episode", checker: "Checker") -> None:
         """Set `correct` as the task's checker has it, where somebody knows the answer."""

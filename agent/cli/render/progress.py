@@ -12,7 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from ....rollout.admission import Traffic
+    from ....rollout.admission import RunMetrics
 
 __all__ = ["Progress", "live_line"]
 
@@ -58,12 +58,12 @@ def live_line(figures: dict[str, Any]) -> str:
 class _Bar(Bar):
     """A bar with the line of what goes on below it."""
 
-    traffic: "Traffic | None" = None
+    metrics: "RunMetrics | None" = None
 
     def get_renderables(self) -> "Iterable[RenderableType]":
         yield self.make_tasks_table(self.tasks)
-        if self.traffic is not None:
-            yield Text(live_line(self.traffic.figures()), style="dim")
+        if self.metrics is not None:
+            yield Text(live_line(self.metrics.figures()), style="dim")
 
 
 class Progress:
@@ -75,7 +75,7 @@ class Progress:
         total: int,
         *,
         hidden: bool = False,
-        traffic: "Traffic | None" = None,
+        metrics: "RunMetrics | None" = None,
     ) -> None:
         self._bar = _Bar(
             MofNCompleteColumn(),
@@ -86,7 +86,7 @@ class Progress:
             transient=True,
             disable=hidden or not console.is_terminal,
         )
-        self._bar.traffic = traffic
+        self._bar.metrics = metrics
         self._task = self._bar.add_task("", total=total)
         self._stops: Counter[str] = Counter()
         self._tokens = 0
