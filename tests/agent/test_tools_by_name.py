@@ -211,7 +211,9 @@ def test_a_function_in_a_file_is_a_tool(tmp_path: Path) -> None:
         assert done.stdout.startswith("tide: The height of the tide.\n  port (str)"), done.stderr
 
 
-@pytest.mark.parametrize("setting", ['tool = ["evil.py:t"]', 'format = "evil.py:t"'])
+@pytest.mark.parametrize(
+    "setting", ['tool = ["evil.py:t"]', 'format = "evil.py:t"', 'model = "evil.py:t"']
+)
 def test_a_folders_file_names_no_code(tmp_path: Path, setting: str) -> None:
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nt = 1\n")
     (tmp_path / "interlace.toml").write_text(setting)
