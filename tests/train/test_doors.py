@@ -22,7 +22,7 @@ from interlace import Task, tool
 from interlace.agent.cli.main import app
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
 from interlace.rollout.formats.hermes import Hermes
-from interlace.rollout.trajectory import Episode
+from interlace.rollout.trajectory import Episode, Speaker, TeamCall
 from interlace.tools.errors import DataError, UsageError
 from interlace.train.config import Resolved, TrainConfig, read_config
 from interlace.train.local.record import Record, read_metrics
@@ -41,6 +41,7 @@ from dataclasses import replace
 
 import interlace
 from interlace.rollout.formats.hermes import Hermes
+from interlace.rollout.trajectory import Speaker, TeamCall
 from interlace.train.objectives import OBJECTIVES
 from interlace.train.rewards import RewardPart, Rewards
 
@@ -85,8 +86,8 @@ def careful(clip=0.1):
 fixed = careful(0.3)
 
 
-def by_role(details):
-    return details["role"]
+def by_role(speaker):
+    return speaker.role
 
 
 class Own(Hermes):
@@ -107,7 +108,7 @@ async def pair(episode, policy, open):
     for number, role in enumerate(("writer", "reader")):
         name = f"{episode.id}/{role}"
         async with open(policy, name=name, seed=None) as rollout:
-            rollout.trajectory.details["team"] = {"role": role, "round": 0, "turn": number}
+            rollout.trajectory.team = TeamCall(Speaker(role, role, 0, number))
             episode.trajectories.append(rollout.trajectory)
             await rollout.ask(episode.task.question)
 
@@ -196,7 +197,7 @@ def test_credit_is_the_place_of_a_trajectory(here: Path) -> None:
         episode = attempt(TASK, answer("7"))
         episode.sample, episode.rewards = sample, {"total": float(sample)}
         for each in episode.trajectories:
-            each.details["team"] = {"role": "writer"}
+            each.team = TeamCall(Speaker("writer", "Ann", 0))
         group.append(episode)
     (parts,) = find_credit("strange_parts.py:by_role")(group)
     assert [part.rewards["total"] for part in parts] == [0.0, 1.0]

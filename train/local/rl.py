@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...rollout.engines.base import Trainable
 from ...rollout.episode_log import EpisodeLog
 from ...rollout.many.runner import Attempt, Runner
 from ...rollout.policy import Policy
@@ -356,8 +357,8 @@ class Trainer:
 
     async def _hand_over(self) -> None:
         """The new weights into the engine."""
-        engine: Any = self.setup.policy.engine
-        if hasattr(engine, "update_weights"):  # a script has none
+        engine = self.setup.policy.engine
+        if isinstance(engine, Trainable):  # a script has no weights
             await engine.update_weights(merged_weights(self.setup.model))
 
     # -- evaluation -----------------------------------------------------------------------------
