@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...tools.errors import UsageError
 from ...tools.importing import find
-from .base import AnsweredCall, Block, Call, Conversation, Format, Message, Parsed, Sample
+from .base import AnsweredCall, Block, Call, ChatContext, Format, Message, Parsed, Sample
 from .encoder import Encoder
 from .harmony import Harmony
 from .hermes import Hermes
@@ -20,7 +20,7 @@ __all__ = [
     "AnsweredCall",
     "Block",
     "Call",
-    "Conversation",
+    "ChatContext",
     "Encoder",
     "Format",
     "Message",
