@@ -168,7 +168,7 @@ class Format(Protocol):
 
     @property
     def thought(self) -> tuple[str, str]:
-        """What opens and what closes a thought."""
+        """The marks that open and close a thought."""
         return "<think>", "</think>"
 
     @property

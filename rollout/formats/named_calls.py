@@ -18,9 +18,9 @@ class NamedCalls(MarkedCalls):
     """Base class. A subclass has the patterns of what stands before and behind a call's JSON."""
 
     head: ClassVar[re.Pattern[str]]
-    """What stands before a call's JSON, with its `name`, and its `id` where it has one."""
+    """The text before a call's JSON, with its `name`, and its `id` where it has one."""
     tail: ClassVar[re.Pattern[str]]
-    """What stands behind it; a call is whole without it."""
+    """The text behind it; a call is whole without it."""
 
     def read_block(
         self, text: str, mark: re.Match[str], tools: Sequence[Tool], *, final: bool

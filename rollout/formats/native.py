@@ -121,7 +121,7 @@ class RenderedCalls:
 
 
 def rendered_calls(template: ChatTemplate) -> Iterator[RenderedCalls]:
-    """What a template makes of calls, in each style that shows them; nothing where it leaves them
+    """The calls that a template writes, in each style that shows them; nothing if it leaves them
     out.
     """
     styles = [CallStyle(text, ids) for ids in (False, True) for text in (False, True)]

@@ -21,13 +21,13 @@ class TaggedCalls(MarkedCalls):
 
     untyped = True
     head: ClassVar[re.Pattern[str]]
-    """What begins a call, with its `name`."""
+    """The beginning of a call, with its `name`."""
     value: ClassVar[re.Pattern[str]]
-    """What begins an argument, with its `key`."""
+    """The beginning of an argument, with its `key`."""
     value_end: ClassVar[re.Pattern[str]]
-    """What ends an argument."""
+    """The end of an argument."""
     tail: ClassVar[re.Pattern[str]]
-    """What ends a call."""
+    """The end of a call."""
     trims: ClassVar[bool] = False
     """True if one line break at each end of a value is markup."""
 

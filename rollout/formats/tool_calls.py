@@ -232,7 +232,7 @@ class MarkedCalls(ToolCalls):
 
     @cached_property
     def _boundary(self) -> re.Pattern[str]:
-        """What ends a block, or begins another: one search, however many blocks a text has."""
+        """The end of a block, or the beginning of another: one search, for any number of blocks."""
         closing = "(?!)" if self.closing is None else self.closing.pattern
         return re.compile(f"(?P<closing>{closing})|{self.opening.pattern}", self.opening.flags)
 
