@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ...rollout.task import Task
-    from ...rollout.trajectory import Episode
+from ...rollout.task import Task
+from ...rollout.trajectory import Episode
+from ...tools.errors import UsageError
 
 __all__ = ["check_folder", "refuse_other", "refuse_other_task"]
 
@@ -30,8 +30,6 @@ _OPTIONS = {
 
 def check_folder(folder: Path, *, resume: bool) -> None:
     """Raise UsageError where a training run would begin in the folder of another."""
-    from ...tools.errors import UsageError
-
     begun = (folder / "metrics.jsonl").is_file() or (folder / "checkpoint").exists()
     if begun and not resume:
         raise UsageError(
@@ -39,7 +37,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         )
 
 
-def refuse_other(log: Path, episode: "Episode", asked: Mapping[str, Any]) -> None:
+def refuse_other(log: Path, episode: Episode, asked: Mapping[str, Any]) -> None:
     """Raise UsageError, naming the first difference, where `episode` was made otherwise.
 
     `asked` is what `Policy.settings` holds, with the run's `n` and `seed`; what is missing there or
@@ -60,12 +58,10 @@ def refuse_other(log: Path, episode: "Episode", asked: Mapping[str, Any]) -> Non
         _compare_tools(log, was["tools"], now["tools"])
 
 
-def refuse_other_task(log: Path, episode: "Episode", task: "Task | None") -> None:
+def refuse_other_task(log: Path, episode: Episode, task: Task | None) -> None:
     """Raise UsageError where an episode of the log answers another question than the task of its
     name now asks. A log may hold tasks that are no longer asked for.
     """
-    from ...tools.errors import UsageError
-
     was = episode.task
     if task is not None and (was.question, was.answer) != (task.question, task.answer):
         raise UsageError(
@@ -91,7 +87,6 @@ def _as_options(tools: Mapping[str, str]) -> str:
 
 
 def _refuse(log: Path, what: str) -> None:
-    from ...tools.errors import UsageError
 
     raise UsageError(
         f"{log} was written with {what}: resume it with the same, or name another --out"

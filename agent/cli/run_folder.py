@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from ...rollout.episode_log import EpisodeLog
-    from ...rollout.many.runner import Runner
-    from ...rollout.task import Task
-    from ...rollout.trajectory import Episode
-    from .render.progress import Progress
+from ...rollout.episode_log import EpisodeLog, read_episodes
+from ...rollout.many.runner import Runner
+from ...rollout.task import Task
+from ...rollout.trajectory import Episode
+from ...tools.errors import DataError, UsageError
+from .render.progress import Progress
 
 __all__ = ["Record", "drawn_seed"]
 
@@ -36,7 +36,6 @@ class Record:
         resume: bool = False,
         name: str = "episodes.jsonl",
     ) -> None:
-        from ...tools.errors import UsageError
 
         self.folder = folder
         self.settings = json.loads(json.dumps(settings))
@@ -71,9 +70,6 @@ class Record:
 
     def __enter__(self) -> Self:
         """Open the log and read what it holds."""
-        from ...rollout.episode_log import EpisodeLog, read_episodes
-        from ...tools.errors import DataError
-
         if self.folder is not None and self.log is not None:
             self._file = EpisodeLog(self.log)
             for episode in read_episodes(self.log):
@@ -102,7 +98,7 @@ class Record:
         return {id for id, episode in self.last.items() if episode.stop not in again}
 
     async def fill(
-        self, runner: "Runner", tasks: Sequence["Task"], n: int, seed: int, shown: "Progress"
+        self, runner: Runner, tasks: Sequence[Task], n: int, seed: int, shown: Progress
     ) -> None:
         """Roll out what is missing. Stopped early, it keeps what was in flight, too."""
         done = self.done
@@ -116,7 +112,7 @@ class Record:
             for episode in runner.interrupted:
                 self._add(episode, shown)
 
-    def _add(self, episode: "Episode", shown: "Progress") -> None:
+    def _add(self, episode: Episode, shown: Progress) -> None:
         if self._file is not None:
             self._file.append(episode)
         self.last[episode.id] = episode

@@ -244,8 +244,8 @@ def test_show_prints_who_wrote_what(resumed: Resumed) -> None:
 @pytest.mark.parametrize("end", ["raise BrokenPipeError(32, 'the tool hung up')", "print('x')"])
 def test_a_pipe_that_breaks_elsewhere_is_an_error(end: str) -> None:
     script = (
-        "import typer\nfrom interlace.agent.cli.exits import guarded\n"
-        f"try:\n with guarded():\n  {end}\n"
+        "import typer\nfrom interlace.agent.cli.exits import exit_codes\n"
+        f"try:\n with exit_codes():\n  {end}\n"
         "except typer.Exit as error:\n raise SystemExit(error.exit_code)"
     )
     read, write = os.pipe()

@@ -13,7 +13,8 @@ from support import warm
 from typer.main import get_command
 
 from interlace.agent.cli.main import app
-from interlace.agent.cli.settings import COMMANDS, settings
+from interlace.agent.cli.options import LAYERED
+from interlace.agent.cli.settings import settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,7 +66,7 @@ def test_every_command_is_one_that_is_understood(page: Path) -> None:
 def test_settings_in_pages_are_settings(page: Path) -> None:
     for text in blocks(page, "toml"):
         said = tomllib.loads(text)
-        names = {name for name in said if name not in COMMANDS}
+        names = {name for name in said if name not in LAYERED}
         for section in set(said) - names:
             names |= set(said[section])
         assert {name.replace("-", "_") for name in names} <= set(settings("chat")), text

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from interlace.agent.cli.options import LimitOptions, ModelOptions, make_agent
+from interlace.agent.cli.answering import make_agent
+from interlace.agent.cli.options import LimitOptions, ModelOptions
 from interlace.agent.cli.resume import _OPTIONS, refuse_other
 from interlace.rollout.engines import Sampling
 from interlace.rollout.limits import Limits

@@ -5,53 +5,41 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import Any
 
-import typer
-
-from ..approval_options import GuardOptions, ask_person, left_line, read_approval, read_budget
-from ..commands.run import as_json, exit_code, load, warnings
+from ....rollout.budget import Budget
+from ....rollout.formats import FORMATS
+from ....rollout.trajectory import Episode, StopReason
+from ....tools.errors import DataError, UsageError
+from ....tools.importing import refuse_code
+from ....tools.named import TOOLS
+from ...agent import Agent
+from ...approval import Approval
+from ...conversation import Conversation
+from ...conversations import Conversations, default_file
+from ...events import ApprovalAsked
+from ...result import Result
+from ...running import Run
+from ...team.runs import Runs, SavedRun
+from ...team.team import Team
+from ..answering import as_json, exit_code, load, make_agent, warnings
+from ..approvals import ask_person, left_line, read_approval, read_budget
+from ..commands.chat import KeepOptions
 from ..exits import Exit, print_json
-from ..options import LimitOptions, ModelOptions, OutputOptions, make_agent
-from ..settings import folder_notice, settings
-from ..team_options import TeamOptions, as_it_was, find_unfinished, team_of
+from ..options import GuardOptions, LimitOptions, ModelOptions, OutputOptions, TeamOptions
+from ..render.live_view import Screen, usage_line, why_no_answer
+from ..render.terminal import make_console, printable
+from ..settings import settings
+from ..teams import find_unfinished, make_team, recorded_options
 
-if TYPE_CHECKING:
-    from ....rollout.trajectory import Episode
-    from ...agent import Agent
-    from ...conversation import Conversation
-    from ...conversations import Conversations
-    from ...result import Result
-    from ...running import Run
-    from ...team.runs import Runs, SavedRun
-    from ...team.team import Team
-
-__all__ = ["Chat", "KeepOptions"]
+__all__ = ["ChatSession"]
 
 _AGAIN = 2.0
 """Seconds within which a second Ctrl-C leaves."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeepOptions:
-    """Which conversation, and whether it is kept."""
-
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", "-r", help="Go on with the latest conversation, or that of ID."),
-    ] = False
-    keep: Annotated[
-        bool | None,
-        typer.Option(
-            "--keep/--no-keep",
-            help="Keep the conversation, to be resumed. Default: on a terminal.",
-            show_default=False,
-        ),
-    ] = None
-
-
-class Chat:
+class ChatSession:
     """A conversation on the terminal, or through pipes. `example` stands at the first prompt; with
     `team.team` a CEO and its experts answer, each question on its own.
     """
@@ -67,11 +55,6 @@ class Chat:
         example: str = "",
     ) -> None:
         """Raises UsageError, and ModelError for a model that is not there."""
-        from ....rollout.budget import Budget
-        from ...approval import Approval
-        from ..render.live_view import Screen
-        from ..render.terminal import make_console
-
         self.interactive = sys.stdin.isatty() and sys.stderr.isatty()
         self.conversation: Conversation | None = None
         self.approval: Approval = read_approval(guard) or Approval("allow")
@@ -102,13 +85,6 @@ class Chat:
 
         Raises DataError and UsageError.
         """
-        from ....rollout.formats import FORMATS
-        from ....tools.errors import DataError
-        from ....tools.importing import refuse_code
-        from ....tools.named import TOOLS
-        from ...conversations import Conversations, default_file
-        from ...team.runs import Runs
-
         wanted = self.interactive if options.keep is None else options.keep
         if not (wanted or options.resume):
             return
@@ -124,7 +100,7 @@ class Chat:
             return
         if self._runs is not None and options.resume:
             self._unfinished = find_unfinished(self._runs, id)
-            self._team, model, format = as_it_was(self._unfinished)
+            self._team, model, format = recorded_options(self._unfinished)
             self._refuse_other(model)
             self._model = replace(self._model, model=model, format=format)
         elif self._store is not None and options.resume:
@@ -140,7 +116,6 @@ class Chat:
         self.agent = self._make_agent()
 
     def _refuse_other(self, model: str) -> None:
-        from ....tools.errors import UsageError
 
         if self._model.model not in (settings("chat")["model"].value, model):
             raise UsageError(
@@ -148,7 +123,7 @@ class Chat:
                 "another, once it is resumed"
             )
 
-    def _make_agent(self) -> "Agent":
+    def _make_agent(self) -> Agent:
         terms: dict[str, Any] = {"approve": self.approval, "budget": self._budget}
         terms["conversations"] = self._store
         return make_agent(self._model, self._limits, temperature=0.0, **terms)
@@ -197,7 +172,7 @@ class Chat:
         await self._by_team(saved.question, saved.id)
 
     async def _by_team(self, question: str, unfinished: str | None = None) -> None:
-        team = team_of(self.agent, self._team, self._runs)
+        team = make_team(self.agent, self._team, self._runs)
         run = team.stream(question) if unfinished is None else team.resume(unfinished)
         await self._hear(team, run)
         if team.last is None:
@@ -206,7 +181,7 @@ class Chat:
         if self._runs is not None and self._runs.load(team.last.episode.id).ended is not None:
             await team.forget(team.last.episode.id)  # it is kept to be gone on with
 
-    async def _hear(self, who: "Team | Conversation", run: "Run") -> None:
+    async def _hear(self, who: Team | Conversation, run: Run) -> None:
         """Show what happens, and how it ended."""
         task = asyncio.create_task(self._stream(run))
         loop = asyncio.get_running_loop()
@@ -230,7 +205,7 @@ class Chat:
                 self._report(who.last, seen=self._seen and who is self.conversation)
 
     def interrupt(self) -> bool:
-        """Ctrl-C was pressed; whether for the second time within two seconds, which leaves."""
+        """Handle Ctrl-C. Return True on the second press within two seconds: it exits the chat."""
         now = time.monotonic()
         self.leaving = self.leaving or now - self._interrupted < _AGAIN
         self._interrupted = now
@@ -242,7 +217,7 @@ class Chat:
         return self._team.team
 
     @property
-    def episodes(self) -> "list[Episode]":
+    def episodes(self) -> list[Episode]:
         """The episodes to save: the conversation, and each answer of a team."""
         conversation = [] if self.conversation is None else [self.conversation.episode]
         said = [*(one for one in conversation if one.started), *filter(None, self._answers)]
@@ -290,7 +265,7 @@ class Chat:
         opening = self.agent.conversation(after=before)
         self.conversation = await self._stack.enter_async_context(opening)
 
-    async def _open(self) -> "Conversation":
+    async def _open(self) -> Conversation:
         if self.conversation is None:
             opening = self.agent.conversation(resume=self._resume)
             self.conversation = await self._stack.enter_async_context(opening)
@@ -307,12 +282,11 @@ class Chat:
             self.say(answer, "answer")
 
     def _warn(self) -> None:
-        notice = [] if self.example else folder_notice()  # the first chat has no settings
-        for warning in [*notice, *warnings(self.agent)]:
+        # The first chat, which has an example, reads no settings.
+        for warning in warnings(self.agent, settings_file=not self.example):
             self.say(warning, "notice")
 
-    async def _stream(self, run: "Run") -> None:
-        from ...events import ApprovalAsked
+    async def _stream(self, run: Run) -> None:
 
         async with aclosing(run):
             async for event in run:
@@ -326,12 +300,8 @@ class Chat:
                         self.interrupt()
                         raise asyncio.CancelledError from None
 
-    def _report(self, result: "Result", *, seen: bool) -> None:
+    def _report(self, result: Result, *, seen: bool) -> None:
         """How it ended, and the answer where that was not `seen`: of a team, a lane is."""
-        from ....rollout.trajectory import StopReason
-        from ..render.live_view import usage_line, why_no_answer
-        from ..render.terminal import printable
-
         self._screen.line()
         if self._output.json:
             print_json(as_json(result))

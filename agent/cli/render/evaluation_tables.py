@@ -1,16 +1,15 @@
 """Evaluations and comparisons as tables."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ....train.evaluation.compare import Comparison
+from ....train.evaluation.evaluate import Evaluation
+from ....train.evaluation.intervals import Estimate
 from .terminal import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from ....train.evaluation.compare import Comparison
-    from ....train.evaluation.evaluate import Evaluation
-    from ....train.evaluation.intervals import Estimate
 
 __all__ = ["print_comparison", "print_evaluation"]
 
@@ -35,7 +34,7 @@ _BEHAVIOUR = {
 }
 
 
-def print_evaluation(console: "Console", evaluation: "Evaluation", title: str) -> None:
+def print_evaluation(console: Console, evaluation: Evaluation, title: str) -> None:
     """Two tables: figures with intervals, and how tools were used."""
     table = _table(title, "", "value", "95 % interval", "by")
     name = "accuracy" if evaluation.n == 1 else f"accuracy (avg@{evaluation.n})"
@@ -63,7 +62,7 @@ def print_evaluation(console: "Console", evaluation: "Evaluation", title: str) -
         console.out(f"  {count} not judged: {printable(why)}", style="yellow")
 
 
-def print_comparison(console: "Console", comparison: "Comparison", first: str, second: str) -> None:
+def print_comparison(console: Console, comparison: Comparison, first: str, second: str) -> None:
     """A table of differences, second less first, and the test."""
     table = _table(f"{second} less {first}", "", "difference", "95 % interval", "by")
     _row(table, "accuracy", comparison.accuracy, percent=True, signed=True)
@@ -81,9 +80,7 @@ def print_comparison(console: "Console", comparison: "Comparison", first: str, s
         console.out(f"{comparison.left_out} tasks stand in one run alone", style="yellow")
 
 
-def _table(title: str, *columns: str) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
+def _table(title: str, *columns: str) -> Table:
 
     table = Table(title=Text(printable(title)), title_justify="left", box=None, header_style="bold")
     for number, name in enumerate(columns):
@@ -92,7 +89,7 @@ def _table(title: str, *columns: str) -> "Table":
 
 
 def _row(
-    table: "Table", name: str, estimate: "Estimate", *, percent: bool, signed: bool = False
+    table: Table, name: str, estimate: Estimate, *, percent: bool, signed: bool = False
 ) -> None:
     kind = ("+" if signed else "") + (".1%" if percent else ".2f")
     ends = f"{format(estimate.low, kind)} to {format(estimate.high, kind)}"

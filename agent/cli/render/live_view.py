@@ -4,24 +4,23 @@ import os
 import re
 import textwrap
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.syntax import Syntax
 
 from ....rollout.events import CallFinished, CallOutput, CallStarted, Notice, PolicyText
+from ....rollout.formats import Format
 from ....rollout.trajectory import CallRecord, StopReason
 from ....tools import Artifact
 from ...events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
 from ...result import Result
-from ..team_options import lane
+from ..teams import lane
 from .images import picture_protocol, save_artifact, show_picture
 from .markdown import Prose
 from .sql_table import as_grid
 from .tag_stream import Painter
 from .terminal import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from ....rollout.formats import Format
 
 __all__ = ["Screen", "usage_line", "why_no_answer"]
 
@@ -50,7 +49,7 @@ class Screen:
     """
 
     def __init__(
-        self, console: "Console", *, answers: bool = True, format: "Format | None" = None
+        self, console: Console, *, answers: bool = True, format: Format | None = None
     ) -> None:
         self._console = console
         self._answers = answers
@@ -240,7 +239,6 @@ def _lexer(language: str) -> Any:
     """The highlighter of a language, or None if it is not code."""
     if language not in ("python", "sql"):
         return None
-    from rich.syntax import Syntax
 
     return Syntax("", language, theme="ansi_dark", background_color="default")
 

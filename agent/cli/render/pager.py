@@ -6,18 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from .terminal import is_plain, make_console
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["paged"]
 
 
 @contextmanager
-def paged() -> "Iterator[Console]":
+def paged() -> Iterator[Console]:
     """A console on stdout; on a terminal through `less`, which ends at once if one page is enough.
 
     Set `PAGER` to another program, or to `cat` for none.

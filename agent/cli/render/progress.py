@@ -4,16 +4,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
-    from ....rollout.admission import Traffic
+from ....rollout.admission import Traffic
 
 __all__ = ["Progress", "live_line"]
 
@@ -59,9 +57,9 @@ def live_line(figures: dict[str, Any]) -> str:
 class _Bar(Bar):
     """A bar with the line of what goes on below it."""
 
-    traffic: "Traffic | None" = None
+    traffic: Traffic | None = None
 
-    def get_renderables(self) -> "Iterable[RenderableType]":
+    def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         if self.traffic is not None:
             yield Text(live_line(self.traffic.figures()), style="dim")
@@ -72,11 +70,11 @@ class Progress:
 
     def __init__(
         self,
-        console: "Console",
+        console: Console,
         total: int,
         *,
         hidden: bool = False,
-        traffic: "Traffic | None" = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self._bar = _Bar(
             MofNCompleteColumn(),

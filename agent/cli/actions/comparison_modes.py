@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+from rich.table import Table
 
-    from ....train.evaluation.evaluate import Evaluation
+from ....tools.errors import UsageError
+from ....train.evaluation.evaluate import Evaluation
 
 __all__ = ["in_order", "print_arms", "read_arms", "strategy_of"]
 
@@ -23,8 +23,6 @@ def read_arms(text: str | None) -> list[str] | None:
         >>> read_arms("single,vote@k,team"), read_arms("runs/before")
         (['single', 'vote@k', 'team'], None)
     """
-    from ....tools.errors import UsageError
-
     arms = [] if text is None else text.split(",")
     known = [bool(_ARM.fullmatch(arm)) for arm in arms]
     if not any(known) or (len(arms) == 1 and not known[0]):
@@ -66,10 +64,8 @@ def strategy_of(arm: str, tokens: Mapping[str, float]) -> str | None:
     return f"{arm[:-1]}{min(9999, max(1, k))}"
 
 
-def print_arms(console: "Console", arms: Mapping[str, "Evaluation"]) -> None:
+def print_arms(console: Console, arms: Mapping[str, Evaluation]) -> None:
     """A row for each arm: accuracy with its interval, and what an answer costs."""
-    from rich.table import Table
-
     table = Table(title="side by side", title_justify="left", box=None, header_style="bold")
     table.add_column("")
     for name in ("accuracy", "95 % interval", "tokens", "turns", "calls", "seconds"):
