@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .agent import Agent
     from .approval import Approval, Rule
+    from .call_policy import Hooks
     from .conversation import Conversation
     from .conversations import Conversations
     from .events import (
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
         Spoken,
         Voted,
     )
-    from .hooks import Hooks
     from .result import Result, Usage
-    from .running import Run
+    from .run import AgentRun
     from .team.embed import langgraph_tools
     from .team.record import Round, read_rounds
     from .team.team import Team
@@ -39,14 +39,14 @@ _HOMES = {
     "Decided": "events",
     "Done": "events",
     "Executed": "events",
-    "Hooks": "hooks",
+    "Hooks": "call_policy",
     "Judged": "events",
     "Reasoning": "events",
     "Recruited": "events",
     "Result": "result",
     "Round": "team.record",
     "Rule": "approval",
-    "Run": "running",
+    "AgentRun": "run",
     "Spoken": "events",
     "Team": "team.team",
     "Usage": "result",
@@ -58,6 +58,7 @@ _HOMES = {
 __all__ = [
     "Agent",
     "AgentEvent",
+    "AgentRun",
     "Approval",
     "ApprovalAsked",
     "BudgetLeft",
@@ -73,7 +74,6 @@ __all__ = [
     "Result",
     "Round",
     "Rule",
-    "Run",
     "Spoken",
     "Team",
     "Usage",

@@ -24,17 +24,15 @@ from ..rollout.policy import Policy
 from ..tools import FunctionTool, Tool
 from ..tools.errors import UsageError
 from ..tools.named import find_tool
-from .answers import Answers
 from .approval import Approval, Asker
-from .background import Making
-from .conversation import Conversation, Terms
+from .call_policy import Hooks
+from .conversation import AgentSettings, Conversation
 from .conversations import Conversations
-from .deciding import Deciding
 from .events import AgentEvent, Done
-from .hooks import Hooks
-from .output import Shape
+from .output import OutputSchema
 from .result import Result
-from .running import After, Run
+from .run import AgentRun, Answerer, LazyResource
+from .strategy_run import StrategyRun
 
 __all__ = ["Agent", "AnyTool"]
 
@@ -45,7 +43,7 @@ AnyTool: TypeAlias = str | Tool | Callable[..., Any]
 `search:http://localhost:8000/retrieve`), or a plain typed function."""
 
 
-class Agent(Answers[T]):
+class Agent(Answerer[T]):
     """A model that answers questions and calls tools while it thinks.
 
     `model` is a name or an engine; it is loaded once, at the first question, with `device`,
@@ -96,11 +94,11 @@ class Agent(Answers[T]):
         super().__init__()
         self.model = model
         self.tools = [_tool(one) for one in tools]
-        self.terms: Terms[T] = Terms(
+        self.settings: AgentSettings[T] = AgentSettings(
             budget=budget or Budget(),
             approval=_approval(approve),
             hooks=hooks or Hooks(),
-            shape=None if output is None else Shape(output),
+            schema=None if output is None else OutputSchema(output),
             repairs=repairs,
             store=conversations,
             tools=tuple(
@@ -126,7 +124,7 @@ class Agent(Answers[T]):
         )
         self.engine: Engine | None = None
         """The engine, once it is loaded."""
-        self._policy: Making[Policy] | None = None
+        self._policy: LazyResource[Policy] | None = None
         self.keeps_tools = False
         """Whether what the tools start once is kept from question to question."""
         self._starting = asyncio.Lock()
@@ -150,31 +148,22 @@ class Agent(Answers[T]):
             finally:
                 self.last = conversation.last
 
-    def stream(self, question: str) -> Run[T]:
+    def stream(self, question: str) -> AgentRun[T]:
         """Stream the events of an answer as they happen, ending with `Done` and the result.
 
         If an approval is needed, `ApprovalAsked` comes and the answer waits for the decision.
-        `Run.cancel` stops the answer; so does closing the stream, or cancelling the task that reads
-        it. The partial result is then `last`. Raises as `run` does.
+        `AgentRun.cancel` stops the answer; so does closing the stream, or cancelling the task that
+        reads it. The partial result is then `last`. Raises as `run` does.
         """
-        return Run(partial(self._events, question))
+        return AgentRun(partial(self._events, question))
 
-    async def _events(self, question: str, run: Run[T]) -> AsyncGenerator[AgentEvent[T], None]:
+    async def _events(self, question: str, run: AgentRun[T]) -> AsyncGenerator[AgentEvent[T], None]:
         if self.strategy is not None:
-            asking = asyncio.create_task(self._decide(question, self.strategy))
-
-            def stop(after: After) -> None:
-                asking.cancel()
-
-            try:
-                run.stopped_by(stop)
-                await asyncio.wait({asking})
-                result = self.last if asking.cancelled() else asking.result()
-                if result is not None:
-                    yield Done(result)
-            finally:
-                asking.cancel()
-                await asyncio.wait({asking})
+            async with aclosing(run.follow(self._decide(question, self.strategy))) as events:
+                async for event in events:
+                    yield event
+            if self.last is not None:
+                yield Done(self.last)
             return
         async with self.conversation() as conversation:
             try:
@@ -190,7 +179,7 @@ class Agent(Answers[T]):
             strategy = find_strategy(strategy, classes=classes_of(policy))
         if self.keeps_tools:
             await self.start_tools()
-        deciding = Deciding(policy, strategy, self.terms.budget)
+        deciding = StrategyRun(policy, strategy, self.settings.budget)
         try:
             return await deciding.ask(question)
         finally:
@@ -209,18 +198,20 @@ class Agent(Answers[T]):
         policy = await self.policy()
         if self.keeps_tools:
             await self.start_tools()
-        if resume is not None and self.terms.store is None:
+        if resume is not None and self.settings.store is None:
             raise UsageError("an agent resumes what it keeps: Agent(conversations=Conversations())")
-        store = self.terms.store
+        store = self.settings.store
         saved = store.load(resume) if store is not None and resume is not None else None
         messages = after.messages if after is not None else ()
-        async with Conversation(policy, self.terms, saved=saved, messages=messages) as conversation:
+        async with Conversation(
+            policy, self.settings, saved=saved, messages=messages
+        ) as conversation:
             yield conversation
 
     async def policy(self) -> Policy:
         """The model, loaded, with its format, tools and limits: what the runner rolls out."""
         if self._policy is None or self._policy.failed:
-            self._policy = Making(self._load, self._free)
+            self._policy = LazyResource(self._load, self._free)
         return await self._policy.wait()
 
     def _load(self) -> Policy:

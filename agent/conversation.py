@@ -1,10 +1,9 @@
 """A conversation: questions that share one context and the state of the tools."""
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Self, TypeAlias
@@ -20,16 +19,15 @@ from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Turn
 from ..tools.errors import UsageError
 from .approval import Approval
+from .call_policy import CallPolicy, Hooks
 from .conversations import Asked, Conversations, Saved
 from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done
-from .gate import Gate
-from .hooks import Hooks
-from .output import Shape
+from .output import OutputSchema
 from .result import Result, Usage
-from .running import After, Run
+from .run import AgentRun
 from .thinking import Thinking
 
-__all__ = ["Conversation", "Terms"]
+__all__ = ["AgentSettings", "Conversation"]
 
 T = TypeVar("T", default=None)
 
@@ -37,13 +35,13 @@ Listener: TypeAlias = Callable[[AgentEvent[Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms(Generic[T]):
+class AgentSettings(Generic[T]):
     """The terms of an agent's conversations, and the store that keeps them."""
 
     budget: Budget = field(default_factory=Budget)
     approval: Approval | None = None
     hooks: Hooks = field(default_factory=Hooks)
-    shape: Shape[T] | None = None
+    schema: OutputSchema[T] | None = None
     repairs: int = 1
     store: Conversations | None = None
     tools: tuple[str, ...] = ()
@@ -65,7 +63,7 @@ class Conversation(Generic[T]):
     def __init__(
         self,
         policy: Policy,
-        terms: Terms[T] | None = None,
+        settings: AgentSettings[T] | None = None,
         *,
         saved: Saved | None = None,
         messages: tuple[Message, ...] = (),
@@ -74,15 +72,15 @@ class Conversation(Generic[T]):
         format (UsageError); `messages` begins with what was said in another one.
         """
         self._policy = policy
-        self._terms = terms or Terms()
+        self._settings = settings or AgentSettings()
         self._saved = saved or self._begin()
         self.episode = self._saved.episode
         self._rollout = Rollout(
             policy,
             name=self.episode.id,
             listener=self._hear,
-            budget=self._terms.budget,
-            gate=Gate(self._terms.approval, self._terms.hooks, self._ask_for_approval),
+            budget=self._settings.budget,
+            gate=CallPolicy(self._settings.approval, self._settings.hooks, self._ask_for_approval),
         )
         self._thinking = Thinking(policy)
         self._listener: Listener | None = None
@@ -126,30 +124,31 @@ class Conversation(Generic[T]):
         output: T | None = None
         problem: str | None = None
         try:
-            await self._put(self._terms.shape.ask(question) if self._terms.shape else question)
-            output, problem = self._read_output()
-            for _ in range(self._terms.repairs if self._terms.shape else 0):
-                if problem is None or self._rollout.trajectory.answer is None:
-                    break
-                assert self._terms.shape is not None
-                await self._put(self._terms.shape.ask_again(problem))
-                output, problem = self._read_output()
+            schema, trajectory = self._settings.schema, self._rollout.trajectory
+            await self._put(question if schema is None else schema.ask(question))
+            if schema is not None:
+                output, problem = schema.check(trajectory.answer)
+                for _ in range(self._settings.repairs):
+                    if problem is None or trajectory.answer is None:
+                        break
+                    await self._put(schema.ask_again(problem))
+                    output, problem = schema.check(trajectory.answer)
         finally:
             self._busy, self._listener = False, None
             seconds = time.perf_counter() - clock
             self.last = self._result(question, first_turn, seconds, (output, problem))
             for event in self._last_events(self.last):
-                if self._terms.hooks.event is not None:
-                    self._terms.hooks.event(event)
+                if self._settings.hooks.event is not None:
+                    self._settings.hooks.event(event)
         return self.last
 
-    def stream(self, question: str) -> Run[T]:
+    def stream(self, question: str) -> AgentRun[T]:
         """Stream the events of an answer as they happen, ending with `Done` and the result.
 
         Closing the stream, or cancelling the task that reads it, stops the answer; so does
-        `Run.cancel`, after which the stream continues to its `Done`. Raises as `ask` does.
+        `AgentRun.cancel`, after which the stream continues to its `Done`. Raises as `ask` does.
         """
-        return Run(partial(self.events, question))
+        return AgentRun(partial(self.events, question))
 
     def undo(self) -> str | None:
         """Take back the last question and all that followed; returns it, None where there is none.
@@ -162,40 +161,23 @@ class Conversation(Generic[T]):
             return None
         gone = self._saved.asked.pop()
         self._rollout.history.restore(self._rollout.trajectory, gone.mark)
-        if self._terms.store is not None:
-            self._terms.store.cut(self._saved, gone.mark)
+        if self._settings.store is not None:
+            self._settings.store.cut(self._saved, gone.mark)
         return gone.question
 
-    async def events(self, question: str, run: Run[T]) -> AsyncGenerator[AgentEvent[T], None]:
+    async def events(self, question: str, run: AgentRun[T]) -> AsyncGenerator[AgentEvent[T], None]:
         """The events of one run."""
-        events: asyncio.Queue[AgentEvent[T] | None] = asyncio.Queue()
-        asking = asyncio.create_task(self.ask(question, events.put_nowait))
-        asking.add_done_callback(lambda _: events.put_nowait(None))
-        stopped = False
 
-        def stop(after: After) -> None:
-            nonlocal stopped
-            if after == "turn":
-                self._rollout.stop_after_turn = True
-            else:
-                stopped = asking.cancel()
+        def stop_after_turn() -> None:
+            self._rollout.stop_after_turn = True
 
-        try:
-            await asyncio.sleep(0)  # it has begun, and whatever stops it leaves a result
-            run.stopped_by(stop)
-            while (event := await events.get()) is not None:
+        answering = run.follow(self.ask(question, run.emit), stop_after_turn)
+        async with aclosing(answering) as events:
+            async for event in events:
                 yield event
-            if stopped:
-                await asyncio.wait({asking})
-            result = self.last if asking.cancelled() and stopped else await asking
-            assert result is not None
-            for last in self._last_events(result):
-                yield last
-        finally:
-            if not asking.done():
-                asking.cancel()
-                with suppress(asyncio.CancelledError):
-                    await asking
+        assert self.last is not None
+        for last in self._last_events(self.last):
+            yield last
 
     # -- while a question is answered -----------------------------------------------------------
 
@@ -210,11 +192,6 @@ class Conversation(Generic[T]):
             one.stop, one.answer = trajectory.stop, trajectory.answer
             self._save(len(trajectory.turns))
 
-    def _read_output(self) -> tuple[T | None, str | None]:
-        """The last answer as the type that was asked for, or what is wrong with it."""
-        shape = self._terms.shape
-        return (None, None) if shape is None else shape.check(self._rollout.trajectory.answer)
-
     def _ask_for_approval(self, event: ApprovalAsked) -> bool:
         if self._listener is None:
             return False
@@ -227,17 +204,17 @@ class Conversation(Generic[T]):
         for one in self._thinking.hear(event, self._rollout.trajectory):
             if not isinstance(one, Finished):  # Done says it, with the whole result
                 self._tell(one)
-        if isinstance(event, CallFinished) and self._terms.budget.bounded:
-            self._tell(BudgetLeft(self._terms.budget.left))
+        if isinstance(event, CallFinished) and self._settings.budget.bounded:
+            self._tell(BudgetLeft(self._settings.budget.left))
 
     def _tell(self, event: AgentEvent[Any]) -> None:
         if self._listener is not None:
             self._listener(event)
-        if self._terms.hooks.event is not None:
-            self._terms.hooks.event(event)
+        if self._settings.hooks.event is not None:
+            self._settings.hooks.event(event)
 
     def _last_events(self, result: Result[T]) -> list[AgentEvent[T]]:
-        budget = self._terms.budget
+        budget = self._settings.budget
         return [*([BudgetLeft(budget.left)] if budget.bounded else []), Done(result)]
 
     # -- records --------------------------------------------------------------------------------
@@ -246,7 +223,7 @@ class Conversation(Generic[T]):
         id, policy = uuid.uuid4().hex[:12], self._policy
         # The task's question is the first one; later ones stand in the ledger.
         episode = Episode(id, Task(id, ""), id, 0, seed=policy.sampling.seed)
-        return Saved(episode, [], self._terms.tools or tuple(policy.tools))
+        return Saved(episode, [], self._settings.tools or tuple(policy.tools))
 
     def _take_up(self) -> None:
         """Go on where the conversation that was read back stands."""
@@ -271,8 +248,8 @@ class Conversation(Generic[T]):
     def _save(self, finished: int, *, unless_done: bool = False) -> None:
         """Keep what is finished; `unless_done`: if there is anything new."""
         now = len(self._saved.asked), finished
-        if self._terms.store is not None and not (unless_done and now == self._kept):
-            self._terms.store.save(self._saved, finished)
+        if self._settings.store is not None and not (unless_done and now == self._kept):
+            self._settings.store.save(self._saved, finished)
             self._kept = now
 
     def _result(

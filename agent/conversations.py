@@ -22,6 +22,7 @@ from ..rollout.ledger import Ledger, Span
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ..tools.errors import DataError
+from ..tools.files import data_dir
 
 __all__ = ["Asked", "Conversations", "Saved", "Summary", "default_file"]
 
@@ -48,8 +49,7 @@ _TURN: TypeAdapter[Turn] = TypeAdapter(Turn)
 
 def default_file() -> Path:
     """The file that keeps conversations: below `$XDG_DATA_HOME`, else `~/.local/share`."""
-    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "interlace" / "conversations.db"
+    return data_dir() / "conversations.db"
 
 
 @dataclass(slots=True)

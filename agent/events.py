@@ -14,9 +14,9 @@ from .result import Result
 __all__ = [
     "AgentEvent",
     "ApprovalAsked",
+    "ApprovalDecision",
     "BudgetLeft",
     "Decided",
-    "Decision",
     "Done",
     "Executed",
     "Judged",
@@ -32,7 +32,7 @@ T = TypeVar("T", default=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ApprovalDecision:
     """A person's decision on a call. `always`: from now on in this conversation, calls of this tool
     run without asking. `why`: the reason given to the model if the call is not run.
     """
@@ -59,21 +59,21 @@ class ApprovalAsked:
         self.tool = tool
         self.arguments = arguments
         self._loop = asyncio.get_running_loop()
-        self._decision: asyncio.Future[Decision] = self._loop.create_future()
+        self._decision: asyncio.Future[ApprovalDecision] = self._loop.create_future()
 
     def allow(self, *, always: bool = False) -> None:
         """Run it; with `always`, every later call of this tool in the conversation as well."""
-        self._decide(Decision(True, always=always))
+        self._decide(ApprovalDecision(True, always=always))
 
     def deny(self, why: str = "") -> None:
         """Don't run it; the model is told why and goes on."""
-        self._decide(Decision(False, why))
+        self._decide(ApprovalDecision(False, why))
 
-    async def decision(self) -> Decision:
+    async def decision(self) -> ApprovalDecision:
         """Wait for what is said first."""
         return await self._decision
 
-    def _decide(self, decision: Decision) -> None:
+    def _decide(self, decision: ApprovalDecision) -> None:
         def settle() -> None:
             if not self._decision.done():
                 self._decision.set_result(decision)
@@ -170,7 +170,7 @@ class Judged:
     """The evaluator has judged the plan."""
 
     round: int
-    verdict: roles.Verdict
+    verdict: roles.EvaluatorVerdict
 
 
 TeamEvent: TypeAlias = Spoken | Decided | Recruited | Voted | Executed | Judged

@@ -10,23 +10,23 @@ from pydantic.errors import PydanticUserError
 
 from ..tools.errors import UsageError
 
-__all__ = ["Shape"]
+__all__ = ["OutputSchema"]
 
 T = TypeVar("T")
 
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
-class Shape(Generic[T]):
+class OutputSchema(Generic[T]):
     """The required form of an answer: any type that pydantic supports.
 
     Objects and lists are asked for as JSON, with their schema after the question. A number or a
     text needs no words: the answer itself is read.
 
     Example:
-        >>> Shape(int).read("1,298,552".replace(",", ""))
+        >>> OutputSchema(int).read("1,298,552".replace(",", ""))
         1298552
-        >>> Shape(dict[str, int]).read('It is {"bolts": 3}.')
+        >>> OutputSchema(dict[str, int]).read('It is {"bolts": 3}.')
         {'bolts': 3}
     """
 
@@ -34,10 +34,10 @@ class Shape(Generic[T]):
         """Raises UsageError for a type that has no JSON schema."""
         try:
             self._adapter: TypeAdapter[T] = TypeAdapter(kind)
-            self.schema: dict[str, Any] = self._adapter.json_schema()
+            self.json_schema: dict[str, Any] = self._adapter.json_schema()
         except PydanticUserError as error:
             raise UsageError(f"{kind!r} has no JSON schema: take a pydantic model") from error
-        self._simple = self.schema.get("type") in ("integer", "number", "string", "boolean")
+        self._simple = self.json_schema.get("type") in ("integer", "number", "string", "boolean")
 
     def ask(self, question: str) -> str:
         """The question, with what the answer has to look like."""
@@ -77,7 +77,7 @@ class Shape(Generic[T]):
 
     @property
     def _told(self) -> str:
-        return json.dumps(self.schema, ensure_ascii=False)
+        return json.dumps(self.json_schema, ensure_ascii=False)
 
 
 def _candidates(answer: str) -> Iterator[str]:

@@ -36,7 +36,7 @@ from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
-from interlace.rollout.trajectory import CallRecord, Episode, Finish, StopReason
+from interlace.rollout.trajectory import CallRecord, Episode, FinishReason, StopReason
 from interlace.tools import Tool
 from interlace.tools.function import FunctionTool
 from interlace.train.preflight.model_shapes import Shape
@@ -110,9 +110,9 @@ class Paced(Format):
         """Nothing."""
         return ""
 
-    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+    def parse(self, text: str, finish: FinishReason, tools: Sequence[Tool]) -> Parsed:
         """A call, or the end."""
-        if finish is Finish.EOS:
+        if finish is FinishReason.EOS:
             return Parsed(answer="done")
         return Parsed(calls=(Call("tool", {}),))
 
@@ -138,8 +138,8 @@ class PacedEngine:
         last = self._turns[request.context] == self._load.turns
         paced = replace(request, max_tokens=self._load.sampled // self._load.turns)
         async for chunk in self._engine.generate(paced):
-            if chunk.finish is Finish.LENGTH:
-                chunk = replace(chunk, finish=Finish.EOS if last else Finish.STOP)
+            if chunk.finish is FinishReason.LENGTH:
+                chunk = replace(chunk, finish=FinishReason.EOS if last else FinishReason.STOP)
             yield chunk
 
     async def release(self, context: str) -> None:

@@ -34,7 +34,7 @@ from interlace.rollout.limits import Limits
 from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
-from interlace.rollout.trajectory import CallRecord, Finish, StopReason
+from interlace.rollout.trajectory import CallRecord, FinishReason, StopReason
 from interlace.tools import Tool
 from interlace.tools.function import FunctionTool
 
@@ -70,9 +70,9 @@ class Paced(Format):
         """Nothing."""
         return ""
 
-    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+    def parse(self, text: str, finish: FinishReason, tools: Sequence[Tool]) -> Parsed:
         """A call, or the end."""
-        if finish is Finish.EOS:
+        if finish is FinishReason.EOS:
             return Parsed(answer="done")
         return Parsed(calls=(Call("tool", {}),))
 
@@ -109,7 +109,7 @@ class PacedEngine:
                     continue
                 self._sampled[name] += length
                 last = self._sampled[name] == self._load.sampled
-                yield replace(chunk, finish=Finish.EOS if last else Finish.STOP)
+                yield replace(chunk, finish=FinishReason.EOS if last else FinishReason.STOP)
             ids = np.concatenate([ids, np.array(said, np.int32)])
 
     async def release(self, context: str) -> None:
@@ -175,7 +175,7 @@ async def run(
         "engine_idle_percent": 100 * figures["engine_idle"],
         "overshoot": figures["overshoot"],
         "false_alarms": after["false_alarms"] - before["false_alarms"],
-        "let_go": after["let_go"] - before["let_go"],
+        "evicted": after["evicted"] - before["evicted"],
         "own_milliseconds_per_turn": 1000 * own / turns,
         "tokens_per_second": tokens / took,
     }

@@ -47,7 +47,7 @@ from interlace.rollout.limits import Limits
 from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task, equal_answers
-from interlace.rollout.trajectory import Finish
+from interlace.rollout.trajectory import FinishReason
 from interlace.tools import PythonTool
 from interlace.tools.function import FunctionTool
 from interlace.train.data.generators import Arithmetic
@@ -191,7 +191,7 @@ async def theirs(client: Any, tasks: Sequence[Task], seconds: float, slots: int)
             _goes_on(before["tokens"], turn["tokens"]) for before, turn in pairwise(turns)
         )
         said = str(output["completion"][-1].get("content") or "")
-        right = _right(FORMAT.parse(said, Finish.EOS, ()).answer, output["answer"])
+        right = _right(FORMAT.parse(said, FinishReason.EOS, ()).answer, output["answer"])
         kept.append(Kept(right, len(turns), exact, whole))
     return kept
 

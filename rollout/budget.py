@@ -117,7 +117,7 @@ class Budget:
         return self.seconds_left < 0.05
 
     async def reserve(self, tokens: int) -> int:
-        """Hold as many of `tokens` as there are, at least one; `settle` gives them back.
+        """Hold as many of `tokens` as there are, at least one; `release` gives them back.
 
         Waits while others hold all that is left. Raises BudgetSpent where nothing is.
         """
@@ -134,7 +134,7 @@ class Budget:
                 self._waiting.append(waiter)
             await asyncio.wrap_future(waiter)
 
-    def settle(self, reserved: int, used: int) -> None:
+    def release(self, reserved: int, used: int) -> None:
         """Of the tokens that were reserved, `used` are spent and the rest is free again."""
         with self._lock:
             self._held -= reserved

@@ -5,13 +5,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
+from ..tools.files import write_beside
 from .ledger import Ledger
 from .trajectory import SCHEMA_VERSION, Episode, Trajectory
 
@@ -78,12 +78,7 @@ class EpisodeLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _repair(self) -> None:
@@ -206,16 +201,9 @@ def export_parquet(episodes: Iterable[Episode], path: str | Path) -> int:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtra("Parquet", "parquet") from error
-    path = Path(path)
     rows = [row for episode in episodes for row in _rows(episode)]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with write_beside(path) as partial:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, _schema()), partial)
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return len(rows)
 
 

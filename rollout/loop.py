@@ -23,7 +23,6 @@ from ..tools import ErrorKind, ToolResult
 from .admission import Traffic
 from .budget import Budget, BudgetSpent
 from .clock import Clock
-from .cut import cut
 from .engines.base import EngineError, Request
 from .events import (
     CallFinished,
@@ -35,21 +34,20 @@ from .events import (
     Notice,
     PolicyText,
 )
-from .failure import ToolFailed, reason
 from .formats import Call, Parsed
 from .history import History
 from .policy import Policy
-from .sampled import Sampled
-from .sessions import Sessions
-from .tokenizer import TextStream
-from .trajectory import CallRecord, Finish, StopReason, Trajectory, Turn
+from .sampled import SampledTokens
+from .sessions import Sessions, ToolFailed, describe_error
+from .tokenizer import TextStream, truncate_middle
+from .trajectory import CallRecord, FinishReason, StopReason, Trajectory, Turn
 
 __all__ = ["Gate", "Rollout"]
 
 Gate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
 """Asked before a call is run: None lets it run, a result stands in its place (a refusal, say)."""
 
-_TOGETHER = 16
+_STREAM_INTERVAL = 16
 """Tokens that may come at once where nobody reads along: what holding up waits for at most, and
 what a cancel may lose."""
 
@@ -136,7 +134,7 @@ class Rollout:
             trajectory.stop = StopReason.BUDGET
         except Exception as error:  # boundary: a failure of ours ends this trajectory, not the run
             trajectory.stop = StopReason.INFRASTRUCTURE
-            trajectory.details["error"] = reason(error)
+            trajectory.details["error"] = describe_error(error)
         finally:
             if trajectory.stop is not StopReason.INFRASTRUCTURE:
                 self.history.remember(question, trajectory, self._first_turn)
@@ -162,7 +160,7 @@ class Rollout:
                 self.trajectory.answer = parsed.answer
                 if parsed.answer is not None:
                     return StopReason.ANSWERED
-                return StopReason.LENGTH if turn.finish is Finish.LENGTH else StopReason.ENDED
+                return StopReason.LENGTH if turn.finish is FinishReason.LENGTH else StopReason.ENDED
             if not turns_left:
                 for call in parsed.calls:
                     self._refuse(turn, call, "Not run: no turns are left.")
@@ -177,7 +175,7 @@ class Rollout:
         """Let the policy speak until it has said something that can be read."""
         policy, ledger = self.policy, self.trajectory.ledger
         here = len(self.trajectory.ledgers) - 1
-        turn = Turn(ledger=here, start=len(ledger), stop=len(ledger), finish=Finish.CANCELLED)
+        turn = Turn(ledger=here, start=len(ledger), stop=len(ledger), finish=FinishReason.CANCELLED)
         self.trajectory.turns.append(turn)
         stream = policy.engine.tokenizer.stream()
         tools = tuple(policy.tools.values())
@@ -185,11 +183,11 @@ class Rollout:
             before = len(ledger)
             if not await self._sample(turn, stream):
                 continue
-            if turn.finish is Finish.CANCELLED:
+            if turn.finish is FinishReason.CANCELLED:
                 raise EngineError(f"{policy.engine.name} broke off in the middle of a turn")
-            if turn.finish is Finish.STOP and len(ledger) == before:
+            if turn.finish is FinishReason.STOP and len(ledger) == before:
                 raise EngineError(f"{policy.engine.name} stopped without sampling a token")
-            if turn.finish is Finish.FILTERED:
+            if turn.finish is FinishReason.FILTERED:
                 return turn, Parsed()
             parsed = policy.format.parse(
                 self.trajectory.text(turn, policy.engine.tokenizer), turn.finish, tools
@@ -198,7 +196,7 @@ class Rollout:
             # A stop string that closes nothing (it stands in a string of the code, say) is a false
             # alarm: the policy has not finished its turn.
             said = parsed.complete and (parsed.calls or parsed.answer is not None)
-            if said or turn.finish is not Finish.STOP:
+            if said or turn.finish is not FinishReason.STOP:
                 return turn, parsed
 
     async def _sample(self, turn: Turn, stream: TextStream) -> bool:
@@ -209,7 +207,7 @@ class Rollout:
         tokenizer, stops = policy.engine.tokenizer, policy.format.stop
         wanted = self._tokens_left()
         if wanted <= 0:
-            turn.finish = Finish.LENGTH
+            turn.finish = FinishReason.LENGTH
             return True
         granted = await self._budget.reserve(wanted)
         request = Request(
@@ -218,9 +216,9 @@ class Rollout:
             sampling=replace(policy.sampling, seed=self._turn_seed(len(ledger))),
             stop=stops,
             context=self.name,
-            together=1 if self.listener is not None else _TOGETHER,
+            stream_interval=1 if self.listener is not None else _STREAM_INTERVAL,
         )
-        sampled = Sampled()
+        sampled = SampledTokens()
         started, whole = time.perf_counter(), True
         try:
             generating = aclosing(policy.engine.generate(request))
@@ -243,18 +241,18 @@ class Rollout:
                         self.listener(PolicyText(text, len(chunk.ids)))
                     if chunk.finish is not None:
                         turn.finish = chunk.finish
-                    elif self._traffic.held and sampled.may_break_off(tokenizer, stops):
+                    elif self._traffic.held and sampled.can_pause(tokenizer, stops):
                         whole = False
                         break
         finally:  # a cancel or a failure keeps what was sampled
             self._clock.go_on()
             turn.seconds += time.perf_counter() - started
-            self._budget.settle(granted, len(sampled.ids))
+            self._budget.release(granted, len(sampled.ids))
             if sampled.ids:
                 self.trajectory.exact &= sampled.exact
                 ledger.append(sampled.span())
                 turn.stop = len(ledger)
-        return whole and (turn.finish is not Finish.LENGTH or granted == wanted)
+        return whole and (turn.finish is not FinishReason.LENGTH or granted == wanted)
 
     def _queue(self) -> None:
         """Wait for the engine: until its first token comes, the time is not the policy's."""
@@ -328,8 +326,8 @@ class Rollout:
 
     def _record(self, turn: Turn, call: Call, result: ToolResult) -> None:
         tokenizer = self.policy.engine.tokenizer
-        harmless = tokenizer.harmless(result.text, self.policy.format.control_tags)
-        output = cut(harmless, self._output_budget(), tokenizer)
+        harmless = tokenizer.escape_control_tokens(result.text, self.policy.format.control_tags)
+        output = truncate_middle(harmless, self._output_budget(), tokenizer)
         record = CallRecord.of(call.tool, call.arguments, result, output)
         turn.calls.append(record)
         self._unread += len(tokenizer.encode(output)) + self._around

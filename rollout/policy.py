@@ -11,7 +11,7 @@ from ..tools import Tool
 from ..tools.errors import UsageError
 from .engines.base import Engine, Sampling
 from .formats import Encoder, Format
-from .formats.words import Words
+from .formats.plain import PlainText
 from .limits import Limits
 
 __all__ = ["Policy"]
@@ -75,7 +75,7 @@ class Policy:
     def in_words(self) -> "Policy":
         """The same model, asked to say something: plain words, no tools."""
         policy = copy(self)
-        policy.format, policy.tools = Words(), {}
+        policy.format, policy.tools = PlainText(), {}
         policy.encoder = self.encoder.with_format(policy.format, ())
         return policy
 

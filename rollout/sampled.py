@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from .engines.base import Chunk
-from .engines.stops import begins_stop
+from .engines.stops import ends_in_partial_stop
 from .ledger import Span
 from .tokenizer import Tokenizer
 
-__all__ = ["Sampled"]
+__all__ = ["SampledTokens"]
 
 
-class Sampled:
+class SampledTokens:
     """Collects what an engine streams."""
 
     def __init__(self) -> None:
@@ -32,9 +32,13 @@ class Sampled:
         """True if these ids were sampled as such, each with its log-probability."""
         return len(self._logprobs) == len(self.ids)
 
-    def may_break_off(self, tokenizer: Tokenizer, stops: Sequence[str]) -> bool:
-        """Not in text, nor inside a stop string, of which nobody would see the whole then."""
-        return bool(self.ids) and self.exact and not begins_stop(tokenizer, self.ids, stops)
+    def can_pause(self, tokenizer: Tokenizer, stops: Sequence[str]) -> bool:
+        """True if generation can be interrupted here: the engine returned exact ids, and their text
+        does not end inside a stop string, the rest of which would then be read alone.
+        """
+        return (
+            bool(self.ids) and self.exact and not ends_in_partial_stop(tokenizer, self.ids, stops)
+        )
 
     def span(self) -> Span:
         """The tokens as the policy's; ids that were not sampled as such can't be trained on."""

@@ -14,18 +14,29 @@ from ..tools import (
     ToolSession,
 )
 from ..tools.base import INTERRUPTED
+from ..tools.errors import InterlaceError
 from .admission import Traffic
 from .clock import Clock
-from .failure import reason
+from .engines.base import EngineError
 from .formats import Call
 from .policy import Policy
 from .trajectory import Trajectory
 
-__all__ = ["GRACE_SECONDS", "Sessions"]
+__all__ = ["GRACE_SECONDS", "Sessions", "ToolFailed", "describe_error"]
 
 # A tool has to keep its own deadline; this much later we stop waiting for it, so that one that
 # hangs can't hang a run of many.
 GRACE_SECONDS = 15.0
+
+
+class ToolFailed(Exception):
+    """A tool failed on our side: the trajectory ends, and the policy is not to blame."""
+
+
+def describe_error(error: Exception) -> str:
+    """The failure in one sentence; our own errors say it themselves."""
+    ours = isinstance(error, InterlaceError | EngineError | ToolFailed)
+    return str(error) if ours else f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 class Sessions:
@@ -64,7 +75,7 @@ class Sessions:
                 async with asyncio.timeout(seconds + GRACE_SECONDS):
                     return await session.call(call.arguments or {}, seconds)
         except Exception as error:  # boundary: around a tool
-            text = f"the tool {call.tool!r} failed: {reason(error)}"
+            text = f"the tool {call.tool!r} failed: {describe_error(error)}"
             return ToolResult(text, ErrorKind.UNAVAILABLE)
 
     def interrupted(self, name: str) -> ToolResult:
@@ -92,7 +103,7 @@ class Sessions:
 
 
 def _within_budget(policy: Policy, tool: Tool) -> Tool:
-    """A tool that knows what can be spared shortens its results better than `cut`."""
+    """A tool that knows what can be spared shortens its results better than `truncate_middle`."""
     if not isinstance(tool, Budgeted):
         return tool
     encode = policy.engine.tokenizer.encode

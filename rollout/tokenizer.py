@@ -18,7 +18,7 @@ from tokenizers.decoders import DecodeStream
 from ..tools.errors import MissingExtra, ModelError
 from .ledger import Ids
 
-__all__ = ["TextStream", "Tokenizer", "TokenizerError"]
+__all__ = ["TextStream", "Tokenizer", "TokenizerError", "truncate_middle"]
 
 # What transformers can make a fast tokenizer of, each set whole. From less (a vocabulary without
 # its merges, a tokenizer_config.json alone) it makes one all the same, which cuts text otherwise.
@@ -105,7 +105,7 @@ class Tokenizer:
         Base models often name another token (`<|endoftext|>`) than their template ends turns with
         (`<|im_end|>`): taught by it, they would run on through the latter.
         """
-        from .formats.template import ChatTemplate, Refused  # which imports this module
+        from .formats.template import ChatTemplate, TemplateRefusal  # which imports this module
 
         said = "Qzsaid"
         messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
@@ -113,7 +113,7 @@ class Tokenizer:
             if self.chat_template is None:
                 return None
             text = ChatTemplate(self).render(messages, open_turn=False)
-        except (Refused, TokenizerError):
+        except (TemplateRefusal, TokenizerError):
             return None  # whoever uses the template says what is wrong with it
         _, found, behind = text.rpartition(said)
         ids = self.encode_continuation(behind.lstrip())[:1] if found else []
@@ -200,7 +200,9 @@ class Tokenizer:
             for text in ("b", "\n<b", "[b")
         )
 
-    def harmless(self, text: str, tags: Sequence[str] = (), *, special_only: bool = False) -> str:
+    def escape_control_tokens(
+        self, text: str, tags: Sequence[str] = (), *, special_only: bool = False
+    ) -> str:
         r"""Text in which no control token and none of `tags` is left whole, changed visibly.
 
         A backslash goes in after the first character: `</answer>` becomes `<\/answer>`. With
@@ -256,6 +258,21 @@ class Tokenizer:
         if template is not None and not isinstance(template, str):
             raise TokenizerError(f"{self.path}: the chat template is no text")
         return template
+
+
+def truncate_middle(text: str, limit: int, tokenizer: Tokenizer) -> str:
+    """Text of at most about `limit` tokens: the head and the tail of a longer one, and a note
+    between them that says how much was left out.
+    """
+    ids = tokenizer.encode(text)
+    if len(ids) <= max(limit, 16):  # no note would be shorter
+        return text
+    note = f"\n[... {len(ids) - max(limit, 0)} tokens left out ...]\n"
+    keep = limit - len(tokenizer.encode(note))
+    if keep < 16:
+        return f"[output of {len(ids)} tokens left out: no room]"
+    tail = keep // 3
+    return tokenizer.decode(ids[: keep - tail]) + note + tokenizer.decode(ids[-tail:])
 
 
 def _broken_up(text: str, marks: Sequence[str]) -> str:

@@ -11,7 +11,15 @@ from .ledger import Ledger, Source
 from .task import Task
 from .tokenizer import Tokenizer
 
-__all__ = ["SCHEMA_VERSION", "CallRecord", "Episode", "Finish", "StopReason", "Trajectory", "Turn"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "CallRecord",
+    "Episode",
+    "FinishReason",
+    "StopReason",
+    "Trajectory",
+    "Turn",
+]
 
 SCHEMA_VERSION = 2
 
@@ -19,7 +27,7 @@ StoredLedger = Annotated[Ledger, PlainValidator(Ledger.from_json), PlainSerializ
 """A ledger that pydantic can write and read: the records below cross files as they are."""
 
 
-class Finish(StrEnum):
+class FinishReason(StrEnum):
     """Why an engine stopped sampling."""
 
     STOP = "stop"
@@ -103,7 +111,7 @@ class Turn:
     ledger: int
     start: int
     stop: int
-    finish: Finish
+    finish: FinishReason
     calls: list[CallRecord] = field(default_factory=list)
     forged: bool = False
     prefilled: int = 0

@@ -132,6 +132,16 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
+def test_the_sandbox_stands_without_the_jupyter_backend() -> None:
+    rooms = ("tools.python.sandbox", "tools.python.walls")
+    reached = waiting = {module for module in MODULES if module.startswith(rooms)}
+    while waiting:
+        found = {name for module in waiting for name in imports(module, ast.walk(syntax(module)))}
+        waiting = found & MODULES.keys() - reached
+        reached = reached | waiting
+    assert [module for module in reached if module.startswith("tools.python.jupyter")] == []
+
+
 def test_every_third_party_import_is_declared_and_every_base_requirement_imported() -> None:
     project = PROJECT["project"]
     base = set(map(distribution, project["dependencies"]))

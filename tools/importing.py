@@ -2,16 +2,19 @@
 
 The same names hold in commands, in YAML and in Python:
 
-    NAME[:SOURCE][@PARAMETERS]        one of interlace's own, or one that an installed package
-                                      registers in the entry-point group `interlace.plugins` as
-                                      `KIND.NAME`, such as `tool.calculator`
-    MODULE:ATTRIBUTE[@PARAMETERS]     an attribute of an importable module; the working folder is
-                                      searched too
-    PATH.py:ATTRIBUTE[@PARAMETERS]    an attribute of a file
+    THING[:SOURCE][@PARAMETERS]
 
-PARAMETERS are `KEY=VALUE` pairs with commas between them. The first may be a bare number: it is the
-value of the first parameter. A value is a number, `true`, `false` or text. An `@` that is followed
-by anything else belongs to what is before it, so addresses and file names may hold one.
+THING is one of
+
+    NAME                one of interlace's own, or one that an installed package registers in the
+                        entry-point group `interlace.plugins` as `KIND.NAME`, such as `tool.tide`
+    MODULE:ATTRIBUTE    an attribute of an importable module; the working folder is searched too
+    PATH.py:ATTRIBUTE   an attribute of a file
+
+SOURCE is what it works on: a database, a folder, an address, a file of rows. PARAMETERS are
+`KEY=VALUE` pairs with commas between them. The first may be a bare number: it is the value of the
+first parameter. A value is a number, `true`, `false` or text. An `@` that is followed by anything
+else belongs to what is before it, so addresses and file names may hold one.
 
 Loading runs code. Names from a log, a checkpoint, a task file or a run's folder are therefore
 looked up with `trusted=False`, which finds what interlace and installed packages register and
@@ -31,7 +34,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .errors import UsageError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from .errors import InterlaceError, UsageError
 
 __all__ = ["Found", "Name", "Parameter", "find", "names", "parse_name", "refuse_code", "unknown"]
 
@@ -57,9 +62,15 @@ class Name:
     head: str
     """The text before the first colon: a registered name, a module or a file."""
     source: str = ""
-    """The text after it: what the named thing works on, or the attribute."""
+    """The text after it: what a registered thing works on, or an attribute and that."""
     bare: int | float | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def is_attribute(self) -> bool:
+        """True if it has the form of an attribute of a file or module, found or not."""
+        module = self.head.endswith(".py") or all(map(str.isidentifier, self.head.split(".")))
+        return module and all(map(str.isidentifier, self.source.partition(":")[0].split(".")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +80,75 @@ class Found:
     value: Any
     name: Name
     own: bool
+    source: str = ""
+    """What the thing works on; empty if the name does not say."""
 
     @property
-    def parameters_given(self) -> bool:
-        """True if the name has an `@` part."""
-        return self.name.bare is not None or bool(self.name.parameters)
+    def configured(self) -> bool:
+        """True if the name says more than the thing: what it works on, or parameters."""
+        return bool(self.source or self.name.bare is not None or self.name.parameters)
 
     def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function` with the name's parameters as keyword arguments.
 
         The bare number goes to the first keyword-only parameter, else to the first one that has a
-        default. Raises UsageError for a parameter that the function does not have.
+        default. Raises UsageError for a parameter that the function does not have, or a value that
+        does not fit its annotation.
         """
         given = dict(self.name.parameters)
-        if not self.parameters_given:
+        if self.name.bare is None and not given:
             return function
-        signature = inspect.signature(function).parameters.values()
-        known = [each.name for each in signature if each.kind is each.KEYWORD_ONLY]
-        known = known or [each.name for each in signature if each.default is not each.empty]
-        takes_any = any(each.kind is each.VAR_KEYWORD for each in signature)
+        try:
+            signature = inspect.signature(function, eval_str=True).parameters.values()
+        except NameError:  # an annotation that is there for type checkers alone
+            signature = inspect.signature(function).parameters.values()
+        known = {each.name: each for each in signature if each.kind is each.KEYWORD_ONLY} or {
+            each.name: each for each in signature if each.default is not each.empty
+        }
         if self.name.bare is not None:
             if not known:
                 raise UsageError(f"{self.name.head} takes no parameter, so no @{self.name.bare}")
-            given = {known[0]: self.name.bare, **given}
+            given = {next(iter(known)): self.name.bare, **given}
         for key in given:
-            if key not in known and not takes_any:
+            if key in known:
+                given[key] = _fit(self.name.head, key, given[key], known[key].annotation)
+            elif not any(each.kind is each.VAR_KEYWORD for each in signature):
                 raise UsageError(unknown(f"parameter of {self.name.head}", key, known))
         return functools.partial(function, **given)
+
+    def make(self) -> Any:
+        """Call the thing with its source, if it has one, and its parameters.
+
+        Raises UsageError for a thing that takes neither, or a user's that fails.
+        """
+        if not callable(self.value):
+            raise UsageError(f"{self.name.head} takes neither a source nor parameters")
+        call = self.bind(self.value)
+        try:
+            return call(self.source) if self.source else call()
+        except InterlaceError:
+            raise
+        except Exception as error:  # boundary: somebody's code
+            if self.own:
+                raise
+            raise UsageError(
+                f"{self.name.head}:{self.name.source} can't be made: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _fit(head: str, key: str, value: Parameter, annotation: Any) -> Any:
+    """The value of a parameter as its annotation has it."""
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return value
+    settings = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
+    try:
+        return TypeAdapter(annotation, config=settings).validate_python(value)
+    except ValidationError as error:
+        why = error.errors()[0]["msg"]
+        raise UsageError(f"{key} of {head} can't be {value!r}: {why}") from None
+    except PydanticUserError:  # a type that pydantic can't read
+        return value
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -155,10 +208,10 @@ def find(
                 f"the package {_package(point)} registers the {kind} {name.head!r}, which is a "
                 "name of interlace's own: uninstall it, or name its thing as module:name"
             )
-        return Found(table[name.head], name, own=True)
+        return Found(table[name.head], name, own=True, source=name.source)
     if point := plugins.get(name.head):
         try:
-            return Found(point.load(), name, own=False)
+            return Found(point.load(), name, own=False, source=name.source)
         except Exception as error:  # boundary: somebody's package
             raise UsageError(
                 f"the {kind} {name.head!r} of the package {_package(point)} can't be loaded: "
@@ -174,7 +227,23 @@ def find(
             f"the {kind} {text!r} would load code, which only the command line, your own "
             "configuration and installed packages may name: give it there again"
         )
-    return Found(_attribute(kind, text, name, table, folder or Path.cwd()), name, own=False)
+    attribute, _, source = name.source.partition(":")
+    try:
+        if name.head.endswith(".py"):
+            module = _module_of(((folder or Path.cwd()) / name.head).resolve())
+        else:
+            if (here := str(Path.cwd())) not in sys.path:
+                sys.path.append(here)
+            module = importlib.import_module(name.head)
+        value = functools.reduce(getattr, attribute.split("."), module)
+    except Exception as error:  # boundary: somebody's module
+        if isinstance(error, ModuleNotFoundError) and error.name == name.head.split(".")[0]:
+            known = unknown(kind, name.head, names(kind, table))
+            raise UsageError(f"{known}; nor is there a module {name.head!r} to import") from error
+        raise UsageError(
+            f"the {kind} {text!r} can't be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return Found(value, name, own=False, source=source)
 
 
 def refuse_code(
@@ -186,26 +255,8 @@ def refuse_code(
         if name.source and name.head not in names(kind, table):
             raise UsageError(
                 f"{source} names the {kind} {text!r}, which would load code: only the command "
-                "line, your own configuration and installed packages may name it"
+                "line, your own configuration and installed packages may name it, so name it there"
             )
-
-
-def _attribute(kind: str, text: str, name: Name, table: Mapping[str, Any], folder: Path) -> Any:
-    try:
-        if name.head.endswith(".py"):
-            module = _module_of((folder / name.head).resolve())
-        else:
-            if (here := str(Path.cwd())) not in sys.path:
-                sys.path.append(here)
-            module = importlib.import_module(name.head)
-        return functools.reduce(getattr, name.source.split("."), module)
-    except Exception as error:  # boundary: somebody's module
-        if isinstance(error, ModuleNotFoundError) and error.name == name.head.split(".")[0]:
-            known = unknown(kind, name.head, names(kind, table))
-            raise UsageError(f"{known}; nor is there a module {name.head!r} to import") from error
-        raise UsageError(
-            f"the {kind} {text!r} can't be loaded: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _module_of(path: Path) -> Any:

@@ -55,19 +55,15 @@ def find_tool(name: str, *, trusted: bool = True, folder: Path | None = None) ->
 
     `python`, `python:jupyter`, `sql:some.db`, `sql:some.db@rows=3`, `search:docs/`,
     `search:http://localhost:8000/retrieve`; of your own `my_tools:tide` or `my_tools.py:tide`: a
-    function, a tool, or a class or function that makes a tool from parameters (`@height=3`).
-    Raises UsageError for any other.
+    function, a tool, or a class or function that makes a tool of a source and parameters
+    (`my_tools.py:Graph:roads.csv@depth=3`). Raises UsageError for any other.
     """
     found = find("tool", name, TOOLS, trusted=trusted, folder=folder)
-    kind, source = found.name.head, found.name.source
-    if found.own:
-        if not source and kind in _NEEDS_SOURCE:
-            raise UsageError(f"the tool {name!r} is written {kind}:PATH, {_NEEDS_SOURCE[kind]}")
-        make = found.bind(TOOLS[kind])
-        return make(source) if source else make()  # type: ignore[no-any-return]  # a partial
-    made = found.value
-    if found.parameters_given or isinstance(made, type):
-        made = found.bind(made)()
+    kind, made = found.name.head, found.value
+    if found.own and not found.source and kind in _NEEDS_SOURCE:
+        raise UsageError(f"the tool {name!r} is written {kind}:PATH, {_NEEDS_SOURCE[kind]}")
+    if found.own or found.configured or isinstance(made, type):
+        made = found.make()
     elif inspect.isroutine(made):
         return FunctionTool(made)
     if not all(hasattr(made, member) for member in ("name", "description", "arguments", "session")):

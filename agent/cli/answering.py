@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ...rollout.engines import Sampling
 from ...rollout.limits import Limits
-from ...rollout.models.files import find_model, is_server
+from ...rollout.models.files import find_model, is_engine, is_server
 from ...rollout.models.load import trained_formats
 from ...rollout.trajectory import StopReason
 from ...tools import PythonTool
@@ -71,7 +71,7 @@ def make_agent(
         **settings,
     )
     # Fetching may take long: here, before there is an event loop, Ctrl-C ends it at once.
-    if not is_server(model.model):
+    if not (is_server(model.model) or is_engine(model.model)):
         find_model(model.model)
     return agent
 

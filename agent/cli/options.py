@@ -43,6 +43,7 @@ section of such a file has the name of one."""
 
 def own_file() -> Path:
     """The user's settings: `$XDG_CONFIG_HOME/interlace/config.toml`, else below `~/.config`."""
+    # Not tools.files.config_dir: it takes all the tools along.
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base).expanduser() / "interlace" / "config.toml"
 

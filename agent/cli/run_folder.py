@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from ...rollout.episode_log import EpisodeLog, read_episodes
@@ -82,12 +81,7 @@ class Record:
                 raise DataError(f"can't write {self.folder}: {error.strerror}") from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
 

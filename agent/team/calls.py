@@ -11,18 +11,18 @@ from typing import Any, Generic, TypeVar
 from ...rollout.budget import Budget
 from ...rollout.events import Event, Finished
 from ...rollout.formats import Message
-from ...rollout.formats.words import spoken
+from ...rollout.formats.plain import without_thinking
 from ...rollout.loop import Gate, Rollout
 from ...rollout.many.runner import Open
 from ...rollout.policy import Policy
-from ...rollout.team.budget_forcing import Forced
+from ...rollout.team.budget_forcing import BudgetForcedRollout
 from ...rollout.trajectory import StopReason, Trajectory
 from ..events import AgentEvent, Speaker, Spoken
-from ..output import Shape
-from .record import Record
-from .roles import Prompt, Rules
+from ..output import OutputSchema
+from .record import TeamRecord
+from .roles import RolePrompt, Rules
 
-__all__ = ["Calls", "Reply", "TeamEnded", "alone"]
+__all__ = ["TeamCalls", "TeamEnded", "TeamReply", "standalone_rollout"]
 
 V = TypeVar("V")
 
@@ -39,14 +39,14 @@ class TeamEnded(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply(Generic[V]):
+class TeamReply(Generic[V]):
     """A member's reply as it was parsed (None if that failed), and its answer."""
 
     read: V | None
     answer: str | None = None
 
 
-class Calls:
+class TeamCalls:
     """Makes the calls of one run. `tell` hears what happens; `record` holds all of it."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Calls:
         policy: Policy,
         rules: Rules,
         open: Open,
-        record: Record,
+        record: TeamRecord,
         budget: Budget,
         tell: Callable[[AgentEvent[Any]], object],
     ) -> None:
@@ -64,7 +64,7 @@ class Calls:
         self.record = record
         self.stopping = False
         """Once set, nobody begins to speak any more."""
-        self.shape: Shape[Any] | None = None
+        self.schema: OutputSchema[Any] | None = None
         """What the answer has to be, where that is asked for; `repairs`: how often it may be given
         again."""
         self.repairs = 0
@@ -79,7 +79,7 @@ class Calls:
     def question(self) -> str:
         """The question for the members, with the required form of the answer."""
         question = self.record.episode.task.question
-        return question if self.shape is None else self.shape.ask(question)
+        return question if self.schema is None else self.schema.ask(question)
 
     def stop_after_turn(self) -> None:
         """Let those who speak finish their turn, and nobody begin."""
@@ -90,12 +90,12 @@ class Calls:
     async def say(
         self,
         speaker: Speaker,
-        prompt: Prompt,
+        prompt: RolePrompt,
         read: Callable[[str], V | None],
         show: Callable[[V], dict[str, Any]],
         *,
         tokens: int | None = None,
-    ) -> Reply[V]:
+    ) -> TeamReply[V]:
         """Have a member speak until what it says can be read, as often as the rules allow.
 
         With `tokens` it is an expert: it has the agent's tools and format, and its thought is cut
@@ -114,11 +114,11 @@ class Calls:
             if why is not None:
                 raise TeamEnded(why)
             if found is not None:
-                return Reply(found, trajectory.answer)
-        return Reply(None)
+                return TeamReply(found, trajectory.answer)
+        return TeamReply(None)
 
     async def _speak(
-        self, speaker: Speaker, attempt: int, policy: Policy, prompt: Prompt, tokens: int | None
+        self, speaker: Speaker, attempt: int, policy: Policy, prompt: RolePrompt, tokens: int | None
     ) -> tuple[Trajectory, str]:
         """One rollout, and what was said in it, without the thoughts."""
         if self.stopping:
@@ -126,7 +126,8 @@ class Calls:
         make: Callable[..., Rollout] = Rollout
         if tokens is not None:
             first, tail = self._rules.forcing(tokens)
-            policy, make = policy.with_limits(response_tokens=first), partial(Forced, tail=tail)
+            policy = policy.with_limits(response_tokens=first)
+            make = partial(BudgetForcedRollout, tail=tail)
         episode = self.record.episode
         key = f"{speaker.key}/{attempt}"
         seed = None if episode.seed is None else _seed(episode.seed, key)
@@ -146,7 +147,7 @@ class Calls:
                 self._speaking.discard(rollout)
             messages = rollout.history.messages
             last = messages[-1]
-            return trajectory, spoken(last.content) if last.role == "assistant" else ""
+            return trajectory, without_thinking(last.content) if last.role == "assistant" else ""
 
     def _hear(self, speaker: Speaker, event: Event) -> None:
         if not isinstance(event, Finished):
@@ -154,7 +155,7 @@ class Calls:
 
 
 @asynccontextmanager
-async def alone(
+async def standalone_rollout(
     policy: Policy,
     *,
     name: str,

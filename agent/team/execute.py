@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 from ...tools import PythonTool
 from ..events import Speaker
-from .calls import Calls
+from .calls import TeamCalls
 from .graph import Execute
-from .roles import Prompts
+from .roles import RolePrompts
 
 __all__ = ["Check", "call_check", "run_tests"]
 
@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"```[a-zA-Z0-9]*[ \t]*\n(.*?)```", re.S)
 def call_check(check: Check) -> Execute:
     """Ask a function of yours; one that is no coroutine function runs in a thread."""
 
-    async def execute(calls: Calls, prompts: Prompts, round: int, plan: str) -> str:
+    async def execute(calls: TeamCalls, prompts: RolePrompts, round: int, plan: str) -> str:
         if inspect.iscoroutinefunction(check):
             return str(await check(prompts.question, plan))
         said = await asyncio.to_thread(check, prompts.question, plan)
@@ -40,7 +40,7 @@ def run_tests(tool: PythonTool) -> Execute:
     reproduced in any mode. As there, the tests of the first round serve the later ones.
     """
 
-    async def execute(calls: Calls, prompts: Prompts, round: int, plan: str) -> str:
+    async def execute(calls: TeamCalls, prompts: RolePrompts, round: int, plan: str) -> str:
         program = _last_block(plan)
         if program is None:
             return "There is no code in the solution."

@@ -10,7 +10,7 @@
     Whatever ends the run (a budget, a cancel, a failure of ours) leads to its end from any node.
 
 The state is small and plain, so that any checkpointer can keep it. Token ids are not in it: they
-are in the run's record (`Calls`), which a node finds by the state's `run`.
+are in the run's record (`TeamCalls`), which a node finds by the state's `run`.
 """
 
 import uuid
@@ -19,8 +19,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...rollout.team.replies import (
-    Decision,
-    Verdict,
+    CeoDecision,
+    EvaluatorVerdict,
     Vote,
     read_decision,
     read_experts,
@@ -28,9 +28,9 @@ from ...rollout.team.replies import (
 )
 from ...rollout.team.replies import read_vote as read_vote_of
 from ..events import Decided, Executed, Judged, Recruited, Speaker, Voted
-from .calls import Calls, TeamEnded
-from .roles import NO_FEEDBACK, Prompts
-from .state import Plan, State, Update, opening
+from .calls import TeamCalls, TeamEnded
+from .roles import NO_FEEDBACK, RolePrompts
+from .state import State, TeamPlan, Update, opening
 
 if TYPE_CHECKING:
     from langgraph.graph import StateGraph
@@ -43,7 +43,7 @@ _DONE = ("accepted", "stopped", "rounds")
 _SOLVER_SEES, _CRITIC_SEES = 5, 3
 """Messages of the discussion, the latest ones."""
 
-Execute: TypeAlias = Callable[[Calls, Prompts, int, str], Awaitable[str]]
+Execute: TypeAlias = Callable[[TeamCalls, RolePrompts, int, str], Awaitable[str]]
 """Runs a plan in a round and says what came of it; "" for nothing. Raises TeamEnded."""
 
 
@@ -54,8 +54,8 @@ class Graph:
 
     def __init__(
         self,
-        plan: Plan,
-        find: Callable[[State], Awaitable[Calls]],
+        plan: TeamPlan,
+        find: Callable[[State], Awaitable[TeamCalls]],
         close: Callable[[State], Awaitable[None]],
         execute: Execute | None,
     ) -> None:
@@ -120,7 +120,7 @@ class Graph:
             )
         except TeamEnded as ended:
             return {"why": str(ended)}
-        held = self._clamped(round, said.read or Decision(True, None, "", None))
+        held = self._clamped(round, said.read or CeoDecision(True, None, "", None))
         calls.tell(held)
         if self._rules.honours_stop and not held.goes_on and state["plan"]:
             return {"why": "stopped"}
@@ -242,7 +242,7 @@ class Graph:
             )
         except TeamEnded as ended:
             return {"why": str(ended)}
-        verdict = said.read or Verdict(False, "")
+        verdict = said.read or EvaluatorVerdict(False, "")
         calls.tell(Judged(round, verdict))
         last = round + 1 >= self._plan.rounds
         why = "accepted" if verdict.correct else "rounds" if last else ""
@@ -259,11 +259,11 @@ class Graph:
         """
         calls = await self._find(state)
         problem = _problem(state, calls)
-        if problem is None or calls.shape is None:
+        if problem is None or calls.schema is None:
             return {}
         round, _, turn = state["plan"].split(".")
         speaker = Speaker("solver", state["experts"][0], int(round), int(turn) + 1)
-        again = calls.shape.ask_again(problem)
+        again = calls.schema.ask_again(problem)
         prompt = self._prompts(calls).repair(speaker.name, state["solution"], again)
         try:
             said = await calls.say(
@@ -312,10 +312,10 @@ class Graph:
 
     # -- rules ----------------------------------------------------------------------------------
 
-    def _prompts(self, calls: Calls) -> Prompts:
-        return Prompts(calls.question, self._plan.max_experts, self._plan.menu)
+    def _prompts(self, calls: TeamCalls) -> RolePrompts:
+        return RolePrompts(calls.question, self._plan.max_experts, self._plan.menu)
 
-    def _clamped(self, round: int, decision: Decision) -> Decided:
+    def _clamped(self, round: int, decision: CeoDecision) -> Decided:
         """The decision with its numbers brought within bounds, and defaults for missing ones."""
         least, most = self._plan.tokens
         count = 2 if decision.experts is None else max(2, decision.experts)
@@ -329,7 +329,7 @@ class Graph:
         vote = read_vote_of(text, agrees_first=self._rules.agrees_first)
         return None if vote.agrees is None else vote
 
-    def _resources(self, state: State, calls: Calls) -> str:
+    def _resources(self, state: State, calls: TeamCalls) -> str:
         """The CEO's resources in words: its last allocation, and the tokens spent and left."""
         if self._rules.name == "paper":
             return state["resources"]
@@ -339,12 +339,12 @@ class Graph:
         return f"{state['resources']} Tokens spent so far: {spent}.{more}"
 
 
-def _problem(state: State, calls: Calls) -> str | None:
+def _problem(state: State, calls: TeamCalls) -> str | None:
     """The validation error to send back to the solver, or None if the answer is final."""
     done = state["why"] in _DONE and state["answer"] is not None
-    if calls.shape is None or not done or state["repairs"] >= calls.repairs:
+    if calls.schema is None or not done or state["repairs"] >= calls.repairs:
         return None
-    return calls.shape.check(state["answer"])[1]
+    return calls.schema.check(state["answer"])[1]
 
 
 def _unless_ended(name: str) -> Callable[[State], str]:

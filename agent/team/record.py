@@ -13,7 +13,7 @@ from ..events import Speaker
 from ..result import Result, Usage
 from .runs import Runs
 
-__all__ = ["Record", "Round", "read_rounds", "to_result"]
+__all__ = ["Round", "TeamRecord", "read_rounds", "to_result"]
 
 _STOPS = {
     "budget": StopReason.BUDGET,
@@ -22,7 +22,7 @@ _STOPS = {
 }
 
 
-class Record:
+class TeamRecord:
     """The trajectories of one run, in the order in which they were begun.
 
     A call that was made again (it could not be read, or the process was killed in it) stands once;
@@ -71,11 +71,11 @@ class Record:
     def close(self, plan: str, why: str) -> None:
         """The run is over: the call `plan` gave its solution ("" for none), and why it ended."""
         self.why = why
-        self.settle(plan)
+        self.finalize(plan)
         if self._runs is not None:
             self._runs.end(self.episode.id, why)
 
-    def settle(self, plan: str | None = None) -> None:
+    def finalize(self, plan: str | None = None) -> None:
         """Put the trajectories into the episode, that of the last plan last, as far as it came.
 
         Where our side failed, it is the one that failed that stands last.
@@ -155,9 +155,9 @@ def read_rounds(episode: Episode) -> list[Round]:
     return list(rounds.values())
 
 
-def to_result(record: Record, policy: Policy) -> Result[None]:
+def to_result(record: TeamRecord, policy: Policy) -> Result[None]:
     """The result of a run, however it ended: the last plan, and the usage of all calls."""
-    record.settle()
+    record.finalize()
     episode, tokenizer = record.episode, policy.engine.tokenizer
     episode.seconds = time.time() - episode.started
     trajectories = episode.trajectories

@@ -14,8 +14,8 @@ __all__ = [
     "NO_RESOURCES",
     "NO_SOLUTION",
     "PAPER",
-    "Prompt",
-    "Prompts",
+    "RolePrompt",
+    "RolePrompts",
     "Rules",
 ]
 
@@ -77,7 +77,7 @@ PAPER = Rules(
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class RolePrompt:
     """A prompt for a role: what it is told about itself, and what it is asked."""
 
     system: str
@@ -85,14 +85,14 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
+class RolePrompts:
     """The prompts of one question. `most` is the largest team, `menu` the tokens to choose from."""
 
     question: str
     most: int
     menu: tuple[int, ...]
 
-    def ceo(self, solution: str, feedback: str, resources: str) -> Prompt:
+    def ceo(self, solution: str, feedback: str, resources: str) -> RolePrompt:
         """Decide: go on or stop, how many experts, in what direction, with how many tokens."""
         system = (
             "You are the CEO of a team of experts that solves a problem together. You follow its "
@@ -110,9 +110,9 @@ class Prompts:
             "these four lines:\n### Decision: continue or stop\n### Recruit Number: a number\n"
             "### Direction: one sentence\n### Maximum Tokens: a number"
         )
-        return Prompt(system, question)
+        return RolePrompt(system, question)
 
-    def recruiter(self, count: int, feedback: str) -> Prompt:
+    def recruiter(self, count: int, feedback: str) -> RolePrompt:
         """Name the experts."""
         system = (
             f"You choose the experts who will solve a problem together.\n\nProblem:\n"
@@ -123,9 +123,9 @@ class Prompts:
             "each in one line with a few words on what they know, as a numbered list:\n"
             "1. ...\n2. ...\nDo not solve the problem and do not compare methods."
         )
-        return Prompt(system, question)
+        return RolePrompt(system, question)
 
-    def solver(self, name: str, direction: str, said: Sequence[tuple[str, str]]) -> Prompt:
+    def solver(self, name: str, direction: str, said: Sequence[tuple[str, str]]) -> RolePrompt:
         """Solve it, in the light of what was said."""
         system = f"You are {name}, and solve a problem for a team of experts."
         parts = [_history(said)]
@@ -133,15 +133,15 @@ class Prompts:
             parts.append(f"Direction: {direction}")
         if said:
             parts.append("Solve this problem, and mend what was found wrong:")
-        return Prompt(system, "\n\n".join([*filter(None, parts), self.question]))
+        return RolePrompt(system, "\n\n".join([*filter(None, parts), self.question]))
 
-    def repair(self, name: str, plan: str, again: str) -> Prompt:
+    def repair(self, name: str, plan: str, again: str) -> RolePrompt:
         """Give the answer again, in the form that was asked for."""
         system = f"You are {name}, and solve a problem for a team of experts."
         parts = [self.question, _history([(name, plan)]), again]
-        return Prompt(system, "\n\n".join(parts))
+        return RolePrompt(system, "\n\n".join(parts))
 
-    def critic(self, name: str, direction: str, said: Sequence[tuple[str, str]]) -> Prompt:
+    def critic(self, name: str, direction: str, said: Sequence[tuple[str, str]]) -> RolePrompt:
         """Solve it yourself, compare, and vote."""
         system = (
             f"You are {name}, and check the solution of a colleague. Solve the problem yourself "
@@ -151,9 +151,9 @@ class Prompts:
         )
         parts = [_history(said), f"Direction: {direction}" if direction else ""]
         question = f"{self.question}\n\nDo you agree with the last solution?"
-        return Prompt(system, "\n\n".join([*filter(None, parts), question]))
+        return RolePrompt(system, "\n\n".join([*filter(None, parts), question]))
 
-    def executor(self, plan: str) -> Prompt:
+    def executor(self, plan: str) -> RolePrompt:
         """Write tests of a solution that is code."""
         system = "You test programs that others have written."
         question = (
@@ -161,9 +161,9 @@ class Prompts:
             "(```python) with asserts that call what the solution defines. It is run behind the "
             "solution's own code, in the same file."
         )
-        return Prompt(system, question)
+        return RolePrompt(system, question)
 
-    def evaluator(self, experts: Sequence[str], plan: str, result: str) -> Prompt:
+    def evaluator(self, experts: Sequence[str], plan: str, result: str) -> RolePrompt:
         """Judge the solution."""
         system = "You are an experienced reviewer of solutions, exact and fair."
         team = "\n".join(f"{number}. {name}" for number, name in enumerate(experts, 1))
@@ -173,7 +173,7 @@ class Prompts:
             "Judge it. Answer in three lines:\nCorrectness: 1 if it is right and complete, else 0\n"
             "Advice: what to do better\nRecruiting Suggestion: which experts are missing"
         )
-        return Prompt(system, question)
+        return RolePrompt(system, question)
 
 
 def _history(said: Sequence[tuple[str, str]]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeAlias, TypedDict
 
 from .roles import NO_FEEDBACK, NO_RESOURCES, NO_SOLUTION, Rules
 
-__all__ = ["Plan", "State", "Update", "opening"]
+__all__ = ["State", "TeamPlan", "Update", "opening"]
 
 Update: TypeAlias = dict[str, Any]
 
@@ -49,7 +49,7 @@ class State(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TeamPlan:
     """The sizes of a team. `critiques` bounds the critics' turns in a round; `tokens` are the least
     and the most that a CEO may give an expert, and what it gets where the CEO says nothing is the
     most.

@@ -1,11 +1,10 @@
 """A team: a CEO that sizes it, steers it and stops it, and experts with an agent's tools."""
 
-import asyncio
 import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,20 +19,19 @@ from ...rollout.trajectory import Episode
 from ...tools import PythonTool, Tool
 from ...tools.errors import MissingExtra, UsageError
 from ..agent import Agent
-from ..answers import Answers
+from ..call_policy import CallPolicy
 from ..events import AgentEvent, BudgetLeft, Done
-from ..gate import Gate
-from ..output import Shape
+from ..output import OutputSchema
 from ..result import Result
-from ..running import After, Run
-from .calls import Calls, alone
+from ..run import AgentRun, Answerer
+from .calls import TeamCalls, standalone_rollout
 from .embed import saver, tell_graph
 from .execute import Check, call_check, run_tests
 from .graph import Graph
-from .record import Record, to_result
+from .record import TeamRecord, to_result
 from .roles import FIXED, PAPER
 from .runs import Runs, SavedRun
-from .state import Plan, State, opening
+from .state import State, TeamPlan, opening
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -44,7 +42,7 @@ T = TypeVar("T", default=None)
 S = TypeVar("S", default=None)
 
 
-class Team(Answers[T]):
+class Team(Answerer[T]):
     """A CEO and its experts. It answers as an `Agent` does, and is rolled out as one.
 
     Build one with `Team.ceo`. Close it when done, or use it as a context manager: its agent's model
@@ -58,20 +56,20 @@ class Team(Answers[T]):
     def __init__(
         self,
         agent: Agent[Any],
-        plan: Plan,
+        plan: TeamPlan,
         *,
         executor: Literal["code"] | Check | None = None,
         budget: Budget | None = None,
         runs: Runs | None = None,
-        shape: Shape[T] | None = None,
+        schema: OutputSchema[T] | None = None,
         repairs: int = 1,
     ) -> None:
         super().__init__()
-        self._shape = shape
+        self._schema = schema
         self._repairs = repairs
         self.agent = agent
         self.plan = plan
-        self.budget = budget or agent.terms.budget
+        self.budget = budget or agent.settings.budget
         self.runs = runs
         execute = None
         if executor is not None:
@@ -79,7 +77,7 @@ class Team(Answers[T]):
             execute = (
                 run_tests(tool or PythonTool()) if executor == "code" else call_check(executor)
             )
-        self._flying: dict[str, Calls] = {}
+        self._flying: dict[str, TeamCalls] = {}
         self._build = Graph(plan, self._find, self._finish, execute).build
 
     @classmethod
@@ -121,19 +119,19 @@ class Team(Answers[T]):
         least, most = tokens or ((2048, 32000) if compat else (max(1, most // 16), most))
         if not 1 <= least <= most:
             raise UsageError(f"tokens are the least and the most, such as (256, 4096): {tokens!r}")
-        if agent.strategy is not None or agent.terms.shape is not None:
+        if agent.strategy is not None or agent.settings.schema is not None:
             raise UsageError("the experts of a team go without a strategy and a type of output")
         rules = PAPER if compat == "paper" else FIXED
-        plan = Plan(rules, max_experts, rounds, critiques, (least, most))
+        plan = TeamPlan(rules, max_experts, rounds, critiques, (least, most))
         kept = Runs(runs) if isinstance(runs, str) else runs
-        shape = None if output is None else Shape(output)
+        schema = None if output is None else OutputSchema(output)
         return Team(
             agent,
             plan,
             executor=executor,
             budget=budget,
             runs=kept,
-            shape=shape,
+            schema=schema,
             repairs=repairs,
         )
 
@@ -151,18 +149,18 @@ class Team(Answers[T]):
         assert run.result is not None
         return run.result
 
-    def stream(self, question: str) -> Run[T]:
+    def stream(self, question: str) -> AgentRun[T]:
         """The events as they happen, then `Done` with the result; as `Agent.stream`.
 
-        `Run.cancel(after="turn")` lets speaking roles finish their turn.
+        `AgentRun.cancel(after="turn")` lets speaking roles finish their turn.
         """
-        return Run(partial(self._events, question, None))
+        return AgentRun(partial(self._events, question, None))
 
     def unfinished(self) -> list[SavedRun]:
         """The runs that were begun and have not ended, the latest first. Raises UsageError."""
         return [run for run in self._kept().all() if run.ended is None]
 
-    def resume(self, id: str) -> Run[T]:
+    def resume(self, id: str) -> AgentRun[T]:
         """Go on with a run that was killed, at the step that was not finished.
 
         Raises DataError where there is none, UsageError where it is another team's or has ended.
@@ -170,7 +168,7 @@ class Team(Answers[T]):
         saved = self._kept().load(id)
         if saved.ended is not None:
             raise UsageError(f"the run {id} has ended ({saved.ended})")
-        return Run(partial(self._events, saved.question, saved))
+        return AgentRun(partial(self._events, saved.question, saved))
 
     async def forget(self, id: str) -> None:
         """Keep nothing more of a run. Raises UsageError where none are kept, DataError."""
@@ -186,50 +184,35 @@ class Team(Answers[T]):
         return self.runs
 
     async def _events(
-        self, question: str, saved: SavedRun | None, run: Run[T]
+        self, question: str, saved: SavedRun | None, run: AgentRun[T]
     ) -> AsyncGenerator[AgentEvent[T], None]:
-        events: asyncio.Queue[AgentEvent[T] | None] = asyncio.Queue()
         policy = await self.agent.policy()
         if self.agent.keeps_tools:
             await self.agent.start_tools()
-        hooks = self.agent.terms.hooks
+        hooks = self.agent.settings.hooks
 
         def tell(event: AgentEvent[Any]) -> bool:
-            events.put_nowait(event)
+            run.emit(event)
             if hooks.event is not None:
                 hooks.event(event)
             return True
 
         id = uuid.uuid4().hex[:12] if saved is None else saved.id
         calls = self._begin(Task(id, question), saved, policy, tell)
-        answering = asyncio.create_task(self._go(calls, fresh=saved is None))
-        answering.add_done_callback(lambda _: events.put_nowait(None))
-        stopped = False
-
-        def stop(after: After) -> None:
-            nonlocal stopped
-            if after == "turn":
-                calls.stop_after_turn()
-            else:
-                stopped = answering.cancel()
-
+        answering = run.follow(self._go(calls, fresh=saved is None), calls.stop_after_turn)
         try:
-            await asyncio.sleep(0)  # it has begun, and whatever stops it leaves a result
-            run.stopped_by(stop)
-            while (event := await events.get()) is not None:
-                yield event
-            with suppress(*([asyncio.CancelledError] if stopped else [])):
-                await answering
+            async with aclosing(answering) as events:
+                async for event in events:
+                    yield event
         finally:
-            answering.cancel()
-            await asyncio.wait({answering})
             self._flying.pop(calls.record.episode.id, None)
             self.last = self._result(calls)
         ends: list[AgentEvent[T]] = [Done(self.last)]
         if self.budget.bounded:
             ends.insert(0, BudgetLeft(self.budget.left))
         for event in ends:
-            tell(event)
+            if hooks.event is not None:
+                hooks.event(event)
             yield event
 
     def _begin(
@@ -238,7 +221,7 @@ class Team(Answers[T]):
         saved: SavedRun | None,
         policy: Policy,
         tell: Callable[[AgentEvent[Any]], bool],
-    ) -> Calls:
+    ) -> TeamCalls:
         """A run that begins, or goes on. Raises UsageError for another team's."""
         made = json.dumps(self._made(policy))
         if saved is None:
@@ -251,24 +234,30 @@ class Team(Answers[T]):
             calls.record.episode.started = saved.started
             calls.record.take_up(saved.calls)
             for trajectory in saved.calls:  # what was spent before is spent
-                self.budget.settle(0, trajectory.sampled_tokens)
+                self.budget.release(0, trajectory.sampled_tokens)
                 for _ in trajectory.calls:
                     self.budget.take_call()
         self._flying[task.id] = calls
         return calls
 
-    def _calls(self, task: Task, policy: Policy, tell: Callable[[AgentEvent[Any]], bool]) -> Calls:
+    def _calls(
+        self, task: Task, policy: Policy, tell: Callable[[AgentEvent[Any]], bool]
+    ) -> TeamCalls:
         episode = Episode(task.id, task, task.id, 0, seed=policy.sampling.seed)
         episode.started = time.time()
         episode.settings = {**policy.settings, **self.settings}
-        terms = self.agent.terms
-        open = partial(alone, gate=Gate(terms.approval, terms.hooks, tell), budget=self.budget)
-        record = Record(episode, self.runs)
-        calls = Calls(policy, self.plan.rules, open, record, self.budget, tell)
-        calls.shape, calls.repairs = self._shape, self._repairs
+        terms = self.agent.settings
+        open = partial(
+            standalone_rollout,
+            gate=CallPolicy(terms.approval, terms.hooks, tell),
+            budget=self.budget,
+        )
+        record = TeamRecord(episode, self.runs)
+        calls = TeamCalls(policy, self.plan.rules, open, record, self.budget, tell)
+        calls.schema, calls.repairs = self._schema, self._repairs
         return calls
 
-    async def _go(self, calls: Calls, *, fresh: bool) -> None:
+    async def _go(self, calls: TeamCalls, *, fresh: bool) -> None:
         """Go through the graph, to its end or until this is cancelled."""
         episode = calls.record.episode
         config = self._config(episode.id)
@@ -283,16 +272,16 @@ class Team(Answers[T]):
 
     def _made(self, policy: Policy) -> dict[str, Any]:
         """Settings that must match to resume a run."""
-        output = None if self._shape is None else self._shape.schema
+        output = None if self._schema is None else self._schema.json_schema
         model = {"model": policy.engine.name, "format": policy.format.name}
         return {**model, **asdict(self.plan), "output": output}
 
-    def _result(self, calls: Calls) -> Result[T]:
+    def _result(self, calls: TeamCalls) -> Result[T]:
         """The run's result, with the answer as the type that was asked for, if any."""
         result: Result[Any] = to_result(calls.record, calls.policy)
-        if calls.shape is None:
+        if calls.schema is None:
             return result
-        output, problem = calls.shape.check(result.answer)
+        output, problem = calls.schema.check(result.answer)
         return replace(result, output=output, output_problem=problem)
 
     def _config(self, id: str) -> Any:
@@ -312,7 +301,7 @@ class Team(Answers[T]):
             raise MissingExtra("a team", "team") from error
         return built.compile(checkpointer=checkpointer, name="team")
 
-    async def _find(self, state: State) -> Calls:
+    async def _find(self, state: State) -> TeamCalls:
         """The calls of a run; of one that another graph has begun, or goes on with, made now."""
         id = state["run"]
         if id not in self._flying:
@@ -344,8 +333,8 @@ class Team(Answers[T]):
 
         Each call of a role is a trajectory; that of the last plan stands last. No checkpoints.
         """
-        calls = Calls(
-            policy, self.plan.rules, open, Record(episode), self.budget, lambda event: False
+        calls = TeamCalls(
+            policy, self.plan.rules, open, TeamRecord(episode), self.budget, lambda event: False
         )
         episode.settings |= self.settings
         run = f"{episode.id}@{uuid.uuid4().hex}"
@@ -354,7 +343,7 @@ class Team(Answers[T]):
             await self.graph().ainvoke(opening(run, episode.task.question), self._config(run))
         finally:
             self._flying.pop(run, None)
-            calls.record.settle()
+            calls.record.finalize()
 
     async def rollout(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..ledger import Ids
 from ..tokenizer import Tokenizer
-from ..trajectory import Finish
+from ..trajectory import FinishReason
 
 __all__ = ["Chunk", "Engine", "EngineError", "Request", "Sampling", "common_length"]
 
@@ -53,8 +53,8 @@ class Request:
     `ids` is the whole context, int32 (n,). Sampling ends after the token that completes one of the
     `stop` strings in the text of the tokens it sampled, at an
     end-of-sequence token, or after `max_tokens`. `context` names the trajectory, so that an engine
-    may keep its cache between requests. As many as `together` tokens may be held back to come in
-    one chunk.
+    may keep its cache between requests. As many as `stream_interval` tokens may be held back to
+    come in one chunk.
     """
 
     ids: Ids
@@ -62,7 +62,7 @@ class Request:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     context: str | None = None
-    together: int = 1
+    stream_interval: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Chunk:
     ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None
     raw_logprobs: tuple[float, ...] | None = None
-    finish: Finish | None = None
+    finish: FinishReason | None = None
     version: int = 0
     prefilled: int = 0
     cached: int = 0

@@ -10,16 +10,16 @@ import numpy as np
 
 from .base import Chunk, EngineError, Request
 
-__all__ = ["HAND_OVER", "Item", "Ticket", "admit", "hand_over"]
+__all__ = ["DELIVERY_SECONDS", "Item", "PendingRequest", "admit", "deliver"]
 
-HAND_OVER = 0.04
+DELIVERY_SECONDS = 0.04
 """Chunks are handed over this often, in seconds: fine enough for eyes, and at a thousand steps a
 second an event loop is woken once for many tokens."""
 
 Item: TypeAlias = Chunk | EngineError
 """What an engine says to a request: a last chunk (with `finish`) or an error ends it."""
 
-_T = TypeVar("_T", bound="Ticket")
+_T = TypeVar("_T", bound="PendingRequest")
 
 
 def admit(request: Request, vocabulary: int, context_length: int) -> Request:
@@ -36,8 +36,8 @@ def admit(request: Request, vocabulary: int, context_length: int) -> Request:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Ticket:
-    """A request as the event loop sees it that asks."""
+class PendingRequest:
+    """A request as its caller sees it: the event loop that waits, and the queue of what came."""
 
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     items: asyncio.Queue[Item] = field(default_factory=asyncio.Queue)
@@ -57,23 +57,23 @@ class Ticket:
                 cancel()
 
 
-def hand_over(told: Iterable[tuple[_T, Item]]) -> list[_T]:
-    """Give each ticket its item, in its own event loop; may be called from any thread.
+def deliver(items: Iterable[tuple[_T, Item]]) -> list[_T]:
+    """Give each request its item, in its own event loop; may be called from any thread.
 
-    Returns the tickets that nobody waits for any more: their loop is closed.
+    Returns the requests that nobody waits for any more: their loop is closed.
     """
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_T, Item]]] = defaultdict(list)
-    for ticket, item in told:
-        by_loop[ticket.loop].append((ticket, item))
+    for pending, item in items:
+        by_loop[pending.loop].append((pending, item))
     left: list[_T] = []
-    for loop, items in by_loop.items():
+    for loop, own in by_loop.items():
         try:
-            loop.call_soon_threadsafe(_put, items)
+            loop.call_soon_threadsafe(_put, own)
         except RuntimeError:
-            left += [ticket for ticket, _ in items]
+            left += [pending for pending, _ in own]
     return left
 
 
-def _put(told: Iterable[tuple[Ticket, Item]]) -> None:
-    for ticket, item in told:
-        ticket.items.put_nowait(item)
+def _put(items: Iterable[tuple[PendingRequest, Item]]) -> None:
+    for pending, item in items:
+        pending.items.put_nowait(item)

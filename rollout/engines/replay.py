@@ -8,7 +8,7 @@ import numpy as np
 
 from ..ledger import Floats, Ids, Ledger, Source, Span
 from ..tokenizer import Tokenizer
-from ..trajectory import Episode, Finish, Turn
+from ..trajectory import Episode, FinishReason, Turn
 from .base import Chunk, EngineError, Request, common_length
 from .stops import StopFinder
 
@@ -24,7 +24,7 @@ class _Recorded:
     ledger: Ledger
     turns: tuple[Turn, ...]
 
-    def end_of_turn(self, start: int) -> tuple[int, Finish | None] | None:
+    def end_of_turn(self, start: int) -> tuple[int, FinishReason | None] | None:
         """The end and finish of the policy's turn that continues at `start`; None if none does."""
         for turn in self.turns:
             if turn.start <= start < turn.stop or turn.start == start == turn.stop:
@@ -70,19 +70,19 @@ class ReplayEngine:
         start = len(request.ids)
         room = min(request.max_tokens, self.context_length - start)
         if start + room < end:
-            end, finish = start + max(room, 0), Finish.LENGTH
+            end, finish = start + max(room, 0), FinishReason.LENGTH
         stopped = self._first_stop(recorded.ledger.ids[start:end], request.stop)
         if stopped is not None:
             end, finish = start + stopped[0], stopped[1]
         parts = list(_parts(recorded.ledger, start, end))
         if not parts:
-            yield Chunk((), (), None, finish or Finish.LENGTH)
+            yield Chunk((), (), None, finish or FinishReason.LENGTH)
         for at, (span, first, last) in enumerate(parts, start=1):
             yield Chunk(
                 ids=tuple(span.ids[first:last].tolist()),
                 logprobs=_floats(span.logprobs, first, last),
                 raw_logprobs=_floats(span.raw_logprobs, first, last),
-                finish=(finish or Finish.LENGTH) if at == len(parts) else None,
+                finish=(finish or FinishReason.LENGTH) if at == len(parts) else None,
                 version=span.version or 0,
             )
 
@@ -93,9 +93,9 @@ class ReplayEngine:
     async def aclose(self) -> None:
         """Nothing is held."""
 
-    def _find(self, request: Request) -> tuple[_Recorded, int, Finish | None]:
+    def _find(self, request: Request) -> tuple[_Recorded, int, FinishReason | None]:
         start = len(request.ids)
-        found: list[tuple[int, _Recorded, tuple[int, Finish | None]]] = []
+        found: list[tuple[int, _Recorded, tuple[int, FinishReason | None]]] = []
         for index, recorded in enumerate(self._recorded):
             if np.array_equal(recorded.ledger.ids[:start], request.ids):
                 end = recorded.end_of_turn(start)
@@ -112,13 +112,13 @@ class ReplayEngine:
             self._bound[request.context] = recorded.trajectory
         return recorded, stop, finish
 
-    def _first_stop(self, ids: Ids, stops: Sequence[str]) -> tuple[int, Finish] | None:
+    def _first_stop(self, ids: Ids, stops: Sequence[str]) -> tuple[int, FinishReason] | None:
         finder = StopFinder(self.tokenizer, stops)
         for count, id in enumerate(ids.tolist(), start=1):
             if id in self.tokenizer.eos_ids:
-                return count, Finish.EOS
+                return count, FinishReason.EOS
             if finder.push(id):
-                return count, Finish.STOP
+                return count, FinishReason.STOP
         return None
 
     def _departure(self, ids: Ids) -> str:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..tokenizer import Tokenizer
-from ..trajectory import Finish
+from ..trajectory import FinishReason
 from .base import Chunk, EngineError, Request
 from .stops import StopFinder
 
@@ -90,17 +90,19 @@ class ScriptedEngine:
             raise EngineError("a script needs a tokenizer with an end-of-sequence token")
         return [*self.tokenizer.encode(reply), min(self.tokenizer.eos_ids)]
 
-    def _until_stop(self, ids: list[int], request: Request, room: int) -> tuple[list[int], Finish]:
+    def _until_stop(
+        self, ids: list[int], request: Request, room: int
+    ) -> tuple[list[int], FinishReason]:
         finder = StopFinder(self.tokenizer, request.stop)
         for count, token in enumerate(ids[: max(room, 0)], start=1):
             if token in self.tokenizer.eos_ids:
-                return ids[:count], Finish.EOS
+                return ids[:count], FinishReason.EOS
             if finder.push(token):
-                return ids[:count], Finish.STOP
-        return ids[: max(room, 0)], Finish.LENGTH
+                return ids[:count], FinishReason.STOP
+        return ids[: max(room, 0)], FinishReason.LENGTH
 
     def _made_up(
-        self, ids: list[int], start: int, request: Request, finish: Finish | None
+        self, ids: list[int], start: int, request: Request, finish: FinishReason | None
     ) -> Chunk:
         raw = tuple(-(1 + (7 * id + at) % 64) / 32 for at, id in enumerate(ids, start))
         if request.sampling.temperature == 0:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..formats.stream import unfinished_mark
 from ..tokenizer import Tokenizer
 
-__all__ = ["StopFinder", "begins_stop", "completing_ids"]
+__all__ = ["StopFinder", "completing_ids", "ends_in_partial_stop"]
 
 
 class StopFinder:
@@ -50,7 +50,7 @@ class StopFinder:
         return any(stop in text for stop in self._stops)
 
 
-def begins_stop(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> bool:
+def ends_in_partial_stop(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> bool:
     """True if the text of the ids may end inside a stop string, or inside a character."""
     if not stops:
         return False

@@ -41,8 +41,8 @@ def find_format(name: str, *, trusted: bool = True, folder: Path | None = None) 
     """
     found = find("format", name, FORMATS, trusted=trusted, folder=folder)
     made = found.value
-    if isinstance(made, type) or found.parameters_given:
-        made = found.bind(made)()
+    if isinstance(made, type) or found.configured:
+        made = found.make()
     if not isinstance(made, Format):
         raise UsageError(
             f"the format {name!r} is of type {type(made).__name__}: inherit from "

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from ...tools import Tool
 from ...tools.errors import UsageError
-from ..trajectory import CallRecord, Finish
+from ..trajectory import CallRecord, FinishReason
 
 __all__ = ["Block", "Call", "Format", "Message", "Parsed", "Sample"]
 
@@ -109,7 +109,7 @@ class Format(Protocol):
         """
         ...
 
-    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+    def parse(self, text: str, finish: FinishReason, tools: Sequence[Tool]) -> Parsed:
         """Read the text of one turn."""
         ...
 

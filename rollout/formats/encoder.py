@@ -14,8 +14,8 @@ from ..tokenizer import Tokenizer
 from ..trajectory import CallRecord
 from .base import Format, Message
 from .hermes import tool_schema
-from .layout import Frame, TemplateLayouts, tagged_result, takes_tools
-from .template import Refused
+from .layout import TemplateFrame, TemplateLayouts, tagged_result, takes_tools
+from .template import TemplateRefusal
 
 __all__ = ["Encoder"]
 
@@ -83,10 +83,10 @@ class Encoder:
         messages = self.messages(question, history)
         try:
             text = self.template.render(messages, tools=self._schemas)
-        except Refused:
+        except TemplateRefusal:
             try:
                 text = self.template.render(_in_turns(messages), tools=self._schemas)
-            except Refused as error:
+            except TemplateRefusal as error:
                 raise UsageError(f"the chat template refuses these messages: {error}") from error
         return _spans((Source.PROMPT, self.tokenizer.encode(text)))
 
@@ -97,17 +97,17 @@ class Encoder:
         """
         if not calls:
             return []
-        harmless = [_replace(call, self.harmless(call.output)) for call in calls]
+        harmless = [_replace(call, self.escape_control_tokens(call.output)) for call in calls]
         if self.format.inline:
             text = self.format.render(harmless)
-            notice = f"[{self.harmless(notice)}]\n" if notice else ""
+            notice = f"[{self.escape_control_tokens(notice)}]\n" if notice else ""
             encode = self.tokenizer.encode_continuation
             return _spans((Source.TOOL, encode(text)), (Source.HOST, encode(notice)))
         frame = self._layout.results
         assert frame is not None, "checked when the encoder was made"
         text = "" if ended else frame.end
         for number, call in enumerate(harmless):
-            name = self.tokenizer.harmless(call.tool)
+            name = self.tokenizer.escape_control_tokens(call.tool)
             text += frame.joint(name) if number else frame.opening(name)
             text += frame.prepare(self.format.render([call]))
         return self._result_spans(text, frame, ended, notice)
@@ -120,19 +120,21 @@ class Encoder:
         frame = self._layout.question
         if frame is None:
             return None
-        asked = frame.prepare(self.tokenizer.harmless(question))
+        asked = frame.prepare(self.tokenizer.escape_control_tokens(question))
         text = ("" if ended else frame.end) + frame.open + asked + frame.close
         return _spans((Source.PROMPT, self._behind(text, ended)))
 
-    def harmless(self, text: str) -> str:
+    def escape_control_tokens(self, text: str) -> str:
         """Text as a tool's output may stand in a ledger of this format."""
-        return self.tokenizer.harmless(text, self.format.control_tags)
+        return self.tokenizer.escape_control_tokens(text, self.format.control_tags)
 
-    def _result_spans(self, text: str, frame: Frame, ended: bool, notice: str) -> list[Span]:
+    def _result_spans(
+        self, text: str, frame: TemplateFrame, ended: bool, notice: str
+    ) -> list[Span]:
         """The notice goes inside the last message, on a line of its own."""
         if not notice:
             return _spans((Source.TOOL, self._behind(text + frame.close, ended)))
-        told = frame.prepare(f"x\n[{self.harmless(notice)}]")[1:]
+        told = frame.prepare(f"x\n[{self.escape_control_tokens(notice)}]")[1:]
         encode = self.tokenizer.encode_continuation
         return _spans(
             (Source.TOOL, self._behind(text, ended)),
@@ -164,14 +166,14 @@ class Encoder:
         """A message for the template; in what a model said, tags such as <think> stay."""
         role, content = message.role, message.content
         if role == "assistant":
-            content = self.tokenizer.harmless(content, special_only=True)
+            content = self.tokenizer.escape_control_tokens(content, special_only=True)
         elif role == "tool":
-            content = self.harmless(content)
+            content = self.escape_control_tokens(content)
             frame = self._layout.results
             if frame is not None and frame.role == "user":
                 role, content = "user", tagged_result(content)
         else:
-            content = self.tokenizer.harmless(content)
+            content = self.tokenizer.escape_control_tokens(content)
         return {"role": role, "content": content}
 
 

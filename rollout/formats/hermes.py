@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...tools import Tool
-from ..trajectory import CallRecord, Finish
+from ..trajectory import CallRecord, FinishReason
 from .base import Block, Call, Format, Parsed, Sample
 from .scan import boxed
 
@@ -30,7 +30,7 @@ class Hermes(Format):
 
     Example:
         >>> text = '<tool_call>{"name": "python", "arguments": {"code": "1 + 1"}}</tool_call>'
-        >>> Hermes().parse(text, Finish.EOS, ()).calls
+        >>> Hermes().parse(text, FinishReason.EOS, ()).calls
         (Call(tool='python', arguments={'code': '1 + 1'}, problem=None),)
     """
 
@@ -76,13 +76,13 @@ class Hermes(Format):
             f"Its result comes in the next message. {answer}"
         )
 
-    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+    def parse(self, text: str, finish: FinishReason, tools: Sequence[Tool]) -> Parsed:
         """Read one turn: its calls in order, or, where it has none, its answer."""
-        calls, rest, forged = _Reader(text).read(final=finish is Finish.EOS)
+        calls, rest, forged = _CallReader(text).read(final=finish is FinishReason.EOS)
         answer = None
         if not calls:
             answer = boxed(rest)
-            if answer is None and finish in (Finish.EOS, Finish.STOP):
+            if answer is None and finish in (FinishReason.EOS, FinishReason.STOP):
                 answer = rest.strip()
         return Parsed(tuple(calls), answer or None, forged)
 
@@ -102,7 +102,7 @@ class Hermes(Format):
         return "\n".join(filter(None, (thought, f"\\boxed{{{answer}}}")))
 
 
-class _Reader:
+class _CallReader:
     """One turn's text, read from left to right.
 
     Where a call's JSON can be read it is skipped as a whole, so that no tag in its strings counts.

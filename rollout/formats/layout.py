@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..tokenizer import Tokenizer
-from .template import ChatTemplate, Refused
+from .template import ChatTemplate, TemplateRefusal
 
-__all__ = ["Frame", "Layout", "TemplateLayouts", "tagged_result", "takes_tools"]
+__all__ = ["Layout", "TemplateFrame", "TemplateLayouts", "tagged_result", "takes_tools"]
 
 Dict: TypeAlias = dict[str, Any]
-Prepare: TypeAlias = Callable[[str], str]
-Way: TypeAlias = Callable[[Sequence[str]], list[Dict]]
+ContentTransform: TypeAlias = Callable[[str], str]
+MessageShape: TypeAlias = Callable[[Sequence[str]], list[Dict]]
 
 # Dummy texts: words that no template holds, changes or escapes.
 SAID, ASKED, NAME, CALL_ID = "Qzsaid", "Qzasked", "qzname", "qzcallid0"
@@ -24,7 +24,7 @@ GIVEN = ("Qzgiven", "Qzother", "Qzthird")
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class TemplateFrame:
     """The text around one or several given messages that answer an assistant's.
 
     `end` closes the assistant's message ("" where the template writes nothing), then comes `open`,
@@ -37,7 +37,7 @@ class Frame:
     open: str
     between: str
     close: str
-    prepare: Prepare
+    prepare: ContentTransform
     role: str
 
     def opening(self, name: str) -> str:
@@ -53,7 +53,7 @@ def _as_json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-_PREPARE: tuple[Prepare, ...] = (
+_TRANSFORMS: tuple[ContentTransform, ...] = (
     str,
     str.strip,
     _as_json,
@@ -70,8 +70,8 @@ class Layout:
     """
 
     strips_thinking: bool
-    question: Frame | None
-    results: Frame | None
+    question: TemplateFrame | None
+    results: TemplateFrame | None
 
 
 class TemplateLayouts:
@@ -114,7 +114,7 @@ class _Probe:
     ends: Sequence[str]
     tools: Sequence[Dict]
 
-    def results(self) -> Frame | None:
+    def results(self) -> TemplateFrame | None:
         """How tool results are laid out behind an assistant's message; None where nothing is sound.
 
         Tried in turn: messages of role tool behind the assistant's text; the same behind calls as
@@ -140,7 +140,7 @@ class _Probe:
 
         return self._first([behind_text, behind_calls, as_user], (1, 2, 3))
 
-    def question(self) -> Frame | None:
+    def question(self) -> TemplateFrame | None:
         """How a later question is laid out; None where earlier messages are then written anew."""
 
         def as_user(texts: Sequence[str]) -> list[Dict]:
@@ -148,11 +148,13 @@ class _Probe:
 
         return self._first([as_user], (1,))
 
-    def _first(self, ways: Sequence[Way], counts: Sequence[int]) -> Frame | None:
-        frames = (self._frame(way, prepare, counts) for way in ways for prepare in _PREPARE)
+    def _first(self, ways: Sequence[MessageShape], counts: Sequence[int]) -> TemplateFrame | None:
+        frames = (self._frame(way, prepare, counts) for way in ways for prepare in _TRANSFORMS)
         return next((frame for frame in frames if frame is not None), None)
 
-    def _frame(self, way: Way, prepare: Prepare, counts: Sequence[int]) -> Frame | None:
+    def _frame(
+        self, way: MessageShape, prepare: ContentTransform, counts: Sequence[int]
+    ) -> TemplateFrame | None:
         """The layout for one way of writing the messages, if it holds for each of `counts`."""
         found: list[list[str]] = []
         for count in counts:
@@ -161,7 +163,7 @@ class _Probe:
             try:
                 before = self.template.render(self.opening, tools=self.tools, open_turn=False)
                 whole = self.template.render([*self.opening, *way(texts)], tools=self.tools)
-            except Refused:
+            except TemplateRefusal:
                 return None
             pieces = _around(whole, [prepare(text) for text in texts])
             if pieces is None or not whole.startswith(before) or SAID not in pieces[0]:
@@ -176,7 +178,7 @@ class _Probe:
             return None  # results that name a call, which the format does not number
         if end is None and "tool_calls" in way([""])[0]:
             return None  # no telling where the calls end
-        return Frame(end or "", opened, between, close, prepare, way([""])[-1]["role"])
+        return TemplateFrame(end or "", opened, between, close, prepare, way([""])[-1]["role"])
 
 
 def tagged_result(text: str) -> str:
@@ -213,7 +215,7 @@ def _keeps_thinking(template: ChatTemplate, opening: Sequence[Dict]) -> bool:
     reply = {"role": "assistant", "content": f"<think>\n{SAID}\n</think>\n\nYes."}
     try:
         text = template.render([*opening, reply, {"role": "user", "content": ASKED}])
-    except Refused:
+    except TemplateRefusal:
         return True
     return SAID in text
 
@@ -223,7 +225,7 @@ def _takes_system(template: ChatTemplate) -> bool:
     messages = [{"role": "system", "content": SAID}, {"role": "user", "content": ASKED}]
     try:
         return SAID in template.render(messages)
-    except Refused:
+    except TemplateRefusal:
         return False
 
 
@@ -232,7 +234,7 @@ def takes_tools(template: ChatTemplate, tools: Sequence[Mapping[str, Any]]) -> b
     messages = [{"role": "user", "content": ASKED}]
     try:
         bare, text = template.render(messages), template.render(messages, tools=tools)
-    except Refused:
+    except TemplateRefusal:
         return False
     named = all(tool["function"]["name"] in text for tool in tools)
     return named and text != bare and "<tool_call>" in text and "<function=" not in text

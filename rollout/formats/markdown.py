@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ...tools import Tool
-from ..trajectory import CallRecord, Finish
+from ..trajectory import CallRecord, FinishReason
 from .base import Block, Sample
 from .scan import Marks, boxed, in_python_string
 from .tags import PYTHON_SAMPLE, Tagged
@@ -21,9 +21,9 @@ class Markdown(Tagged):
     itself has opened the output. The text comes out the same, and what opens a result is ours.
 
     Example:
-        >>> Markdown().parse("```python\nprint(6)\n```\n", Finish.STOP, ()).calls[0].arguments
+        >>> Markdown().parse("```python\nprint(6)\n```\n", FinishReason.STOP, ()).calls[0].arguments
         {'code': 'print(6)'}
-        >>> Markdown().parse(r"It is \boxed{6}.", Finish.EOS, ()).answer
+        >>> Markdown().parse(r"It is \boxed{6}.", FinishReason.EOS, ()).answer
         '6'
     """
 
@@ -79,9 +79,9 @@ class Markdown(Tagged):
         """A thought and the answer in a box."""
         return f"{self.write_thought(thought)}\\boxed{{{answer}}}"
 
-    def answer(self, plain: str, finish: Finish) -> str | None:
+    def answer(self, plain: str, finish: FinishReason) -> str | None:
         """The content of the last box once the turn is over, else None."""
-        return None if finish is Finish.STOP else boxed(plain) or None
+        return None if finish is FinishReason.STOP else boxed(plain) or None
 
     def render(self, calls: Sequence[CallRecord]) -> str:
         """A block of output for each call."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...tools import Tool
-from ..trajectory import Finish
+from ..trajectory import FinishReason
 from .base import Block, Call, Sample
 from .scan import boxed, in_python_string, last_block, unfenced
 from .tags import PYTHON_SAMPLE, Tagged
@@ -21,7 +21,7 @@ class Notebook(Tagged):
 
     Example:
         >>> step = "<step><action>python</action><action_input>1 + 1</action_input>"
-        >>> Notebook().parse(step, Finish.STOP, ()).calls[0].arguments
+        >>> Notebook().parse(step, FinishReason.STOP, ()).calls[0].arguments
         {'code': '1 + 1'}
     """
 
@@ -103,11 +103,11 @@ class Notebook(Tagged):
             return Call(action, {self.argument: self.read(body)})
         return super().call(body, lead)
 
-    def answer(self, plain: str, finish: Finish) -> str | None:
+    def answer(self, plain: str, finish: FinishReason) -> str | None:
         """The answer of the block that ends the analysis; of a reflection, once it has ended."""
-        final = finish is Finish.EOS
+        final = finish is FinishReason.EOS
         block = last_block(plain, "stop_analysis", final=final)
-        if block is None and finish is Finish.STOP:
+        if block is None and finish is FinishReason.STOP:
             return None
         block = plain if block is None else block
         answer = last_block(block, self.answer_tag, final=final)

@@ -11,7 +11,7 @@ from ...tools import Tool, ToolSession
 from ...tools.errors import ToolUnavailable, UsageError
 from ..ledger import Ledger, Span
 from ..tokenizer import Tokenizer
-from ..trajectory import CallRecord, Finish
+from ..trajectory import CallRecord, FinishReason
 from .base import Format, Sample
 from .encoder import Encoder
 
@@ -68,7 +68,7 @@ def sample_ledger(encoder: Encoder, tools: Sequence[Tool], notice: str = "") -> 
 
 
 def _calls(format: Format, said: str, output: str, tools: Sequence[Tool]) -> list[CallRecord]:
-    finish = Finish.STOP if format.stop else Finish.EOS
+    finish = FinishReason.STOP if format.stop else FinishReason.EOS
     calls = format.parse(said, finish, tools).calls
     return [CallRecord(call.tool, call.arguments, output) for call in calls]
 

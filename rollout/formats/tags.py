@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ...tools import Tool
 from ...tools.errors import UsageError
-from ..trajectory import CallRecord, Finish
+from ..trajectory import CallRecord, FinishReason
 from .base import Block, Call, Format, Parsed, Sample
 from .scan import Marks, boxed, in_python_string, in_sql_string, last_block, scan, unfenced
 
@@ -67,16 +67,16 @@ class Tagged(Format):
                     f"{self.argument!r}, not {tool.name!r}; use the format hermes for any tool"
                 )
 
-    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+    def parse(self, text: str, finish: FinishReason, tools: Sequence[Tool]) -> Parsed:
         """Read one turn: its calls in order, or, where it has none, its answer."""
-        final = finish is not Finish.STOP
+        final = finish is not FinishReason.STOP
         found = scan(text, self.marks, final=final, in_string=self.in_string)
         if found.pending:
             return Parsed(forged=found.forged, complete=False)
         blocks = zip(found.calls, found.leads, strict=True)
         calls = tuple(self.call(body, lead) for body, lead in blocks)
         answer = None if calls else self.answer(found.plain, finish)
-        if not calls and answer is None and found.unclosed and finish is Finish.EOS:
+        if not calls and answer is None and found.unclosed and finish is FinishReason.EOS:
             calls = (Call(self.tool, None, f"The {self.what} was not closed."),)
         # A stop that closes nothing: the policy has not finished speaking.
         complete = final or bool(calls) or answer is not None
@@ -120,9 +120,9 @@ class Tagged(Format):
         """The argument, from what stands between the tags."""
         return body.strip()
 
-    def answer(self, plain: str, finish: Finish) -> str | None:
+    def answer(self, plain: str, finish: FinishReason) -> str | None:
         """The final answer in text without calls and results."""
-        return last_block(plain, self.answer_tag, final=finish is Finish.EOS) or None
+        return last_block(plain, self.answer_tag, final=finish is FinishReason.EOS) or None
 
     def call(self, body: str, lead: str) -> Call:
         """The call that a block stands for; `lead` is the text before it."""
@@ -141,10 +141,11 @@ class Retool(Tagged):
     r"""ReTool (arXiv 2504.11536, section 2.3): Python in the middle of the reasoning.
 
     Example:
-        >>> parsed = Retool().parse("<code>\n```python\nprint(6)\n```\n</code>", Finish.STOP, ())
+        >>> said = "<code>\n```python\nprint(6)\n```\n</code>"
+        >>> parsed = Retool().parse(said, FinishReason.STOP, ())
         >>> parsed.calls[0].arguments
         {'code': 'print(6)'}
-        >>> Retool().parse(r"So <answer>\boxed{6}</answer>", Finish.EOS, ()).answer
+        >>> Retool().parse(r"So <answer>\boxed{6}</answer>", FinishReason.EOS, ()).answer
         '6'
     """
 
@@ -193,14 +194,14 @@ class Retool(Tagged):
         """A thought and the answer's block, with the answer in a box."""
         return super().write_answer(f"\\boxed{{{answer}}}", thought=thought)
 
-    def answer(self, plain: str, finish: Finish) -> str | None:
+    def answer(self, plain: str, finish: FinishReason) -> str | None:
         r"""The boxed part of the answer block, or all of it if nothing is boxed.
 
         A turn that ends without the block but with a `\boxed{}` has answered too.
         """
-        block = last_block(plain, self.answer_tag, final=finish is Finish.EOS)
+        block = last_block(plain, self.answer_tag, final=finish is FinishReason.EOS)
         if block is None:
-            return (boxed(plain) or None) if finish is Finish.EOS else None
+            return (boxed(plain) or None) if finish is FinishReason.EOS else None
         found = boxed(block)
         return (block if found is None else found) or None
 
@@ -209,7 +210,7 @@ class ReexSql(Tagged):
     """ReEx-SQL (arXiv 2505.12768): queries that look around before the final one.
 
     Example:
-        >>> ReexSql().parse("<final_sql>SELECT 1</final_sql>", Finish.STOP, ()).answer
+        >>> ReexSql().parse("<final_sql>SELECT 1</final_sql>", FinishReason.STOP, ()).answer
         'SELECT 1'
     """
 
@@ -255,9 +256,9 @@ class ReexSql(Tagged):
         """The query, without a fence."""
         return _query(body)
 
-    def answer(self, plain: str, finish: Finish) -> str | None:
+    def answer(self, plain: str, finish: FinishReason) -> str | None:
         """The final query."""
-        block = last_block(plain, self.answer_tag, final=finish is Finish.EOS)
+        block = last_block(plain, self.answer_tag, final=finish is FinishReason.EOS)
         return (_query(block) or None) if block else None
 
 
@@ -272,7 +273,8 @@ class SearchR1(Tagged):
     """Search-R1 (arXiv 2503.09516): searches between thoughts.
 
     Example:
-        >>> SearchR1().parse("<search>tallest tower</search>", Finish.STOP, ()).calls[0].arguments
+        >>> said = "<search>tallest tower</search>"
+        >>> SearchR1().parse(said, FinishReason.STOP, ()).calls[0].arguments
         {'query': 'tallest tower'}
     """
 

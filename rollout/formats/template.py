@@ -13,7 +13,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..tokenizer import Tokenizer, TokenizerError
 
-__all__ = ["PLAIN", "ChatTemplate", "Refused"]
+__all__ = ["PLAIN", "ChatTemplate", "TemplateRefusal"]
 
 # The layout for a tokenizer that has no template (a base model).
 PLAIN = """\
@@ -30,7 +30,7 @@ PLAIN = """\
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-class Refused(ValueError):
+class TemplateRefusal(ValueError):
     """The template raised an error for these messages; the message says which."""
 
 
@@ -61,7 +61,7 @@ class ChatTemplate:
     ) -> str:
         """The text of a conversation; `open_turn` adds what opens the assistant's next message.
 
-        Raises Refused where the template does not take these messages.
+        Raises TemplateRefusal where the template does not take these messages.
         """
         try:
             return self._template.render(
@@ -72,7 +72,7 @@ class ChatTemplate:
                 **self._names,
             )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise Refused(str(error) or type(error).__name__) from error
+            raise TemplateRefusal(str(error) or type(error).__name__) from error
 
 
 class _Generation(Extension):

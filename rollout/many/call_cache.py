@@ -12,22 +12,22 @@ from pydantic import BaseModel, JsonValue
 
 from ...tools import Budgeted, ErrorKind, StartedSession, Tool, ToolResult, ToolSession
 
-__all__ = ["answer_once"]
+__all__ = ["cache_calls"]
 
 _PASSING = (ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.DIED)
 """What may go better the next time: such a result is not shared."""
 
 
-def answer_once(tools: Sequence[Tool]) -> list[Tool]:
+def cache_calls(tools: Sequence[Tool]) -> list[Tool]:
     """The same tools, in which those that are `pure` answer the same call only once.
 
     For the attempts at one task: what is shared lives as long as the tools that are returned. A
     shared result has `details["shared"]`.
     """
-    return [_AnswersOnce(tool) if getattr(tool, "pure", False) else tool for tool in tools]
+    return [_CachingTool(tool) if getattr(tool, "pure", False) else tool for tool in tools]
 
 
-class _AnswersOnce:
+class _CachingTool:
     """A pure tool that remembers its results, and lets equal calls wait for the first."""
 
     pure = True
@@ -63,7 +63,9 @@ class _AnswersOnce:
     async def _session(self) -> AsyncIterator[ToolSession]:
         async with self._tool.session() as session:
             started = isinstance(session, StartedSession)
-            yield _StartedAsking(self, session) if started else _Asking(self, session)
+            yield (
+                _StartedCachingSession(self, session) if started else _CachingSession(self, session)
+            )
 
     async def answer(
         self, session: ToolSession, arguments: Mapping[str, JsonValue], seconds: float
@@ -90,10 +92,10 @@ class _AnswersOnce:
             lock.release()
 
 
-class _Asking:
+class _CachingSession:
     """One attempt's session."""
 
-    def __init__(self, tool: _AnswersOnce, session: ToolSession) -> None:
+    def __init__(self, tool: _CachingTool, session: ToolSession) -> None:
         self._tool = tool
         self._session = session
 
@@ -104,7 +106,7 @@ class _Asking:
         return type(self)(self._tool, await self._session.fork())
 
 
-class _StartedAsking(_Asking):
+class _StartedCachingSession(_CachingSession):
     """The same, of a session that takes time to start."""
 
     async def ready(self) -> None:

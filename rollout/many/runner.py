@@ -23,12 +23,12 @@ from typing import Any, Protocol, TypeAlias
 from ...tools import Tool
 from ..admission import Traffic
 from ..budget import Budget
-from ..failure import reason
 from ..loop import Rollout
 from ..policy import Policy
+from ..sessions import describe_error
 from ..task import Task
 from ..trajectory import Episode, StopReason, Trajectory
-from .call_cache import answer_once
+from .call_cache import cache_calls
 from .strategies import Strategy
 
 __all__ = ["Attempt", "Enough", "Open", "Runner", "episode_id", "episode_seed"]
@@ -235,7 +235,7 @@ class Runner:
             if episode.stop is not None:  # the last attempt was not chosen, and is no answer
                 names = self.policy.engine.name, self.policy.format.name
                 episode.trajectories.append(Trajectory(*names))
-            self._failed(episode, StopReason.INFRASTRUCTURE, reason(error))
+            self._failed(episode, StopReason.INFRASTRUCTURE, describe_error(error))
         finally:
             episode.seconds = time.perf_counter() - clock
             if episode.stop is StopReason.INFRASTRUCTURE:
@@ -276,7 +276,7 @@ class Runner:
                 async with rollout:
                     await rollout.ask(question)
             except Exception as error:  # boundary: a tool that can't be closed
-                self._failed(episode, StopReason.INFRASTRUCTURE, reason(error))
+                self._failed(episode, StopReason.INFRASTRUCTURE, describe_error(error))
 
     @asynccontextmanager
     async def _open(
@@ -358,6 +358,6 @@ class _Group:
         settings = policy.settings
         if self.left > 1:
             policy = copy(policy)
-            shared = answer_once(list(policy.tools.values()))
+            shared = cache_calls(list(policy.tools.values()))
             policy.tools = {tool.name: tool for tool in shared}
         return policy, settings

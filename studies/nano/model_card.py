@@ -1,10 +1,10 @@
 """The nano policy's model card: words that stay, and sections that are measured."""
 
-import os
 import re
 from pathlib import Path
 
 from interlace.tools.errors import DataError
+from interlace.tools.files import write_whole
 
 __all__ = ["CARD", "write_section"]
 
@@ -108,6 +108,4 @@ def write_section(card: Path, name: str, text: str) -> None:
     if not pattern.search(before):
         raise DataError(f"{card} has no section {opening}")
     after = pattern.sub(lambda _: f"{opening}\n{text}\n{closing}", before)
-    fresh = card.with_suffix(".writing")
-    fresh.write_text(after, encoding="utf-8")
-    os.replace(fresh, card)
+    write_whole(card, after)

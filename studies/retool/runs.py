@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from interlace.rollout.engines import TransformersEngine
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode
+from interlace.tools.files import write_whole
 from interlace.train.config import TrainConfig
 from interlace.train.data.stream import TaskStream
 from interlace.train.local.record import Record
@@ -86,9 +86,7 @@ class Run:
 
     def write(self, folder: Path) -> None:
         """All at once: what is there is finished."""
-        partial = folder / "run.json.writing"
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / "run.json")
+        write_whole(folder / "run.json", json.dumps(asdict(self), indent=1) + "\n")
 
 
 class TokenBudget(TaskStream):

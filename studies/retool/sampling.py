@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from interlace.rollout.engines import Sampling, TransformersEngine
@@ -58,12 +57,7 @@ class Examiner:
             self._loop.run(self._stack.enter_async_context(tool))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._loop.run(self._stack.aclose())
         self._loop.close()
 

@@ -11,7 +11,7 @@ from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Limits
 from interlace.agent import AgentEvent, Done
-from interlace.agent.background import BackgroundLoop
+from interlace.agent.run import BackgroundLoop
 from interlace.rollout.engines import Reply, ScriptedEngine
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
 from interlace.rollout.events import CallFinished, CallStarted, PolicyText
@@ -123,7 +123,7 @@ def test_the_sync_twins_work_inside_a_running_loop_too(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "interlace"]
 
 
-class Shelf:
+class KeptContexts:
     """Loads engines slowly, and counts them and those that were closed."""
 
     def __init__(self, folder: Path) -> None:
@@ -144,13 +144,13 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    shelf = Shelf(tmp_path)
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeptContexts:
+    shelf = KeptContexts(tmp_path)
     monkeypatch.setattr("interlace.agent.agent.load_engine", shelf.load)
     return shelf
 
 
-def test_a_model_is_loaded_once_for_all_who_wait_and_closed_once(shelf: Shelf) -> None:
+def test_a_model_is_loaded_once_for_all_who_wait_and_closed_once(shelf: KeptContexts) -> None:
     agent = Agent("slow", tools=[])
 
     async def two() -> str | None:
@@ -174,7 +174,7 @@ def test_a_model_is_loaded_once_for_all_who_wait_and_closed_once(shelf: Shelf) -
     assert (shelf.loaded, shelf.closed) == (1, 1)
 
 
-def test_a_model_that_comes_too_late_is_closed(shelf: Shelf) -> None:
+def test_a_model_that_comes_too_late_is_closed(shelf: KeptContexts) -> None:
     agent = Agent("slow", tools=[])
 
     async def close_early() -> None:

@@ -39,7 +39,7 @@ def test_what_was_said_is_there_again(tmp_path: Path) -> None:
 
     id = asyncio.run(first())
     again = agent(tmp_path, answer("3"))
-    store = again.terms.store
+    store = again.settings.store
     assert store is not None
     (summary,) = store.all()
     assert (summary.id, summary.title, summary.questions) == (id, "The first?", 2)
@@ -104,7 +104,7 @@ def test_another_model_begins_with_what_was_said(tmp_path: Path) -> None:
     assert "The first?" in prompt(other)
 
     async def wrong_model() -> None:
-        store = one.terms.store
+        store = one.settings.store
         assert store is not None
         third = Agent(
             ScriptedEngine(byte_tokenizer(tmp_path), []),
@@ -147,7 +147,7 @@ def test_a_process_that_was_killed_in_a_call_leaves_every_finished_turn(tmp_path
     again = agent(tmp_path, answer("17"))
 
     async def resumed() -> None:
-        store = again.terms.store
+        store = again.settings.store
         assert store is not None
         async with again.conversation(resume=store.find()) as c:
             (question,) = c.questions

@@ -12,7 +12,7 @@ from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Budget
 from interlace.agent import read_rounds
-from interlace.agent.output import Shape
+from interlace.agent.output import OutputSchema
 from interlace.rollout.engines import ScriptedEngine
 from interlace.rollout.trajectory import StopReason
 from interlace.tools.errors import UsageError
@@ -37,14 +37,14 @@ class Bolts(RootModel[PositiveInt]):
     ],
 )
 def test_json_is_found_where_models_put_it(said: str) -> None:
-    assert Shape(Parcel).read(said) == Parcel(town="Oslo", grams=900)
+    assert OutputSchema(Parcel).read(said) == Parcel(town="Oslo", grams=900)
 
 
 def test_what_does_not_fit_is_told_in_words() -> None:
     with pytest.raises(ValueError, match="grams: Input should be greater than 0; state: "):
-        Shape(Parcel).read('{"town": "Oslo", "grams": -1, "state": "eaten"}')
+        OutputSchema(Parcel).read('{"town": "Oslo", "grams": -1, "state": "eaten"}')
     with pytest.raises(UsageError, match="has no JSON schema"):
-        Shape(type(byte_tokenizer))
+        OutputSchema(type(byte_tokenizer))
 
 
 def test_a_wrong_answer_is_repaired_in_the_same_conversation(tmp_path: Path) -> None:

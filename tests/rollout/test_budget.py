@@ -59,7 +59,7 @@ def test_reserved_tokens_are_never_more_than_there_are(
         await asyncio.sleep(0)
         held -= granted
         spent += min(used, granted)
-        budget.settle(granted, min(used, granted))
+        budget.release(granted, min(used, granted))
 
     async def all_at_once() -> None:
         await asyncio.gather(*(spend(*request) for request in requests))

@@ -25,7 +25,7 @@ from interlace.rollout.engines.stops import completing_ids
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
-from interlace.rollout.trajectory import Episode, Finish, Trajectory, Turn
+from interlace.rollout.trajectory import Episode, FinishReason, Trajectory, Turn
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_script_pauses_after_the_token_that_completes_a_stop(merging: Tokenize
     engine = ScriptedEngine(merging, ["a</code>\nb"])
     chunks = ask(engine, [1], stop=("</code>",))
     assert merging.decode(ids_of(chunks)) == "a</code>\n"
-    assert [chunk.finish for chunk in chunks] == [None, Finish.STOP]
+    assert [chunk.finish for chunk in chunks] == [None, FinishReason.STOP]
 
 
 def test_a_script_goes_on_where_it_paused_and_starts_the_next_reply_otherwise(
@@ -113,7 +113,7 @@ def test_a_script_goes_on_where_it_paused_and_starts_the_next_reply_otherwise(
     last = ask(engine, answered, stop=(";",), context="t")
     (eos,) = bytewise.eos_ids
     assert ids_of(last) == [*bytewise.encode("other"), eos]
-    assert last[-1].finish is Finish.EOS
+    assert last[-1].finish is FinishReason.EOS
     with pytest.raises(EngineError, match="used up"):
         ask(engine, prompt)
 
@@ -141,7 +141,7 @@ def test_a_script_serves_many_and_raises_what_it_says(bytewise: Tokenizer) -> No
     with pytest.raises(EngineError, match="a fault"):
         ask(engine, bytewise.encode("bad"))
     (full,) = ask(engine, bytewise.encode("eight..."))
-    assert (full.ids, full.finish) == ((), Finish.LENGTH)
+    assert (full.ids, full.finish) == ((), FinishReason.LENGTH)
 
 
 def test_made_up_logprobs_fit_a_ledger(bytewise: Tokenizer) -> None:
@@ -168,7 +168,7 @@ def episode(tokenizer: Tokenizer, id: str, *ledgers: list[str]) -> Episode:
                 source = Source.TOOL if at else Source.PROMPT
                 ledger.append(Span.given(source, ids))
                 continue
-            finish = Finish.STOP if text.endswith(";") else Finish.LENGTH
+            finish = FinishReason.STOP if text.endswith(";") else FinishReason.LENGTH
             end = len(ledger) + len(ids)
             trajectory.turns.append(Turn(number, len(ledger), end, finish))
             ledger.append(
@@ -230,7 +230,7 @@ def test_a_replay_pauses_at_a_false_alarm_and_goes_on(bytewise: Tokenizer) -> No
     first = ask(engine, prompt, stop=(";",))
     assert bytewise.decode(ids_of(first)) == "x=';"
     second = ask(engine, prompt + ids_of(first), stop=(";",))
-    assert (bytewise.decode(ids_of(second)), second[-1].finish) == ("';", Finish.STOP)
+    assert (bytewise.decode(ids_of(second)), second[-1].finish) == ("';", FinishReason.STOP)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from interlace.rollout.engines import Request, Sampling
 from interlace.rollout.engines.local.attention import KeyValues, plan, register
-from interlace.rollout.engines.local.batch import Batch, Row
+from interlace.rollout.engines.local.batch import BatchRow, RunningBatch
 from interlace.rollout.engines.local.memory import one_memory_error
-from interlace.rollout.engines.local.sampler import Sampler
+from interlace.rollout.engines.local.sampler import TokenSampler
 
 META = torch.device("meta")
 
@@ -38,8 +38,8 @@ def test_a_step_of_the_model_mixes_no_devices(tmp_path_factory: pytest.TempPathF
     model.config._attn_implementation = register()
     heads, head_dim = config.num_key_value_heads, config.head_dim
     cache = KeyValues(config.num_hidden_layers, heads, head_dim, torch.bfloat16, META)
-    batch = Batch(model, cache, frozenset(), 0)
-    rows = [Row(Request(np.arange(n, dtype=np.int32), 9), None, 9, held=n - 1) for n in (4, 7)]
+    batch = RunningBatch(model, cache, frozenset(), 0)
+    rows = [BatchRow(Request(np.arange(n, dtype=np.int32), 9), None, 9, held=n - 1) for n in (4, 7)]
     for row in rows:
         row.sampled.append(1)
     with torch.inference_mode():
@@ -56,7 +56,7 @@ def test_a_step_of_the_model_mixes_no_devices(tmp_path_factory: pytest.TempPathF
     ],
 )
 def test_drawing_mixes_no_devices(samplings: list[Sampling]) -> None:
-    draw = Sampler(samplings, META).draw(torch.zeros(2, 50, device=META), [0.1, 0.9])
+    draw = TokenSampler(samplings, META).draw(torch.zeros(2, 50, device=META), [0.1, 0.9])
     assert {draw.tokens.device, draw.logprobs.device, draw.raw.device} == {META}
 
 

@@ -26,7 +26,7 @@ from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
 from interlace.rollout.models.load import load_engine
 from interlace.rollout.policy import Policy
-from interlace.rollout.trajectory import Finish, StopReason, Trajectory
+from interlace.rollout.trajectory import FinishReason, StopReason, Trajectory
 from interlace.tools.errors import ModelError, UsageError
 
 SECRET = "sk-do-not-tell"
@@ -132,7 +132,7 @@ def test_the_end_is_where_we_say_not_where_the_server_looks(behind: Transformers
         assert kept == said[: len(kept)]
         text = tokenizer.decode(kept)
         assert "</code>" in text and "</code>" not in tokenizer.decode(kept[:-1])
-        assert chunks[-1].finish is Finish.STOP
+        assert chunks[-1].finish is FinishReason.STOP
 
     asyncio.run(go())
 

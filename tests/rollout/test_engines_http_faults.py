@@ -22,7 +22,7 @@ from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
-from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory
+from interlace.rollout.trajectory import Episode, FinishReason, StopReason, Trajectory
 
 SECRET = "sk-do-not-tell"
 QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
@@ -130,7 +130,7 @@ def test_what_a_filter_cut_is_no_answer_and_no_reason_for_a_new_try() -> None:
     """It is what the model said: by a new try on demand a model could choose its attempts."""
     trajectory, server = asyncio.run(ask(Faulty("ends with content_filter")))
     assert (trajectory.stop, trajectory.answer) == (StopReason.ENDED, None)
-    assert trajectory.turns[-1].finish is Finish.FILTERED
+    assert trajectory.turns[-1].finish is FinishReason.FILTERED
     assert len(server.at("/v1/chat/completions")) == 1
 
 

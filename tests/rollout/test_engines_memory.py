@@ -12,7 +12,7 @@ from support.fakes import NANO
 
 from interlace.rollout.engines import Chunk, EngineError, Sampling, TransformersEngine
 from interlace.rollout.engines.local.attention import KeyValues
-from interlace.rollout.trajectory import Finish
+from interlace.rollout.trajectory import FinishReason
 
 torch.set_num_threads(1)
 
@@ -102,7 +102,7 @@ def test_rows_that_outgrow_the_memory_take_turns_and_sample_the_same(
     assert memory.refused
     assert [ids_of(chunks) for chunks in found] == [ids_of(chunks) for chunks in free]
     for ids, chunks in zip(asked, found, strict=True):
-        assert chunks[-1].finish in (Finish.EOS, Finish.LENGTH)
+        assert chunks[-1].finish in (FinishReason.EOS, FinishReason.LENGTH)
         context = torch.tensor([[*ids, *ids_of(chunks)]])
         with torch.inference_mode():
             logprobs = plain(context).logits[0, len(ids) - 1 : -1].log_softmax(-1)
@@ -118,7 +118,7 @@ def test_one_row_that_outgrows_the_memory_fails_and_the_engine_serves_on(
     Memory(monkeypatch, 64)
     with pytest.raises(EngineError, match="out of memory"):
         ask(engine, prompts(1, 60)[0], 100, sampling=Sampling(seed=0))
-    assert ask(engine, [1, 2], 3)[-1].finish is Finish.LENGTH
+    assert ask(engine, [1, 2], 3)[-1].finish is FinishReason.LENGTH
 
 
 def test_what_is_kept_goes_before_anybody_waits(

@@ -29,7 +29,7 @@ from interlace.rollout.engines import (
     TransformersEngine,
 )
 from interlace.rollout.ledger import Ledger, Source, Span
-from interlace.rollout.trajectory import Finish
+from interlace.rollout.trajectory import FinishReason
 
 torch.set_num_threads(1)
 
@@ -44,7 +44,7 @@ def test_a_stop_ends_the_request_after_the_token_it_lies_in(tmp_path: Path) -> N
     free = ids_of(ask(engine, [1], 200, sampling=seeded))
     chunks = ask(engine, [1], 200, sampling=seeded, stop=("w9", " w35"))
     end = next(at for at, id in enumerate(free) if str(id).startswith(("9", "35")))
-    assert (ids_of(chunks), chunks[-1].finish) == (free[: end + 1], Finish.STOP)
+    assert (ids_of(chunks), chunks[-1].finish) == (free[: end + 1], FinishReason.STOP)
     assert len(str(free[end])) > 1 + (str(free[end])[0] == "3")  # more of the token than the stop
     asyncio.run(engine.aclose())
 
@@ -54,14 +54,15 @@ def test_the_end_of_sequence_and_the_limits_end_a_request(engine: TransformersEn
     ended = next(
         chunks
         for seed in range(50)
-        if (chunks := ask(engine, [3], 400, sampling=Sampling(seed=seed)))[-1].finish is Finish.EOS
+        if (chunks := ask(engine, [3], 400, sampling=Sampling(seed=seed)))[-1].finish
+        is FinishReason.EOS
     )
     assert ids_of(ended).count(eos) == 1
     assert ids_of(ended)[-1] == eos
     nearly_full = ask(engine, [3] * (engine.context_length - 2), 50, sampling=Sampling(seed=0))
-    assert (len(ids_of(nearly_full)), nearly_full[-1].finish) == (2, Finish.LENGTH)
+    assert (len(ids_of(nearly_full)), nearly_full[-1].finish) == (2, FinishReason.LENGTH)
     (full,) = ask(engine, [3] * engine.context_length, 50)
-    assert (full.ids, full.finish) == ((), Finish.LENGTH)
+    assert (full.ids, full.finish) == ((), FinishReason.LENGTH)
     for wrong in ([], [100_000], [-1]):
         with pytest.raises(EngineError, match="context"):
             ask(engine, wrong, 5)
@@ -148,7 +149,7 @@ def test_closing_the_engine_ends_requests_in_flight_with_what_they_have(qwen3: P
         return await asyncio.gather(*asked)
 
     found = asyncio.run(run())
-    assert Finish.CANCELLED in {chunks[-1].finish for chunks in found}
+    assert FinishReason.CANCELLED in {chunks[-1].finish for chunks in found}
     with pytest.raises(EngineError, match="closed"):
         ask(engine, [1], 5)
 

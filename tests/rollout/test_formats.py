@@ -8,13 +8,13 @@ from pydantic import BaseModel, Field
 from interlace.rollout.formats import FORMATS, Call, Parsed
 from interlace.rollout.formats.hermes import tool_schema
 from interlace.rollout.formats.sample import sample_of, sample_tools
-from interlace.rollout.trajectory import CallRecord, Finish
+from interlace.rollout.trajectory import CallRecord, FinishReason
 from interlace.tools.errors import UsageError
 
-EOS, STOP, LENGTH = Finish.EOS, Finish.STOP, Finish.LENGTH
+EOS, STOP, LENGTH = FinishReason.EOS, FinishReason.STOP, FinishReason.LENGTH
 
 
-def read(format: str, text: str, finish: Finish = EOS) -> Parsed:
+def read(format: str, text: str, finish: FinishReason = EOS) -> Parsed:
     return FORMATS[format].parse(text, finish, sample_tools(FORMATS[format]))
 
 
@@ -199,9 +199,9 @@ def test_the_answer_is_what_is_boxed(text: str, answer: str | None) -> None:
 
 
 @pytest.mark.parametrize("form", ["retool", "hermes", "markdown", "notebook"])
-@pytest.mark.parametrize("finish", [Finish.EOS, Finish.LENGTH])
+@pytest.mark.parametrize("finish", [FinishReason.EOS, FinishReason.LENGTH])
 def test_a_last_box_that_is_not_closed_is_no_answer_in_any_format(
-    form: str, finish: Finish
+    form: str, finish: FinishReason
 ) -> None:
     assert read(form, r"First \boxed{6}. Wrong, it is \boxed{7", finish).answer is None
 

@@ -10,7 +10,7 @@ from support.toy_tokenizers import VOCABULARIES, tokenizer
 from interlace.rollout.formats import FORMATS, Encoder, Format
 from interlace.rollout.formats.sample import sample_of, sample_tools
 from interlace.rollout.ledger import Source
-from interlace.rollout.trajectory import CallRecord, Finish
+from interlace.rollout.trajectory import CallRecord, FinishReason
 
 TAGS = sorted({tag for format in FORMATS.values() for tag in format.control_tags})
 SYNTAX = ["'", '"', '"""', "'''", "\\", "#", "--", "/*", "\n", "```", "```python\n", "\n```\n"]
@@ -19,15 +19,15 @@ BOXES = ["\\boxed{", "}", "7", " and ", "```output\n", "é", "\x00", "python"]
 pieces = st.sampled_from([*TAGS, *SYNTAX, *JSON, *BOXES])
 texts = st.lists(pieces | st.text(max_size=4), max_size=30).map("".join)
 formats = st.sampled_from(list(FORMATS.values()))
-finishes = st.sampled_from(Finish)
+finishes = st.sampled_from(FinishReason)
 
 
 @given(formats, texts, finishes, st.booleans())
-def test_any_text_can_be_read(format: Format, text: str, finish: Finish, tools: bool) -> None:
+def test_any_text_can_be_read(format: Format, text: str, finish: FinishReason, tools: bool) -> None:
     parsed = format.parse(text, finish, sample_tools(format) if tools else ())
     assert not (parsed.calls and parsed.answer is not None)
     assert parsed.answer is None or parsed.answer.strip() == parsed.answer != ""
-    assert parsed.complete or (finish is Finish.STOP and not parsed.calls)
+    assert parsed.complete or (finish is FinishReason.STOP and not parsed.calls)
     for call in parsed.calls:
         assert (call.arguments is None) == (call.problem is not None)
         json.dumps(call.arguments, allow_nan=False)
@@ -40,9 +40,9 @@ def test_any_text_can_be_read(format: Format, text: str, finish: Finish, tools: 
 def test_a_result_is_never_read_as_a_call_or_an_answer(
     format: Format, output: str, name: str
 ) -> None:
-    harmless = tokenizer(name).harmless(output, format.control_tags)
+    harmless = tokenizer(name).escape_control_tokens(output, format.control_tags)
     record = CallRecord("python", {}, harmless)
-    parsed = format.parse(format.render([record, record]), Finish.EOS, sample_tools(format))
+    parsed = format.parse(format.render([record, record]), FinishReason.EOS, sample_tools(format))
     assert parsed.calls == ()
     if format.inline:
         assert parsed.forged
@@ -54,7 +54,7 @@ def test_spans_are_given_and_hold_the_output_as_it_was_recorded(
     format: Format, output: str, name: str
 ) -> None:
     encoder = ENCODERS[format.name, name]
-    record = CallRecord("python", {}, encoder.harmless(output))
+    record = CallRecord("python", {}, encoder.escape_control_tokens(output))
     spans = encoder.results([record], ended=False, notice="1 tool call left")
     assert {span.source for span in spans} == {Source.TOOL, Source.HOST}
     assert all(span.weight == 0 for span in spans)
@@ -84,7 +84,7 @@ def test_any_code_comes_out_of_its_tags_as_it_went_in(code: str) -> None:
         ("hermes", _json_call(code)),
     ):
         # A fence in an open string does not close it: only where nothing follows, it does.
-        finish = Finish.EOS if name in ("markdown", "hermes") else Finish.STOP
+        finish = FinishReason.EOS if name in ("markdown", "hermes") else FinishReason.STOP
         (call,) = FORMATS[name].parse(text, finish, ()).calls
         assert call.arguments == {"code": code if name == "hermes" else expected}
 
@@ -103,7 +103,7 @@ def test_any_code_with_any_tags_comes_out_of_json_as_it_went_in(
     codes: list[str], ascii_only: bool, lead: str
 ) -> None:
     said = lead + " then ".join(_json_call(code, ascii_only=ascii_only) for code in codes)
-    parsed = FORMATS["hermes"].parse(said, Finish.EOS, ())
+    parsed = FORMATS["hermes"].parse(said, FinishReason.EOS, ())
     assert [call.arguments for call in parsed.calls] == [{"code": code} for code in codes]
     assert not parsed.forged
 
@@ -114,8 +114,8 @@ def test_a_turn_that_is_cut_off_anywhere_calls_nothing_it_did_not_write(
 ) -> None:
     first, _ = sample_of(format).said
     cut = first[: at % len(first)]
-    parsed = format.parse(cut, Finish.LENGTH, sample_tools(format))
-    whole = format.parse(first, Finish.LENGTH, sample_tools(format))
+    parsed = format.parse(cut, FinishReason.LENGTH, sample_tools(format))
+    whole = format.parse(first, FinishReason.LENGTH, sample_tools(format))
     assert parsed.calls in ((), whole.calls)
 
 
@@ -127,7 +127,7 @@ def test_a_call_that_a_format_writes_is_the_call_that_it_reads(
     argued = text.strip()
     assume(argued and not any(mark in argued for mark in ("`", "<", "'", '"', "#", "\\", "-", "*")))
     said = format.write_call(tool, {argument: argued}, thought="I look.", after=after)
-    finish = Finish.STOP if format.stop else Finish.EOS
+    finish = FinishReason.STOP if format.stop else FinishReason.EOS
     (call,) = format.parse(said, finish, ()).calls
     assert (call.tool, call.arguments) == (tool, {argument: argued})
 
@@ -137,7 +137,7 @@ def test_an_answer_that_a_format_writes_is_the_answer_that_it_reads(
     format: Format, value: int, after: bool
 ) -> None:
     said = format.write_answer(str(value), thought="So it is.", after=after)
-    assert format.parse(said, Finish.EOS, ()).answer == str(value)
+    assert format.parse(said, FinishReason.EOS, ()).answer == str(value)
 
 
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)

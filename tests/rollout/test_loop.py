@@ -11,7 +11,6 @@ from support.fakes import NANO, Echo, answer, code
 
 from interlace.rollout import sessions
 from interlace.rollout.admission import Traffic
-from interlace.rollout.cut import cut
 from interlace.rollout.engines.base import Chunk, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.events import CallFinished, Event, Finished, PolicyText
@@ -20,8 +19,8 @@ from interlace.rollout.ledger import Source
 from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
-from interlace.rollout.tokenizer import Tokenizer
-from interlace.rollout.trajectory import Finish, StopReason, Trajectory
+from interlace.rollout.tokenizer import Tokenizer, truncate_middle
+from interlace.rollout.trajectory import FinishReason, StopReason, Trajectory
 from interlace.tools import ErrorKind, Tool, ToolSession
 
 
@@ -68,8 +67,8 @@ def test_a_question_is_answered_after_a_call_and_every_token_is_accounted_for() 
     assert said == f"Compute. {code('say 7')}{answer('7')}"
     assert events[-1] == Finished(StopReason.ANSWERED, "7")
     assert [(turn.finish, len(turn.calls)) for turn in t.turns] == [
-        (Finish.STOP, 1),
-        (Finish.EOS, 0),
+        (FinishReason.STOP, 1),
+        (FinishReason.EOS, 0),
     ]
     assert sum(turn.stop - turn.start for turn in t.turns) == int(t.ledger.response_mask.sum())
 
@@ -253,7 +252,7 @@ def test_long_output_keeps_head_and_tail_and_room_for_the_answer() -> None:
     assert "tokens left out" in shown
     assert t.calls[0].full_output == " ".join(map(str, range(5000)))
     assert len(p.engine.tokenizer.encode(shown)) < 64 + 40
-    assert cut("short", 64, p.engine.tokenizer) == "short"
+    assert truncate_middle("short", 64, p.engine.tokenizer) == "short"
 
 
 def test_a_cancel_keeps_what_was_sampled() -> None:
@@ -272,7 +271,7 @@ def test_a_cancel_keeps_what_was_sampled() -> None:
 
     t = asyncio.run(go())
     assert t.stop is StopReason.CANCELLED
-    assert t.turns[-1].finish is Finish.CANCELLED
+    assert t.turns[-1].finish is FinishReason.CANCELLED
     assert text(p, t, Source.POLICY).startswith("one two")
     assert 0 < t.sampled_tokens < 400
 
@@ -332,7 +331,7 @@ def test_a_later_question_never_follows_a_call_that_was_left_open(
 def test_an_engine_that_breaks_off_is_our_failure_and_not_an_end() -> None:
     class Closing(ScriptedEngine):
         async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
-            yield Chunk((5, 6), (-0.1, -0.1), finish=Finish.CANCELLED)
+            yield Chunk((5, 6), (-0.1, -0.1), finish=FinishReason.CANCELLED)
 
     p = Policy(Closing(Tokenizer.load(NANO), []), FORMATS["retool"], [Echo()])
     t = roll(p)

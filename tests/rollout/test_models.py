@@ -9,12 +9,12 @@ import pytest
 from support.tiny_models import byte_tokenizer
 from support.toy_tokenizers import QWEN_LIKE
 
-from interlace.rollout.models import smollm2
 from interlace.rollout.models.files import find_model, local_model
 from interlace.rollout.models.load import default_format, load_engine
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.tools import PythonTool, tool
 from interlace.tools.errors import ModelError, UsageError
+from interlace.tools.files import cache_dir
 
 
 def test_names_folders_and_what_is_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_smollm2_is_made_once_by_whoever_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    left = smollm2.cache_folder() / "convert-killed"
+    left = cache_dir() / "convert-killed"
     left.mkdir(parents=True)
     command = [
         sys.executable,
@@ -91,7 +91,7 @@ def test_smollm2_is_made_once_by_whoever_comes_first(
     ]
     both = [subprocess.Popen(command, env=os.environ) for _ in range(2)]
     assert [process.wait(timeout=600) for process in both] == [0, 0]
-    assert {file.name for file in smollm2.cache_folder().iterdir()} == {
+    assert {file.name for file in cache_dir().iterdir()} == {
         "smollm2-135m-instruct",
         "smollm2.lock",
     }

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from interlace.rollout.team.replies import (
-    Decision,
+    CeoDecision,
     read_decision,
     read_experts,
     read_verdict,
@@ -37,7 +37,7 @@ def test_nothing_that_is_said_raises(text: str) -> None:
     some.integers(0, 10**6),
 )
 def test_a_decision_that_is_written_is_read(goes_on: bool, n: int, why: str, tokens: int) -> None:
-    decision = Decision(goes_on, n, why, tokens)
+    decision = CeoDecision(goes_on, n, why, tokens)
     assert read_decision(write_decision(decision)) == decision
 
 

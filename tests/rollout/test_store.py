@@ -19,7 +19,7 @@ from interlace.rollout.task import Task
 from interlace.rollout.trajectory import (
     CallRecord,
     Episode,
-    Finish,
+    FinishReason,
     StopReason,
     Trajectory,
     Turn,
@@ -41,7 +41,7 @@ def episode(id: str = "t/0", text: str = "42", seconds: float = 0.5) -> Episode:
     call = CallRecord(
         "python", {"code": text}, text, ErrorKind.EXCEPTION, seconds, artifacts=[plot]
     )
-    turn = Turn(0, 3, 5, Finish.STOP, [call], prefilled=3, seconds=seconds)
+    turn = Turn(0, 3, 5, FinishReason.STOP, [call], prefilled=3, seconds=seconds)
     trajectory = Trajectory(
         "nano", "retool", [ledger], [turn], StopReason.ANSWERED, text, details={"tier": "none"}
     )

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 from support.fakes import NANO, Echo, answer
@@ -83,7 +84,7 @@ def test_the_best_is_what_scores_highest() -> None:
         return -abs(int(episode.answer or 0) - 40)
 
     async def nearest(ask: object, task: Task) -> object:
-        return await best_of(ask, task, 3, score=score)  # type: ignore[arg-type]
+        return await best_of(ask, task, k=3, score=score)  # type: ignore[arg-type]
 
     assert decide(nearest, answers("1", "39", "90")).answer == "39"  # type: ignore[arg-type]
 
@@ -116,9 +117,45 @@ def test_thinking_twice_passes_on_the_answer_alone() -> None:
 
 def test_names_of_strategies() -> None:
     assert find_strategy("vote") is vote and find_strategy("twice") is think_twice
-    for name in ("votes@3", "vote@0", "vote@x", "@3"):
-        with pytest.raises(UsageError, match="NAME@COUNT"):
+    for name, said in {
+        "votes@3": "unknown strategy 'votes'; choose from vote, best, twice",
+        "vote@x": "unknown strategy 'vote@x'",
+        "@3": "unknown strategy ''",
+        "vote@0": "k of vote can't be 0: .* greater than or equal to 1",
+        "vote@2.5": "k of vote can't be 2.5",
+        "vote@votes=3": "unknown parameter of vote 'votes'; choose from k, classes",
+        "vote:3": "without :3",
+        "math:pi": "of type float",
+    }.items():
+        with pytest.raises(UsageError, match=said):
             find_strategy(name)
+
+
+OWN = """
+from interlace.rollout.many.strategies import Decision
+
+async def longest(ask, task, *, rounds=2):
+    episodes = [await ask(task.question) for _ in range(rounds)]
+    return Decision(max(episodes, key=lambda one: len(one.answer or "")), {"rounds": rounds})
+
+class Longest:
+    def __init__(self, rounds: int = 2):
+        self.rounds = rounds
+
+    async def __call__(self, ask, task):
+        return await longest(ask, task, rounds=self.rounds)
+"""
+
+
+@pytest.mark.parametrize("thing", ["longest", "Longest"])
+def test_a_strategy_of_ones_own_has_parameters(thing: str, tmp_path: Path) -> None:
+    (tmp_path / "ways.py").write_text(OWN)
+    strategy = find_strategy(f"ways.py:{thing}@3", folder=tmp_path)
+    episode = decide(strategy, answers("12", "7", "1234"))
+    assert episode.answer == "1234"
+    assert episode.trajectory.details["strategy"] == {"rounds": 3}
+    with pytest.raises(UsageError, match="would load code"):
+        find_strategy(f"ways.py:{thing}", folder=tmp_path, trusted=False)
 
 
 def test_attempts_have_seeds_of_their_own_the_same_in_every_run() -> None:

@@ -18,7 +18,7 @@ from interlace.rollout.formats import FORMATS
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
 from interlace.rollout.tokenizer import Tokenizer, TokenizerError
-from interlace.rollout.trajectory import Finish, Trajectory
+from interlace.rollout.trajectory import FinishReason, Trajectory
 
 TAGS = sorted({tag for format in FORMATS.values() for tag in format.control_tags})
 CONTROLS = sorted({text for name in VOCABULARIES for text in tokenizer(name).control_texts})
@@ -45,27 +45,32 @@ texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=5)).map("".join)
 @given(names, texts | texts.map(str.upper))
 def test_no_text_of_others_becomes_a_control_token_or_a_tag(name: str, text: str) -> None:
     t = tokenizer(name)
-    safe = t.harmless(text, TAGS)
+    safe = t.escape_control_tokens(text, TAGS)
     assert t.control_ids.isdisjoint(t.encode(safe))
     assert t.control_ids.isdisjoint(t.encode_continuation(safe))
     assert not [tag for tag in TAGS if tag in safe]
-    assert t.harmless(safe, TAGS) == safe
+    assert t.escape_control_tokens(safe, TAGS) == safe
 
 
 @given(names, st.text())
 def test_text_without_marks_is_left_as_it_is(name: str, text: str) -> None:
     t = tokenizer(name)
     if not any(mark.casefold() in text.casefold() for mark in (*TAGS, *t.control_texts)):
-        assert t.harmless(text, TAGS) == text
+        assert t.escape_control_tokens(text, TAGS) == text
 
 
 def test_the_change_is_visible_and_small() -> None:
     t = tokenizer("qwen")
-    assert t.harmless("a <|im_end|> b </answer>", ["</answer>"]) == "a <\\|im_end|> b <\\/answer>"
-    assert t.harmless("a < b") == "a < b"
-    assert t.harmless("````", ["```"]).replace("\\", "") == "````"
+    assert (
+        t.escape_control_tokens("a <|im_end|> b </answer>", ["</answer>"])
+        == "a <\\|im_end|> b <\\/answer>"
+    )
+    assert t.escape_control_tokens("a < b") == "a < b"
+    assert t.escape_control_tokens("````", ["```"]).replace("\\", "") == "````"
     # what a model said may keep tags that are no special tokens
-    assert t.harmless("<think> <|im_end|>", special_only=True) == "<think> <\\|im_end|>"
+    assert (
+        t.escape_control_tokens("<think> <|im_end|>", special_only=True) == "<think> <\\|im_end|>"
+    )
 
 
 def test_a_normalizer_can_not_make_a_control_token_out_of_other_characters(tmp_path: Path) -> None:
@@ -82,7 +87,7 @@ def test_a_normalizer_can_not_make_a_control_token_out_of_other_characters(tmp_p
     t = Tokenizer.load(folder)
     wide = "\uff1c\uff5cim_end\uff5c\uff1e"  # fullwidth
     assert not t.control_ids.isdisjoint(t.encode(wide))  # the danger is real
-    assert t.control_ids.isdisjoint(t.encode(t.harmless(wide)))
+    assert t.control_ids.isdisjoint(t.encode(t.escape_control_tokens(wide)))
 
 
 @given(names, st.text(alphabet=st.characters(codec="utf-8"), min_size=1))
@@ -204,7 +209,7 @@ def test_what_the_template_ends_a_turn_with_ends_a_turn(tmp_path: Path) -> None:
     assert t.eos_ids == t.named_eos_ids | {end}
     engine = ScriptedEngine(t, ["It is \\boxed{7}.<|im_end|>\nand on it runs"])
     trajectory = asyncio.run(_asked(Policy(engine, FORMATS["hermes"])))
-    assert trajectory.answer == "7" and trajectory.turns[0].finish is Finish.EOS
+    assert trajectory.answer == "7" and trajectory.turns[0].finish is FinishReason.EOS
     warned = [each for each in report(tmp_path, "hermes").warnings if "<|im_end|>" in each]
     assert warned == [
         "the template ends a turn with <|im_end|>, the model's files with <|endoftext|>: here both "

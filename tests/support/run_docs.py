@@ -32,7 +32,7 @@ def served() -> dict[str, Any]:
     """The nano model behind vLLM's protocol, in the place of port 8000."""
     from safetensors.torch import load_file
 
-    from interlace.agent.background import BackgroundLoop
+    from interlace.agent.run import BackgroundLoop
     from interlace.rollout.engines import TransformersEngine
     from support.servers import ExactServer, serving
 

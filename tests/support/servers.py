@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from interlace.rollout.engines import Request, Sampling, TransformersEngine
-from interlace.rollout.trajectory import Finish
+from interlace.rollout.trajectory import FinishReason
 from support.fakes import NANO
 
 
@@ -192,7 +192,7 @@ class ExactServer:
                     logprobs_held.append(max(p, -9999.0))
                     if not last and sent > 1 and len(ids_held) < body.get("stream_interval", 1):
                         continue
-                    reason = "length" if chunk.finish is Finish.LENGTH else "stop"
+                    reason = "length" if chunk.finish is FinishReason.LENGTH else "stop"
                     choice: dict[str, Any] = {
                         "index": 0,
                         "text": "",

@@ -35,6 +35,7 @@ EXAMPLES = {
     ),
     "./mine.py:Format": Name("./mine.py", "Format"),
     "../lib/rewards.py:make@3": Name("../lib/rewards.py", "make", 3),
+    "mine.py:Graph:roads.csv@depth=3": Name("mine.py", "Graph:roads.csv", None, {"depth": 3}),
     "vote@": Name("vote@"),
     "vote@eight": Name("vote@eight"),
 }
@@ -49,7 +50,10 @@ def test_a_name_is_taken_apart(text: str) -> None:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with a module `tidal_names` and a file in a subfolder."""
     (tmp_path / "tidal_names.py").write_text(
-        "def tide(height=1, port='a'):\n    return height, port\n"
+        "def tide(height: int = 1, port: str = 'a') -> tuple[int, str]:\n"
+        "    return height, port\n"
+        "def chart(source: str, *, scale: float = 1.0) -> tuple[str, float]:\n"
+        "    return source, scale\n"
     )
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "own.py").write_text("loads = []\nloads.append(1)\nvalue = loads\n")
@@ -83,6 +87,20 @@ def test_what_can_not_be_found_is_told_with_what_there_is(here: Path) -> None:
     tide = find("tool", "tidal_names:tide@depth=3", TABLE)
     with pytest.raises(UsageError, match=r"unknown parameter .*'depth'; choose from height, port"):
         tide.bind(tide.value)
+    for text, said in {
+        "tidal_names:tide@height=high": "height of tidal_names can't be 'high': .* valid integer",
+        "tidal_names:chart": r"tidal_names:chart can't be made: TypeError: .*'source'",
+        "sql:shop.db": "takes neither a source nor parameters",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            find("tool", text, TABLE).make()
+
+
+def test_what_a_thing_works_on_is_its_first_argument(here: Path) -> None:
+    assert find("tool", "tidal_names:tide@port=5", TABLE).make() == (1, "5")
+    for name in ("tidal_names:chart", "./tidal_names.py:chart"):
+        assert find("tool", f"{name}:a/b.csv@scale=2", TABLE).make() == ("a/b.csv", 2.0)
+        assert find("tool", f"{name}:http://h:80/x", TABLE).make() == ("http://h:80/x", 1.0)
 
 
 def test_a_name_that_is_not_the_users_own_loads_no_code(here: Path) -> None:
@@ -103,8 +121,9 @@ def install(folder: Path, package: str, entry: str) -> None:
 
 def test_installed_packages_register_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(here)
-    install(here, "tides", "tool.tide = tidal_names:tide")
+    install(here, "tides", "tool.tide = tidal_names:tide\ntool.chart = tidal_names:chart")
     assert find("tool", "tide", TABLE, trusted=False).value(3) == (3, "a")
+    assert find("tool", "chart:a.csv@2", TABLE, trusted=False).make() == ("a.csv", 2.0)
     assert "tide" in names("tool", TABLE)
     assert "tide" not in names("format", {})
     (here / "more").mkdir()

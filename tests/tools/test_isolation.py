@@ -25,7 +25,7 @@ from support.sandbox_fixtures import Box
 
 from interlace.tools.python import PythonSession, processes
 from interlace.tools.python.files import Held
-from interlace.tools.python.folders import failure
+from interlace.tools.python.jupyter.start import failure
 from interlace.tools.python.sandbox import channel
 from interlace.tools.python.walls import namespaces
 

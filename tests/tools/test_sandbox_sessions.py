@@ -26,6 +26,32 @@ async def text(session: PythonSession, code: str) -> str:
     return (await session.call({"code": code}, 60)).text
 
 
+def test_neither_the_owner_nor_the_workers_load_more_than_they_need() -> None:
+    program = """
+    import asyncio, sys
+    from interlace.tools import PythonTool
+
+    def loaded():
+        return " ".join({name.split(".")[0] for name in sys.modules})
+
+    async def main():
+        async with PythonTool() as tool, tool.session() as session:
+            code = "import sys; print(*{name.split('.')[0] for name in sys.modules})"
+            return (await session.call({"code": code}, 60)).text
+
+    print(asyncio.run(main()))
+    print(loaded())
+    """
+    program = textwrap.dedent(program)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    worker, owner = (set(line.split()) for line in done.stdout.splitlines())
+    jupyter = {"jupyter_client", "zmq", "ipykernel"}
+    assert "numpy" in worker and not worker & {"interlace", "pydantic", *jupyter}
+    assert "interlace" in owner and not owner & {"numpy", "IPython", *jupyter}
+
+
 # -- copies ---------------------------------------------------------------------------------------
 
 

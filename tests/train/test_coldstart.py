@@ -13,7 +13,7 @@ from interlace.rollout.formats import FORMATS, Encoder
 from interlace.rollout.ledger import Source
 from interlace.rollout.task import equal_answers
 from interlace.rollout.tokenizer import Tokenizer
-from interlace.rollout.trajectory import Finish
+from interlace.rollout.trajectory import FinishReason
 from interlace.tools.python import PythonTool
 from interlace.train.coldstart import Demonstration, Reply
 from interlace.train.data.task_tools import TaskTools
@@ -34,7 +34,7 @@ async def write(count: int) -> tuple[list[Demonstration], list[bool]]:
 
 
 def answered(each: Demonstration, reply: Reply) -> str:
-    parsed = FORMATS[each.format].parse(reply.steps[-1].text, Finish.EOS, ())
+    parsed = FORMATS[each.format].parse(reply.steps[-1].text, FinishReason.EOS, ())
     assert parsed.answer is not None
     return parsed.answer
 
@@ -130,7 +130,7 @@ def test_the_format_reads_the_calls_as_they_were_meant(made: list[Demonstration]
         format = FORMATS[each.format]
         for reply in each.replies:
             for step in reply.steps:
-                finish = Finish.STOP if step.call and format.inline else Finish.EOS
+                finish = FinishReason.STOP if step.call and format.inline else FinishReason.EOS
                 parsed = format.parse(step.text, finish, each.tools)
                 meant = [(step.call.tool, step.call.arguments)] if step.call else []
                 assert [(call.tool, call.arguments) for call in parsed.calls] == meant

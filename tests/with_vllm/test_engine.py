@@ -18,7 +18,7 @@ from interlace.rollout.formats import FORMATS
 from interlace.rollout.ledger import Ids, Ledger, Source, Span
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
-from interlace.rollout.trajectory import Finish, StopReason, Trajectory
+from interlace.rollout.trajectory import FinishReason, StopReason, Trajectory
 from interlace.tools import PythonTool
 
 QUESTIONS = [
@@ -122,7 +122,7 @@ def test_new_weights_are_taken_in_place_and_kept_contexts_begin_anew(
     async def go() -> None:
         for turn in range(3):
             chunks = await sample(engine, ledger.ids, 20, context=context)
-            assert chunks[-1].finish in (Finish.LENGTH, Finish.EOS)
+            assert chunks[-1].finish in (FinishReason.LENGTH, FinishReason.EOS)
             if context or turn == 2:
                 assert (chunks[0].cached == 0) == (turn != 1)
             ledger.append(span_of(chunks))
@@ -158,7 +158,7 @@ def test_a_stop_inside_a_token_ends_with_the_token_and_the_context_goes_on(
         return first, await sample(engine, ids, 5, **asked), at + 1
 
     first, second, expected = asyncio.run(go())
-    assert first[-1].finish is Finish.STOP
+    assert first[-1].finish is FinishReason.STOP
     assert len(span_of(first).ids) <= expected  # the text may come earlier
     if context:
         held = len(prompt) + len(span_of(first).ids) - 1
@@ -173,20 +173,20 @@ def test_tokens_that_only_look_like_a_stop_do_not_end_it(engine: VllmEngine) -> 
     chunks = asyncio.run(sample(engine, prompt, 60, stop=stops, context="f"))
     asyncio.run(engine.release("f"))
     assert engine.figures["false_alarms"] > before + 5
-    assert chunks[-1].finish in (Finish.LENGTH, Finish.EOS)
+    assert chunks[-1].finish in (FinishReason.LENGTH, FinishReason.EOS)
     ledger = Ledger([Span.given(Source.PROMPT, prompt), span_of(chunks)])
     assert_forward({engine.version: plain_model(NANO)}, ledger, Sampling())
 
 
 def test_a_context_that_is_let_go_begins_anew(engine: VllmEngine) -> None:
-    shelf = engine._service._shelf
-    assert shelf is not None
-    prompt, before = prompt_of(engine), engine.figures["let_go"]
+    contexts = engine._service._contexts
+    assert contexts is not None
+    prompt, before = prompt_of(engine), engine.figures["evicted"]
 
-    async def go(let_go: Any) -> list[Chunk]:
+    async def go(evicted: Any) -> list[Chunk]:
         first = await sample(engine, prompt, 10, context="g")
         ids = np.concatenate([prompt, span_of(first).ids])
-        await let_go()
+        await evicted()
         second = await sample(engine, ids, 30, context="g")
         await engine.release("g")
         ledger = Ledger([Span.given(Source.PROMPT, prompt), span_of(first), span_of(second)])
@@ -194,13 +194,13 @@ def test_a_context_that_is_let_go_begins_anew(engine: VllmEngine) -> None:
         return second
 
     async def for_room() -> None:
-        engine._thread.call(shelf.make_room)
+        engine._thread.call(contexts.make_room)
 
-    shelf.seconds = 0.05
+    contexts.seconds = 0.05
     late = asyncio.run(go(lambda: asyncio.sleep(1.0)))
-    shelf.seconds = 120.0
+    contexts.seconds = 120.0
     crowded = asyncio.run(go(for_room))
-    assert engine.figures["let_go"] == before + 2
+    assert engine.figures["evicted"] == before + 2
     for chunks in (late, crowded):  # of what was held, whole blocks at most
         assert chunks[0].cached + chunks[0].prefilled >= len(prompt) + 10
         assert chunks[0].cached % 16 == 0
@@ -267,7 +267,7 @@ def test_contexts_are_let_go_when_memory_runs_low() -> None:
             await engine.aclose()
 
     trajectories = asyncio.run(go())
-    assert engine.figures["let_go"] > 0
+    assert engine.figures["evicted"] > 0
     models = {0: plain_model(NANO)}
     for trajectory in trajectories:
         assert trajectory.stop is not StopReason.INFRASTRUCTURE

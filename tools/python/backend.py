@@ -1,10 +1,56 @@
-"""The limits of a Python session."""
+"""The protocol of a backend, and what both make of a session's limits: walls, and their trial."""
 
+import os
+import site
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
-from ..errors import UsageError
+from pydantic import JsonValue
 
-__all__ = ["Limits", "check_limits"]
+from ..errors import ToolUnavailable, UsageError
+from .folders import copy_fonts
+from .interpreter import Interpreter
+from .walls.walls import Walls, readable_paths
+
+__all__ = ["Backend", "Limits", "check_limits", "make_walls", "needs_linux", "prepare_trial"]
+
+
+class Backend(Protocol):
+    """Starts interpreters of one kind; one for each pool."""
+
+    async def ready(self) -> None:
+        """Wait until interpreters can be started. Raises `ToolUnavailable` if they never can."""
+        ...
+
+    async def start(self, place: Path) -> Interpreter:
+        """An interpreter for the session at `place`: its first, or the next after one died.
+
+        Raises `ToolUnavailable`.
+        """
+        ...
+
+    async def fork(self, interpreter: Interpreter, place: Path) -> Interpreter:
+        """A copy of one of its interpreters, for a session at `place`. Raises `Unforkable`."""
+        ...
+
+    def leave(self, place: Path) -> Path | None:
+        """The session at `place` is over: free what it holds beside its interpreter.
+
+        The folder that can be removed now, if there is one.
+        """
+        ...
+
+    def details(self) -> Mapping[str, JsonValue]:
+        """The details given with every result."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +74,64 @@ def check_limits(limits: Limits) -> Limits:
     if limits.processes < 4 or limits.open_files < 32:
         raise UsageError("processes must be 4 or more, open_files 32 or more")
     return replace(limits)
+
+
+def needs_linux() -> None:
+    """Raises `ToolUnavailable` where there is no Linux."""
+    if sys.platform != "linux":
+        raise ToolUnavailable(
+            "the Python tool runs on Linux only, since nothing here could isolate it: run this in "
+            "a Linux container (Docker brings a Linux machine along), in a virtual machine or on a "
+            "Linux host; docs/security.md says how"
+        )
+
+
+def make_walls(
+    tier: str, folder: Path, limits: Limits, characters: int, users_exist: bool
+) -> Walls:
+    """The walls of a tier around the sessions of a pool whose folder is `folder`.
+
+    `users_exist`: there are user ids that sessions can have (walls/users.py).
+    """
+    packages = [path for path in (*site.getsitepackages(), site.getusersitepackages()) if path]
+    prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix, *packages)
+    own_user = tier != "none" and os.geteuid() == 0 and users_exist
+    needed = (*prefixes, str(folder.parent))
+    if tier == "confined" and not all(_open_to_all(path) for path in needed):
+        own_user = False  # or the session could not import anything
+    return Walls(
+        tier=tier,
+        readable=readable_paths(prefixes),
+        fonts=str(folder / "fonts"),
+        memory=limits.memory,
+        processes=limits.processes,
+        disk=limits.disk,
+        files=limits.files,
+        open_files=limits.open_files,
+        characters=characters,
+        own_user=own_user,
+    )
+
+
+def prepare_trial(folder: Path, walls: Walls, place: Path) -> None:
+    """Make what a trial of the walls needs, and the lists of fonts that sessions see."""
+    if walls.own_user:
+        folder.chmod(0o711)  # a session's user has to get to its own folder
+    fonts = folder / "fonts"
+    for each in (fonts, place, place / "profile", place / "work"):
+        each.mkdir(mode=0o755, exist_ok=True)
+    copy_fonts(fonts)
+    canary = folder / "canary"
+    canary.write_text("A session that can read this is not isolated.\n")
+    canary.chmod(0o644)
+
+
+def _open_to_all(path: str) -> bool:
+    """True if every user can reach what is in a folder, or the folder does not exist."""
+    with suppress(OSError):
+        for each in {os.path.abspath(path), os.path.realpath(path)}:
+            if os.path.exists(each):
+                for folder in (each, *(str(parent) for parent in Path(each).parents)):
+                    if not os.stat(folder).st_mode & 0o001:
+                        return False
+    return True

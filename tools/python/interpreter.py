@@ -1,17 +1,15 @@
 """The protocols of a process that runs a session's cells, whichever its backend."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-from pydantic import JsonValue
 
 from ..base import ErrorKind
 from .output import CellOutput
 from .walls.walls import Walls
 
-__all__ = ["Backend", "CellError", "Died", "Interpreter", "Watched"]
+__all__ = ["CellError", "Died", "Interpreter", "Watched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +49,6 @@ class Interpreter(Protocol):
 
     async def interrupt(self, seconds: float) -> bool:
         """Interrupt the cell that runs; whether the process was idle within `seconds`."""
-        ...
-
-    async def fork(self, place: Path) -> "Interpreter":
-        """A copy with all its state, for the new place. Raises `Unforkable`."""
         ...
 
     async def read_file(self, path: str) -> bytes:
@@ -114,34 +108,4 @@ class Watched(Protocol):
 
     def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
         """Kill the process, with all that it started, for the reason that `how` states."""
-        ...
-
-
-class Backend(Protocol):
-    """Starts interpreters of one kind; one for each pool."""
-
-    async def ready(self) -> None:
-        """Wait until interpreters can be started. Raises `ToolUnavailable` if they never can."""
-        ...
-
-    async def start(self, place: Path) -> Interpreter:
-        """An interpreter for the session at `place`: its first, or the next after one died.
-
-        Raises `ToolUnavailable`.
-        """
-        ...
-
-    def leave(self, place: Path) -> Path | None:
-        """The session at `place` is over: free what it holds beside its interpreter.
-
-        The folder that can be removed now, if there is one.
-        """
-        ...
-
-    def details(self) -> Mapping[str, JsonValue]:
-        """The details given with every result."""
-        ...
-
-    async def close(self) -> None:
-        """Free everything."""
         ...

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ToolUnavailable
+from .backend import Backend
 from .files import remove_tree
 from .folders import Folder, sweep
-from .interpreter import Backend, Interpreter
-from .sandbox.backend import SandboxBackend
-from .sandbox.remote import Worker
+from .interpreter import Interpreter
 
 __all__ = ["Counts", "Pool", "Seat"]
 
@@ -93,12 +92,10 @@ class Pool:
         await self._wait(patience)
         place = self._folder.path / f"s{next(self._numbers)}"
         try:
-            kernel = await seat.kernel.fork(place)
+            kernel = await self.backend.fork(seat.kernel, place)
         except BaseException:
             self._free.release()
             raise
-        if isinstance(self.backend, SandboxBackend) and isinstance(kernel, Worker):
-            self.backend.adopt(kernel, place)
         self.counts.sessions += 1
         return Seat(place, kernel)
 

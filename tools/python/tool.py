@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import resource
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from ..arguments import read_arguments
 from ..base import INTERRUPTED, ErrorKind, ToolResult, ToolSession
 from ..errors import ToolUnavailable, UsageError
-from .backend import Limits, check_limits
-from .interpreter import Backend, CellError, Died, Interpreter
+from .backend import Backend, Limits, check_limits
+from .interpreter import CellError, Died, Interpreter
+from .jupyter.backend import JupyterBackend
 from .output import CellOutput
 from .pool import Counts, Pool, Seat
-from .sandbox.backend import JupyterBackend, SandboxBackend
+from .sandbox.backend import SandboxBackend
 
 __all__ = ["PythonArguments", "PythonSession", "PythonTool"]
 
@@ -358,8 +360,6 @@ class PythonSession:
 
 
 def _most_sessions(backend: str) -> int:
-    import resource
-
     here = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(1, min(SESSIONS[backend], (here - 100) // DESCRIPTORS[backend]))
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, InterlaceError, ToolUnavailable, UsageError
+from ..files import cache_dir, write_whole
 from .base import Hit
 from .documents import find_files, lines, passages
 from .engine import (
@@ -92,9 +93,11 @@ class SearchIndex:
         self.source = Path(source).expanduser().resolve()
         if not self.source.exists():
             raise DataError(f"there is no file or folder {self.source} to search")
-        self.folder = _in_cache(self.source, characters)
         if folder is not None:
             self.folder = Path(folder).expanduser()
+        else:
+            key = f"{self.source}\0{characters}".encode("utf-8", "surrogateescape")
+            self.folder = cache_dir() / "search" / hashlib.sha256(key).hexdigest()[:32]
         self.patience = patience
         self._characters = characters
         self._searcher: tuple[tantivy.Searcher, tantivy.Schema] | None = None
@@ -305,24 +308,13 @@ class SearchIndex:
     def _publish(self, name: str) -> None:
         if self._current() == name:
             return
-        made = self.folder / f"{_CURRENT}.new"
-        with made.open("w", encoding="utf-8") as file:
-            json.dump({**self._settings(), "current": name}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(made, self.folder / _CURRENT)
+        write_whole(self.folder / _CURRENT, json.dumps({**self._settings(), "current": name}))
 
     def _sweep(self, keep: set[str]) -> None:
         """Remove older generations, and what a killed builder left."""
         for path in self.folder.glob("index-*"):
             if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _in_cache(source: Path, characters: int) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    key = hashlib.sha256(f"{source}\0{characters}".encode("utf-8", "surrogateescape")).hexdigest()
-    return Path(base).expanduser() / "interlace" / "search" / key[:32]
 
 
 def _stamp(path: Path, known: Stamp | None) -> Stamp | None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from ..base import ErrorKind
 from ..errors import DataError, ToolUnavailable, UsageError
+from ..process_pool import Overrun, ProcessDied
 from .database import COMPARED, Bounds, Column, Cut, QueryFailed, Rows, Schema, Table, Value
 from .lexer import is_empty
 from .problems import STOPPED, Problem, explain
-from .workers import Overrun, Source, WorkerDied, Workers
+from .workers import DatabaseSource, Workers
 
 __all__ = ["SqliteDatabase", "find_database"]
 
@@ -53,7 +54,7 @@ class SqliteDatabase:
             raise DataError(
                 f"{str(path)!r} is no SQLite database, or an encrypted one: save it unencrypted"
             )
-        self._start(Source(str(place), str(place)), workers)
+        self._start(DatabaseSource(str(place), str(place)), workers)
 
     @classmethod
     def memory(
@@ -80,7 +81,7 @@ class SqliteDatabase:
             (pages,) = db.execute("pragma page_count").fetchone()
             image = db.serialize() if pages else b""
         database = cls.__new__(cls)
-        database._start(Source(hashlib.sha256(image).hexdigest(), None, image), workers)
+        database._start(DatabaseSource(hashlib.sha256(image).hexdigest(), None, image), workers)
         if len(image) > database.workers.memory // 8:
             raise UsageError(
                 f"a database of {len(image)} bytes is too large to be held in memory by every "
@@ -88,7 +89,7 @@ class SqliteDatabase:
             )
         return database
 
-    def _start(self, source: Source, workers: Workers | None) -> None:
+    def _start(self, source: DatabaseSource, workers: Workers | None) -> None:
         self.workers = Workers() if workers is None else workers
         self._source = source
         self._schema: Schema | None = None
@@ -124,7 +125,7 @@ class SqliteDatabase:
         except Overrun:
             text = STOPPED.format(seconds=seconds)
             raise QueryFailed(ErrorKind.TIMEOUT, text) from None
-        except WorkerDied as error:
+        except ProcessDied as error:
             raise QueryFailed(ErrorKind.DIED, f"the query ended the database: {error}") from None
         except ToolUnavailable as error:
             raise QueryFailed(ErrorKind.UNAVAILABLE, str(error)) from None

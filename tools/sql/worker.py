@@ -1,7 +1,8 @@
 """The process in which SQLite runs. Started as a script: it needs nothing but the standard library.
 
-It answers one request at a time on file descriptor 0, a socket: a big-endian length and JSON each
-way. Whoever started it may kill it at any time. Its own walls: the file is opened read-only, an
+It answers one request at a time on file descriptor 0, a socket: a line of JSON each way, the image
+of a database after the request that opens it. It may be killed at any time. Its own walls: the file
+is opened read-only, an
 authorizer lets only reading through, SQLite's limits are lowered, the heap is bounded, a progress
 handler keeps the deadline, and an alarm ends the process where SQLite does not come back to it.
 """
@@ -12,13 +13,11 @@ import re
 import resource
 import signal
 import sqlite3
-import struct
 import sys
 import time
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-HEADER = struct.Struct(">I")
 ALARM_SECONDS = 0.5
 """How much later than its deadline a query that can't be interrupted ends the process."""
 OPERATIONS = 1000
@@ -278,19 +277,8 @@ def _value(value: Any, cell: int) -> Any:
 # -- the process --------------------------------------------------------------------------------
 
 
-def _read(size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        part = os.read(0, min(size - len(data), 1 << 20))
-        if not part:
-            sys.exit()  # whoever started this process is gone
-        data += part
-    return bytes(data)
-
-
 def _write(reply: dict[str, Any]) -> None:
-    body = json.dumps(reply, separators=(",", ":")).encode()
-    data = memoryview(HEADER.pack(len(body)) + body)
+    data = memoryview(json.dumps(reply, separators=(",", ":")).encode() + b"\n")
     while data:
         data = data[os.write(0, data) :]
 
@@ -316,16 +304,17 @@ def main(memory: int) -> None:
     """Answer requests until the other side is gone."""
     _confine(memory)
     connections: dict[str, Connection] = {}
+    requests = os.fdopen(0, "rb")
     _write({"ready": True})
-    while True:
-        request = json.loads(_read(HEADER.unpack(_read(HEADER.size))[0]))
+    for line in requests:
+        request = json.loads(line)
         key = request["key"]
         # From the start of every request: opening a database may take long too.
         signal.setitimer(signal.ITIMER_REAL, request["seconds"] + ALARM_SECONDS)
         if "sql" in request:
             reply = connections[key].query(request)
         else:
-            image = _read(request["image"])
+            image = requests.read(request["image"])
             for old in request["close"]:
                 connections.pop(old).close()
             try:

@@ -6,19 +6,19 @@ Ours have `ceo_messages` too, which M500 lacks. A system message begins a conver
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...rollout.formats import Encoder, Message
-from ...rollout.formats.words import Words
+from ...rollout.formats.plain import PlainText
 from ...rollout.ledger import Ledger, Source, Span
 from ...rollout.task import Task
 from ...rollout.team.replies import TEAM
 from ...rollout.tokenizer import Tokenizer
-from ...rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn
+from ...rollout.trajectory import Episode, FinishReason, StopReason, Trajectory, Turn
 from ...tools.errors import DataError
+from ...tools.files import write_beside
 
 __all__ = ["LISTS", "read_m500", "write_m500"]
 
@@ -41,7 +41,7 @@ def read_m500(path: str | Path, tokenizer: Tokenizer, *, model: str) -> Iterator
     at inference, where no member of a team sees its own earlier thoughts. Raises DataError, naming
     the line, for what is no such row.
     """
-    encoder = Encoder(Words(), tokenizer, ())
+    encoder = Encoder(PlainText(), tokenizer, ())
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -94,14 +94,14 @@ def _trajectory(
     ledger = Ledger(encoder.prompt(asked.content, history))
     start = len(ledger)
     # What a model said may hold tags of its own, but no control token that it did not end with.
-    content = tokenizer.harmless(said.content, special_only=True)
+    content = tokenizer.escape_control_tokens(said.content, special_only=True)
     end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
     ledger.append(Span.policy([*tokenizer.encode(content), *end]))
     return Trajectory(
         model=model,
-        format=Words.name,
+        format=PlainText.name,
         ledgers=[ledger],
-        turns=[Turn(0, start, len(ledger), Finish.EOS)],
+        turns=[Turn(0, start, len(ledger), FinishReason.EOS)],
         stop=StopReason.ANSWERED,
         answer=said.content,
         details={TEAM: {"role": role, "name": role, "round": 0, "turn": turn, "index": 0}},
@@ -116,19 +116,14 @@ def write_m500(episodes: Iterable[Episode], path: str | Path, tokenizer: Tokeniz
     fine-tune on the log itself (`interlace sft`), whose mask knows them. The file appears whole or
     not at all; raises DataError where it can't be written, or an episode is no team's.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     count = 0
-    try:
-        with partial.open("w", encoding="utf-8", errors="replace") as file:
-            for episode in episodes:
-                file.write(json.dumps(_row(episode, tokenizer), ensure_ascii=False) + "\n")
-                count += 1
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        write_beside(path) as partial,
+        partial.open("w", encoding="utf-8", errors="replace") as file,
+    ):
+        for episode in episodes:
+            file.write(json.dumps(_row(episode, tokenizer), ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from ...rollout.formats.base import Format, Parsed
 from ...rollout.task import Task
-from ...rollout.trajectory import CallRecord, Finish
+from ...rollout.trajectory import CallRecord, FinishReason
 from ...tools import Tool
 from ...tools.errors import DataError
 
@@ -51,7 +51,7 @@ class Rewriting(Format):
     """The format of a model that rewrites: no tools, no system prompt, all it says is the answer.
 
     Example:
-        >>> Rewriting().parse("So it is.", Finish.EOS, ()).answer
+        >>> Rewriting().parse("So it is.", FinishReason.EOS, ()).answer
         'So it is.'
     """
 
@@ -67,12 +67,12 @@ class Rewriting(Format):
         """Nothing: the template says it all."""
         return ""
 
-    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+    def parse(self, text: str, finish: FinishReason, tools: Sequence[Tool]) -> Parsed:
         """The whole text, without thoughts before it and a fence around it."""
         text = text.rpartition("</think>")[2]
         if fenced := _FENCED.match(text):
             text = fenced[1]
-        return Parsed(answer=(text.strip() or None) if finish is Finish.EOS else None)
+        return Parsed(answer=(text.strip() or None) if finish is FinishReason.EOS else None)
 
     def render(self, calls: Sequence[CallRecord]) -> str:
         """There are no results."""

@@ -9,7 +9,7 @@ from ...rollout.formats import FORMATS, Encoder
 from ...rollout.formats.tags import Tagged
 from ...rollout.ledger import Ledger, Source
 from ...rollout.task import Task
-from ...rollout.trajectory import CallRecord, Episode, Finish, StopReason, Trajectory, Turn
+from ...rollout.trajectory import CallRecord, Episode, FinishReason, StopReason, Trajectory, Turn
 from ...tools.errors import UsageError
 from .base import Demonstration, Reply, Step, to_ledger
 
@@ -126,7 +126,7 @@ def read_trace(task: Task, text: str, format: Tagged) -> Trace:
         position = end.end()
     ending = text[position:].strip("\n")
     _check_prose(ending, format)
-    answer = format.parse(ending, Finish.EOS, ()).answer
+    answer = format.parse(ending, FinishReason.EOS, ()).answer
     closed = f"</{format.answer_tag}>" in ending or f"<{format.answer_tag}>" not in ending
     if answer is None or not closed:
         raise Bad(Dropped.NO_ANSWER if closed else Dropped.UNCLOSED)
@@ -197,7 +197,7 @@ def _turns(ledger: Ledger, steps: Sequence[Step]) -> list[Turn]:
     for span in ledger:
         if span.source is Source.POLICY:
             call = next(left).call
-            finish = Finish.EOS if call is None else Finish.STOP
+            finish = FinishReason.EOS if call is None else FinishReason.STOP
             calls = [] if call is None else [call]
             turns.append(Turn(0, position, position + len(span), finish, calls))
         position += len(span)

@@ -4,7 +4,6 @@ twice and for what a test set should not share with a training set.
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from ...rollout.task import Task
 from ...rollout.task_files import Located, read_tasks
 from ...tools.errors import DataError, MissingExtra
+from ...tools.files import write_beside, write_whole
 from ...tools.sql import find_database
 from .public import Adapter, OtherKind, Row, find_adapter, shape_error
 
@@ -44,22 +44,17 @@ def write_tasks(tasks: Iterable[Task], path: str | Path) -> int:
     DataError where it can't be written or a task's data does not survive JSON.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     rows = [_row(task) for task in tasks]
     try:
         if path.suffix == ".parquet":
-            _write_parquet(rows, partial)
+            with write_beside(path) as partial:
+                _write_parquet(rows, partial)
         else:
             flat = ({name: row[name] for name in _FIELDS} | row["data"] for row in rows)
             lines = (json.dumps(row, ensure_ascii=False) for row in flat)
-            partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror or error}") from error
+            write_whole(path, "".join(f"{line}\n" for line in lines))
     except UnicodeEncodeError as error:
-        raise DataError(f"can't write {path}: a task holds what is no text") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise DataError(f"can't write {path}: a task holds text with lone surrogates") from error
     return len(rows)
 
 

@@ -5,7 +5,6 @@ compared without the model.
 """
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from ...rollout.many.votes import elect
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode
 from ...tools.errors import DataError
+from ...tools.files import write_whole
 from ..rewards import Checker
 from .attempts import Attempt, read_attempts
 from .intervals import Estimate, bootstrap, pass_at_k, wilson
@@ -209,14 +209,6 @@ def save_evaluation(evaluation: Evaluation, path: str | Path) -> None:
 
     Raises DataError where the file can't be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     data = {"summary": evaluation.summary(), **asdict(evaluation)}
     text = json.dumps(data, ensure_ascii=False, indent=1)
-    try:
-        partial.write_bytes(text.encode("utf-8", "replace"))  # an answer may hold what is no text
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, text.encode("utf-8", "replace"))  # an answer may hold lone surrogates

@@ -15,11 +15,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ...rollout.episode_log import EpisodeLog
 from ...tools.errors import DataError, MissingExtra
+from ...tools.files import write_whole
 from .checkpoint import Change
 
 __all__ = ["Record", "Sink", "TensorBoard", "WeightsAndBiases", "read_metrics"]
@@ -94,13 +94,7 @@ class Record:
 
     def write(self, name: str, text: str) -> None:
         """Put a small file into the folder, whole or not at all. Raises DataError."""
-        partial = self.folder / f".{name}.partial"
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, self.folder / name)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise DataError(f"can't write {self.folder / name}: {error.strerror}") from error
+        write_whole(self.folder / name, text)
 
     def episodes(self, step: int, prefix: str = "") -> EpisodeLog:
         """The log of a step's episodes."""
@@ -130,12 +124,7 @@ class Record:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...rollout.trajectory import Finish, StopReason, Trajectory
+from ...rollout.trajectory import FinishReason, StopReason, Trajectory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ def void_turns(trajectory: Trajectory) -> list[int]:
         for number, turn in enumerate(trajectory.turns)
         if not any(call.arguments is not None for call in turn.calls)
         and not (answered and number == last)
-        and turn.finish is not Finish.CANCELLED
+        and turn.finish is not FinishReason.CANCELLED
         and turn.stop > turn.start
     ]
 

@@ -1,6 +1,5 @@
 """Checks of answers, each in the way that its task asks for."""
 
-from types import TracebackType
 from typing import Self
 
 from ...rollout.task import Task, equal_answers
@@ -107,12 +106,7 @@ class Checker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

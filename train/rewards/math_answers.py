@@ -5,29 +5,23 @@ of their own (`math_worker`), which a hostile expression can hang or crash witho
 `\boxed{9^{9^{9^9}}}` is then simply wrong.
 """
 
-import contextlib
 import importlib.util
 import json
 import os
-import selectors
 import signal
-import subprocess
-import sys
 import threading
-import weakref
 from collections import OrderedDict
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from ...tools.errors import MissingExtra
+from ...tools.process_pool import CannotStart, Overrun, PooledProcess, ProcessDied, ProcessPool
 from .base import Unscored
 from .kinds import Value, read_answer
 
 __all__ = ["MathVerify"]
 
-_SCRIPT = Path(__file__).with_name("math_worker.py")
 _LONGEST = 2000
 """Characters of an answer that is looked at; the longest gold answers have some hundreds."""
 _PATIENCE = 300.0
@@ -53,10 +47,9 @@ class MathVerify:
         self.seconds = seconds
         self.memory = memory
         self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
+        self.pool = ProcessPool(lambda: _start(seconds, memory))
         self._kept: OrderedDict[tuple[str, str], bool] = OrderedDict()
         self._sound: set[str] = set()  # gold answers that can be worked out
-        weakref.finalize(self, _close_all, self._idle)
 
     def equal(self, gold: str, answer: str) -> bool:
         r"""True if `answer` equals `gold`: `14/3` equals `\frac{14}{3}`, `2, 1` equals `\{1,2\}`.
@@ -82,18 +75,12 @@ class MathVerify:
 
     def close(self) -> None:
         """End the processes that are not in use."""
-        with self._lock:
-            _close_all(self._idle)
+        self.pool.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _ask(self, gold: str, wanted: Value, given: Value) -> bool:
@@ -107,21 +94,35 @@ class MathVerify:
         return bool(verdict)
 
     def _verdict(self, gold: Value, answer: Value | None) -> bool | None:
-        """True if they are equal, or None if the process was lost over it."""
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        if worker is None:
-            worker = _Worker(self.seconds, self.memory)
-        verdict = None
+        """True if they are equal, or None if the process was lost over it.
+
+        Without an answer the gold one is worked out alone.
+        """
+        request = json.dumps([gold, answer]).encode() + b"\n"
         try:
-            verdict = worker.equal(gold, answer)
-        finally:
-            if verdict is None:
-                worker.close()
-            else:
-                with self._lock:
-                    self._idle.append(worker)
-        return verdict
+            with self.pool.one() as process:
+                return bool(json.loads(process.ask(request, _PATIENCE))["equal"])
+        except CannotStart as error:
+            raise Unscored(f"no process of math-verify can be started: {error}") from error
+        except Overrun:
+            raise Unscored("the machine is too busy for math-verify") from None
+        except ProcessDied as error:
+            if error.code is not None and -error.code in _LOST_OVER_IT:
+                return None
+            raise Unscored(f"the process of math-verify is gone: {error}") from None
+
+
+def _start(seconds: float, memory: int) -> PooledProcess:
+    if importlib.util.find_spec("math_verify") is None:
+        raise MissingExtra("comparing mathematical answers", "train")
+    return PooledProcess(
+        Path(__file__).with_name("math_worker.py"),
+        str(seconds),
+        str(memory),
+        flags="-P",  # the script's own folder holds modules that are not for import
+        environment=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+        start_seconds=_PATIENCE,
+    )
 
 
 def _at_once(gold: Value, answer: Value) -> bool | None:
@@ -143,82 +144,3 @@ def _spelt(value: Value) -> str | None:
     if value[0] not in ("word", "expr"):
         return None
     return str(value[1]).casefold().replace(" ", "") if value[0] == "expr" else str(value[1])
-
-
-class _Worker:
-    """One process of math-verify."""
-
-    def __init__(self, seconds: float, memory: int) -> None:
-        if importlib.util.find_spec("math_verify") is None:
-            raise MissingExtra("comparing mathematical answers", "train")
-        try:
-            self._process = subprocess.Popen(
-                # -P: the script's own folder holds a file that is named like the standard `math`.
-                [sys.executable, "-P", str(_SCRIPT), str(seconds), str(memory)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C in a terminal is for us
-            )
-        except OSError as error:  # no memory, or no processes left
-            raise Unscored(f"no process of math-verify can be started: {error}") from error
-        self._read = b""
-        try:
-            if self._receive() is None:
-                raise Unscored("the process of math-verify does not start")
-        except Unscored:
-            self.close()
-            raise
-
-    @property
-    def alive(self) -> bool:
-        """True while the process runs."""
-        return self._process.poll() is None
-
-    def equal(self, gold: Value, answer: Value | None) -> bool | None:
-        """True if they are equal, or None if the process is lost over it.
-
-        Without an answer the gold one is worked out alone.
-        """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError:
-            raise Unscored("the process of math-verify is gone") from None
-        reply = self._receive()
-        if reply is None:
-            if -self._process.wait() not in _LOST_OVER_IT:
-                raise Unscored("the process of math-verify was ended")
-            return None
-        return bool(reply["equal"])
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):  # what was not written yet has no reader
-                    pipe.close()
-
-    def _receive(self) -> dict[str, Any] | None:
-        """The next reply; None where the process ends. Raises Unscored where patience does."""
-        assert self._process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._read:
-                if not selector.select(_PATIENCE):
-                    raise Unscored("the machine is too busy for math-verify")
-                data = os.read(self._process.stdout.fileno(), 4096)
-                if not data:
-                    return None
-                self._read += data
-        line, _, self._read = self._read.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
-
-
-def _close_all(workers: list[_Worker]) -> None:
-    while workers:
-        workers.pop().close()

@@ -1,4 +1,5 @@
-"""The process in which two answers are compared: run as a script, one JSON line each.
+"""The process in which two answers are compared: a script that reads a line of JSON for each pair
+from file descriptor 0, a socket, and answers with another.
 
 It may be made to compute for ever or to eat all memory by what a policy wrote, so it has limits
 that the kernel keeps: CPU time for each pair (SIGPROF, not caught, ends the process in the middle
@@ -37,13 +38,12 @@ def main() -> None:
     """Answer requests until the input ends."""
     seconds, memory = float(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no reply
+    requests, replies = os.fdopen(0, "rb"), os.fdopen(os.dup(0), "w", encoding="utf-8")
     engine = Engine()
     engine.warm()
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    print(json.dumps({"ready": True}), file=out, flush=True)
-    for line in sys.stdin:
+    print(json.dumps({"ready": True}), file=replies, flush=True)
+    for line in requests:
         gold, answer = json.loads(line)
         try:
             signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -52,7 +52,7 @@ def main() -> None:
         except (Exception, RecursionError, MemoryError):  # boundary: whatever sympy makes of it
             signal.setitimer(signal.ITIMER_PROF, 0)
             equal = False
-        print(json.dumps({"equal": bool(equal)}), file=out, flush=True)
+        print(json.dumps({"equal": bool(equal)}), file=replies, flush=True)
 
 
 class Engine:

@@ -19,8 +19,8 @@ def overlong(most: int, buffer: int) -> RewardFunction:
 
     Example:
         >>> from ...rollout.task import Task
-        >>> from ...rollout.trajectory import Finish
-        >>> turn = Turn(0, 0, 18432, Finish.EOS)
+        >>> from ...rollout.trajectory import FinishReason
+        >>> turn = Turn(0, 0, 18432, FinishReason.EOS)
         >>> task = Task("a", "?")
         >>> episode = Episode("a/0", task, "a", 0, [Trajectory("m", "retool", turns=[turn])])
         >>> overlong(20480, 4096)(episode, task)

@@ -9,6 +9,7 @@ from typing import Any
 from ...rollout.formats import Message
 from ...rollout.task import Task
 from ...tools.errors import DataError, MissingExtra
+from ...tools.files import write_beside
 from ..data.public import find_adapter, row_adapter
 from ..data.task_sets import wants_database
 
@@ -47,11 +48,10 @@ def write_dataset(tasks: Iterable[Task], path: Path, *, split: str, source: str)
     rows = [to_row(task, index, split, source) for index, task in enumerate(tasks)]
     if not rows:
         raise DataError(f"there are no tasks to write to {path}")
-    fresh = path.with_name(path.name + ".writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), fresh)
-        fresh.replace(path)
+        with write_beside(path) as partial:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), partial)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"can't write {path}: {error}") from error
     return len(rows)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from ...rollout.engines.base import Chunk, EngineError, Request
 from ...rollout.engines.stops import StopFinder
 from ...rollout.tokenizer import Tokenizer
-from ...rollout.trajectory import Finish
+from ...rollout.trajectory import FinishReason
 
 __all__ = ["Client", "Dialect", "VerlEngine"]
 
@@ -59,7 +59,7 @@ class VerlEngine:
         """Sample one continuation; raises EngineError where the server fails or breaks off."""
         room = min(request.max_tokens, self.context_length - len(request.ids))
         if room < 1:
-            yield Chunk((), (), finish=Finish.LENGTH)
+            yield Chunk((), (), finish=FinishReason.LENGTH)
             return
         try:
             output = await self._client.generate(
@@ -118,7 +118,7 @@ class VerlEngine:
         if (
             finish is None
         ):  # it ended by a rule of its own: at an id that we don't know, or too soon
-            finish = Finish.LENGTH if output.stop_reason in _CUT else Finish.EOS
+            finish = FinishReason.LENGTH if output.stop_reason in _CUT else FinishReason.EOS
         drawn = tuple(min(float(p), 0.0) for p in logprobs[: len(ids)])
         if request.sampling.temperature == 0:
             drawn = (0.0,) * len(ids)
@@ -129,15 +129,15 @@ class VerlEngine:
 
     def _until_end(
         self, ids: list[int], request: Request, room: int
-    ) -> tuple[list[int], Finish | None]:
+    ) -> tuple[list[int], FinishReason | None]:
         finder = StopFinder(self.tokenizer, request.stop)
         for count, id in enumerate(ids, start=1):
             if id in self.tokenizer.eos_ids:
-                return ids[:count], Finish.EOS
+                return ids[:count], FinishReason.EOS
             if finder.push(id):
-                return ids[:count], Finish.STOP
+                return ids[:count], FinishReason.STOP
             if count == room:
-                return ids[:count], Finish.LENGTH
+                return ids[:count], FinishReason.LENGTH
         return ids, None
 
     def _note(self, output: Any) -> int:

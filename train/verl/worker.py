@@ -12,12 +12,12 @@ from typing import Self
 
 from ...rollout.engines.base import Sampling
 from ...rollout.episode_log import EpisodeLog
-from ...rollout.failure import reason
 from ...rollout.formats import FORMATS, Message
 from ...rollout.ledger import Source
 from ...rollout.limits import Limits
 from ...rollout.loop import Rollout
 from ...rollout.policy import Policy
+from ...rollout.sessions import describe_error
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason, Trajectory
@@ -228,7 +228,7 @@ class Worker:
             episode.trajectory.stop = StopReason.TIMEOUT
         else:
             episode.trajectory.stop = StopReason.INFRASTRUCTURE
-            episode.trajectory.details.setdefault("error", reason(error))
+            episode.trajectory.details.setdefault("error", describe_error(error))
 
     def _score(self, episode: Episode) -> tuple[list[tuple[str, Episode]] | None, str | None]:
         """Set the episode's rewards; a team's parts with theirs, and why it can't be trained on."""

@@ -1,6 +1,6 @@
 """`interlace doctor --train`: a training run, looked at before it runs."""
 
-import json
+import json as json_module
 import platform
 import re
 import sys
@@ -12,7 +12,8 @@ from typing import Any
 
 from rich.text import Text
 
-from ....tools.errors import DataError, UsageError
+from ....tools.errors import UsageError
+from ....tools.files import write_whole
 from ....train.preflight.examine import Examination, examine
 from ....train.preflight.finding import Finding
 from ....train.preflight.trial_run import try_out
@@ -45,7 +46,7 @@ def examine_training(
     findings += _tried(examination, findings, tried, found=bool(card) and gpu is None)
     told = _as_json(config, examination, findings)
     if report is not None:
-        _write(report, told)
+        write_whole(report, json_module.dumps(told, indent=1) + "\n")
     if json:
         print_json(told)
     else:
@@ -113,14 +114,6 @@ def _as_json(config: str, examination: Examination, findings: list[Finding]) -> 
         "findings": [asdict(finding) for finding in findings],
         "memory": {name: [asdict(part) for part in parts] for name, parts in phases.items()},
     }
-
-
-def _write(report: Path, told: dict[str, Any]) -> None:
-
-    try:
-        report.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"can't write {report}: {error.strerror}") from error
 
 
 def _render(examination: Examination, findings: list[Finding]) -> Text:

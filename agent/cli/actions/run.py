@@ -8,9 +8,9 @@ from rich.console import Console
 from ....rollout.trajectory import StopReason
 from ....tools.errors import UsageError
 from ...agent import Agent
-from ...answers import Answers
 from ...events import ApprovalAsked
 from ...result import Result
+from ...run import Answerer
 from ..answering import as_json, exit_code, load, make_agent, warnings
 from ..approvals import ask_person, left_line, read_approval, read_budget
 from ..exits import print_json, run_to_end
@@ -57,7 +57,7 @@ def _question(given: str | None) -> str:
 
 
 async def _answer(
-    agent: Agent, who: Answers, question: str, console: Console, output: OutputOptions
+    agent: Agent, who: Answerer, question: str, console: Console, output: OutputOptions
 ) -> Result:
 
     screen = Screen(console, answers=not sys.stdout.isatty(), format=agent.format)
@@ -95,6 +95,6 @@ async def _report(agent: Agent, result: Result, screen: Screen, output: OutputOp
         failed = result.stop is StopReason.INFRASTRUCTURE
         screen.say(f"[{why_no_answer(result)}]", "error" if failed else "notice")
     if not output.quiet:
-        budget = agent.terms.budget
+        budget = agent.settings.budget
         left = f" · {left_line(budget.left)}" if budget.bounded else ""
         screen.say(usage_line(result) + left, "dim")

@@ -1,7 +1,6 @@
 """The line a person types at: editing, history, several lines."""
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
@@ -13,13 +12,14 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.defaults import create_output
 
+from ....tools.files import state_dir
+
 __all__ = ["Prompt", "history_file"]
 
 
 def history_file() -> Path:
     """The file that keeps the questions: below `$XDG_STATE_HOME`, else `~/.local/state`."""
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "interlace" / "history"
+    return state_dir() / "history"
 
 
 class Prompt:

@@ -10,9 +10,10 @@ from typing import Any
 
 from ....rollout.budget import Budget
 from ....rollout.formats import FORMATS
+from ....rollout.models.load import refuse_engine
 from ....rollout.trajectory import Episode, StopReason
 from ....tools.errors import DataError, UsageError
-from ....tools.importing import refuse_code
+from ....tools.importing import names, refuse_code
 from ....tools.named import TOOLS
 from ...agent import Agent
 from ...approval import Approval
@@ -20,7 +21,7 @@ from ...conversation import Conversation
 from ...conversations import Conversations, default_file
 from ...events import ApprovalAsked
 from ...result import Result
-from ...running import Run
+from ...run import AgentRun
 from ...team.runs import Runs, SavedRun
 from ...team.team import Team
 from ..answering import as_json, exit_code, load, make_agent, warnings
@@ -98,6 +99,7 @@ class ChatSession:
                 raise
             self.say(f"[not kept: {error}]", "notice")
             return
+        named = self._model  # on the command line and in settings, which may name code
         if self._runs is not None and options.resume:
             self._unfinished = find_unfinished(self._runs, id)
             self._team, model, format = recorded_options(self._unfinished)
@@ -111,8 +113,15 @@ class ChatSession:
             tools = list(saved.tools) or ["none"]
             self._model = replace(self._model, model=made.model, format=made.format, tool=tools)
         if options.resume:
-            refuse_code("format", self._model.format, FORMATS, "what is resumed")
-            refuse_code("tool", self._model.tool, TOOLS, "what is resumed")
+            resumed = self._model
+            if named.format is not None and resumed.format not in names("format", FORMATS):
+                self._model = replace(resumed, format=named.format)  # a format's name is no place
+            else:
+                refuse_code("format", resumed.format, FORMATS, "what is resumed")
+            again = set(resumed.tool or ()) - set(named.tool or ())
+            refuse_code("tool", sorted(again), TOOLS, "what is resumed")
+            if resumed.model != named.model:
+                refuse_engine(resumed.model, "what is resumed")
         self.agent = self._make_agent()
 
     def _refuse_other(self, model: str) -> None:
@@ -181,7 +190,7 @@ class ChatSession:
         if self._runs is not None and self._runs.load(team.last.episode.id).ended is not None:
             await team.forget(team.last.episode.id)  # it is kept to be gone on with
 
-    async def _hear(self, who: Team | Conversation, run: Run) -> None:
+    async def _hear(self, who: Team | Conversation, run: AgentRun) -> None:
         """Show what happens, and how it ended."""
         task = asyncio.create_task(self._stream(run))
         loop = asyncio.get_running_loop()
@@ -286,7 +295,7 @@ class ChatSession:
         for warning in warnings(self.agent, settings_file=not self.example):
             self.say(warning, "notice")
 
-    async def _stream(self, run: Run) -> None:
+    async def _stream(self, run: AgentRun) -> None:
 
         async with aclosing(run):
             async for event in run:

@@ -111,7 +111,7 @@ async def _save(chat: ChatSession, rest: str) -> None:
 
 async def _budget(chat: ChatSession, rest: str) -> None:
 
-    budget = chat.agent.terms.budget
+    budget = chat.agent.settings.budget
     try:
         if rest:
             budget.allow(**read_numbers(rest))

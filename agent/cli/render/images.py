@@ -1,13 +1,13 @@
 """Plots: shown where the terminal can, saved where it can't."""
 
 import base64
-import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
 from ....tools import Artifact
+from ....tools.files import state_dir
 
 __all__ = ["picture_protocol", "save_artifact", "show_picture"]
 
@@ -52,8 +52,7 @@ def save_artifact(artifact: Artifact) -> Path:
 
     Raises OSError.
     """
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    folder = Path(base).expanduser() / "interlace" / "plots"
+    folder = state_dir() / "plots"
     folder.mkdir(parents=True, exist_ok=True)
     digest = blake2b(artifact.data, digest_size=5).hexdigest()
     file = folder / f"{digest}.{_ENDINGS.get(artifact.mime, 'bin')}"

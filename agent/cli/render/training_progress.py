@@ -1,7 +1,6 @@
 """The progress display of a training run: bars and a table, or a line per step."""
 
 from collections import deque
-from types import TracebackType
 from typing import IO, Self
 
 from rich.console import Group
@@ -101,12 +100,7 @@ class TrainingScreen:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.update(self._picture())
             self._live.stop()

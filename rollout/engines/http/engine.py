@@ -7,7 +7,7 @@ from typing import Any
 
 from ....tools.errors import ModelError, UsageError
 from ...tokenizer import Tokenizer
-from ...trajectory import Finish
+from ...trajectory import FinishReason
 from ..base import Chunk, EngineError, Request
 from ..stops import StopFinder
 from .capabilities import Found, find, served
@@ -19,8 +19,8 @@ __all__ = ["HttpEngine", "served_models"]
 _ENDED = {"stop", "tool_calls", "function_call", "eos", "eos_token", "stop_sequence", "end_turn"}
 """What servers call the end of a reply by the model's own doing."""
 _CUT = {
-    **dict.fromkeys(("length", "max_tokens", "model_length", "repetition"), Finish.LENGTH),
-    "content_filter": Finish.FILTERED,
+    **dict.fromkeys(("length", "max_tokens", "model_length", "repetition"), FinishReason.LENGTH),
+    "content_filter": FinishReason.FILTERED,
 }
 """... and of one that was cut, which is the model's doing too. Any other reason (error, abort, one
 that is new) is a failure of the server's."""
@@ -90,7 +90,7 @@ class HttpEngine:
         """Sample one continuation; raises EngineError where the server can't or won't."""
         room = min(request.max_tokens, self.context_length - len(request.ids))
         if room < 1:
-            yield Chunk((), (), finish=Finish.LENGTH)
+            yield Chunk((), (), finish=FinishReason.LENGTH)
             return
         sampling = self._sample if self.exact else self._chat
         async with aclosing(sampling(request, room)) as chunks:
@@ -129,7 +129,7 @@ class HttpEngine:
                 if len(told) == before:
                     raise
                 if len(told) == room:
-                    yield Chunk((), (), finish=Finish.LENGTH)
+                    yield Chunk((), (), finish=FinishReason.LENGTH)
                     return
                 yield Chunk((), ())  # it waits again
 
@@ -159,8 +159,8 @@ class HttpEngine:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if request.together > 1:  # an event for each token costs both sides more than all the rest
-            body["stream_interval"] = request.together
+        if request.stream_interval > 1:  # an event a token costs both sides more than all the rest
+            body["stream_interval"] = request.stream_interval
         if sampling.seed is not None:
             body["seed"] = sampling.seed + len(told)  # not the same draws again behind a cut
         return body
@@ -184,7 +184,7 @@ class HttpEngine:
                 if text:
                     ids = self._encode(text, left)
                     left -= len(ids)
-                    yield Chunk(ids, None, finish=None if left else Finish.LENGTH)
+                    yield Chunk(ids, None, finish=None if left else FinishReason.LENGTH)
                 if not left:
                     return
         if deltas.finish is None:
@@ -196,9 +196,9 @@ class HttpEngine:
             raise StreamCut(f"{self._server.host} ended a reply with {deltas.finish!r}")
         ids = self._encode(deltas.end(), left)
         if len(ids) == left:
-            yield Chunk(ids, None, finish=Finish.LENGTH)
+            yield Chunk(ids, None, finish=FinishReason.LENGTH)
             return
-        yield Chunk((*ids, min(self.tokenizer.eos_ids)), None, finish=Finish.EOS)
+        yield Chunk((*ids, min(self.tokenizer.eos_ids)), None, finish=FinishReason.EOS)
 
     def _chat_body(self, request: Request, room: int) -> dict[str, Any]:
         """A request for a reply. Beyond the least, only what was asked for is said: servers refuse
@@ -227,7 +227,7 @@ class HttpEngine:
         return body
 
     def _encode(self, text: str, most: int) -> tuple[int, ...]:
-        harmless = self.tokenizer.harmless(text, special_only=True)
+        harmless = self.tokenizer.escape_control_tokens(text, special_only=True)
         return tuple(self.tokenizer.encode(harmless)[:most])
 
 
@@ -241,7 +241,7 @@ class _Reading:
     prompt: list[int]
     room: int
     _told: int = 0
-    _finish: Finish | None = None
+    _finish: FinishReason | None = None
     _prefilled: int = 0
     _cached: int = 0
     _overshoot: int = 0
@@ -294,18 +294,18 @@ class _Reading:
         early = None
         for count, id in enumerate(ids, start=1):
             if id in self.engine.tokenizer.eos_ids:
-                early = Finish.EOS
+                early = FinishReason.EOS
             elif self.finder.push(id):
-                early = Finish.STOP
+                early = FinishReason.STOP
             elif self._told + count == self.room:
-                early = Finish.LENGTH
+                early = FinishReason.LENGTH
             if early is not None:
                 self._overshoot = len(ids) - count
                 ids, logprobs = ids[:count], logprobs[:count]
                 break
         self._told += len(ids)
         if reason in _ENDED:
-            self._finish = early or Finish.EOS
+            self._finish = early or FinishReason.EOS
         elif reason in _CUT:
             self._finish = early or _CUT[reason]
         elif reason is not None:

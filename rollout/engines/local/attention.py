@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["Block", "KeyValues", "Step", "Undrivable", "plan", "register"]
+__all__ = ["AttentionBlock", "AttentionStep", "KeyValues", "UnsupportedModel", "plan", "register"]
 
 _NAME = "interlace"
 # Scores of a block that are computed at once, at most: bounds its mask and padding.
 _BLOCK = 1 << 24
 
 
-class Undrivable(RuntimeError):
+class UnsupportedModel(RuntimeError):
     """The model's attention is of a kind that this cache can't serve."""
 
 
@@ -90,7 +90,7 @@ class KeyValues:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class AttentionBlock:
     """Rows that are being filled, attended together. Its tokens follow one another in the step.
 
     `gather` (rows, most) are the step's tokens, padded by repeating; `real` (rows, most) says which
@@ -106,7 +106,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class AttentionStep:
     """One forward pass: where its keys and values go, and who looks at what.
 
     `written` (tokens * heads,) are places in a layer's keys laid flat; `mask` (decoding, 1, 1,
@@ -118,7 +118,7 @@ class Step:
     decoding: int
     length: int
     mask: Tensor | None
-    blocks: tuple[Block, ...]
+    blocks: tuple[AttentionBlock, ...]
 
 
 def plan(
@@ -127,7 +127,7 @@ def plan(
     counts: NDArray[np.int64],
     decoding: int,
     model: tuple[torch.dtype, torch.device],
-) -> Step:
+) -> AttentionStep:
     """Lay out a step: row i holds `held[i]` positions and gets `counts[i]` more.
 
     The first `decoding` rows get one each. `counts` may be shorter than the rows there are.
@@ -150,7 +150,7 @@ def plan(
         block, offset = _block(held, counts, (first, last), offset, model)
         blocks.append(block)
         first = last
-    return Step(
+    return AttentionStep(
         cache, torch.from_numpy(written.ravel()).to(device), decoding, length, mask, tuple(blocks)
     )
 
@@ -171,7 +171,7 @@ def _block(
     rows: tuple[int, int],
     offset: int,
     model: tuple[torch.dtype, torch.device],
-) -> tuple[Block, int]:
+) -> tuple[AttentionBlock, int]:
     dtype, device = model
     held, counts = held[slice(*rows)], counts[slice(*rows)]
     most, length = int(counts.max()), int((held + counts).max())
@@ -180,7 +180,7 @@ def _block(
     gather = starts[:, None] + np.minimum(within, counts[:, None] - 1)
     real = within < counts[:, None]
     seen = np.arange(length) <= (held[:, None] + within)[..., None]
-    block = Block(
+    block = AttentionBlock(
         *rows,
         length,
         torch.from_numpy(gather).to(device),
@@ -205,7 +205,7 @@ def _attend(
     **rest: Any,
 ) -> tuple[Tensor, Any]:
     """Attention as transformers calls it: (1, heads, tokens, head_dim) in, tokens first out."""
-    step: Step | None = rest.pop("interlace_step", None)
+    step: AttentionStep | None = rest.pop("interlace_step", None)
     if step is None:  # an ordinary forward pass of the same model
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -214,12 +214,12 @@ def _attend(
         )
     for name in ("softcap", "s_aux", "position_bias"):
         if rest.get(name) is not None:
-            raise Undrivable(f"its attention uses {name}")
+            raise UnsupportedModel(f"its attention uses {name}")
     keys, values = step.cache.layer(int(module.layer_idx))  # type: ignore[arg-type]
     head_dim = keys.shape[-1]
     expected = (step.cache.heads, head_dim)
     if (key.shape[1], key.shape[3]) != expected or (value.shape[1], value.shape[3]) != expected:
-        raise Undrivable("its keys and values have an uncommon shape")
+        raise UnsupportedModel("its keys and values have an uncommon shape")
     keys.view(-1, head_dim).index_copy_(0, step.written, _tokens(key).reshape(-1, head_dim))
     values.view(-1, head_dim).index_copy_(0, step.written, _tokens(value).reshape(-1, head_dim))
     tokens = _tokens(query)  # (tokens, heads, head_dim)
@@ -234,7 +234,7 @@ def _tokens(heads_first: Tensor) -> Tensor:
 
 
 def _attend_decoding(
-    query: Tensor, keys: Tensor, values: Tensor, step: Step, scaling: float | None
+    query: Tensor, keys: Tensor, values: Tensor, step: AttentionStep, scaling: float | None
 ) -> Tensor:
     """One query a row. The query heads that share a key head stand as its queries: nothing is
     copied, neither keys nor values.
@@ -252,7 +252,7 @@ def _attend_decoding(
 
 
 def _attend_block(
-    tokens: Tensor, keys: Tensor, values: Tensor, block: Block, scaling: float | None
+    tokens: Tensor, keys: Tensor, values: Tensor, block: AttentionBlock, scaling: float | None
 ) -> Tensor:
     rows = slice(block.first, block.last)
     groups = tokens.shape[1] // keys.shape[1]

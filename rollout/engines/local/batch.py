@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...ledger import Ids
-from ...trajectory import Finish
+from ...trajectory import FinishReason
 from ..base import Chunk, Request, common_length
 from ..stops import StopFinder
 from .attention import KeyValues, plan
 from .memory import free_bytes, one_memory_error
-from .sampler import Sampler
+from .sampler import TokenSampler
 
-__all__ = ["Batch", "BrokenModel", "Row"]
+__all__ = ["BatchRow", "BrokenModel", "RunningBatch"]
 
 # New context tokens computed in one step, at most: a long prompt does not hold up the others.
 _FILL = 2048
@@ -37,7 +37,7 @@ class BrokenModel(RuntimeError):
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class BatchRow:
     """One request and what was sampled for it so far."""
 
     request: Request
@@ -53,8 +53,8 @@ class Row:
     sampled: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     raw: list[float] = field(default_factory=list)
-    finish: Finish | None = None
-    told: int = 0
+    finish: FinishReason | None = None
+    delivered: int = 0
     """Sampled tokens that were given out."""
     keep: bool = True
     """Whether the cache is kept when the request is over."""
@@ -87,19 +87,19 @@ class Row:
         self.logprobs.append(logprob)
         self.raw.append(raw)
         if token in eos:
-            self.finish = Finish.EOS
+            self.finish = FinishReason.EOS
         elif self.finder is not None and self.finder.push(token):
-            self.finish = Finish.STOP
+            self.finish = FinishReason.STOP
         elif len(self.sampled) >= self.limit:
-            self.finish = Finish.LENGTH
+            self.finish = FinishReason.LENGTH
 
     def chunk(self) -> Chunk:
         """The tokens sampled since the last chunk."""
-        new = slice(self.told, None)
+        new = slice(self.delivered, None)
         sampling = self.request.sampling
         plain = sampling.temperature == 1 and sampling.top_k == 0 and sampling.top_p == 1
-        first = self.told == 0
-        self.told = len(self.sampled)
+        first = self.delivered == 0
+        self.delivered = len(self.sampled)
         return Chunk(
             ids=tuple(self.sampled[new]),
             logprobs=tuple(self.logprobs[new]),
@@ -117,14 +117,14 @@ class _Kept:
     values: Tensor
 
 
-class Batch:
+class RunningBatch:
     """The model, the rows that run, and the caches kept for trajectories that wait for a tool."""
 
     def __init__(
         self, model: nn.Module, cache: KeyValues, eos: frozenset[int], kept_bytes: int
     ) -> None:
         self.model = model
-        self.rows: list[Row] = []
+        self.rows: list[BatchRow] = []
         self.decoding = 0
         self.version = 0
         self._eos = eos
@@ -136,9 +136,9 @@ class Batch:
         self._dtype, self._device = weight.dtype, weight.device
         # Attention masks are ours: a mask of four dimensions keeps the model from making its own.
         self._no_mask = torch.zeros(1, 1, 1, 1, dtype=weight.dtype, device=weight.device)
-        self._sampler: tuple[list[Row], Sampler] | None = None
+        self._sampler: tuple[list[BatchRow], TokenSampler] | None = None
 
-    def admit(self, row: Row) -> None:
+    def admit(self, row: BatchRow) -> None:
         """Add a request, with what is still held of its context.
 
         Raises MemoryError, and changes nothing, where there is no room for its prompt.
@@ -163,7 +163,7 @@ class Batch:
         self._pop(row.request.context)
         self.rows.append(row)
 
-    def better_later(self, row: Row) -> bool:
+    def better_later(self, row: BatchRow) -> bool:
         """True if a row that is being filled will soon hold far more of this context than is held
         now: samples of one prompt arrive together, and the prompt is computed once.
         """
@@ -176,13 +176,13 @@ class Batch:
             later = max(later, common)
         return later - now >= _SHARE
 
-    def remove(self, row: Row) -> None:
+    def remove(self, row: BatchRow) -> None:
         """Take a request out; what its context holds is kept for the next one."""
         at = self.rows.index(row)
         self._keep(row, at)
         self._take_out(at)
 
-    def push_out(self, row: Row) -> None:
+    def preempt(self, row: BatchRow) -> None:
         """Take a request out to make room. Admitted again, it goes on where it was, once its
         context and what it has sampled are computed anew.
         """
@@ -198,7 +198,7 @@ class Batch:
         self._put(len(self.rows) - 1, at)
         self.rows.pop()
 
-    def step(self) -> list[Row]:
+    def step(self) -> list[BatchRow]:
         """Run the model once for all rows; returns the rows that are now at their end.
 
         Raises BrokenModel where the model gives NaN; MemoryError, and the step can be tried again,
@@ -218,7 +218,9 @@ class Batch:
             row.take(token, logprob, raw, self._eos)
         return [row for row in self.rows[:done] if row.finish is not None]
 
-    def _draw(self, rows: list[Row], logits: Tensor) -> tuple[list[int], list[float], list[float]]:
+    def _draw(
+        self, rows: list[BatchRow], logits: Tensor
+    ) -> tuple[list[int], list[float], list[float]]:
         """A token for each row, its log-probability and the raw one."""
         draw = self._sampler_of(rows).draw(logits, [row.uniform() for row in rows])
         together = torch.stack([draw.logprobs, draw.raw]).cpu().numpy()
@@ -227,7 +229,7 @@ class Batch:
         logprobs, raw = together.tolist()
         return draw.tokens.tolist(), logprobs, raw
 
-    def forward(self, rows: Sequence[Row], counts: NDArray[np.int64], decoding: int) -> Tensor:
+    def forward(self, rows: Sequence[BatchRow], counts: NDArray[np.int64], decoding: int) -> Tensor:
         """Compute the next `counts[i]` tokens of each row; the logits after the last of each."""
         held = np.array([row.held for row in rows], np.int64)
         self._reserve(len(rows), int((held[: len(counts)] + counts).max()))
@@ -262,7 +264,7 @@ class Batch:
         self._kept_bytes = 0
         return had
 
-    def clear(self) -> list[Row]:
+    def clear(self) -> list[BatchRow]:
         """Give all memory back; returns the rows that ran."""
         rows, self.rows, self.decoding = self.rows, [], 0
         self._sampler = None
@@ -308,10 +310,10 @@ class Batch:
             if len(ids) >= _SHARE and row.head == head
         ]
 
-    def _sampler_of(self, rows: list[Row]) -> Sampler:
+    def _sampler_of(self, rows: list[BatchRow]) -> TokenSampler:
         if self._sampler is None or self._sampler[0] != rows:
             samplings = [row.request.sampling for row in rows]
-            self._sampler = (rows, Sampler(samplings, self._device))
+            self._sampler = (rows, TokenSampler(samplings, self._device))
         return self._sampler[1]
 
     def _tensor(self, values: NDArray[np.int64]) -> Tensor:
@@ -349,7 +351,7 @@ class Batch:
         with one_memory_error():
             self._cache.grow(rows, length)
 
-    def _keep(self, row: Row, at: int) -> None:
+    def _keep(self, row: BatchRow, at: int) -> None:
         context = row.request.context
         if context is None or not row.keep or not row.held:
             return

@@ -10,18 +10,18 @@ from torch import nn
 from ....tools.errors import ModelError
 from ...ledger import Ids
 from ..base import Request
-from .attention import KeyValues, Undrivable, register
-from .batch import Batch, Row
+from .attention import KeyValues, UnsupportedModel, register
+from .batch import BatchRow, RunningBatch
 from .memory import one_memory_error
 
-__all__ = ["Driven", "drive"]
+__all__ = ["PreparedModel", "prepare_model"]
 
 # Rotary embeddings that depend on the longest context in the batch: what is cached would be wrong.
 _UNSTEADY_ROPE = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True, slots=True)
-class Driven:
+class PreparedModel:
     """A model that passed."""
 
     model: nn.Module
@@ -29,7 +29,7 @@ class Driven:
     vocabulary: int
     device: torch.device
 
-    def batch(self, eos: frozenset[int], kept_bytes: int) -> Batch:
+    def batch(self, eos: frozenset[int], kept_bytes: int) -> RunningBatch:
         """An empty batch for it."""
         config: Any = self.model.config
         heads = config.num_attention_heads
@@ -42,10 +42,10 @@ class Driven:
             weight.dtype,
             weight.device,
         )
-        return Batch(self.model, cache, eos, kept_bytes)
+        return RunningBatch(self.model, cache, eos, kept_bytes)
 
 
-def drive(model: nn.Module, max_context: int | None) -> Driven:
+def prepare_model(model: nn.Module, max_context: int | None) -> PreparedModel:
     """Set the model to our attention and see that it computes the same as before.
 
     Raises ModelError where it does not: sliding windows, state that is no keys and values, and so
@@ -57,11 +57,11 @@ def drive(model: nn.Module, max_context: int | None) -> Driven:
     _refuse_by_config(config, context_length)
     config._attn_implementation = register()
     device = next(model.parameters()).device
-    driven = Driven(model.eval(), context_length, config.vocab_size, device)
+    prepared = PreparedModel(model.eval(), context_length, config.vocab_size, device)
     try:
         with torch.inference_mode():
-            _compare(driven)
-    except Undrivable as error:
+            _compare(prepared)
+    except UnsupportedModel as error:
         raise ModelError(
             f"{config.model_type} models can't be run in this process ({error}): use a server"
         ) from error
@@ -70,7 +70,7 @@ def drive(model: nn.Module, max_context: int | None) -> Driven:
             f"there is no memory left on {device} to run the model in ({error}): take a smaller "
             "model or dtype='bfloat16'"
         ) from error
-    return driven
+    return prepared
 
 
 def _refuse_by_config(config: Any, context_length: int) -> None:
@@ -96,29 +96,30 @@ def _refuse_by_config(config: Any, context_length: int) -> None:
         )
 
 
-def _compare(driven: Driven) -> None:
+def _compare(prepared: PreparedModel) -> None:
     """Two contexts of unlike length, in two steps, against plain forward passes of each."""
-    model = driven.model
+    model = prepared.model
     contexts: list[Ids] = [
-        (np.arange(start, start + 7) * 31 % driven.vocabulary).astype(np.int32) for start in (1, 5)
+        (np.arange(start, start + 7) * 31 % prepared.vocabulary).astype(np.int32)
+        for start in (1, 5)
     ]
-    batch = driven.batch(frozenset(), 0)
-    rows = [Row(Request(ids, 1), None, 1) for ids in contexts]
+    batch = prepared.batch(frozenset(), 0)
+    rows = [BatchRow(Request(ids, 1), None, 1) for ids in contexts]
     for counts in ((5, 2), (2, 5)):
         try:
             with one_memory_error():
                 logits = batch.forward(rows, np.array(counts), 0)
         except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-            if isinstance(error, Undrivable):
+            if isinstance(error, UnsupportedModel):
                 raise
-            raise Undrivable("it does not take packed contexts") from error
+            raise UnsupportedModel("it does not take packed contexts") from error
         for row, count in zip(rows, counts, strict=True):
             row.held += count
     for ids, mine in zip(contexts, logits.float(), strict=True):
-        context = torch.from_numpy(ids.astype(np.int64))[None].to(driven.device)
+        context = torch.from_numpy(ids.astype(np.int64))[None].to(prepared.device)
         plain = model(input_ids=context, use_cache=False).logits[0, -1].float()
         # Rounding differs with the kernels; a wrong mask differs by the size of the logits.
         tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.1
         scale = float((plain - plain.mean()).abs().max()) + 1e-6
         if not float((plain - mine).abs().max()) <= tolerance * scale:
-            raise Undrivable("its layers keep other state than keys and values")
+            raise UnsupportedModel("its layers keep other state than keys and values")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ....tools.errors import ModelError
 from ...tokenizer import Tokenizer
-from ...trajectory import Finish
+from ...trajectory import FinishReason
 from ..base import Chunk, Request
 from ..pending_request import admit
 from ..stops import StopFinder
@@ -51,27 +51,27 @@ class TransformersEngine:
         max_context: int | None = None,
         kept_bytes: int | None = None,
     ) -> None:
-        from .compatibility import drive
-        from .thread import Worker
+        from .compatibility import prepare_model
+        from .thread import EngineThread
 
         if max_batch < 1:
             raise ValueError(f"max_batch must be above 0, got {max_batch!r}")
         self.name = name
         self.tokenizer = tokenizer
-        driven = drive(model, max_context)
-        self.context_length = driven.context_length
-        self._vocabulary = driven.vocabulary
-        if len(tokenizer) > driven.vocabulary:
+        prepared = prepare_model(model, max_context)
+        self.context_length = prepared.context_length
+        self._vocabulary = prepared.vocabulary
+        if len(tokenizer) > prepared.vocabulary:
             raise ModelError(
                 f"the tokenizer of {name} has {len(tokenizer)} tokens, the model knows "
-                f"{driven.vocabulary}: they do not belong together"
+                f"{prepared.vocabulary}: they do not belong together"
             )
         if kept_bytes is None:
-            free = free_bytes(driven.device)
+            free = free_bytes(prepared.device)
             kept_bytes = _KEPT_BYTES if free is None else min(_KEPT_BYTES, free // 4)
-        self._batch = driven.batch(tokenizer.eos_ids, kept_bytes)
-        self._worker = Worker(self._batch, max_batch)
-        self._finalize = weakref.finalize(self, self._worker.close)
+        self._batch = prepared.batch(tokenizer.eos_ids, kept_bytes)
+        self._thread = EngineThread(self._batch, max_batch)
+        self._finalize = weakref.finalize(self, self._thread.close)
 
     @classmethod
     def load(
@@ -109,26 +109,26 @@ class TransformersEngine:
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Sample one continuation; raises EngineError where it can't be served.
 
-        A context that leaves no room gives one empty chunk with `Finish.LENGTH`.
+        A context that leaves no room gives one empty chunk with `FinishReason.LENGTH`.
         """
-        from .batch import Row
-        from .thread import RowTicket
+        from .batch import BatchRow
+        from .thread import PendingRow
 
         fitting = admit(request, self._vocabulary, self.context_length)
         if fitting.max_tokens < 1:
-            yield Chunk((), (), finish=Finish.LENGTH, version=self.version)
+            yield Chunk((), (), finish=FinishReason.LENGTH, version=self.version)
             return
         finder = StopFinder(self.tokenizer, request.stop) if request.stop else None
-        row = Row(fitting, finder, fitting.max_tokens)
-        ticket = RowTicket(row=row)
-        self._worker.submit(ticket)
-        async with aclosing(ticket.chunks(lambda: self._worker.cancel(ticket))) as chunks:
+        row = BatchRow(fitting, finder, fitting.max_tokens)
+        pending = PendingRow(row=row)
+        self._thread.submit(pending)
+        async with aclosing(pending.chunks(lambda: self._thread.cancel(pending))) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def release(self, context: str) -> None:
         """Keep nothing more for the trajectory of that name."""
-        self._worker.release(context)
+        self._thread.release(context)
 
     async def update_weights(self, state: "dict[str, Tensor]") -> int:
         """Copy new weights in, as `model.state_dict()` gives them; returns the new `version`.
@@ -137,7 +137,7 @@ class TransformersEngine:
         wait. Kept contexts are dropped. Raises ValueError, and changes nothing, where names or
         shapes do not fit.
         """
-        return await asyncio.wrap_future(self._worker.update(state))
+        return await asyncio.wrap_future(self._thread.update(state))
 
     async def aclose(self) -> None:
         """End the thread; requests in flight end as cancelled, with what they have."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..base import Sampling
 
-__all__ = ["Draw", "Sampler"]
+__all__ = ["SampledDraw", "TokenSampler"]
 
 # The largest float32 below 1 that stays below 1 after a product is rounded: with it the inverse of
 # the cumulative distribution is always defined.
@@ -16,7 +16,7 @@ _BELOW_ONE = 1 - 2**-22
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class SampledDraw:
     """Tokens drawn, int64 (rows,), and their log-probabilities, float32 (rows,).
 
     `logprobs` are under the distribution they were drawn from, `raw` at temperature 1 untruncated.
@@ -27,7 +27,7 @@ class Draw:
     raw: Tensor
 
 
-class Sampler:
+class TokenSampler:
     """The sampling parameters of a set of rows, as tensors.
 
     Of the distribution at the row's temperature the `top_k` most likely tokens stay, and of these,
@@ -57,13 +57,13 @@ class Sampler:
         # 2, not 1: a cumulative sum may be rounded above 1, and must not cut where nothing is cut.
         self._top_p = column([p if (p := samplings[at].top_p) < 1 else 2.0 for at in cut])
 
-    def draw(self, logits: Tensor, uniforms: Sequence[float]) -> Draw:
+    def draw(self, logits: Tensor, uniforms: Sequence[float]) -> SampledDraw:
         """Draw a token a row from logits (rows, vocabulary), with one number in [0, 1) a row."""
         logits = logits.float()
         raw = logits.log_softmax(-1)
         if self._all_greedy:
             tokens = logits.argmax(-1)
-            return Draw(tokens, torch.zeros_like(raw[:, 0]), _pick(raw, tokens))
+            return SampledDraw(tokens, torch.zeros_like(raw[:, 0]), _pick(raw, tokens))
         logprobs = raw
         if self._temperature is not None:
             # Measured from the maximum, so that a tiny temperature can't overflow.
@@ -86,7 +86,7 @@ class Sampler:
         if self._greedy is not None:
             tokens = torch.where(self._greedy, logits.argmax(-1), tokens)
             chosen = chosen.masked_fill(self._greedy, 0.0)
-        return Draw(tokens, chosen, _pick(raw, tokens))
+        return SampledDraw(tokens, chosen, _pick(raw, tokens))
 
 
 def _pick(values: Tensor, tokens: Tensor) -> Tensor:

@@ -11,50 +11,50 @@ from queue import Empty, SimpleQueue
 
 import torch
 
-from ...trajectory import Finish
+from ...trajectory import FinishReason
 from ..base import Chunk, EngineError
-from ..pending_request import HAND_OVER, Item, Ticket, hand_over
-from .batch import Batch, BrokenModel, Row
+from ..pending_request import DELIVERY_SECONDS, Item, PendingRequest, deliver
+from .batch import BatchRow, BrokenModel, RunningBatch
 from .memory import one_memory_error
 
-__all__ = ["RowTicket", "Worker"]
+__all__ = ["EngineThread", "PendingRow"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class RowTicket(Ticket):
-    """The ticket of a row of the batch."""
+class PendingRow(PendingRequest):
+    """A request that is a row of the batch, or waits to become one."""
 
-    row: Row
+    row: BatchRow
 
 
-class Worker:
+class EngineThread:
     """Runs the batch in a thread of its own; all other methods may be called from any thread."""
 
-    def __init__(self, batch: Batch, max_batch: int) -> None:
+    def __init__(self, batch: RunningBatch, max_batch: int) -> None:
         self._batch = batch
         self._max_batch = max_batch
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._waiting: deque[RowTicket] = deque()
-        self._running: dict[Row, RowTicket] = {}
+        self._waiting: deque[PendingRow] = deque()
+        self._running: dict[BatchRow, PendingRow] = {}
         # Memory ran out: nobody is admitted until one of those who run has left.
         self._full = False
         self._update: tuple[dict[str, torch.Tensor], Future[int]] | None = None
-        self._handed_over = 0.0
+        self._delivered_at = 0.0
         self._closing = False
         self._lock = threading.Lock()
         self._dead: str | None = None
         self._thread = threading.Thread(target=self._run, name="interlace-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, ticket: RowTicket) -> None:
+    def submit(self, pending: PendingRow) -> None:
         """Queue a request; raises EngineError where the engine has ended."""
-        self._send(lambda: self._waiting.append(ticket))
+        self._send(lambda: self._waiting.append(pending))
 
-    def cancel(self, ticket: RowTicket) -> None:
+    def cancel(self, pending: PendingRow) -> None:
         """Stop a request, if it still runs."""
-        self._send(lambda: self._cancel(ticket), quiet=True)
+        self._send(lambda: self._cancel(pending), quiet=True)
 
     def release(self, context: str) -> None:
         """Keep nothing more for this trajectory."""
@@ -98,18 +98,18 @@ class Worker:
         self._end(dead)
 
     def _end(self, dead: str) -> None:
-        tickets = list(self._running.values())
+        requests = list(self._running.values())
         self._running.clear()
         self._batch.clear()
         while not self._commands.empty():
             self._commands.get()()
-        tickets += self._waiting
+        requests += self._waiting
         if self._closing:
-            for ticket in tickets:
-                ticket.row.finish = Finish.CANCELLED
-            self._tell((ticket, ticket.row.chunk()) for ticket in tickets)
+            for pending in requests:
+                pending.row.finish = FinishReason.CANCELLED
+            self._tell((pending, pending.row.chunk()) for pending in requests)
         else:
-            self._tell((ticket, EngineError(dead)) for ticket in tickets)
+            self._tell((pending, EngineError(dead)) for pending in requests)
         if self._update is not None and self._update[1].set_running_or_notify_cancel():
             self._update[1].set_exception(EngineError(dead))
 
@@ -131,7 +131,7 @@ class Worker:
                     self._load(*update)
             self._admit()
             if self._running:
-                self._hand_over(self._batch.step())
+                self._deliver(self._batch.step())
         except BrokenModel as error:
             self._fail_running(str(error))
         except MemoryError as error:
@@ -142,30 +142,30 @@ class Worker:
         return bool(self._waiting and self._waiting[0].row.sampled)
 
     def _admit(self) -> None:
-        later: list[RowTicket] = []
+        later: list[PendingRow] = []
         try:
             while self._waiting and len(self._running) < self._max_batch and not self._full:
                 if self._update is not None and not self._begun():
                     break  # the others start with the new weights
-                ticket = self._waiting.popleft()
-                if self._batch.better_later(ticket.row):
-                    later.append(ticket)
+                pending = self._waiting.popleft()
+                if self._batch.better_later(pending.row):
+                    later.append(pending)
                 else:
-                    self._running[ticket.row] = ticket
-                    self._admit_one(ticket)
+                    self._running[pending.row] = pending
+                    self._admit_one(pending)
         finally:  # whatever happens, nobody is forgotten
             self._waiting.extendleft(reversed(later))
 
-    def _admit_one(self, ticket: RowTicket) -> None:
+    def _admit_one(self, pending: PendingRow) -> None:
         try:
-            self._batch.admit(ticket.row)
+            self._batch.admit(pending.row)
         except MemoryError as error:
-            del self._running[ticket.row]
+            del self._running[pending.row]
             if self._running:
-                self._waiting.appendleft(ticket)
+                self._waiting.appendleft(pending)
                 self._full = True
             else:
-                self._tell([(ticket, _no_room(ticket, error))])
+                self._tell([(pending, _no_room(pending, error))])
 
     def _make_room(self, error: MemoryError) -> None:
         """A step did not fit: do without what is kept, else without the row that came last, which
@@ -173,37 +173,37 @@ class Worker:
         """
         if self._batch.drop_kept():
             return
-        row, ticket = self._running.popitem()
+        row, pending = self._running.popitem()
         if self._running:
-            self._batch.push_out(row)
-            self._waiting.appendleft(ticket)
+            self._batch.preempt(row)
+            self._waiting.appendleft(pending)
             self._full = True
-            if len(row.sampled) > row.told:
-                self._tell([(ticket, row.chunk())])
-            self._tell([(ticket, Chunk((), (), version=row.version))])  # it waits again
+            if len(row.sampled) > row.delivered:
+                self._tell([(pending, row.chunk())])
+            self._tell([(pending, Chunk((), (), version=row.version))])  # it waits again
         else:
             self._batch.clear()
             self._full = False
-            self._tell([(ticket, _no_room(ticket, error))])
+            self._tell([(pending, _no_room(pending, error))])
 
-    def _hand_over(self, finished: list[Row]) -> None:
+    def _deliver(self, finished: list[BatchRow]) -> None:
         now = time.monotonic()
         rows = finished
-        if now - self._handed_over >= HAND_OVER:
-            self._handed_over = now
-            rows = [row for row in self._running if len(row.sampled) > row.told]
-        tickets = [self._running[row] for row in rows]
+        if now - self._delivered_at >= DELIVERY_SECONDS:
+            self._delivered_at = now
+            rows = [row for row in self._running if len(row.sampled) > row.delivered]
+        requests = [self._running[row] for row in rows]
         for row in finished:
             self._remove(row)
-        self._tell((ticket, ticket.row.chunk()) for ticket in tickets)
+        self._tell((pending, pending.row.chunk()) for pending in requests)
 
-    def _cancel(self, ticket: RowTicket) -> None:
-        if ticket in self._waiting:
-            self._waiting.remove(ticket)
-        elif ticket.row in self._running:
-            self._remove(ticket.row)
+    def _cancel(self, pending: PendingRow) -> None:
+        if pending in self._waiting:
+            self._waiting.remove(pending)
+        elif pending.row in self._running:
+            self._remove(pending.row)
 
-    def _remove(self, row: Row) -> None:
+    def _remove(self, row: BatchRow) -> None:
         del self._running[row]
         self._batch.remove(row)
         self._full = False
@@ -229,19 +229,19 @@ class Worker:
             future.set_result(self._batch.version)
 
     def _fail_running(self, message: str) -> None:
-        tickets = list(self._running.values())
+        requests = list(self._running.values())
         self._running.clear()
         self._batch.clear()
         self._full = False
-        self._tell((ticket, EngineError(message)) for ticket in tickets)
+        self._tell((pending, EngineError(message)) for pending in requests)
 
-    def _tell(self, items: Iterable[tuple[RowTicket, Item]]) -> None:
-        for ticket in hand_over(items):
-            self._cancel(ticket)
+    def _tell(self, items: Iterable[tuple[PendingRow, Item]]) -> None:
+        for pending in deliver(items):
+            self._cancel(pending)
 
 
-def _no_room(ticket: RowTicket, error: MemoryError) -> EngineError:
+def _no_room(pending: PendingRow, error: MemoryError) -> EngineError:
     return EngineError(
-        f"out of memory for a context of {len(ticket.row.prompt)} tokens, with no other beside it "
+        f"out of memory for a context of {len(pending.row.prompt)} tokens, with no other beside it "
         f"({error}): take a smaller model, a lower max_context or dtype='bfloat16'"
     )

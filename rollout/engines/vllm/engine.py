@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ....tools.errors import MissingExtra, ModelError
 from ...tokenizer import Tokenizer
-from ...trajectory import Finish
+from ...trajectory import FinishReason
 from ..base import Chunk, EngineError, Request
 from ..pending_request import admit
-from .kept_contexts import Shelf
-from .service import Service, TaskTicket
+from .kept_contexts import KeptContexts
+from .service import PendingTask, Service
 from .start import Thread, arguments, may_keep, shut_down, start
 from .weights import Shapes, check_embedding, check_shapes, roomy, shapes, write
 
@@ -90,13 +90,13 @@ class VllmEngine:
         check_embedding(folder, weights)
         given = arguments(folder, device, dtype, max_context)
         keep = keep and may_keep(options or {})
-        shelf = Shelf(_KEPT_PER_SLOT * max_batch, keep_seconds) if keep else None
+        contexts = KeptContexts(_KEPT_PER_SLOT * max_batch, keep_seconds) if keep else None
         # A context that waits takes one of vLLM's places all the same.
-        given["max_num_seqs"] = max_batch + (0 if shelf is None else shelf.most)
+        given["max_num_seqs"] = max_batch + (0 if contexts is None else contexts.most)
         thread = Thread()
         try:
             llm, service = thread.run(
-                start(given | dict(options or {}), tokenizer, shelf, max_batch)
+                start(given | dict(options or {}), tokenizer, contexts, max_batch)
             )
         except BaseException as error:
             thread.stop()
@@ -123,20 +123,20 @@ class VllmEngine:
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Sample one continuation; raises EngineError where it can't be served.
 
-        A context that leaves no room gives one empty chunk with `Finish.LENGTH`.
+        A context that leaves no room gives one empty chunk with `FinishReason.LENGTH`.
         """
         fitting = admit(request, self._vocabulary, self.context_length)
         if fitting.max_tokens < 1:
-            yield Chunk((), (), finish=Finish.LENGTH, version=self.version)
+            yield Chunk((), (), finish=FinishReason.LENGTH, version=self.version)
             return
-        ticket = TaskTicket(request=fitting)
-        self._thread.call(self._service.submit, ticket)
+        pending = PendingTask(request=fitting)
+        self._thread.call(self._service.submit, pending)
 
         def cancel() -> None:
             with suppress(EngineError):
-                self._thread.call(self._service.cancel, ticket)
+                self._thread.call(self._service.cancel, pending)
 
-        async with aclosing(ticket.chunks(cancel)) as chunks:
+        async with aclosing(pending.chunks(cancel)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -5,11 +5,11 @@ between two pieces its blocks of keys and values are held. Its traps (0.24 to 0.
 are handled:
 
 - at the end of a piece the last sampled token is thrown away; the next piece begins with it
-  (`Stream.say`);
+  (`ResumableRequest.extend`);
 - a request that was pushed out for want of memory, and stopped just then, has lost its context:
-  one that may have been is not kept (`Shelf.pushed_out`);
+  one that may have been is not kept (`KeptContexts.preempted`);
 - held blocks serve nobody else: contexts go after a time, when there are too many, and when memory
-  runs low (`Shelf`).
+  runs low (`KeptContexts`).
 """
 
 import asyncio
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["Shelf", "Stream"]
+__all__ = ["KeptContexts", "ResumableRequest"]
 
 
-class Stream:
+class ResumableRequest:
     """One request to vLLM: resumable, or for a single piece."""
 
     def __init__(self, llm: "AsyncLLM", name: str, *, resumable: bool) -> None:
@@ -39,7 +39,7 @@ class Stream:
         self._pieces: asyncio.Queue[Any] = asyncio.Queue()
         self._outputs: AsyncGenerator[RequestOutput, None] | None = None
 
-    def say(self, ids: list[int], params: "SamplingParams") -> None:
+    def extend(self, ids: list[int], params: "SamplingParams") -> None:
         """Go on with these tokens, of which the first is the last one that was sampled."""
         from vllm.engine.protocol import StreamingInput
         from vllm.inputs import TokensPrompt
@@ -66,23 +66,23 @@ class Stream:
             yield await self._pieces.get()
 
 
-class Shelf:
+class KeptContexts:
     """The contexts that wait for their tools, the one that waits longest first."""
 
     def __init__(self, most: int, seconds: float) -> None:
         self.most = most
         self.seconds = seconds
-        self.pushed_out = 0
+        self.preempted = 0
         """How often vLLM has pushed a request out."""
-        self.let_go = 0
+        self.evicted = 0
         """Contexts that did not wait for their tools: too long, too many, or for want of memory."""
-        self._waiting: dict[str, tuple[Stream, asyncio.TimerHandle]] = {}
+        self._waiting: dict[str, tuple[ResumableRequest, asyncio.TimerHandle]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, name: str, stream: Stream) -> None:
+    def put(self, name: str, stream: ResumableRequest) -> None:
         """Keep a context until it is taken, or has to go."""
         self.drop(name)
         timer = asyncio.get_running_loop().call_later(self.seconds, self._give_up, name)
@@ -90,7 +90,7 @@ class Shelf:
         if len(self._waiting) > self.most:
             self.make_room()
 
-    def take(self, name: str, ids: Ids) -> Stream | None:
+    def take(self, name: str, ids: Ids) -> ResumableRequest | None:
         """The context of that name, if the ids begin with it."""
         kept, timer = self._waiting.pop(name, (None, None))
         if kept is None or timer is None:
@@ -113,7 +113,7 @@ class Shelf:
         if self._waiting:
             self._give_up(next(iter(self._waiting)))
 
-    def close(self, stream: Stream) -> None:
+    def close(self, stream: ResumableRequest) -> None:
         """Close a request, without waiting for it."""
         task = asyncio.ensure_future(stream.close())
         self._closing.add(task)
@@ -126,7 +126,7 @@ class Shelf:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _give_up(self, name: str) -> None:
-        self.let_go += 1
+        self.evicted += 1
         self.drop(name)
 
     def _closed(self, task: asyncio.Task[None]) -> None:

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...tokenizer import Tokenizer
-from ...trajectory import Finish
+from ...trajectory import FinishReason
 from ..base import Chunk, EngineError, Request, Sampling
-from ..pending_request import HAND_OVER, Item, Ticket, hand_over
+from ..pending_request import DELIVERY_SECONDS, Item, PendingRequest, deliver
 from ..stops import StopFinder, completing_ids
-from .kept_contexts import Shelf, Stream
+from .kept_contexts import KeptContexts, ResumableRequest
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["Service", "TaskTicket"]
+__all__ = ["PendingTask", "Service"]
 
 # How full the blocks of keys and values may be before contexts that wait for a tool are let go.
 _FULL = 0.9
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class TaskTicket(Ticket):
-    """The ticket of a request that a task of the service's sees to."""
+class PendingTask(PendingRequest):
+    """A request, and the task of the service that serves it."""
 
     request: Request
     task: asyncio.Task[None] | None = None
@@ -39,7 +39,7 @@ class Service:
     """Admits requests, keeps their contexts, changes the weights. All of it on one event loop."""
 
     def __init__(
-        self, llm: "AsyncLLM", tokenizer: Tokenizer, shelf: Shelf | None, max_batch: int
+        self, llm: "AsyncLLM", tokenizer: Tokenizer, contexts: KeptContexts | None, max_batch: int
     ) -> None:
         self.version = 0
         self.context_length = int(llm.model_config.max_model_len)
@@ -47,11 +47,11 @@ class Service:
         self.usage = 0.0
         self._llm = llm
         self.tokenizer = tokenizer
-        self._shelf = shelf
+        self._contexts = contexts
         self._slots = asyncio.Semaphore(max_batch)
         self._names = count()
         self._completing: dict[tuple[str, ...], list[int] | None] = {}
-        self._tickets: set[TaskTicket] = set()
+        self._pending: set[PendingTask] = set()
         self._sampling = 0
         self._closing = self._asleep = False
         # Shut while the weights change.
@@ -61,72 +61,72 @@ class Service:
         self._idle.set()
         self._changing = asyncio.Lock()
         self._broken: str | None = None
-        self._outbox: list[tuple[TaskTicket, Item]] = []
+        self._outbox: list[tuple[PendingTask, Item]] = []
 
     # -- requests -------------------------------------------------------------------------------
 
-    def submit(self, ticket: TaskTicket) -> None:
+    def submit(self, pending: PendingTask) -> None:
         """Serve a request."""
         if self._closing:
-            self._tell(ticket, EngineError("the engine is closed"))
+            self._tell(pending, EngineError("the engine is closed"))
             return
-        self._tickets.add(ticket)
-        ticket.task = asyncio.ensure_future(self._serve(ticket))
+        self._pending.add(pending)
+        pending.task = asyncio.ensure_future(self._serve(pending))
 
-    def cancel(self, ticket: TaskTicket) -> None:
+    def cancel(self, pending: PendingTask) -> None:
         """Stop a request, if it still runs."""
-        if ticket.task is not None:
-            ticket.task.cancel()
+        if pending.task is not None:
+            pending.task.cancel()
 
     def release(self, context: str) -> None:
         """Keep nothing more for this trajectory."""
-        if self._shelf is not None:
-            self._shelf.drop(context)
+        if self._contexts is not None:
+            self._contexts.drop(context)
 
     async def close(self) -> None:
         """Cancel all; they end as cancelled, with what they have."""
         self._closing = True
-        tasks = [ticket.task for ticket in self._tickets if ticket.task is not None]
+        tasks = [pending.task for pending in self._pending if pending.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._shelf is not None:
-            await self._shelf.clear()
+        if self._contexts is not None:
+            await self._contexts.clear()
 
-    def record(self, usage: float, pushed_out: int) -> None:
+    def record(self, usage: float, preempted: int) -> None:
         """Record a step of vLLM: the share of blocks in use, the number of requests pushed out."""
         self.usage = usage
-        if self._shelf is not None:
-            self._shelf.pushed_out += pushed_out
-            if usage > _FULL or pushed_out:
-                self._shelf.make_room()
+        if self._contexts is not None:
+            self._contexts.preempted += preempted
+            if usage > _FULL or preempted:
+                self._contexts.make_room()
 
     def figures(self) -> dict[str, float]:
         """Counts since the start."""
-        shelf = self._shelf
+        contexts = self._contexts
         return {
-            "kept": 0 if shelf is None else len(shelf),
-            "let_go": 0 if shelf is None else shelf.let_go,
+            "kept": 0 if contexts is None else len(contexts),
+            "evicted": 0 if contexts is None else contexts.evicted,
             "false_alarms": self.false_alarms,
             "overshoot": self.overshoot,
             "blocks_used": self.usage,
-            "pushed_out": self._pushed_out,
+            "preempted": self._preempted,
         }
 
-    async def _serve(self, ticket: TaskTicket) -> None:
+    async def _serve(self, pending: PendingTask) -> None:
         try:
             async with self._may_sample():
-                async for chunk in self._sample(ticket.request):
-                    self._tell(ticket, chunk)
+                async for chunk in self._sample(pending.request):
+                    self._tell(pending, chunk)
         except asyncio.CancelledError:
-            self._tell(ticket, Chunk((), (), finish=Finish.CANCELLED, version=self.version))
+            self._tell(pending, Chunk((), (), finish=FinishReason.CANCELLED, version=self.version))
         except EngineError as error:
-            self._tell(ticket, error)
+            self._tell(pending, error)
         except Exception as error:  # boundary: whatever vLLM raises is the engine's failure
             why = f"{type(error).__name__}: {error}".rstrip(": ")
-            self._tell(ticket, EngineError(f"vLLM failed: {why}"))
+            self._tell(pending, EngineError(f"vLLM failed: {why}"))
         finally:
-            self._tickets.discard(ticket)
+            self._pending.discard(pending)
 
     @asynccontextmanager
     async def _may_sample(self) -> AsyncIterator[None]:
@@ -146,11 +146,11 @@ class Service:
 
     async def _sample(self, request: Request) -> AsyncGenerator[Chunk, None]:
         stream, said = self._stream(request)
-        reading = _Reading(self.tokenizer, request, self.version, said)
-        pushed_out = self._pushed_out
+        reading = _OutputReader(self.tokenizer, request, self.version, said)
+        preempted = self._preempted
         kept = False
         try:
-            stream.say(said, self._params(request, request.max_tokens, stream))
+            stream.extend(said, self._params(request, request.max_tokens, stream))
             now = asyncio.get_running_loop().time
             told = now()
             while reading.finish is None:
@@ -161,44 +161,44 @@ class Service:
                     # A token that may complete a stop, and did not.
                     self.false_alarms += 1
                     left = request.max_tokens - len(reading.ids)
-                    stream.say(reading.ids[-1:], self._params(request, left, stream))
-                if reading.finish is None and now() - told >= HAND_OVER:
+                    stream.extend(reading.ids[-1:], self._params(request, left, stream))
+                if reading.finish is None and now() - told >= DELIVERY_SECONDS:
                     told = now()
                     yield reading.chunk()
             self.overshoot += reading.overshoot
-            if reading.paused and stream.resumable and pushed_out == self._pushed_out:
+            if reading.paused and stream.resumable and preempted == self._preempted:
                 kept = self._keep(request, reading.ids, stream)
             yield reading.chunk()
         finally:
             if not kept:
                 await stream.close()
 
-    def _keep(self, request: Request, sampled: list[int], stream: Stream) -> bool:
-        if self._shelf is None or request.context is None or self._closing:
+    def _keep(self, request: Request, sampled: list[int], stream: ResumableRequest) -> bool:
+        if self._contexts is None or request.context is None or self._closing:
             return False
         stream.ids = np.concatenate([request.ids, np.array(sampled, np.int32)])
-        self._shelf.put(request.context, stream)
+        self._contexts.put(request.context, stream)
         return True
 
-    def _stream(self, request: Request) -> tuple[Stream, list[int]]:
+    def _stream(self, request: Request) -> tuple[ResumableRequest, list[int]]:
         """The stream to use and the ids to send: what it keeps of the context need not be sent."""
-        shelf, context = self._shelf, request.context
-        if shelf is not None and context is not None:
-            kept = shelf.take(context, request.ids)
+        contexts, context = self._contexts, request.context
+        if contexts is not None and context is not None:
+            kept = contexts.take(context, request.ids)
             if kept is not None:
                 return kept, request.ids[len(kept.ids) - 1 :].tolist()
         resumable = (
-            shelf is not None and context is not None and self._stop_ids(request) is not None
+            contexts is not None and context is not None and self._stop_ids(request) is not None
         )
         name = f"interlace-{next(self._names)}"
-        return Stream(self._llm, name, resumable=resumable), request.ids.tolist()
+        return ResumableRequest(self._llm, name, resumable=resumable), request.ids.tolist()
 
     def _stop_ids(self, request: Request) -> list[int] | None:
         if request.stop not in self._completing:
             self._completing[request.stop] = completing_ids(self.tokenizer, request.stop)
         return self._completing[request.stop]
 
-    def _params(self, request: Request, limit: int, stream: Stream) -> "SamplingParams":
+    def _params(self, request: Request, limit: int, stream: ResumableRequest) -> "SamplingParams":
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -219,8 +219,8 @@ class Service:
         )
 
     @property
-    def _pushed_out(self) -> int:
-        return 0 if self._shelf is None else self._shelf.pushed_out
+    def _preempted(self) -> int:
+        return 0 if self._contexts is None else self._contexts.preempted
 
     # -- weights --------------------------------------------------------------------------------
 
@@ -258,8 +258,8 @@ class Service:
             self._open.clear()
             try:
                 await self._idle.wait()
-                if self._shelf is not None:
-                    await self._shelf.clear()
+                if self._contexts is not None:
+                    await self._contexts.clear()
                 yield
             finally:
                 if not self._asleep:
@@ -281,23 +281,23 @@ class Service:
 
     # -- answers --------------------------------------------------------------------------------
 
-    def _tell(self, ticket: TaskTicket, item: Item) -> None:
+    def _tell(self, pending: PendingTask, item: Item) -> None:
         if not self._outbox:  # what comes in the same round of the loop goes out together
             asyncio.get_running_loop().call_soon(self._send)
-        self._outbox.append((ticket, item))
+        self._outbox.append((pending, item))
 
     def _send(self) -> None:
         told, self._outbox = self._outbox, []
-        for ticket in hand_over(told):
-            self.cancel(ticket)
+        for pending in deliver(told):
+            self.cancel(pending)
 
 
-class _Reading:
+class _OutputReader:
     """The tokens vLLM sampled for one request, up to its end."""
 
     def __init__(self, tokenizer: Tokenizer, request: Request, version: int, said: list[int]):
         self.ids: list[int] = []
-        self.finish: Finish | None = None
+        self.finish: FinishReason | None = None
         self.paused = False
         """Whether vLLM samples on, or waits for more input."""
         self.overshoot = 0
@@ -308,7 +308,7 @@ class _Reading:
         self._version = version
         self._said = len(said)
         self._logprobs: list[float] = []
-        self._told = 0
+        self._delivered = 0
         self._counts: tuple[int, int] | None = None  # of context tokens: computed, held
 
     def read(self, output: "RequestOutput") -> None:
@@ -328,20 +328,20 @@ class _Reading:
             self.ids.append(id)
             self._logprobs.append(min(entry[id].logprob, 0.0))
             if id in self._eos:
-                self.finish = Finish.EOS
+                self.finish = FinishReason.EOS
             elif self._finder.push(id):
-                self.finish = Finish.STOP
+                self.finish = FinishReason.STOP
             elif len(self.ids) == self._request.max_tokens:
-                self.finish = Finish.LENGTH
+                self.finish = FinishReason.LENGTH
         if self.overshoot:
             self.paused = False  # the context holds more than the ledger will
 
     def chunk(self) -> Chunk:
         """The tokens not handed over yet."""
-        prefilled, cached = (self._counts or (0, 0)) if not self._told else (0, 0)
-        logprobs, raw = _as_drawn(self._request.sampling, self._logprobs[self._told :])
-        ids = tuple(self.ids[self._told :])
-        self._told = len(self.ids)
+        prefilled, cached = (self._counts or (0, 0)) if not self._delivered else (0, 0)
+        logprobs, raw = _as_drawn(self._request.sampling, self._logprobs[self._delivered :])
+        ids = tuple(self.ids[self._delivered :])
+        self._delivered = len(self.ids)
         over = self.overshoot if self.finish is not None else 0
         return Chunk(ids, logprobs, raw, self.finish, self._version, prefilled, cached, over)
 

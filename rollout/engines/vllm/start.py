@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ....tools.errors import MissingExtra, ModelError
 from ...tokenizer import Tokenizer
 from ..base import EngineError
-from .kept_contexts import Shelf
+from .kept_contexts import KeptContexts
 from .service import Service
 from .worker_extension import Reload
 
@@ -91,7 +91,7 @@ def _version() -> tuple[int, ...]:
 
 
 async def start(
-    given: dict[str, Any], tokenizer: Tokenizer, shelf: Shelf | None, max_batch: int
+    given: dict[str, Any], tokenizer: Tokenizer, contexts: KeptContexts | None, max_batch: int
 ) -> "tuple[AsyncLLM, Service]":
     """Start vLLM on the running event loop."""
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -99,7 +99,7 @@ async def start(
 
     steps = _Steps()
     llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**given), stat_loggers=[steps.of])
-    steps.service = Service(llm, tokenizer, shelf, max_batch)
+    steps.service = Service(llm, tokenizer, contexts, max_batch)
     return llm, steps.service
 
 
@@ -161,8 +161,8 @@ class _Steps:
     def record(self, scheduler_stats: Any, iteration_stats: Any, *rest: Any, **more: Any) -> None:
         """A step is over."""
         if self.service is not None and scheduler_stats is not None:
-            pushed_out = getattr(iteration_stats, "num_preempted_reqs", 0)
-            self.service.record(scheduler_stats.kv_cache_usage, pushed_out)
+            preempted = getattr(iteration_stats, "num_preempted_reqs", 0)
+            self.service.record(scheduler_stats.kv_cache_usage, preempted)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""

@@ -17,7 +17,7 @@ from interlace.tools.errors import DataError, ToolUnavailable, UsageError
 from interlace.tools.search import Hit, HttpRetriever, Passage, Retriever, SearchTool
 
 
-class Shelf:
+class KeptContexts:
     """A retriever over a few hits that are there already, in the order given."""
 
     def __init__(self, *hits: Hit, seconds: float = 0.0, fails: str = "") -> None:
@@ -109,7 +109,7 @@ def test_tags_in_a_passage_come_back_as_they_are(tool: SearchTool) -> None:
 def test_texts_share_the_budget_and_say_what_was_cut() -> None:
     long = Hit(Passage("a", "Long\ntitle  " + "x" * 500, "word " * 10_000), 2.0)
     short = Hit(Passage("", "", "short"))
-    text = called(SearchTool(Shelf(short, long, long), budget=1_500), {"query": "x"}).text
+    text = called(SearchTool(KeptContexts(short, long, long), budget=1_500), {"query": "x"}).text
     assert text.startswith("Doc 1\nshort\n\nDoc 2 (Title: Long title xxx")
     assert 1_450 < len(text) <= 1_500
     for doc in text.split("\n\n")[1:]:
@@ -121,7 +121,7 @@ def test_texts_share_the_budget_and_say_what_was_cut() -> None:
 
 
 def test_where_there_is_no_room_for_something_of_each_the_last_passages_are_left_out() -> None:
-    shelf = Shelf(*(Hit(Passage(f"p{n}", "", "word " * 50), 1.0) for n in range(9)))
+    shelf = KeptContexts(*(Hit(Passage(f"p{n}", "", "word " * 50), 1.0) for n in range(9)))
     result = called(SearchTool(shelf, top=9, budget=500), {"query": "x"})
     assert result.text.count("Doc ") == 4
     assert result.text.endswith("more characters]\n\n(the first 4 of 9 passages)")
@@ -145,7 +145,7 @@ TEXTS = st.text(alphabet="abc .\n", max_size=3_000)
 def test_a_result_keeps_to_its_budget_however_it_is_measured(
     found: list[Passage], budget: int, count: Callable[[str], int]
 ) -> None:
-    shelf = Shelf(*(Hit(each, 1.0) for each in found))
+    shelf = KeptContexts(*(Hit(each, 1.0) for each in found))
     tool = SearchTool(shelf, top=8).within(max(budget, 400 if count is len else 0), count)
     result = called(tool, {"query": "x"})
     assert tool.budget is not None and count(result.text) <= tool.budget
@@ -163,26 +163,26 @@ def test_a_result_keeps_to_its_budget_however_it_is_measured(
 
 
 def test_a_budget_of_ones_own_is_kept() -> None:
-    tool = SearchTool(Shelf(), budget=300)
+    tool = SearchTool(KeptContexts(), budget=300)
     assert tool.within(1_000, words) is tool
 
 
 def test_no_more_passages_than_asked_for() -> None:
-    shelf = Shelf(*(Hit(Passage(str(n), "", "text"), 1.0) for n in range(9)))
+    shelf = KeptContexts(*(Hit(Passage(str(n), "", "text"), 1.0) for n in range(9)))
     assert called(SearchTool(shelf, top=2), {"query": "x"}).text.count("Doc ") == 2
 
 
 @pytest.mark.parametrize("top", [0, -1, 10**9])
 def test_a_number_of_passages_that_makes_no_sense_is_refused(top: int) -> None:
     with pytest.raises(UsageError, match="1 to 100 passages"):
-        SearchTool(Shelf(), top)
+        SearchTool(KeptContexts(), top)
 
 
 def test_a_failed_search_and_a_slow_one_are_told_apart() -> None:
-    failed = called(SearchTool(Shelf(fails="the server answered 500")), {"query": "x"})
+    failed = called(SearchTool(KeptContexts(fails="the server answered 500")), {"query": "x"})
     assert failed.error is ErrorKind.UNAVAILABLE
     assert failed.text == "The search failed: the server answered 500."
-    slow = called(SearchTool(Shelf(seconds=60)), {"query": "x"}, seconds=0.05)
+    slow = called(SearchTool(KeptContexts(seconds=60)), {"query": "x"}, seconds=0.05)
     assert (slow.error, slow.text) == (ErrorKind.TIMEOUT, "The time limit of 0.05 s was reached.")
 
 
@@ -203,7 +203,7 @@ def test_sessions_are_alike_fork_and_search_at_once(tool: SearchTool) -> None:
 
 def test_the_source_says_what_searches(tmp_path: Path) -> None:
     assert isinstance(SearchTool("https://example.org/retrieve").retriever, HttpRetriever)
-    shelf: Retriever = Shelf()
+    shelf: Retriever = KeptContexts()
     assert SearchTool(shelf).retriever is shelf
     with pytest.raises(UsageError, match="allow_private"):
         SearchTool("http://127.0.0.1:8000/retrieve")

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
-from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn
+from interlace.rollout.trajectory import Episode, FinishReason, StopReason, Trajectory, Turn
 from interlace.train.local.batch import Batch, micro_batches
 from interlace.train.local.logprobs import token_logprobs
 from interlace.train.local.update import TrainBatch, UpdateConfig, compute_logprobs, update
@@ -43,7 +43,7 @@ def episode(number: int, seed: int, answer: str | None = "4") -> Episode:
     spans = [Span.given(Source.PROMPT, ids(5)), said(int(rng.integers(2, 9)))]
     spans += [Span.given(Source.TOOL, ids(6)), said(int(rng.integers(2, 30)))]
     ledger = Ledger(spans)
-    turn = Turn(0, len(ledger) - len(spans[-1]), len(ledger), Finish.EOS)
+    turn = Turn(0, len(ledger) - len(spans[-1]), len(ledger), FinishReason.EOS)
     stop = StopReason.ENDED if answer is None else StopReason.ANSWERED
     trajectory = Trajectory("tiny", "retool", [ledger], [turn], stop, answer)
     task = Task(f"t{number}", "2 + 2?", "4")

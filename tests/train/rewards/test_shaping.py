@@ -7,7 +7,7 @@ from support.attempts import attempt
 from support.fakes import answer, code
 
 from interlace.rollout.task import Task
-from interlace.rollout.trajectory import Episode, Finish, Trajectory, Turn
+from interlace.rollout.trajectory import Episode, FinishReason, Trajectory, Turn
 from interlace.train.rewards import best_f1, exact_match, overlong, tool_errors, void_turns
 from interlace.train.rewards.search import normalized
 from interlace.train.rewards.shaping import forged
@@ -16,7 +16,7 @@ TASK = Task("t", "?", "7")
 
 
 def of_length(tokens: int) -> Episode:
-    turn = Turn(0, 0, tokens, Finish.EOS)
+    turn = Turn(0, 0, tokens, FinishReason.EOS)
     return Episode("t/0", TASK, "t", 0, [Trajectory("m", "retool", turns=[turn])])
 
 

@@ -27,7 +27,7 @@ from interlace.agent.cli.main import app
 from interlace.rollout.engines.local.load_checkpoint import load_model
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
-from interlace.rollout.trajectory import Episode, Finish, StopReason, Trajectory, Turn
+from interlace.rollout.trajectory import Episode, FinishReason, StopReason, Trajectory, Turn
 from interlace.tools.errors import DataError, UsageError
 from interlace.train.local.logprobs import token_logprobs
 from interlace.train.local.update import TrainBatch, UpdateConfig, update
@@ -67,7 +67,7 @@ def rows_of(lengths: list[int]) -> TrainBatch:
         ledger.append(Span.given(Source.PROMPT, [5, 6, 7]))
         ids = rng.integers(10, 300, length).tolist()
         ledger.append(Span.policy(ids, logprobs=[-1.0] * length))
-        turn = Turn(0, 3, 3 + length, Finish.EOS)
+        turn = Turn(0, 3, 3 + length, FinishReason.EOS)
         trajectory = Trajectory("nano", "retool", ledgers=[ledger], turns=[turn])
         trajectory.stop = StopReason.ANSWERED
         group.append(Episode(f"a/{number}", task, "a", number, [trajectory]))

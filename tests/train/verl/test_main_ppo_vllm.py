@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.verl_run import check_steps, main_ppo, run
 
-from interlace.rollout.trajectory import Finish, StopReason
+from interlace.rollout.trajectory import FinishReason, StopReason
 
 for package in ("verl", "vllm"):
     if importlib.util.find_spec(package) is None:
@@ -32,7 +32,7 @@ def test_two_steps_with_vllm_as_verl_starts_it(tmp_path: Path) -> None:
     turns = [turn for episode in ran.episodes for turn in episode.trajectory.turns]
     calls = [call for episode in ran.episodes for call in episode.trajectory.calls]
     assert len([call for call in calls if call.error is None]) >= 5
-    assert {Finish.STOP, Finish.EOS} <= {turn.finish for turn in turns}
+    assert {FinishReason.STOP, FinishReason.EOS} <= {turn.finish for turn in turns}
     assert all(episode.stop is not StopReason.INFRASTRUCTURE for episode in ran.episodes)
     assert sum(turn.cached for turn in turns) > 0  # a trajectory's requests met their own prefix
 

@@ -23,7 +23,7 @@ from interlace.rollout.many.runner import Runner
 from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
-from interlace.rollout.trajectory import Episode, Finish, StopReason
+from interlace.rollout.trajectory import Episode, FinishReason, StopReason
 from interlace.tools.errors import DataError, UsageError
 from interlace.train.data.sources import find_tasks
 from interlace.train.data.task_tools import TaskTools
@@ -176,7 +176,7 @@ def test_sglang_is_asked_in_its_own_words() -> None:
         return [chunk async for chunk in engine.generate(request)]
 
     (chunk,) = asyncio.run(go())
-    assert (chunk.finish, chunk.logprobs, chunk.version) == (Finish.EOS, (-0.5,), 3)
+    assert (chunk.finish, chunk.logprobs, chunk.version) == (FinishReason.EOS, (-0.5,), 3)
     (given,) = asked
     assert given.keys() <= SGLANG
     assert (given["max_new_tokens"], given["sampling_seed"], given["top_k"]) == (20, 7, -1)

@@ -9,13 +9,11 @@ import json
 import os
 import resource
 import signal
-import sys
 import traceback
-import types
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ..walls import namespaces, walls
+from . import kernel  # now: its file can't be seen from inside
 
 __all__ = ["main"]
 
@@ -23,21 +21,20 @@ HEADROOM = 600_000_000
 """Bytes of address space that a kernel's threads reserve without using them."""
 
 
-def main() -> None:
-    """Run the kernel that `sys.argv[1]` describes, as JSON; end as it ends."""
-    settings: dict[str, Any] = json.loads(sys.argv[1])
+def main(described: str) -> None:
+    """Run the kernel that is described as JSON; end as it ends."""
+    settings: dict[str, Any] = json.loads(described)
     sockets = os.open(settings["sockets"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
     raw["memory"] += HEADROOM
-    kernel = Path(__file__).with_name("kernel.py").read_text()  # it can't be seen from inside
     try:
-        status = _enclosed(walls.Walls(**raw), settings, kernel, sockets)
+        status = _enclosed(walls.Walls(**raw), settings, sockets)
     except BaseException:
         _fail(sockets)
     _end_as(status)
 
 
-def _enclosed(around: walls.Walls, settings: dict[str, Any], kernel: str, sockets: int) -> int:
+def _enclosed(around: walls.Walls, settings: dict[str, Any], sockets: int) -> int:
     """Build the view, run a kernel in it and say how it ended. Raises `OSError`."""
     if os.geteuid():
         namespaces.new_user_namespace(os.geteuid())
@@ -56,7 +53,7 @@ def _enclosed(around: walls.Walls, settings: dict[str, Any], kernel: str, socket
             _prove(around, settings["canary"], outsider)
             if not settings["arguments"]:
                 os._exit(0)  # that was all
-            _keep(around, settings["arguments"], kernel, sockets, writing)
+            _keep(around, settings["arguments"], writing)
         except BaseException:
             _fail(sockets)
     os.close(writing)
@@ -87,9 +84,7 @@ def _prove(around: walls.Walls, canary: str, outsider: int) -> None:
         raise OSError(f"code could {said}" if said else "the process that tried the walls died")
 
 
-def _keep(
-    around: walls.Walls, arguments: list[str], kernel: str, sockets: int, writing: int
-) -> NoReturn:
+def _keep(around: walls.Walls, arguments: list[str], writing: int) -> NoReturn:
     """Start the kernel, reap whatever ends, and go when the kernel does, with all the others."""
     pid = os.fork()
     if not pid:
@@ -100,9 +95,7 @@ def _keep(
             # A folder's number alone is no way out, but nothing is left open that need not be.
             os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
             walls.confine(around, namespaces.SESSION)
-            sys.argv = ["kernel.py", *arguments]
-            module = sys.modules["__main__"] = types.ModuleType("__main__")
-            exec(compile(kernel, "kernel.py", "exec"), vars(module))
+            kernel.main(*arguments)
         finally:
             os._exit(1)
     walls.hide(True)

@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...base import ErrorKind, Unforkable
+from ...base import ErrorKind
 from ...errors import ToolUnavailable
 from ..files import Held, read_inside, write_inside
-from ..folders import Enclosure, failure, start_process
 from ..interpreter import CellError, Died
 from ..output import CellOutput
 from ..processes import end_process, end_trees, signal_group, signal_name
 from ..walls.walls import Walls
+from .start import Enclosure, failure, start_process
 
 if TYPE_CHECKING:
     import zmq.asyncio
@@ -183,10 +183,6 @@ class Kernel:
         )
         died.cancel()
         return self._running.done() and self.alive
-
-    async def fork(self, place: Path) -> "Kernel":
-        """Raises `Unforkable`: its threads and sockets can't be copied."""
-        raise Unforkable("a Jupyter kernel can't be copied")
 
     async def read_file(self, path: str) -> bytes:
         """A file's content; see `Interpreter`."""

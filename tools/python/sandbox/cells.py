@@ -1,7 +1,7 @@
 """Cells with a notebook's meaning, run in a worker: IPython's shell, without a kernel around it.
 
 What a cell shows goes to a `sink`: text to the file descriptor, displays as messages. Errors read
-as they do in kernel.py, whose functions write them.
+as they do in a Jupyter kernel: notebook.py writes both.
 """
 
 # IPython's classes are changed here, and typed differently from version to version.
@@ -34,9 +34,9 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import Instance
 from traitlets.config import Config
 
-from ..jupyter import kernel
+from .. import notebook
 
-__all__ = ["Shell", "Sink", "Stream", "make_shell"]
+__all__ = ["CellShell", "CellStream", "DisplaySink", "make_shell"]
 
 
 WARM_UPS = 20
@@ -45,7 +45,7 @@ NOT_ONLY_PYTHON = re.compile(r"\A\s|[%!?]|^\s*(?:[,;/]|>>>|\.\.\.|In\b)", re.MUL
 """What IPython may take for more than Python; a cell without it stays as it is."""
 
 
-class Sink(Protocol):
+class DisplaySink(Protocol):
     """A receiver of displays."""
 
     def show(self, kind: str, content: Mapping[str, Any]) -> None:
@@ -126,17 +126,14 @@ class Transformer(TransformerManager):
         self.usual = self.cleanup_transforms + self.line_transforms
 
 
-class Compiler(CachingCompiler):
-    """Names cells as a reader would."""
-
-    def get_code_name(self, raw_code: str, code: str, number: int) -> str:
-        return f"<cell {number}>"
+class CellCompiler(notebook.CellNames, CachingCompiler):
+    """Compiles cells under their names."""
 
 
-class Shell(InteractiveShell):
+class CellShell(notebook.NotebookShell, InteractiveShell):
     """IPython's shell, with a sink for all it shows."""
 
-    sink: Sink
+    sink: DisplaySink
     failure: tuple[str, str] | None = None
     """The class and the traceback of the last error."""
     failed_to_show = False
@@ -171,37 +168,29 @@ class Shell(InteractiveShell):
         if result.success and not self.failed_to_show:
             return None
         error = result.error_before_exec or result.error_in_exec
-        return self.failure or (type(error).__name__, kernel.shown(error) if error else "")
+        return self.failure or (type(error).__name__, notebook.shown(error) if error else "")
 
     def show(self, kind: str, data: Mapping[str, Any]) -> None:
         """Send a display."""
-        self.sink.show(kind, {"data": {mime: _sendable(value) for mime, value in data.items()}})
+        self.sink.show(
+            kind,
+            {
+                "data": {
+                    # JSON holds no bytes; the owner reads pictures as base64 (output.py)
+                    mime: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+                    for mime, value in data.items()
+                }
+            },
+        )
 
     def showtraceback(self, exc_tuple: Any = None, *args: object, **options: object) -> None:
         kind, error, trace = self._get_exc_info(exc_tuple)
-        self.failure = (kind.__name__, kernel.describe(kind, error, trace))
+        self.failure = (kind.__name__, notebook.describe(kind, error, trace))
         if self.displayhook.shown is not None:
             self.failed_to_show = True
 
-    def showsyntaxerror(self, *args: object, **options: object) -> None:
-        self.showtraceback()
 
-    def showindentationerror(self) -> None:
-        self.showtraceback()
-
-    def _format_exception_for_storage(self, *_: object, **__: object) -> dict[str, Any]:
-        return {}  # a history of tracebacks that nobody reads, and that is slow to make
-
-    def ask_exit(self) -> None:  # exit() ends the cell, as sys.exit() does, not the worker
-        raise SystemExit
-
-    def system(self, cmd: str) -> None:
-        if cmd.rstrip().endswith("&"):
-            raise OSError("Background processes not supported.")
-        self.system_raw(cmd)
-
-
-class Stream(io.TextIOBase):
+class CellStream(io.TextIOBase):
     """sys.stdout and sys.stderr: written through at once, so that all output keeps its order.
 
     What a thread writes after the cell that started it has ended is dropped.
@@ -219,7 +208,7 @@ class Stream(io.TextIOBase):
     def write(self, string: str) -> int:
         if not isinstance(string, str):
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
-        if kernel.Cell.of_thread() == kernel.Cell.current:
+        if notebook.Cell.of_thread() == notebook.Cell.current:
             data = memoryview(string.encode("utf-8", "backslashreplace"))
             while data:
                 data = data[os.write(self._fd, data) :]
@@ -235,7 +224,7 @@ class Stream(io.TextIOBase):
         return True
 
 
-def make_shell(profile: str, characters: int) -> Shell:
+def make_shell(profile: str, characters: int) -> CellShell:
     """A shell that is ready to be forked: no thread, no file, nothing seen yet.
 
     `profile`: an empty folder that may be gone when cells run.
@@ -243,21 +232,21 @@ def make_shell(profile: str, characters: int) -> Shell:
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
-    shell = Shell.instance(
+    shell = CellShell.instance(
         config=config,
         profile_dir=ProfileDir(location=profile),
         displayhook_class=Values,
         display_pub_class=Displays,
-        compiler_class=Compiler,
+        compiler_class=CellCompiler,
     )
     shell.compile.reset_compiler_flags()  # or "incomplete input" is all that is wrong with "(1,"
     shell.set_hook("show_in_pager", _page, 0)
-    kernel.bound_displays(shell, characters)
+    notebook.bound_displays(shell, characters)
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     _warm_up(shell)
-    builtins.input = _no_input
-    getpass.getpass = _no_getpass
-    kernel.Cell.follow_threads()
+    builtins.input = notebook.no_input
+    getpass.getpass = notebook.no_getpass
+    notebook.Cell.follow_threads()
     sys.modules["__main__"] = shell.user_module
     return shell
 
@@ -269,7 +258,7 @@ class Nowhere:
         """Do nothing."""
 
 
-def _warm_up(shell: Shell) -> None:
+def _warm_up(shell: CellShell) -> None:
     """Run what most cells run, so that forks need not do it first.
 
     That costs time and memory: modules that are imported late, and bytecode that adapts itself to
@@ -308,18 +297,6 @@ def _run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
     raise RuntimeError("a cell that awaits was taken for one that does not")
 
 
-def _page(shell: Shell, data: object, *_: object, **__: object) -> None:
+def _page(shell: CellShell, data: object, *_: object, **__: object) -> None:
     text = data.get("text/plain", "") if isinstance(data, Mapping) else data
     shell.sink.show("page", {"text": str(text)})
-
-
-def _no_input(prompt: object = "") -> str:
-    raise RuntimeError("input() is not available: there is nobody to type an answer")
-
-
-def _no_getpass(prompt: str = "", stream: object = None) -> str:
-    raise RuntimeError("getpass() is not available: there is nobody to type an answer")
-
-
-def _sendable(value: object) -> object:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

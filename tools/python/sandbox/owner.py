@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ToolUnavailable
-from ..folders import kernel_environment
 from ..interpreter import Died
 from ..processes import children, end_trees
+from ..programs import child_environment, python_program
 from ..walls.walls import Walls
 from .channel import pipes, send_with
 from .remote import ANSWER_SECONDS, Worker
@@ -33,14 +32,6 @@ __all__ = ["Session", "Zygote"]
 START_SECONDS = 300.0
 """A zygote that died is known to be dead at once: this is for one that hangs, and a machine may be
 busy enough for its imports to take minutes."""
-_PROGRAM = """
-import sys, types
-package = types.ModuleType("_interlace")
-package.__path__ = [{folder!r}]
-sys.modules["_interlace"] = package
-from _interlace.sandbox.zygote import main
-main({control})
-"""
 
 
 class Zygote:
@@ -66,15 +57,12 @@ class Zygote:
         """
         control, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
-        environment = kernel_environment(folder, variables)
+        environment = child_environment(folder, variables)
         owner = environment.pop("JPY_PARENT_PID")
         with its_end, contextlib.ExitStack() as undo:
             undo.callback(control.close)
-            program = _PROGRAM.format(
-                folder=str(Path(__file__).parents[1]), control=its_end.fileno()
-            )
             process = subprocess.Popen(
-                [sys.executable, "-P", "-c", program],
+                python_program("sandbox.zygote", str(its_end.fileno())),
                 cwd="/",
                 env=environment,
                 pass_fds=[its_end.fileno()],

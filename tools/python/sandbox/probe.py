@@ -6,20 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from ..programs import python_program
 from ..walls import landlock, namespaces, seccomp
 
 __all__ = ["main", "probe"]
-
-_PROGRAM = """
-import sys, types
-package = types.ModuleType("_interlace")
-package.__path__ = [{folder!r}]
-sys.modules["_interlace"] = package
-from _interlace.sandbox.probe import main
-main()
-"""
 
 
 def probe() -> dict[str, str]:
@@ -31,10 +22,8 @@ def probe() -> dict[str, str]:
     """
     if sys.platform != "linux":
         return {"sandbox": "needs Linux"}
-    program = _PROGRAM.format(folder=str(Path(__file__).parents[1]))
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
-    )
+    program = python_program("sandbox.probe")
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
     answers: dict[str, str] = json.loads(done.stdout)
     return answers
 

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...base import ErrorKind, Unforkable
 from ...errors import ToolUnavailable
@@ -22,9 +22,6 @@ from ..walls.walls import Walls
 from .channel import pipes, send_with, sender
 from .transcript import Frames, ProtocolError, Transcript
 
-if TYPE_CHECKING:
-    from .owner import Session
-
 __all__ = ["ANSWER_SECONDS", "Worker"]
 
 ANSWER_SECONDS = 60.0
@@ -34,11 +31,39 @@ REPORT_SECONDS = 0.5
 """How long after its channel closed a worker's end is waited for."""
 
 
+class WorkerSession(Protocol):
+    """The session that a worker is in (owner.py), as far as the worker needs it."""
+
+    walls: Walls
+    keeper: int
+    """The number of the process that is the parent of all its workers."""
+    place: Path | None
+    """Where its files are, if they are in the host's file system."""
+    workers: "set[Worker]"
+
+    @property
+    def alive(self) -> bool:
+        """True if workers can be started."""
+        ...
+
+    def next_folder(self, folder: str) -> str:
+        """The folder of the next copy of the worker in `folder`."""
+        ...
+
+    def strays(self) -> set[int]:
+        """The keeper's processes that are not workers."""
+        ...
+
+    def end_worker(self, worker: "Worker") -> None:
+        """Kill a worker and all that it started."""
+        ...
+
+
 class Worker:
     """One process that runs cells: an `Interpreter`."""
 
     def __init__(
-        self, session: "Session", channel: socket.socket, output: int, folder: str
+        self, session: WorkerSession, channel: socket.socket, output: int, folder: str
     ) -> None:
         self.session = session
         self.folder = folder
@@ -121,7 +146,7 @@ class Worker:
         await asyncio.wait({self._answered}, timeout=seconds)
         return self._answered.done() and self.alive
 
-    async def fork(self, place: Path) -> "Worker":
+    async def fork(self) -> "Worker":
         """A copy of this worker in its session. Raises `Unforkable`."""
         try:
             alone = len(os.listdir(f"/proc/{self.pid}/task")) == 1
@@ -150,7 +175,6 @@ class Worker:
         finally:
             for fd in fds:
                 os.close(fd)
-        self.session.seats += 1
         return copy
 
     async def read_file(self, path: str) -> bytes:

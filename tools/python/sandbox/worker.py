@@ -10,6 +10,7 @@ The code that runs here can change all of this process: whoever reads the channe
 import array
 import asyncio
 import base64
+import fcntl
 import json
 import os
 import random
@@ -31,8 +32,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from .. import notebook
 from ..files import Held, read_inside, write_inside
-from ..jupyter import kernel
 from ..walls import walls
 from . import cells
 
@@ -45,7 +46,12 @@ BRANCH_SECONDS = 1.0
 
 
 def run(
-    shell: cells.Shell, channel: int, output: int, around: walls.Walls, session: str, folder: str
+    shell: cells.CellShell,
+    channel: int,
+    output: int,
+    around: walls.Walls,
+    session: str,
+    folder: str,
 ) -> NoReturn:
     """Be a worker of the session whose files are in `session`, and work in its `folder`."""
     _place(channel, output)
@@ -70,7 +76,9 @@ def fail(channel: int, text: str) -> None:
 class Worker:
     """Serves one channel."""
 
-    def __init__(self, shell: cells.Shell, around: walls.Walls, session: str, folder: str) -> None:
+    def __init__(
+        self, shell: cells.CellShell, around: walls.Walls, session: str, folder: str
+    ) -> None:
         self._shell = shell
         self._walls = around
         self._session = session
@@ -88,12 +96,12 @@ class Worker:
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._streams = {
-            "stdout": cells.Stream("stdout", OUTPUT, 1),
-            "stderr": cells.Stream("stderr", OUTPUT, 2),
+            "stdout": cells.CellStream("stdout", OUTPUT, 1),
+            "stderr": cells.CellStream("stderr", OUTPUT, 2),
         }
         sys.stdout, sys.stderr = self._streams.values()
         shell.sink = self
-        kernel.WORK = os.path.realpath(self._folder)
+        notebook.Cell.workdir = os.path.realpath(self._folder)
 
     def serve(self) -> NoReturn:
         """Answer requests until there is nobody left to answer."""
@@ -114,7 +122,7 @@ class Worker:
 
     def show(self, kind: str, content: Mapping[str, Any]) -> None:
         """Send a message whose place is after all that was printed so far."""
-        if kernel.Cell.of_thread() != kernel.Cell.current:
+        if notebook.Cell.of_thread() != notebook.Cell.current:
             return
         os.write(OUTPUT, self._mark)
         message = _frame({"kind": kind, "id": self._id, "content": content})
@@ -126,7 +134,7 @@ class Worker:
             self._send()
 
     def _run(self, code: str) -> None:
-        kernel.Cell.current += 1
+        notebook.Cell.current += 1
         signal.signal(signal.SIGINT, self._on_interrupt)
         failure: tuple[str, str] | None
         self._in_cell = True
@@ -136,7 +144,7 @@ class Worker:
             failure = (type(error).__name__, "")  # e.g. an exception whose own __str__ raises
         finally:
             self._in_cell = False
-            kernel.give_back(self._streams)
+            notebook.give_back(self._streams)
         if os.getpid() != self._pid:  # a child that the cell forked and forgot: not its to answer
             os._exit(0)
         self.show("done", {"error": failure})
@@ -198,7 +206,7 @@ class Worker:
                 os.chdir(os.path.join(folder, where))
             walls.own_branch(self._walls, self._session, os.path.dirname(folder))
             self._folder = folder
-            kernel.WORK = os.path.realpath(folder)
+            notebook.Cell.workdir = os.path.realpath(folder)
             os.dup2(channel, CHANNEL)
             for fd in (OUTPUT, 1, 2):
                 os.dup2(output, fd, inheritable=fd != OUTPUT)
@@ -278,8 +286,6 @@ def _place(channel: int, output: int) -> None:
 
 def _above(fd: int) -> int:
     """The same file, at a number that nothing is about to be put on."""
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 

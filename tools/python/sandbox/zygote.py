@@ -31,9 +31,9 @@ MESSAGE = 65_536
 FOLDERS = ("work", *walls.SHARED)
 
 
-def main(fd: int) -> None:
+def main(fd: str) -> None:
     """Hear the settings from the socket `fd`, get ready, say so, and serve until the end."""
-    control = socket.socket(fileno=fd)
+    control = socket.socket(fileno=int(fd))
     settings, _ = _heard(control)
     if settings is None:
         return
@@ -146,7 +146,7 @@ class Keeper:
         self,
         link: socket.socket,
         around: walls.Walls,
-        shell: cells.Shell,
+        shell: cells.CellShell,
         session: dict[str, Any],
         parent: int,
     ) -> None:

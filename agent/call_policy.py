@@ -1,20 +1,44 @@
-"""Before a call is run: the approval, then the hook that may stand in for it."""
+"""Which calls are run: the approval is asked, then the hook that may answer in a tool's place."""
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from ..rollout.formats import Call
 from ..tools import ErrorKind, ToolResult
 from .approval import Approval, Verdict, asked
-from .events import ApprovalAsked, Decision
-from .hooks import Hooks
+from .events import AgentEvent, ApprovalAsked, ApprovalDecision
 
-__all__ = ["Gate"]
+__all__ = ["BeforeCall", "CallPolicy", "Hooks"]
 
-_NOBODY = "Not run: it needs a person's approval, and there is nobody to ask."
+BeforeCall: TypeAlias = Callable[
+    [str, dict[str, Any]], ToolResult | Awaitable[ToolResult | None] | None
+]
 
 
-class Gate:
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Called in the event loop that answers, so they must not block it.
+
+    `event` is called with every event of every question, whoever else reads them. `before_call` is
+    called with a tool's name and arguments, once the call is approved: None lets it run; a
+    `ToolResult` is given to the model in its place (from a cache, say). What they raise ends the
+    question as failed on our side; what `event` raises at a `CallOutput` goes to the event loop.
+    """
+
+    event: Callable[[AgentEvent[Any]], None] | None = None
+    before_call: BeforeCall | None = None
+
+    async def before(self, tool: str, arguments: dict[str, Any]) -> ToolResult | None:
+        """Result of `before_call`."""
+        if self.before_call is None:
+            return None
+        said = self.before_call(tool, arguments)
+        return await said if inspect.isawaitable(said) else said
+
+
+class CallPolicy:
     """Decides on each call of a conversation, or of a team; remembers what may always be run.
 
     `tell` is given what has to be asked, and says whether anybody hears it.
@@ -46,11 +70,11 @@ class Gate:
             return None
         if approval.ask is not None:
             said = await asked(approval.ask, tool, arguments)
-            decision = Decision(said is True, said if isinstance(said, str) else "")
+            decision = ApprovalDecision(said is True, said if isinstance(said, str) else "")
         else:
             event = ApprovalAsked(tool, arguments)
             if not self._tell(event):
-                return _NOBODY
+                return "Not run: it needs a person's approval, and there is nobody to ask."
             decision = await event.decision()
         if decision.allowed and decision.always:
             self._always.add(tool)

@@ -13,12 +13,12 @@ from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason
 from .result import Result, Usage
 
-__all__ = ["Deciding"]
+__all__ = ["StrategyRun"]
 
 _AT_ONCE = 16
 
 
-class Deciding:
+class StrategyRun:
     """Answers one question as a strategy does; `last` is the result, also of one that was stopped.
 
     The result's text, calls and answer are those of the attempt that was chosen, its usage is that

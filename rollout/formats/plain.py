@@ -8,19 +8,19 @@ from collections.abc import Sequence
 
 from ...tools import Tool
 from ...tools.errors import UsageError
-from ..trajectory import CallRecord, Finish
+from ..trajectory import CallRecord, FinishReason
 from .base import Format, Parsed
 
-__all__ = ["END_OF_THOUGHT", "Words", "spoken"]
+__all__ = ["END_OF_THOUGHT", "PlainText", "without_thinking"]
 
 END_OF_THOUGHT = "</think>"
 
 
-class Words(Format):
+class PlainText(Format):
     """A format whose answer is the text without the thought before it.
 
     Example:
-        >>> Words().parse("<think>Let me see.</think> It is well.", Finish.EOS, ()).answer
+        >>> PlainText().parse("<think>Let me see.</think> It is well.", FinishReason.EOS, ()).answer
         'It is well.'
     """
 
@@ -38,20 +38,22 @@ class Words(Format):
         """Nothing."""
         return ""
 
-    def parse(self, text: str, finish: Finish, tools: Sequence[Tool]) -> Parsed:
+    def parse(self, text: str, finish: FinishReason, tools: Sequence[Tool]) -> Parsed:
         """The whole turn, once it is over."""
-        return Parsed(answer=(spoken(text) or None) if finish is Finish.EOS else None)
+        return Parsed(
+            answer=(without_thinking(text) or None) if finish is FinishReason.EOS else None
+        )
 
     def render(self, calls: Sequence[CallRecord]) -> str:
         """Nothing: there are no calls."""
         return ""
 
 
-def spoken(text: str) -> str:
+def without_thinking(text: str) -> str:
     """The text without the thoughts: all that follows the last end of a thought.
 
     Example:
-        >>> spoken("<think>17 or 19?</think> It is 17. ")
+        >>> without_thinking("<think>17 or 19?</think> It is 17. ")
         'It is 17.'
     """
     return text.rpartition(END_OF_THOUGHT)[2].strip()

@@ -1,0 +1,163 @@
+"""The backend `jupyter`: an ipykernel for each session."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ...base import Unforkable
+from ...errors import ToolUnavailable
+from ..backend import Limits, make_walls, needs_linux, prepare_trial
+from ..files import Held, remove_tree
+from ..folders import make_place, unused_path
+from ..interpreter import Interpreter, Watched
+from ..monitor import watch
+from ..walls.users import Users
+from .kernel import WAITING
+from .kernel_client import MESSAGE_BYTES, Kernel
+from .start import Enclosure, try_enclosure
+
+__all__ = ["JupyterBackend"]
+
+
+@dataclass(slots=True)
+class _Seat:
+    """The place of a session's kernels: its folder, its user, and the kernel that runs."""
+
+    home: Path
+    user: int
+    work: Held
+    """The folder that its code works in."""
+    kernel: Kernel | None = None
+
+
+class JupyterBackend:
+    """Starts ipykernels, each in namespaces of its own, or (`none`) with nothing around it.
+
+    There is no tier between: a kernel needs sockets, and by their names in the file system it
+    could reach every service of this machine that its user may reach.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        characters: int,
+        variables: Mapping[str, str],
+        isolation: str,
+        limits: Limits,
+    ) -> None:
+        """Raises `ToolUnavailable` where kernels can't be walled off at all."""
+        import zmq
+        import zmq.asyncio
+
+        needs_linux()
+        self._tier = "none" if isolation == "none" else "full"
+        self._folder = folder
+        self._variables = variables
+        self._users = Users()
+        self._walls = make_walls(self._tier, folder, limits, characters, self._users.exist)
+        self._seats: dict[Path, _Seat] = {}
+        self._context = zmq.asyncio.Context()
+        self._context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
+        self._context.setsockopt(zmq.RCVHWM, WAITING)
+        self._proving = asyncio.create_task(self._prove())
+        self._watching = asyncio.create_task(watch(self._live, limits.memory))
+
+    async def ready(self) -> None:
+        """Wait until the walls are proved. Raises `ToolUnavailable`."""
+        await asyncio.shield(self._proving)
+
+    async def start(self, place: Path) -> Interpreter:
+        """A kernel in `place`, new or there already. Raises `ToolUnavailable`.
+
+        Where code has made something else of the session's folder, it gets a new one.
+        """
+        await self.ready()
+        seat = self._seats.get(place)
+        if seat is not None:
+            if seat.work.still(seat.home / "work"):
+                with suppress(ToolUnavailable):
+                    return await self._start_in(seat)
+            self._seats.pop(place)
+            self._users.free(seat.user)
+            await asyncio.to_thread(remove_tree, seat.home)
+        user = self._user()
+        home = unused_path(place)
+        try:
+            make_place(home, user if self._walls.own_user else None)
+            seat = self._seats[place] = _Seat(home, user, Held(home / "work"))
+        except OSError as error:
+            self._users.free(user)
+            raise ToolUnavailable(f"a Python session has no folder: {error}") from error
+        return await self._start_in(seat)
+
+    async def _start_in(self, seat: "_Seat") -> Interpreter:
+        seat.kernel = None
+        seat.kernel = await Kernel.start(
+            self._context,
+            (seat.home, seat.work),
+            self._walls,
+            self._variables,
+            self._enclosure(seat.user),
+        )
+        return seat.kernel
+
+    async def fork(self, interpreter: Interpreter, place: Path) -> Interpreter:
+        """Raises `Unforkable`: its threads and sockets can't be copied."""
+        raise Unforkable("a Jupyter kernel can't be copied")
+
+    def leave(self, place: Path) -> Path | None:
+        """The session is over."""
+        seat = self._seats.pop(place, None)
+        if seat is None:
+            return None
+        self._users.free(seat.user)
+        return seat.home
+
+    def details(self) -> Mapping[str, JsonValue]:
+        """The details given with every result."""
+        return {"isolation": self._tier}
+
+    async def close(self) -> None:
+        """Free the sockets."""
+        tasks = {self._proving, self._watching}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        _ = self._proving.cancelled() or self._proving.exception()  # told to who asked
+        self._users.close()
+        self._context.destroy(linger=0)
+
+    def _live(self) -> list[Watched]:
+        return [seat.kernel for seat in self._seats.values() if seat.kernel is not None]
+
+    def _user(self) -> int:
+        return self._users.take() if self._walls.own_user else os.getuid()
+
+    def _enclosure(self, user: int) -> Enclosure | None:
+        if self._tier == "none":
+            return None
+        return Enclosure(asdict(self._walls), user, str(self._folder / "canary"))
+
+    async def _prove(self) -> None:
+        if self._tier == "none":
+            return
+        place = self._folder / "trial"
+        user = self._user()
+        enclosure = self._enclosure(user)
+        assert enclosure is not None
+        try:
+            prepare_trial(self._folder, self._walls, place)
+            await try_enclosure(place, enclosure)
+        except (ToolUnavailable, OSError) as error:
+            raise ToolUnavailable(
+                f"a jupyter kernel can't be isolated here ({error}): the backend 'sandbox' may "
+                "be; isolation='none' (--no-isolation) runs it with your own rights"
+            ) from None
+        finally:
+            self._users.free(user)
+            await asyncio.to_thread(remove_tree, place)

@@ -1,0 +1,187 @@
+"""The notebook that a model sees: what both backends show of a cell, and call it.
+
+It is imported in the processes that run cells (jupyter/kernel.py, sandbox/worker.py), over a bare
+package (programs.py): so it imports the standard library alone, and quickly.
+"""
+
+# IPython's classes are changed here, and typed differently from version to version.
+# mypy: disable-error-code="attr-defined,assignment"
+
+import os
+import sys
+import threading
+import traceback
+from types import TracebackType
+from typing import Any
+
+MESSAGE_CHARACTERS = 2_000
+DISPLAY_BYTES = 8_000_000
+FRAMES = 6
+"""Frames shown at either end of a long traceback."""
+
+
+class Cell:
+    """The cell that runs, the cells that threads belong to, and the folder that cells work in."""
+
+    current = 0
+    workdir = ""
+    """A path without links: frames of files in it are the user's own."""
+
+    @staticmethod
+    def of_thread() -> int:
+        """The cell in which the current thread was started; the current one, in the main thread."""
+        return getattr(threading.current_thread(), "_cell", Cell.current)
+
+    @staticmethod
+    def follow_threads() -> None:
+        """Let every thread that is started from now on know its cell."""
+        start = threading.Thread.start
+
+        def start_and_remember(thread: threading.Thread) -> None:
+            thread._cell = Cell.of_thread()
+            start(thread)
+
+        threading.Thread.start = start_and_remember
+
+
+class NotebookShell:
+    """Mixed into IPython's shells: how cells end and fail, and what they can't do."""
+
+    showtraceback: Any
+    system_raw: Any
+
+    def showsyntaxerror(self, *args: object, **options: object) -> None:
+        """Show it as every other error is shown."""
+        self.showtraceback()
+
+    def showindentationerror(self) -> None:
+        """Show it as every other error is shown."""
+        self.showtraceback()
+
+    def _format_exception_for_storage(self, *_: object, **__: object) -> dict[str, Any]:
+        return {}  # a history of tracebacks that nobody reads, and that is slow to make
+
+    def ask_exit(self) -> None:
+        """End the cell, as sys.exit() does, not the process."""
+        raise SystemExit
+
+    def system(self, cmd: str) -> None:
+        """Run a shell command over pipes: behind walls there is no terminal."""
+        if cmd.rstrip().endswith("&"):
+            raise OSError("Background processes not supported.")
+        self.system_raw(cmd)
+
+
+class CellNames:
+    """Mixed into IPython's compilers: names cells as a reader would."""
+
+    def get_code_name(self, raw_code: str, code: str, number: int) -> str:
+        """The name that stands in tracebacks in a file's place."""
+        return f"<cell {number}>"
+
+
+def no_input(prompt: object = "") -> str:
+    """In the place of `input`."""
+    raise RuntimeError("input() is not available: there is nobody to type an answer")
+
+
+def no_getpass(prompt: str = "", stream: object = None) -> str:
+    """In the place of `getpass.getpass`."""
+    raise RuntimeError("getpass() is not available: there is nobody to type an answer")
+
+
+def give_back(streams: dict[str, Any]) -> None:
+    """Set the streams again of which a cell left none: or nothing would be shown from then on."""
+    for name, stream in streams.items():
+        if not all(callable(getattr(getattr(sys, name, 0), do, 0)) for do in ("write", "flush")):
+            setattr(sys, name, stream)
+
+
+def bound_displays(shell: Any, characters: int) -> None:
+    """Bound the text of displayed objects before it is sent."""
+    format_object = shell.display_formatter.format
+
+    def bounded(*args: Any, **options: Any) -> Any:
+        data, metadata = format_object(*args, **options)
+        for mime, text in list(data.items()):
+            if mime == "text/plain" and isinstance(text, str):
+                data[mime] = cut(text, characters)
+            elif isinstance(text, str | bytes) and len(text) > DISPLAY_BYTES:
+                del data[mime]
+            elif isinstance(text, str):
+                data[mime] = sendable(text)
+        return data, metadata
+
+    shell.display_formatter.format = bounded
+
+
+def sendable(text: str) -> str:
+    """The text, with what UTF-8 can't hold (lone surrogates) written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def cut(text: str, characters: int) -> str:
+    """The text, or its head and tail with a note of what was left out between them."""
+    if len(text) <= characters:
+        return sendable(text)
+    half = characters // 2
+    note = f"\n[... {len(text) - 2 * half:,} characters left out ...]\n"
+    return sendable(text[:half] + note + text[len(text) - half :])
+
+
+def describe(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> str:
+    """A traceback of the user's own frames, with the line that failed, and `Type: message` last."""
+    try:
+        report = traceback.TracebackException(kind, error, trace, lookup_lines=False, compact=True)
+        keep_own_frames(report)
+        lines = [cut(line, MESSAGE_CHARACTERS) for line in report.format()]
+    except Exception:
+        return f"{kind.__name__}: {shown(error)}"
+    if not report.stack and lines and lines[0].startswith("Traceback"):
+        lines = lines[1:]
+    return "".join(lines).rstrip("\n")
+
+
+class Frames(traceback.StackSummary):
+    """Frames of which, where they are many, the first and the last are shown."""
+
+    def format(self, **options: Any) -> list[str]:
+        """One text a frame; repetitions are counted, not shown."""
+        lines = super().format(**options)
+        more = len(lines) - 2 * FRAMES
+        if more <= 0:
+            return lines
+        return [*lines[:FRAMES], f"  ... {more} more ...\n", *lines[-FRAMES:]]
+
+
+def keep_own_frames(report: traceback.TracebackException) -> None:
+    """Drop the frames of libraries, here and in chained exceptions, and chains without any left."""
+    own = [
+        traceback.FrameSummary(frame.filename, frame.lineno, frame.name, line=frame.line)
+        for frame in report.stack
+        if is_own(frame.filename)
+    ]
+    report.stack = Frames(own)
+    for name in ("__cause__", "__context__"):
+        chained = getattr(report, name)
+        if chained is not None:
+            keep_own_frames(chained)
+            if not chained.stack:
+                setattr(report, name, None)
+    for part in report.exceptions or ():
+        keep_own_frames(part)
+
+
+def is_own(filename: str) -> bool:
+    """True if a frame is from a cell or from a file in the session's working directory."""
+    return filename.startswith("<cell ") or (
+        os.path.isabs(filename) and os.path.realpath(filename).startswith(Cell.workdir + os.sep)
+    )
+
+
+def shown(error: BaseException) -> str:
+    """The exception's message, even where its own `__str__` fails."""
+    try:
+        return cut(str(error), MESSAGE_CHARACTERS)
+    except Exception:
+        return ""

@@ -1,0 +1,59 @@
+"""Programs of this package that run in processes of their own, and the environment they get.
+
+They must start quickly, and what runs or forks a model's code must hold nothing of the rest of the
+house. So each gets a bare package, `_interlace`, over this folder: `_interlace.sandbox.zygote` and
+what that imports are loaded, and no module above them.
+"""
+
+import os
+import site
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["child_environment", "python_program"]
+
+_PROGRAM = """
+import sys, types
+package = types.ModuleType("_interlace")
+package.__path__ = [{folder!r}]
+sys.modules["_interlace"] = package
+from _interlace.{module} import main
+main(*{arguments!r})
+"""
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+"""The variables of our own environment that a child gets, by exact name: none holds a secret."""
+
+
+def python_program(module: str, *arguments: str) -> list[str]:
+    """The command that calls `main(*arguments)` of a module below this folder, such as
+    `sandbox.zygote`.
+    """
+    folder = str(Path(__file__).parent)
+    program = _PROGRAM.format(folder=folder, module=module, arguments=arguments)
+    return [sys.executable, "-P", "-c", program]
+
+
+def child_environment(place: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a process whose session's folder is `place`."""
+    home = place / "home"
+    return {
+        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        "HOME": str(home),
+        "TMPDIR": str(place / "tmp"),
+        "IPYTHONDIR": str(home / ".ipython"),
+        "MPLCONFIGDIR": str(home / ".matplotlib"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "JUPYTER_CONFIG_DIR": str(home / ".jupyter"),
+        "JUPYTER_DATA_DIR": str(home / ".jupyter"),
+        "JUPYTER_RUNTIME_DIR": str(home / ".jupyter"),
+        "JUPYTER_NO_CONFIG": "1",
+        "PYTHONUSERBASE": site.getuserbase(),  # packages of `pip install --user`, despite HOME
+        "PYTHONUTF8": "1",
+        "PYTHONHASHSEED": "0",  # sets print in the same order in every session
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")},
+        **extra,
+        "JPY_PARENT_PID": str(os.getpid()),
+    }
