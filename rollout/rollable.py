@@ -1,4 +1,4 @@
-"""Something that can be rolled out: what evaluations and trainers need of whatever answers tasks."""
+"""Something that can be rolled out: what evaluations and trainers need of what answers tasks."""
 
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -33,8 +33,8 @@ class Rollable(Protocol):
     """Makes an episode of a task: `Agent`, `Team` and a bare `Policy` do."""
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What its episodes are made with, as far as that is known before the model is loaded."""
+    def early_settings(self) -> dict[str, Any]:
+        """The settings of its episodes that are known before the model is loaded."""
         ...
 
     async def rollout_plan(self) -> RolloutPlan:

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -13,15 +13,17 @@ from ...rollout.engines import Sampling
 from ...rollout.limits import Limits
 from ...rollout.models.files import find_model, is_engine, is_server
 from ...rollout.models.load import trained_formats
+from ...rollout.task import Task
 from ...rollout.trajectory import StopReason
 from ...tools import PythonTool
 from ...tools.errors import UsageError
+from ...train.data.task_tools import bring_tools, check_tools
 from ..agent import Agent, AnyTool
 from ..result import Result
 from .exits import Exit
 from .options import LimitOptions, ModelOptions, folder_file
 
-__all__ = ["as_json", "exit_code", "load", "make_agent", "warnings"]
+__all__ = ["as_json", "exit_code", "load", "make_agent", "make_task_agent", "warnings"]
 
 _TIERS = {
     "confined": "The model's Python code is confined, though this machine allows no namespaces: "
@@ -74,6 +76,22 @@ def make_agent(
     if not (is_server(model.model) or is_engine(model.model)):
         find_model(model.model)
     return agent
+
+
+def make_task_agent(
+    model: ModelOptions, limits: LimitOptions, tasks: Sequence[Task], *, temperature: float
+) -> tuple[Agent, bool]:
+    """The agent for a run over tasks, and whether each task is asked of the database or corpus it
+    brings: if it brings one, and no --tool is given. Raises as `make_agent` does.
+    """
+    if model.tool is not None:
+        return make_agent(model, limits, temperature=temperature), False
+    check_tools(tasks)
+    if not bring_tools(tasks):
+        return make_agent(model, limits, temperature=temperature), False
+    # Hermes is the format of a model that can be told of any tool.
+    model = replace(model, tool=["none"], format=model.format or "hermes")
+    return make_agent(model, limits, temperature=temperature), True
 
 
 def _engine_options(given: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The log of a run and its settings on disk: resumed by the run that began it, refused to others."""
+"""The log and the settings of a run on disk: whoever began it resumes it, others are refused."""
 
 import asyncio
 import json
@@ -61,8 +61,8 @@ class LoggedEpisode:
 class RunFolder:
     """The episodes of a run: in a log (JSONL) as they finish, or, without one, in memory.
 
-    Given a folder, the log is its `episodes.jsonl` (or `name`), and `run.json` beside it holds the
-    settings; given a file `*.jsonl`, the log is that, and each episode's own settings alone speak.
+    The log is `episodes.jsonl` (or `name`) in the folder `path`, beside the settings in `run.json`;
+    with `single_file` the log is `path` itself, and the settings are those that its episodes hold.
     Open it with `begin`, as a context manager: it then holds the log's lock.
 
     Settings are compared by content. Of models whose files are here, the files count, not how the
@@ -78,12 +78,16 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path | None, *, resume: bool = False, name: str = "episodes.jsonl"
+        self,
+        path: Path | None,
+        *,
+        resume: bool = False,
+        single_file: bool = False,
+        name: str = "episodes.jsonl",
     ) -> None:
         self.path = path
-        single = path is not None and path.suffix == ".jsonl"
-        self.log = path if single or path is None else path / name
-        self._settings_file = None if single or path is None else path / _SETTINGS
+        self.log = path if single_file or path is None else path / name
+        self._settings_file = None if single_file or path is None else path / _SETTINGS
         self.logged: dict[str, LoggedEpisode] = {}
         """The episodes by id; of one that was made again, the last."""
         self.new = 0
@@ -101,10 +105,8 @@ class RunFolder:
             return
         assert self.log is not None
         if not resume:
-            what = "is not empty" if single else "holds a run already"
-            raise UsageError(
-                f"{path} {what}: --resume completes it, another --out leaves it alone"
-            )
+            what = "is not empty" if single_file else "holds a run already"
+            raise UsageError(f"{path} {what}: --resume completes it, another --out leaves it alone")
         if self._settings_file is None:
             first = next(read_episodes(self.log), None)
             self._before = {} if first is None else _settings_of(first)

@@ -6,8 +6,8 @@ from typing import Any
 
 from ...tools.errors import DataError
 from .attempts import Attempt
-from .evaluate import Evaluation
 from .intervals import Estimate, bootstrap, mcnemar, sign_flip
+from .results import Evaluation
 
 __all__ = ["Comparison", "compare"]
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from ....tools.errors import UsageError
-from ..chat.line_editor import Prompt
+from ..chat.line_editor import LineEditor
 from ..chat.session import ChatSession
 from ..chat.slash_commands import COMMANDS, run_command
 from ..commands.chat import KeepOptions
@@ -70,7 +70,7 @@ async def _questions(chat: ChatSession) -> Questions:
     loading = asyncio.create_task(chat.agent.policy())
     await chat.greet()
     words = sorted(COMMANDS)
-    return Prompt(loading, chat.interrupt, words=words, example=chat.example)
+    return LineEditor(loading, chat.interrupt, words=words, example=chat.example)
 
 
 class _Piped:

@@ -1,38 +1,36 @@
-"""`interlace coldstart`: demonstrations of tool use that are true, for fine-tuning."""
+"""`interlace coldstart`: traces made, checked, written and counted."""
 
 import dataclasses
 import json
-import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 from ....rollout.episode_log import EpisodeLog
+from ....rollout.formats import Format
+from ....rollout.many.run_folder import RunFolder
 from ....rollout.models.files import find_model
 from ....rollout.task import Task
 from ....rollout.tokenizer import Tokenizer
 from ....rollout.trajectory import Episode
 from ....tools.errors import DataError, UsageError
+from ....tools.files import write_beside, write_whole
 from ....train.coldstart.checks import Checked, check_traces
 from ....train.coldstart.gsm8k import trace_of
 from ....train.coldstart.m500 import read_m500
 from ....train.coldstart.reject import select
 from ....train.coldstart.rewrite import TEMPLATE, Rewriting, to_rewrite
 from ....train.coldstart.traces import trace_format
+from ....train.data.collect import collect
 from ....train.data.sources import find_tasks
 from ....train.data.task_sets import contamination, deduplicate
 from ....train.rewards import CHECKERS, Checker
-from ..answering import make_agent
+from ..answering import make_agent, make_task_agent
 from ..commands.coldstart import ColdStartOptions, TraceOrigin
 from ..exits import Exit, eprint, print_json, run_to_end
 from ..options import LimitOptions, ModelOptions, OutputOptions
-from ..render.live_view import Screen
-from ..render.progress import Progress
+from ..render.progress import CountProgress, RunProgress
 from ..render.terminal import make_console
-from ..run_folder import Record, drawn_seed
-from .eval import roll_out, settings_of
 
 __all__ = ["coldstart"]
 
@@ -45,16 +43,8 @@ def coldstart(
     output: OutputOptions,
 ) -> int:
     """Build the demonstrations and return the exit code."""
-    _check(job)
-    with Checker(default=job.checker) as checker:
-        made = _ColdStart(source, job, model, limits, output, checker).run()
-    return Exit.DONE if made else Exit.NO_ANSWER
-
-
-def _check(job: ColdStartOptions) -> None:
-
     if job.checker not in CHECKERS:
-        raise UsageError(f"there is no checker {job.checker!r}: one of {', '.join(CHECKERS)}")
+        raise UsageError(f"unknown checker {job.checker!r}: choose one of {', '.join(CHECKERS)}")
     if (job.writer or job.template) and job.origin is not TraceOrigin.REWRITE:
         raise UsageError("--writer and --template belong to --from rewrite")
     if job.origin in (TraceOrigin.GSM8K, TraceOrigin.TRACES, TraceOrigin.M500):
@@ -62,6 +52,9 @@ def _check(job: ColdStartOptions) -> None:
             raise UsageError(f"--from {job.origin} samples nothing: there is nothing to resume")
         if (job.out / "traces.jsonl").exists():
             raise UsageError(f"{job.out} holds traces already: name another --out")
+    with Checker(default=job.checker) as checker:
+        kept = _ColdStart(source, job, model, limits, output, checker).run()
+    return Exit.DONE if kept else Exit.NO_ANSWER
 
 
 class _ColdStart:
@@ -76,22 +69,23 @@ class _ColdStart:
         output: OutputOptions,
         checker: Checker,
     ) -> None:
-
-        self.source = source
         self.job = job
         self.model = model
         self.limits = limits
         self.output = output
         self.checker = checker
-        self.screen = Screen(make_console(sys.stderr))
-        self.said = self._read_m500() if job.origin is TraceOrigin.M500 else []
-        """Episodes that are taken as they are."""
-        given = [each.task for each in self.said] or find_tasks(
+        self.m500: list[Episode] = []
+        if job.origin is TraceOrigin.M500:
+            tokenizer = Tokenizer.load(find_model(model.model))
+            self.m500 = list(islice(read_m500(source, tokenizer, model=model.model), job.limit))
+            if not self.m500:
+                raise DataError(f"{source} is empty")
+        given = [each.task for each in self.m500] or find_tasks(
             source, limit=job.limit, databases=job.databases, tell=None if output.quiet else eprint
         )
         self.tasks, duplicates = deduplicate(given)
         self.left_out = {"duplicates": len(duplicates.dropped)}
-        """Tasks that are not asked at all, by the reason."""
+        """The number of tasks that are not asked at all, by the reason."""
         if job.unlike is not None:
             shared = contamination(self.tasks, find_tasks(job.unlike)).training_ids
             self.tasks = [task for task in self.tasks if task.id not in shared]
@@ -100,75 +94,68 @@ class _ColdStart:
         """Tasks that no trace could be made of."""
 
     def run(self) -> int:
-        """Make, check, write and tell; the number of traces kept."""
+        """Make, check and write the traces, print the report, and return how many were kept."""
         checked = self._checked()
-        _write(checked.kept, self.job.out / "traces.jsonl")
+        file = self.job.out / "traces.jsonl"
+        self.job.out.mkdir(parents=True, exist_ok=True)
+        with write_beside(file) as partial, EpisodeLog(partial) as log:
+            for episode in checked.kept:
+                log.append(episode)
+        dropped = {str(why): count for why, count in checked.dropped.most_common()}
         report = {
-            "out": str(self.job.out / "traces.jsonl"),
+            "out": str(file),
             "tasks": len(self.tasks),
             "tasks_left_out": self.left_out,
             "tasks_without_a_trace": self.unusable,
             "traces": checked.seen,
             "kept": len(checked.kept),
-            "dropped": {str(why): count for why, count in checked.dropped.most_common()},
+            "dropped": dropped,
             "error": None,
         }
-        _write_json(report, self.job.out / "report.json")
+        text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+        write_whole(self.job.out / "report.json", text)
         if self.output.json:
             print_json(report)
         if not self.output.quiet:
-            dropped = ", ".join(f"{count} {why}" for why, count in checked.dropped.most_common())
-            self.screen.say(
-                f"{len(checked.kept)} traces in {report['out']}, of {checked.seen} from "
-                f"{len(self.tasks)} tasks; dropped: {dropped or 'none'}"
-                + (f"; {self.unusable} tasks gave none" if self.unusable else "")
-                + "".join(
-                    f"; {count} tasks left out: {why.replace('_', ' ')}"
-                    for why, count in self.left_out.items()
-                    if count
-                ),
-                "words",
-            )
+            parts = [
+                f"{len(checked.kept)} traces in {file}, of {checked.seen} from "
+                f"{len(self.tasks)} tasks",
+                "dropped: "
+                + (", ".join(f"{count} {why}" for why, count in dropped.items()) or "none"),
+            ]
+            if self.unusable:
+                parts.append(f"{self.unusable} tasks gave none")
+            for why, count in self.left_out.items():
+                if count:
+                    parts.append(f"{count} tasks left out: {why.replace('_', ' ')}")
+            print("; ".join(parts), file=sys.stderr)
         return len(checked.kept)
 
-    def _read_m500(self) -> list[Episode]:
-
-        name = self.model.model
-        tokenizer = Tokenizer.load(find_model(name))
-        found = list(islice(read_m500(self.source, tokenizer, model=name), self.job.limit))
-        if not found:
-            raise DataError(f"{self.source} is empty")
-        return found
-
     def _checked(self) -> Checked:
-        """The traces, and what became of each."""
+        """The traces, and the verdict on each."""
         if self.job.origin is TraceOrigin.M500:
             wanted = {task.id for task in self.tasks}
-            return Checked([each for each in self.said if each.task.id in wanted])
-        return self._sampled() if self.job.origin is TraceOrigin.SAMPLE else self._written()
-
-    def _sampled(self) -> Checked:
-        """The model's own attempts, the right ones."""
-        with self._record(self.model) as record:
-            tokenizer = self._roll_out(record, self.tasks, self.model)
-            return select(
-                record.last.values(),
-                self.checker,
-                tokenizer,
-                cap=self.job.cap,
-                needs_call=self.job.needs_call,
-            )
+            return Checked([each for each in self.m500 if each.task.id in wanted])
+        if self.job.origin is TraceOrigin.SAMPLE:
+            run, tokenizer = self._roll_out(self.tasks, self.model)
+            cap, needs_call = self.job.cap, self.job.needs_call
+            return select(run.episodes(), self.checker, tokenizer, cap=cap, needs_call=needs_call)
+        return self._written()
 
     def _written(self) -> Checked:
-        """Traces that somebody wrote, each checked."""
+        """Traces that are texts, each run and checked."""
         format = trace_format(self.model.format or "retool")
         tools = make_agent(self.model, self.limits, temperature=0.0).tools
         format.check(tools)
         if len(tools) != 1:
             raise UsageError("traces call one tool: name it with --tool")
         tokenizer = Tokenizer.load(find_model(self.model.model))
-        traces = list(self._traces())
-        with Progress(make_console(sys.stderr), len(traces), hidden=self.output.quiet) as shown:
+        traces = list(
+            self._rewritten() if self.job.origin is TraceOrigin.REWRITE else self._given()
+        )
+        console = make_console(sys.stderr)
+        with CountProgress(console, hidden=self.output.quiet) as progress:
+            progress.begin(len(traces))
             return run_to_end(
                 check_traces(
                     traces,
@@ -179,15 +166,12 @@ class _ColdStart:
                     model=self.model.model,
                     origin=str(self.job.origin),
                     cap=self.job.cap,
-                    progress=lambda became: shown.add(became, 0),
+                    progress=progress.add,
                 )
             )
 
-    def _traces(self) -> Iterator[tuple[Task, str]]:
-        if self.job.origin is TraceOrigin.REWRITE:
-            yield from self._rewritten()
-            return
-
+    def _given(self) -> Iterator[tuple[Task, str]]:
+        """Yield each task with the trace that it brings, or that its annotated solution gives."""
         for task in self.tasks:
             if self.job.origin is TraceOrigin.GSM8K:
                 text = trace_of(task)
@@ -199,7 +183,7 @@ class _ColdStart:
                 yield task, text
 
     def _rewritten(self) -> Iterator[tuple[Task, str]]:
-        """Yield each task with the writer's version of its solution."""
+        """Yield each task with the writer's versions of its solution."""
         template = TEMPLATE
         if self.job.template is not None:
             try:
@@ -210,60 +194,38 @@ class _ColdStart:
         self.unusable = len(self.tasks) - len(asked)
         writer = self.job.writer or self.model.model
         model = dataclasses.replace(self.model, model=writer, tool=["none"], format=None)
+        run, _ = self._roll_out(asked, model, format=Rewriting())
+        written = {episode.id: episode for episode in run.episodes()}
         by_id = {task.id: task for task in self.tasks}
-        with self._record(model, template=template) as record:
-            self._roll_out(record, asked, model, rewriting=True)
-            for task in asked:
-                for sample in range(self.job.n):
-                    episode = record.last.get(f"{task.id}/{sample}")
-                    if episode is not None:
-                        yield by_id[task.id], episode.answer or ""
-
-    def _record(self, model: ModelOptions, **more: Any) -> Record:
-
-        seed = drawn_seed(model.seed, self.job.out)
-        settings = settings_of(self.source, self.tasks, model, self.limits, seed) | {
-            "from": str(self.job.origin),
-            "n": self.job.n,
-            "limit": self.job.limit,
-            "unlike": self.job.unlike,
-            **more,
-        }
-        return Record(self.job.out, settings, resume=self.job.resume, name="samples.jsonl")
+        for task in asked:
+            for sample in range(self.job.n):
+                if (episode := written.get(f"{task.id}/{sample}")) is not None:
+                    yield by_id[task.id], episode.answer or ""
 
     def _roll_out(
-        self, record: Record, tasks: list[Task], model: ModelOptions, *, rewriting: bool = False
-    ) -> Tokenizer:
+        self, tasks: list[Task], model: ModelOptions, *, format: Format | None = None
+    ) -> tuple[RunFolder, Tokenizer]:
+        """Sample attempts into the folder; a `format` comes before the one of the options."""
+        run = RunFolder(self.job.out, resume=self.job.resume, name="samples.jsonl")
+        agent, task_tools = make_task_agent(model, self.limits, tasks, temperature=1.0)
+        agent.format = format or agent.format
+        origin: Mapping[str, str] = {"from": str(self.job.origin)}
+        quiet, out = self.output.quiet, self.job.out
+        with RunProgress(agent, quiet=quiet, out=out) as progress:
 
-        return run_to_end(
-            roll_out(
-                record,
-                tasks,
-                model,
-                self.limits,
-                self.screen,
-                n=self.job.n,
-                concurrency=self.job.concurrency,
-                temperature=1.0,
-                quiet=self.output.quiet,
-                format=Rewriting() if rewriting else None,
-            )
-        )
+            async def work() -> Tokenizer:
+                async with agent:
+                    policy = await collect(
+                        agent,
+                        tasks,
+                        run,
+                        samples=self.job.n,
+                        seed=model.seed,
+                        task_tools=task_tools,
+                        concurrency=self.job.concurrency,
+                        settings=origin,
+                        observer=progress,
+                    )
+                    return policy.engine.tokenizer
 
-
-def _write(episodes: Iterable[Episode], path: Path) -> None:
-    """A log that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with EpisodeLog(partial) as log:
-        for episode in episodes:
-            log.append(episode)
-    os.replace(partial, path)
-
-
-def _write_json(report: dict[str, Any], path: Path) -> None:
-
-    try:
-        path.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}") from error
+            return run, run_to_end(work())

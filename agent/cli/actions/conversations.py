@@ -9,7 +9,7 @@ from rich.table import Table
 from ....rollout.events import CallFinished, CallStarted
 from ...conversations import Conversations, Saved, Summary
 from ..exits import print_json
-from ..render.live_view import Screen
+from ..render.live_view import LiveView
 from ..render.pager import paged
 from ..render.terminal import printable
 
@@ -107,7 +107,7 @@ def _whole(saved: Saved) -> dict[str, Any]:
 def _print(saved: Saved) -> None:
 
     with paged() as console:
-        screen = Screen(console)
+        screen = LiveView(console)
         for one, calls in zip(saved.asked, _turns(saved), strict=True):
             screen.say(f"> {one.question}", "dim")
             for call in calls:

@@ -15,7 +15,7 @@ from ..answering import as_json, exit_code, load, make_agent, warnings
 from ..approvals import ask_person, left_line, read_approval, read_budget
 from ..exits import print_json, run_to_end
 from ..options import GuardOptions, LimitOptions, ModelOptions, OutputOptions, TeamOptions
-from ..render.live_view import Screen, usage_line, why_no_answer
+from ..render.live_view import LiveView, usage_line, why_no_answer
 from ..render.terminal import make_console, printable
 from ..teams import make_team
 
@@ -60,7 +60,7 @@ async def _answer(
     agent: Agent, who: Answerer, question: str, console: Console, output: OutputOptions
 ) -> Result:
 
-    screen = Screen(console, answers=not sys.stdout.isatty(), format=agent.format)
+    screen = LiveView(console, answers=not sys.stdout.isatty(), format=agent.format)
     here = sys.stdin.isatty() and sys.stderr.isatty()
     async with agent:
         await load(agent, console, quiet=output.quiet)
@@ -82,7 +82,7 @@ async def _answer(
     return who.last
 
 
-async def _report(agent: Agent, result: Result, screen: Screen, output: OutputOptions) -> None:
+async def _report(agent: Agent, result: Result, screen: LiveView, output: OutputOptions) -> None:
 
     screen.line()
     if output.json:

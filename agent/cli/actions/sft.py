@@ -7,9 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.progress import TimeRemainingColumn as Remaining
-
 from ....rollout.formats import FORMATS
 from ....rollout.models.files import find_model
 from ....rollout.tokenizer import Tokenizer
@@ -21,6 +18,7 @@ from ....train.local.training_setup import load_trainable
 from ..commands.sft import Precision, SftOptions
 from ..exits import Terminated, eprint, print_json
 from ..options import OutputOptions
+from ..render.progress import make_bar
 from ..render.terminal import make_console
 from .train import check_folder
 
@@ -159,15 +157,7 @@ class _Screen:
         self._hidden = hidden
         self._console = make_console(sys.stderr)
         self._live = self._console.is_terminal and not hidden
-        self._bar = Progress(
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            Remaining(),
-            console=self._console,
-            transient=True,
-            disable=not self._live,
-        )
+        self._bar = make_bar(self._console, hidden=hidden)
         self._task = self._bar.add_task("", total=config.steps)
 
     def say(self, sentence: str) -> None:

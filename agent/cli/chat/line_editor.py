@@ -14,7 +14,7 @@ from prompt_toolkit.output.defaults import create_output
 
 from ....tools.files import state_dir
 
-__all__ = ["Prompt", "history_file"]
+__all__ = ["LineEditor", "history_file"]
 
 
 def history_file() -> Path:
@@ -22,7 +22,7 @@ def history_file() -> Path:
     return state_dir() / "history"
 
 
-class Prompt:
+class LineEditor:
     """Reads questions from a terminal. `loading` ends the reading if it fails; `interrupt` hears
     of Ctrl-C, and says whether to leave; Tab completes `words`; `example` stands at the first
     prompt, to be asked with Enter or typed over.

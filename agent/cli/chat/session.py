@@ -29,7 +29,7 @@ from ..approvals import ask_person, left_line, read_approval, read_budget
 from ..commands.chat import KeepOptions
 from ..exits import Exit, print_json
 from ..options import GuardOptions, LimitOptions, ModelOptions, OutputOptions, TeamOptions
-from ..render.live_view import Screen, usage_line, why_no_answer
+from ..render.live_view import LiveView, usage_line, why_no_answer
 from ..render.terminal import make_console, printable
 from ..settings import settings
 from ..teams import find_unfinished, make_team, recorded_options
@@ -79,7 +79,7 @@ class ChatSession:
         """Whether Ctrl-C was pressed twice."""
         self._interrupted = -_AGAIN  # when Ctrl-C was pressed, seconds
         self.agent: Agent = self._make_agent()
-        self._screen = Screen(self._console, format=self.agent.format)
+        self._screen = LiveView(self._console, format=self.agent.format)
 
     def keep(self, options: KeepOptions, id: str | None) -> None:
         """Open what is kept, if it is to be; what is resumed has its model, and its team, again.

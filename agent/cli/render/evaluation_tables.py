@@ -1,5 +1,6 @@
 """Evaluations and comparisons as tables."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -7,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ....train.evaluation.compare import Comparison
-from ....train.evaluation.evaluate import Evaluation
 from ....train.evaluation.intervals import Estimate
+from ....train.evaluation.results import Evaluation
 from .terminal import printable
 
-__all__ = ["print_comparison", "print_evaluation"]
+__all__ = ["print_comparison", "print_evaluation", "print_modes"]
 
 _MEANS = {
     "tokens": "tokens sampled",
@@ -77,7 +78,25 @@ def print_comparison(console: Console, comparison: Comparison, first: str, secon
         line += f", only the second {only_second}, neither {neither}"
     console.out(line)
     if comparison.left_out:
-        console.out(f"{comparison.left_out} tasks stand in one run alone", style="yellow")
+        console.out(f"{comparison.left_out} tasks are in one run only", style="yellow")
+
+
+def print_modes(console: Console, modes: Mapping[str, Evaluation]) -> None:
+    """A row for each mode: accuracy with its interval, and what an answer costs."""
+    table = Table(title="side by side", title_justify="left", box=None, header_style="bold")
+    table.add_column("")
+    for name in ("accuracy", "95 % interval", "tokens", "turns", "calls", "seconds"):
+        table.add_column(name, justify="right")
+    for mode, evaluation in modes.items():
+        right = evaluation.accuracy
+        means = (evaluation.mean(name).value for name in ("tokens", "turns", "calls", "seconds"))
+        table.add_row(
+            mode,
+            f"{right.value:.1%}",
+            f"{right.low:.1%} to {right.high:.1%}",
+            *(f"{mean:.1f}" for mean in means),
+        )
+    console.print(table)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -17,12 +17,12 @@ from ...events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
 from ...result import Result
 from ..teams import lane
 from .images import picture_protocol, save_artifact, show_picture
-from .markdown import Prose
+from .markdown import MarkdownStream
 from .sql_table import as_grid
-from .tag_stream import Painter
+from .tag_stream import TagStream
 from .terminal import printable
 
-__all__ = ["Screen", "usage_line", "why_no_answer"]
+__all__ = ["LiveView", "usage_line", "why_no_answer"]
 
 _STYLES = {
     "words": "",
@@ -38,7 +38,7 @@ _STYLES = {
 _MARGINS = {"code": ("│ ", "│ "), "output": ("→ ", "  "), "error": ("→ ", "  ")}
 
 
-class Screen:
+class LiveView:
     """Shows events: the model's words plain, code, output, errors and notices each in a colour.
 
     Without colours, code and output still differ by their margin; with them, code is highlighted,
@@ -53,7 +53,7 @@ class Screen:
     ) -> None:
         self._console = console
         self._answers = answers
-        self._painter = Painter(format.blocks if format is not None else ())
+        self._painter = TagStream(format.blocks if format is not None else ())
         self._kind = ""
         self._begun = False  # whether this block has a first line already
         self._inside = False  # whether the cursor stands inside a line
@@ -61,7 +61,7 @@ class Screen:
         self._language = ""
         self._unlit = ""  # code, until its line is whole
         self._heard = ""  # what the call that runs has shown
-        self._prose = Prose(console) if console.color_system is not None else None
+        self._prose = MarkdownStream(console) if console.color_system is not None else None
 
     def show(self, event: AgentEvent) -> None:
         """Show one event."""

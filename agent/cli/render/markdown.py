@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .terminal import printable
 
-__all__ = ["Prose"]
+__all__ = ["MarkdownStream"]
 
 _FRAMES_A_SECOND = 12
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -63,7 +63,7 @@ class _Block:
             yield Segment.line()
 
 
-class Prose:
+class MarkdownStream:
     """Shows Markdown block by block, on a terminal with colours.
 
     A block (a paragraph, a table, a listing) that is finished is printed for good; the one that is
