@@ -180,7 +180,7 @@ class RunFolder:
                     f"the question of the task {now.id!r} is another one than {self.path} holds: "
                     "put the file of tasks back, or name another --out"
                 )
-            elif (now.answer, _plain(now.data)) != (episode.task.answer, _plain(episode.task.data)):
+            elif _judged_by(now) != _judged_by(episode.task):
                 changed[now.id] = None
             self.logged[episode.id] = LoggedEpisode.of(episode)
         if strange and strange == read:
@@ -249,6 +249,12 @@ class RunFolder:
 def _plain(value: Any) -> Any:
     """A value as it comes back from JSON."""
     return json.loads(json.dumps(value))
+
+
+def _judged_by(task: Task) -> Any:
+    """What an answer is judged by; where a database lies does not count."""
+    data = {k: v for k, v in task.data.items() if k != "database" or not isinstance(v, str)}
+    return _plain([task.answer, data])
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

@@ -133,13 +133,18 @@ class Evaluation:
         }
 
     def summary(self) -> dict[str, Any]:
-        """All figures as plain data."""
+        """All figures as plain data; without a judged attempt, the counts alone."""
         means = ("tokens", "response_tokens", "turns", "calls", "seconds")
-        return {
+        counts = {
             "tasks": len(self.by_task),
             "attempts": len(self.attempts),
             "n": self.n,
             "unjudged": self.unjudged,
+        }
+        if not self.attempts:
+            return {**counts, "accuracy": None}
+        return {
+            **counts,
             "accuracy": asdict(self.accuracy),
             "pass_at": {str(k): asdict(e) for k, e in self.pass_at.items()},
             "majority_at": {str(k): asdict(e) for k, e in self.majority_at.items()},

@@ -36,7 +36,17 @@ _BEHAVIOUR = {
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, title: str) -> None:
-    """Two tables: figures with intervals, and how tools were used."""
+    """Two tables: figures with intervals, and how tools were used; then what was not judged."""
+    if evaluation.attempts:
+        _print_figures(console, evaluation, title)
+    left_out = sum(evaluation.unjudged.values())
+    tasks = f"{len(evaluation.by_task)} tasks, {len(evaluation.attempts)} attempts judged"
+    console.out(f"{tasks}, {left_out} not", style="dim")
+    for why, count in evaluation.unjudged.items():
+        console.out(f"  {count} not judged: {printable(why)}", style="yellow")
+
+
+def _print_figures(console: Console, evaluation: Evaluation, title: str) -> None:
     table = _table(title, "", "value", "95 % interval", "by")
     name = "accuracy" if evaluation.n == 1 else f"accuracy (avg@{evaluation.n})"
     _row(table, name, evaluation.accuracy, percent=True)
@@ -56,11 +66,6 @@ def print_evaluation(console: Console, evaluation: Evaluation, title: str) -> No
     for key, (label, percent) in _BEHAVIOUR.items():
         use.add_row(label, _plain(behaviour[key], percent))
     console.print(use)
-    left_out = sum(evaluation.unjudged.values())
-    tasks = f"{len(evaluation.by_task)} tasks, {len(evaluation.attempts)} attempts judged"
-    console.out(f"{tasks}, {left_out} not", style="dim")
-    for why, count in evaluation.unjudged.items():
-        console.out(f"  {count} not judged: {printable(why)}", style="yellow")
 
 
 def print_comparison(console: Console, comparison: Comparison, first: str, second: str) -> None:
