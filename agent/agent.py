@@ -1,7 +1,7 @@
 """An agent: a model, the tools it is offered, and how it is let act."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -10,7 +10,7 @@ from contextlib import (
 )
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from typing_extensions import TypeVar
 
@@ -23,9 +23,8 @@ from ..rollout.many.votes import classes_of
 from ..rollout.models.load import check_engine, default_format, load_engine
 from ..rollout.policy import Policy
 from ..rollout.rollable import RolloutPlan
-from ..tools import FunctionTool, Tool
 from ..tools.errors import UsageError
-from ..tools.named import find_tool
+from ..tools.named import AnyTool, as_tool
 from .approval import Approval, Asker
 from .call_policy import Hooks
 from .conversation import AgentSettings, Conversation
@@ -39,10 +38,6 @@ from .strategy_run import StrategyRun
 __all__ = ["Agent", "AnyTool"]
 
 T = TypeVar("T", default=None)
-
-AnyTool: TypeAlias = str | Tool | Callable[..., Any]
-"""A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
-`search:http://localhost:8000/retrieve`), or a plain typed function."""
 
 
 class Agent(Answerer[T]):
@@ -95,7 +90,7 @@ class Agent(Answerer[T]):
         """
         super().__init__()
         self.model = model
-        self.tools = [_tool(one) for one in tools]
+        self.tools = [as_tool(one) for one in tools]
         self.settings: AgentSettings[T] = AgentSettings(
             budget=budget or Budget(),
             approval=_approval(approve),
@@ -282,9 +277,3 @@ def _approval(approve: Approval | Asker | str | None) -> Approval | None:
     if approve is None or isinstance(approve, Approval):
         return approve
     return Approval(approve) if isinstance(approve, str) else Approval(ask=approve)
-
-
-def _tool(one: AnyTool) -> Tool:
-    if isinstance(one, str):
-        return find_tool(one)
-    return FunctionTool(one) if callable(one) else one

@@ -14,7 +14,7 @@ __all__ = ["OutputSchema"]
 
 T = TypeVar("T")
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*\n(.*?)```", re.DOTALL)
 
 
 class OutputSchema(Generic[T]):

@@ -33,7 +33,7 @@ from interlace.rollout.task import Task, equal_answers
 from interlace.rollout.trajectory import Episode
 from interlace.tools import PythonTool, ToolSession
 from interlace.train.config import TrainConfig
-from interlace.train.data.sources import generate
+from interlace.train.data.generators.catalog import GENERATORS
 from interlace.train.local.record import Record
 from interlace.train.local.rl import Trainer
 from interlace.train.local.training_setup import make_setup
@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     load = Load(args.tasks, args.group, args.tokens, args.calls, args.steps)
-    hard = (task for task in generate("arithmetic:train") if task.data["needs_tool"])
+    hard = (task for task in GENERATORS["arithmetic"](0, "train") if task.data["needs_tool"])
     tasks = list(islice(hard, load.tasks * load.steps))
     found: dict[str, list[Step]] = {"interlace": [], "trl": []} if args.trl else {"interlace": []}
     for number in range(args.rounds):

@@ -52,10 +52,10 @@ class Sessions:
         policy: Policy,
         trajectory: Trajectory,
         call: Call,
-        hear: Callable[[str], None] | None,
+        on_output: Callable[[str], None] | None,
         clock: Clock,
     ) -> ToolResult:
-        """Run a call of one of the policy's tools; `hear` gets what it shows while it runs.
+        """Run a call of one of the policy's tools; `on_output` gets what it shows while it runs.
 
         What a tool raises is our failure: for the model's it returns a result. On the question's
         `clock` is the call, up to its own limit, and what a session that ran calls before takes to
@@ -69,8 +69,8 @@ class Sessions:
                     late = f"the tool {call.tool!r} did not start within {patience:g} s"
                     first.enter_context(clock.stopped(patience, late))
                 session = await self._session(policy, trajectory, call.tool)
-            if hear is not None and isinstance(session, LiveSession):
-                session.hear = hear
+            if on_output is not None and isinstance(session, LiveSession):
+                session.on_output = on_output
             with clock.at_most(seconds):
                 async with asyncio.timeout(seconds + GRACE_SECONDS):
                     return await session.call(call.arguments or {}, seconds)

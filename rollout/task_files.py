@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 from ..tools.errors import DataError, MissingExtra
 from .task import Task
 
-__all__ = ["Located", "read_rows", "read_tasks", "to_task"]
+__all__ = ["Located", "read_rows", "read_tasks", "to_task", "to_tasks"]
 
 
 class Located(NamedTuple):
@@ -36,13 +36,7 @@ def read_tasks(source: str) -> list[Task]:
 
     Lines end with a line feed, whatever else Unicode calls a line's end: JSON may hold that as is.
     """
-    tasks: dict[str, Task] = {}
-    for located in read_rows(source):
-        task = to_task(located)
-        if task.id in tasks:
-            raise DataError(f"{located.where}: the id {task.id!r} stands there twice")
-        tasks[task.id] = task
-    return list(tasks.values())
+    return to_tasks(read_rows(source))
 
 
 def read_rows(source: str) -> Iterator[Located]:
@@ -60,9 +54,24 @@ def read_rows(source: str) -> Iterator[Located]:
     yield from rows
 
 
+def to_tasks(rows: Iterable[Located]) -> list[Task]:
+    """The tasks of rows in our own shape. Raises DataError for one that is none, or a second one of
+    an id.
+    """
+    tasks: dict[str, Task] = {}
+    for located in rows:
+        task = to_task(located)
+        if task.id in tasks:
+            raise DataError(f"{located.where}: the id {task.id!r} stands there twice")
+        tasks[task.id] = task
+    return list(tasks.values())
+
+
 def to_task(located: Located) -> Task:
-    """The task that a row in our own shape holds. Raises DataError, naming the row."""
+    """The task that a row in our own shape holds, or is. Raises DataError, naming the row."""
     where, number, row, table = located
+    if isinstance(row, Task):
+        return row
     if isinstance(row, str):
         return Task(_id(number, row), row)
     fields = dict(row) if isinstance(row, dict) else {}

@@ -222,3 +222,19 @@ except SystemExit as end:
     assert not end.code
 """
     assert loaded(code) & HEAVY == set()
+
+
+def test_the_tour_leads_through_places_that_exist_in_about_a_thousand_lines() -> None:
+    page = (ROOT / "docs/tour.md").read_text(encoding="utf-8")
+    lines = 0
+    for file, names in re.findall(r"`([\w/]+\.py)`((?:\s+`[\w.]+`)+)", page):
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        for name in re.findall(r"`([\w.]+)`", names):
+            found: ast.AST = tree
+            for part in name.split("."):
+                kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+                inside = (node for node in ast.iter_child_nodes(found) if isinstance(node, kinds))
+                found = {node.name: node for node in inside}[part]
+            assert isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            lines += (found.end_lineno or 0) - found.lineno + 1
+    assert 800 < lines < 1_200

@@ -141,7 +141,7 @@ class LiveSession(ToolSession, Protocol):
     cancelled.
     """
 
-    hear: Callable[[str], None] | None
+    on_output: Callable[[str], None] | None
     """Given each piece of text as it arrives, in the event loop. The result has all of it again."""
     interrupted: ToolResult | None
     """What the last call had given when it was cancelled; None where nothing ran, or it ended."""

@@ -165,14 +165,14 @@ class FunctionTool:
 class _Pieces:
     """The texts a generator has yielded."""
 
-    def __init__(self, hear: Callable[[str], None] | None) -> None:
+    def __init__(self, on_output: Callable[[str], None] | None) -> None:
         self.texts: list[str] = []
-        self._hear = hear
+        self._on_output = on_output
 
     def add(self, text: str) -> None:
         self.texts.append(text)
-        if self._hear is not None:
-            self._hear(text)
+        if self._on_output is not None:
+            self._on_output(text)
 
     def before(self, result: ToolResult) -> ToolResult:
         """The result, behind what was yielded."""
@@ -185,7 +185,7 @@ class _FunctionSession:
 
     def __init__(self, tool: FunctionTool) -> None:
         self._tool = tool
-        self.hear: Callable[[str], None] | None = None
+        self.on_output: Callable[[str], None] | None = None
         self.interrupted: ToolResult | None = None
 
     async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
@@ -194,7 +194,7 @@ class _FunctionSession:
         read = read_arguments(self._tool.arguments, arguments)
         if isinstance(read, ToolResult):
             return read
-        pieces = _Pieces(self.hear)
+        pieces = _Pieces(self.on_output)
         try:
             result = await self._tool.run(read, seconds, pieces)
         except asyncio.CancelledError:

@@ -44,7 +44,7 @@ GROUP = "interlace.plugins"
 Parameter: TypeAlias = int | float | bool | str
 
 _KEY = r"[A-Za-z_]\w*"
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _PARAMETERS = re.compile(
     rf"@((?:{_NUMBER}|{_KEY}=[^,@]*)(?:,{_KEY}=[^,@]*)*)\Z"  # the last @, so none in a value
 )
@@ -178,7 +178,10 @@ def _value(text: str) -> Parameter:
     if text in ("true", "false"):
         return text == "true"
     if re.fullmatch(_NUMBER, text):
-        return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+        try:
+            return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+        except ValueError as error:  # Python reads no integer of more than 4,300 digits
+            raise UsageError(f"a number of {len(text)} digits is too long for a name") from error
     return text
 
 

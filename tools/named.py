@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from .base import Tool
 from .errors import UsageError
@@ -12,7 +13,11 @@ from .python import PythonTool
 from .search import HttpRetriever, SearchTool, is_private
 from .sql import SqlTool
 
-__all__ = ["TOOLS", "find_tool"]
+__all__ = ["TOOLS", "AnyTool", "as_tool", "find_tool"]
+
+AnyTool: TypeAlias = str | Tool | Callable[..., Any]
+"""A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
+`search:http://localhost:8000/retrieve`), or a plain typed function."""
 
 
 def _search(source: str, *, top: int = 3, budget: int | None = None) -> Tool:
@@ -72,3 +77,10 @@ def find_tool(name: str, *, trusted: bool = True, folder: Path | None = None) ->
             "makes a tool"
         )
     return made  # type: ignore[no-any-return]  # checked member by member
+
+
+def as_tool(given: AnyTool) -> Tool:
+    """The tool of that name, of that function, or the one given. Raises UsageError."""
+    if isinstance(given, str):
+        return find_tool(given)
+    return FunctionTool(given) if callable(given) else given

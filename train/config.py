@@ -1,17 +1,37 @@
 """The configuration of a training run: typed, from a YAML file and flags, all defaults in sight."""
 
+import functools
+import json
 import math
-from collections.abc import Collection, Mapping
+import re
+import shlex
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticKnownError
 
+from ..rollout.formats import FORMATS, Format, find_format
+from ..rollout.many.runner import Attempt
+from ..rollout.task import Task
+from ..tools import Tool
 from ..tools.errors import DataError, MissingExtra, UsageError
+from ..tools.importing import parse_name, refuse_code
+from ..tools.named import TOOLS, as_tool
+from .data.sources import refuse_task_code
 from .objectives import (
     AGGREGATIONS,
     IMPORTANCE_LEVELS,
@@ -20,25 +40,105 @@ from .objectives import (
     Objective,
     find_objective,
 )
-from .rewards import CHECKERS, REWARDS
+from .rewards import (
+    CHECKERS,
+    REWARDS,
+    RewardLike,
+    SameAnswer,
+    find_checker,
+    find_reward,
+)
+from .rewards.team_credit import CREDITS, Place, find_place
+from .team import RoleRewards, find_attempt
 
-__all__ = ["Resolved", "TrainConfig", "in_words", "parse_value", "read_config", "read_yaml"]
+__all__ = [
+    "Resolved",
+    "TaskSource",
+    "TrainConfig",
+    "absolute_names",
+    "in_words",
+    "loading",
+    "name_of",
+    "parse_value",
+    "read_config",
+    "read_yaml",
+]
 
 
+TaskSource: TypeAlias = str | Iterable[Task] | Callable[[], Iterable[Task]]
+"""Tasks by name (`train/data/sources.py`), or a list of them, or a function that makes it."""
+_GIVEN_IN_PYTHON = "<{}, given in Python>"
+
+
+def name_of(thing: Any) -> Any:
+    """The name under which a thing given in Python is found again, or a note that there is none."""
+    if thing is None or isinstance(thing, str):
+        return thing
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    path = getattr(thing, "__qualname__", "")
+    try:
+        found = functools.reduce(getattr, path.split("."), module)
+    except AttributeError:  # a local function, or an object that is no function or class
+        found = None
+    if found is not thing or module is None or module.__name__ == "__main__":
+        return _GIVEN_IN_PYTHON.format(path or type(thing).__name__)
+    is_file = module.__name__.startswith("interlace_file_")
+    return f"{module.__file__ if is_file else module.__name__}:{path}"
+
+
+def loading(find: Callable[[Any], Any] | None = None) -> PlainValidator:
+    """A name or, in Python, the thing itself; `find` sees that it is there."""
+
+    def check(value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float | dict):  # from YAML, no name
+            raise PydanticKnownError("string_type")
+        if isinstance(value, str) and re.fullmatch(_GIVEN_IN_PYTHON.format(".*"), value):
+            raise ValueError(f"was {value[1:-1]}, which no file can name: give it again")
+        try:
+            if find is not None:
+                find(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    return PlainValidator(check)
+
+
+def _as_format(given: str | Format | type[Format]) -> Format:
+    if isinstance(given, str):
+        return find_format(given)
+    return given() if isinstance(given, type) else given
+
+
+_NAMED = PlainSerializer(name_of, when_used="json")
+_Format = Annotated[str | Format | type[Format], loading(_as_format), _NAMED]
+_Tool = Annotated[str | Tool | Callable[..., Any], loading(), _NAMED]
+_Tasks = Annotated[TaskSource, loading(), _NAMED]
+_Reward = Annotated[str | RewardLike, loading(find_reward), _NAMED]
+_Checker = Annotated[str | SameAnswer, loading(find_checker), _NAMED]
+_Objective = Annotated[str | Objective | Callable[[], Objective], loading(find_objective), _NAMED]
+_Attempt = Annotated[str | Attempt, loading(find_attempt), _NAMED]
+_Credit = Annotated[str | Place, loading(find_place), _NAMED]
+_RoleRewards = Annotated[str | RoleRewards, loading(), _NAMED]
 _Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
-    """The settings of a reinforcement learning run. Flat, so that each value is a flag too."""
+    """The settings of a reinforcement learning run. Flat, so that each value is a flag too.
+
+    Where a name is asked for, a program may give the thing itself: a reward's function, an
+    `Objective`, a list of tasks, tools, a format. What is named is loaded when the configuration is
+    made, but for tools and tasks, which `train.local.training_setup.check_run` loads.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # The policy.
     model: str = "nano"
     """nano, smollm2, a folder or a Hugging Face id."""
-    format: str | None = None
+    format: _Format | None = None
     """How it asks for tools; null: what suits the model."""
-    tools: list[str] | None = None
+    tools: list[_Tool] | None = None
     """python, sql:FILE, search:PATH; null: the database or corpus that a task brings, or python."""
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -50,18 +150,28 @@ class TrainConfig(BaseModel):
     """Layers are computed again for the gradient: less memory, a third more time."""
 
     # The tasks.
-    tasks: str = "arithmetic:train"
+    tasks: _Tasks = "arithmetic:train"
     """A file, or GENERATOR:SPLIT:COUNT:SEED; of a generator, training takes endlessly many."""
     databases: str | None = None
     """The folder of the databases that tasks name (BIRD, Spider); null: tasks bring theirs."""
-    held_out: str | None = None
+    held_out: _Tasks | None = None
     """The same for evaluation; null: none."""
-    reward: str = "correct"
-    """The recipe's name: see docs/train.md."""
-    checker: str = "exact"
+    reward: _Reward = "correct"
+    """The recipe's name, or a function of an episode and its task: see docs/rewards.md."""
+    checker: _Checker = "exact"
     """When an answer is right, for tasks that do not say it themselves."""
     overlong_buffer: int = Field(default=0, ge=0)
     """DAPO's soft punishment over the last so many of `response_tokens`; 0: none."""
+
+    # A team.
+    attempt: _Attempt | None = None
+    """What makes an episode, such as a team's `attempt`: see docs/team.md. null: one rollout."""
+    credit: _Credit = "team"
+    """What of a team's episodes is compared with what: team, role or turn."""
+    learns: list[str] | None = None
+    """The roles of a team that are trained, the others are frozen; null: all."""
+    rewards: _RoleRewards | None = None
+    """What single roles are rewarded for, instead of with the team's reward."""
 
     # How a group is rolled out.
     tasks_per_step: int = Field(default=16, ge=1)
@@ -77,7 +187,7 @@ class TrainConfig(BaseModel):
     concurrency: int = Field(default=64, ge=1)
 
     # What is made of it.
-    objective: str = "dapo"
+    objective: _Objective = "dapo"
     loss_agg_mode: str | None = None
     """null: the objective's, as for the next three."""
     clip_ratio_low: float | None = Field(default=None, gt=0)
@@ -129,8 +239,6 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> "TrainConfig":
         for name, value, known in (
-            ("reward", self.reward, REWARDS),
-            ("checker", self.checker, CHECKERS),
             ("loss_agg_mode", self.loss_agg_mode, AGGREGATIONS),
             ("importance_level", self.importance_level, IMPORTANCE_LEVELS),
             ("kl_estimator", self.kl_estimator, KL_ESTIMATORS),
@@ -141,14 +249,35 @@ class TrainConfig(BaseModel):
                 )
         if self.overlong_buffer > self.response_tokens:
             raise ValueError("overlong_buffer can't be above response_tokens")
+        if self.attempt is None and (self.credit, self.learns, self.rewards) != (
+            "team",
+            None,
+            None,
+        ):
+            raise ValueError("credit, learns and rewards are a team's: attempt names the team")
+        if self.rewards is not None and self.credit == "team":
+            raise ValueError("rewards of single roles want credit=role or credit=turn")
         try:
             self.to_objective()
         except UsageError as error:
-            raise ValueError(f"{error}{_nearest(self.objective, OBJECTIVES)}") from error
+            raise ValueError(str(error)) from error
         return self
 
+    def to_format(self) -> Format | None:
+        """The format, or None for what suits the model."""
+        return None if self.format is None else _as_format(self.format)
+
+    def to_tools(self) -> list[Tool] | None:
+        """The tools, or None if tasks may bring their own. Raises UsageError for unknown names."""
+        if self.tools is None:
+            return None
+        return [as_tool(each) for each in self.tools if each != "none"]
+
     def to_objective(self) -> Objective:
-        """The objective with what is said otherwise here. Raises UsageError for unknown names."""
+        """The objective with what is said otherwise here.
+
+        Raises UsageError for an unknown name and for numbers that don't go together.
+        """
         objective = find_objective(self.objective)
         clips = {
             name: value
@@ -186,10 +315,28 @@ class Resolved:
         return "\n".join(lines) + "\n"
 
 
-def read_config(file: Path | None, flags: Mapping[str, Any]) -> Resolved:
+_KINDS_OF_NAMES: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "format": ("format", FORMATS),
+    "tools": ("tool", TOOLS),
+    "reward": ("reward", REWARDS),
+    "checker": ("checker", CHECKERS),
+    "objective": ("objective", OBJECTIVES),
+    "attempt": ("attempt", {}),
+    "credit": ("credit", CREDITS),
+    "rewards": ("rewards", {}),
+}
+"""The settings that may name code: the kind of each, and interlace's own names."""
+_TASKS = ("tasks", "held_out")
+"""Settings that may name code or a file, by a grammar that is a little wider."""
+
+
+def read_config(file: Path | None, flags: Mapping[str, Any], *, trusted: bool = True) -> Resolved:
     """The configuration of a file, with flags above it, defaults beneath.
 
-    Raises DataError where the file can't be read, UsageError for what makes no sense.
+    A path in a name of the file, such as `reward: mine.py:terse`, is relative to it, one in a flag
+    to the working folder. A file that is not `trusted`, such as a run's, may name no code: what it
+    names must be among the flags. Raises DataError if the file can't be read, UsageError for what
+    makes no sense.
 
     Example:
         >>> resolved = read_config(None, {"steps": 5})
@@ -197,6 +344,11 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> Resolved:
         (5, 'flag', 'default')
     """
     given = {} if file is None else read_yaml(file)
+    if not trusted:
+        _refuse_code({name: given[name] for name in given.keys() - flags.keys()}, file)
+    if file is not None:
+        given = absolute_names(given, file.parent)
+    flags = absolute_names(flags, Path.cwd())
     origins = dict.fromkeys(TrainConfig.model_fields, "default")
     origins |= dict.fromkeys(given, str(file)) | dict.fromkeys(flags, "flag")
     try:
@@ -208,6 +360,51 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> Resolved:
         said = in_words(first, TrainConfig)
         raise UsageError(f"{name}{f' ({where})' if where else ''}: {said}") from error
     return Resolved(config, origins)
+
+
+def _refuse_code(given: Mapping[str, Any], file: Path | None) -> None:
+    """Raise UsageError if one of the settings would load code."""
+    again = []
+    for setting, value in given.items():
+        names = [
+            each
+            for each in (value if isinstance(value, list) else [value])
+            if isinstance(each, str)
+        ]
+        try:
+            if setting in _TASKS:
+                for name in names:
+                    refuse_task_code(name, file)
+            elif setting in _KINDS_OF_NAMES:
+                kind, table = _KINDS_OF_NAMES[setting]
+                refuse_code(kind, names, table, file)
+        except UsageError:
+            text = value if isinstance(value, str) else json.dumps(value)
+            again.append(f"--set {shlex.quote(f'{setting}={text}')}")
+    if again:
+        raise UsageError(
+            f"{file} names what would load code, and a run's folder may be anybody's: name it "
+            f"again with {' '.join(sorted(again))}"
+        )
+
+
+def absolute_names(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings with the files of code that names begin with as absolute paths."""
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(each) for each in value]
+        if not isinstance(value, str):
+            return value
+        name = parse_name(value)
+        if not (name.head.endswith(".py") and name.source):
+            return value
+        return f"{(folder / name.head).resolve()}{value[len(name.head) :]}"
+
+    return {
+        key: absolute(value) if key in (*_KINDS_OF_NAMES, *_TASKS) else value
+        for key, value in given.items()
+    }
 
 
 _KINDS = {

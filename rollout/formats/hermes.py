@@ -16,6 +16,7 @@ _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _MARK = re.compile("<think>|<tool_response>|<tool_call>")
 _IN_THOUGHT = re.compile("<think>|</think>|<tool_call>")
 _RESPONSE_END = re.compile(r"</tool_response>|(?=<tool_call>)|\Z")
+_TAG = re.compile("</?tool_call>")
 _NOT_BLANK = re.compile(r"\S")
 _CLOSING = re.compile(r"\s*</tool_call>")
 # Models write line breaks into JSON strings as they are.
@@ -102,6 +103,19 @@ class Hermes(Format):
         return "\n".join(filter(None, (thought, f"\\boxed{{{answer}}}")))
 
 
+class _JsonText(str):
+    """A text in which JSON may be wrong thousands of times.
+
+    An error of `json` counts the lines before it, each time all of the text. Nobody reads them.
+    """
+
+    def count(self, *_: object) -> int:
+        return 0
+
+    def rfind(self, *_: object) -> int:
+        return -1
+
+
 class _CallReader:
     """One turn's text, read from left to right.
 
@@ -109,7 +123,7 @@ class _CallReader:
     """
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._text = _JsonText(text)
         self._json: dict[int, tuple[object, int] | str] = {}
 
     def read(self, *, final: bool) -> tuple[list[Call], str, bool]:
@@ -162,11 +176,11 @@ class _CallReader:
             value, position = found
             closing = _CLOSING.match(text, position)
             return _call(value), closing.end() if closing else position
-        ends = [end for tag in (_CLOSE, _OPEN) if (end := text.find(tag, start)) >= 0]
-        position = min(ends, default=len(text))
-        if text.startswith(_CLOSE, position):
-            position += len(_CLOSE)
-        if not ends and not final:  # a limit broke it off: nobody was asked for anything
+        tag = _TAG.search(text, start)
+        position = len(text) if tag is None else tag.start()
+        if tag is not None and tag[0] == _CLOSE:
+            position = tag.end()
+        if tag is None and not final:  # a limit broke it off: nobody was asked for anything
             return None, position
         return Call("", None, f"The tool call is not valid JSON: {found}."), position
 

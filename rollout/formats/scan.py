@@ -152,7 +152,7 @@ _SQL = re.compile(
     | "(?:""|[^"\n])*(?P<double>"|\n|\Z) | '(?:''|[^'\n])*(?P<single>'|\n|\Z)""",
     re.DOTALL | re.VERBOSE,
 )
-_FENCED = re.compile(r"(?:\A|\n)[ \t]*```[ \t]*\n?[ \t]*\Z")
+_FENCED = re.compile(r"(?:\A|\n)[ \t]*```[ \t]*(?:\n[ \t]*)?\Z")
 
 
 def in_python_string(body: str) -> bool:
@@ -229,28 +229,30 @@ def boxed(text: str) -> str | None:
         >>> boxed(r"The roots are $\boxed{4}$ and $\boxed{-3}$."), boxed(r"\boxed{9}, no: \boxed{8")
         ('4, -3', '')
     """
-    boxes: list[tuple[int, int, str | None]] = []  # start, end, content; None: not closed
+    # Start, start and end of the content, end. The texts of nested boxes would be quadratic.
+    boxes: list[tuple[int, int, int, int]] = []
     opened: list[tuple[int, int] | None] = []  # number and begin of each open box, None for a brace
     for match in _BRACES.finditer(text):
         if match["box"]:
             opened.append((len(boxes), match.end()))
-            boxes.append((match.start(), len(text), None))
+            boxes.append((match.start(), len(text), len(text), len(text)))
         elif match["bare"]:
-            boxes.append((match.start(), match.end(), match["bare"]))
+            boxes.append((match.start(), *match.span("bare"), match.end()))
         elif match[0] == "{":
             opened.append(None)
         elif match[0] == "}" and opened and (box := opened.pop()) is not None:
             number, begin = box
-            boxes[number] = (boxes[number][0], match.end(), text[begin : match.start()].strip())
+            boxes[number] = (boxes[number][0], begin, match.start(), match.end())
     if not boxes:
         return None
-    start, _, content = boxes[-1]
-    contents = [content or ""]
-    for before, end, content in reversed(boxes[:-1]):
-        between = text[end:start]
-        if not content or not contents[0] or len(between) > 40 or not _JOINED.fullmatch(between):
+    start, begin, stop, _ = boxes.pop()
+    last = text[begin:stop].strip()
+    contents = {last: None}  # the last one first
+    while last and boxes:
+        before, begin, stop, end = boxes.pop()
+        content = text[begin:stop].strip()
+        if not content or start - end > 40 or not _JOINED.fullmatch(text[end:start]):
             break
         start = before
-        if content not in contents:
-            contents.insert(0, content)
-    return ", ".join(contents)
+        contents.setdefault(content)
+    return ", ".join(reversed(contents))

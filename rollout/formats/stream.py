@@ -1,6 +1,8 @@
 """Text that comes in parts, cut at marks that may be spread over several of them."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 __all__ = ["MarkStream", "unfinished_mark"]
 
@@ -17,6 +19,15 @@ def unfinished_mark(text: str, marks: Sequence[str]) -> int:
         if any(mark.startswith(text[-length:]) for mark in marks):
             return length
     return 0
+
+
+@lru_cache(maxsize=64)
+def _any_of(marks: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of the marks, the longest where several begin at one place.
+
+    One search for each mark would read all of the text again for every mark that is not in it.
+    """
+    return re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True))))
 
 
 class MarkStream:
@@ -37,23 +48,20 @@ class MarkStream:
         `marks` is asked again after each mark, since one may change which have a meaning.
         """
         text, self._held = self._held + text, ""
-        while text:
-            known = marks()
-            found = min(
-                ((at, -len(mark), mark) for mark in known if (at := text.find(mark)) >= 0),
-                default=None,
-            )
-            end = found[0] if found else len(text) - unfinished_mark(text, known)
-            mark = found[2] if found else ""
-            rest = text[end:]
+        start = 0
+        while start < len(text):
+            known = tuple(marks())
+            found = _any_of(known).search(text, start)
+            end = found.start() if found else len(text) - unfinished_mark(text[start:], known)
             # `<a` could still become `<ab`: wait for what follows.
-            if not found or any(each != rest and each.startswith(rest) for each in known):
-                self._held = rest
-                if end:
-                    yield text[:end], ""
+            rest = text[end : end + max(map(len, known))]
+            if not found or any(mark != rest and mark.startswith(rest) for mark in known):
+                self._held = text[end:]
+                if end > start:
+                    yield text[start:end], ""
                 return
-            yield text[:end], mark
-            text = rest[len(mark) :]
+            yield text[start:end], found[0]
+            start = found.end()
 
     def end(self) -> str:
         """The text that was held back: the stream is over, so it is text after all."""

@@ -33,7 +33,8 @@ _FIELD = re.compile(
 _NUMBER = re.compile(r"\d+")
 _NUMBERED = re.compile(r"^[ \t*]*\d{1,2}[.):][ \t]*(.+)$", re.M)
 _MARK = re.compile(r"\[(agree|disagree)\]", re.I)
-_CORRECT = re.compile(r"correctness[* \t]*:[^01]*([01])", re.I)
+_CORRECT = re.compile(r"correctness[* \t]*:", re.I)
+_BIT = re.compile("[01]")
 _ADVICE = re.compile(r"advice[* \t]*:(.*)", re.I | re.S)
 
 
@@ -151,6 +152,7 @@ def read_verdict(text: str) -> EvaluatorVerdict | None:
         EvaluatorVerdict(correct=False, advice='count again\nRecruiting Suggestion: none')
     """
     correct, advice = _CORRECT.search(text), _ADVICE.search(text)
-    if correct is None:
+    bit = _BIT.search(text, correct.end()) if correct is not None else None
+    if bit is None:
         return None
-    return EvaluatorVerdict(correct[1] == "1", advice[1].strip() if advice else "")
+    return EvaluatorVerdict(bit[0] == "1", advice[1].strip() if advice else "")

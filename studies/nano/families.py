@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from interlace.rollout.task import Task
 from interlace.train.data.generators import arithmetic, database, lookup
-from interlace.train.data.generators.catalog import GENERATORS, LOOKUP_LEVELS, TaskSource
+from interlace.train.data.generators.catalog import GENERATORS, LOOKUP_LEVELS
+from interlace.train.data.generators.endless import EndlessTasks
 from interlace.train.data.task_tools import TaskTools
 
 from .solve_arithmetic import solve_arithmetic
@@ -26,8 +27,8 @@ class Family:
 
     name: str
     formats: tuple[str, ...]
-    source: Callable[[int, str], TaskSource]
-    alike: Callable[[int, Task], TaskSource]
+    source: Callable[[int, str], EndlessTasks]
+    alike: Callable[[int, Task], EndlessTasks]
     solve: Solver
     twin: Callable[[Task], Task] | None
     questions: tuple[int, ...]
@@ -41,7 +42,7 @@ class Family:
         return bool(task.data["needs_tool"]) or asks_rows
 
 
-def _arithmetic(source: Callable[[int, str], TaskSource]) -> Family:
+def _arithmetic(source: Callable[[int, str], EndlessTasks]) -> Family:
     return Family(
         "arithmetic",
         ("retool", "hermes"),
@@ -53,7 +54,7 @@ def _arithmetic(source: Callable[[int, str], TaskSource]) -> Family:
     )
 
 
-def _mostly_without_tool(seed: int, split: str) -> TaskSource:
+def _mostly_without_tool(seed: int, split: str) -> EndlessTasks:
     return arithmetic.Arithmetic(seed, split, without_tool=0.8 if split == "train" else 0.25)
 
 

@@ -8,10 +8,12 @@ split, so that no held-out story can have been trained on.
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from interlace.rollout.task import Task
+from interlace.train.data.generators.endless import EndlessTasks
 
 __all__ = ["SPLITS", "Stories", "expression", "working"]
 
@@ -35,7 +37,7 @@ LEAST, MOST = 2, 12
 
 
 @dataclass(frozen=True, slots=True)
-class Stories:
+class Stories(EndlessTasks):
     """A source of tasks, endless or by index.
 
     `changes`: how often the number changes. `shown`: only verbs of the demonstrations. A task's
@@ -47,22 +49,10 @@ class Stories:
         (3, True)
     """
 
-    seed: int
-    split: str = "train"
+    splits: ClassVar[Sequence[str]] = SPLITS
+
     changes: tuple[int, ...] = (1, 2, 3)
     shown: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a split that does not exist."""
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {self.split!r}")
-
-    def __iter__(self) -> Iterator[Task]:
-        """Endlessly many tasks."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
 
     def __getitem__(self, index: int) -> Task:
         """Task number `index`, without drawing those before it."""

@@ -69,7 +69,8 @@ def test_a_machine_that_refuses_walls_is_told_so_and_how_code_is_run_there(
 def where(refused: tuple[str, ...], *arguments: str) -> "subprocess.CompletedProcess[str]":
     """`interlace` on a machine that refuses these system calls."""
     program = (
-        "import sys\nfrom refusals import refuse\nfrom interlace.agent.cli.main import main\n"
+        "import sys\nfrom support.denied_syscalls import refuse\n"
+        "from interlace.agent.cli.main import main\n"
         f"refuse(*{refused!r}); sys.argv = ['interlace', *{arguments!r}]; main()"
     )
     path = os.pathsep.join(p for p in sys.path if p)

@@ -112,7 +112,7 @@ def test_a_function_that_yields_is_heard_and_its_deadline_keeps_what_there_is(
 
     async def work() -> None:
         async with one.session() as session:
-            session.hear = heard.append  # type: ignore[attr-defined]
+            session.on_output = heard.append  # type: ignore[attr-defined]
             whole = await session.call({"n": 2}, 20)
             assert (whole.text, whole.error) == ("piece 0\npiece 1", None)
             assert heard == ["piece 0\n", "piece 1\n"]

@@ -32,7 +32,9 @@ def run(folder: Path, said: list[str], *arguments: str, stdin: str = "") -> tupl
         input=stdin,
         capture_output=True,
         text=True,
-        env=os.environ | {"REPLIES": str(replies)} | dict.fromkeys(HOMES, str(folder)),
+        env=os.environ
+        | {"REPLIES": str(replies), "PYTHONPATH": str(CLI.parents[1])}
+        | dict.fromkeys(HOMES, str(folder)),
         timeout=240,
     )
     return done.returncode, done.stdout, done.stderr

@@ -111,11 +111,11 @@ def test_a_dry_run_prints_every_setting_with_where_it_is_from_and_does_nothing(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ("held_out: nofile", "can't read nofile: No such file"),
+        ("held_out: nofile", "unknown tasks 'nofile'; choose from arithmetic, database"),
         ("tasks: nofile.parquet", "can't read nofile.parquet"),
         ("tools: [nothing]", "nothing"),
         ("format: search_r1", "search_r1"),
-        ("format: hermse", "there is no format 'hermse'"),
+        ("format: hermse", "format (run.yaml): unknown format 'hermse'; choose from "),
         ("tasks: bird:ROWS", "have db_id and no database: name the folder with --databases"),
         ("tasks: bird:ROWS\nreward: reex_sql", "have db_id and no database"),
         ("tasks: FEW", "a step needs 16 tasks (tasks_per_step), there are 1"),

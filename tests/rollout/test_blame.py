@@ -77,7 +77,12 @@ def roll(tool: PythonTool, breaks: list[str]) -> tuple[list[Episode], list[int],
 
 
 @pytest.mark.parametrize(
-    ("backend", "tier"), [("sandbox", "full"), ("sandbox", "confined"), ("jupyter", "full")]
+    ("backend", "tier"),
+    [
+        ("sandbox", "full"),
+        pytest.param("sandbox", "confined", marks=pytest.mark.tier),
+        ("jupyter", "full"),
+    ],
 )
 def test_code_that_breaks_its_own_session_is_scored_and_gets_no_fresh_try(
     backend: str, tier: str

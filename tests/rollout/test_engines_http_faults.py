@@ -23,6 +23,7 @@ from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode, FinishReason, StopReason, Trajectory
+from interlace.tools.errors import UsageError
 
 SECRET = "sk-do-not-tell"
 QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
@@ -198,3 +199,28 @@ def test_a_key_is_sent_and_told_to_nobody(
         log.append(Episode("a", Task("a", QUESTION), "a", 0, [trajectory]))
     for place in (trajectory.details["error"], (tmp_path / "log.jsonl").read_text(), caplog.text):
         assert SECRET not in place
+
+
+def test_a_key_from_a_file_with_its_line_feed_is_a_key_and_a_broken_one_is_refused_unseen() -> None:
+    async def go() -> None:
+        async with serving(Faulty("error event")) as server:
+            engine = await HttpEngine.connect(server.url, key=f"{SECRET}\n")
+            assert server.asked[0].headers["authorization"] == f"bearer {SECRET}"
+            await engine.aclose()
+            for broken in (f"{SECRET}\r\nX: y", f"{SECRET}\u00e4"):
+                with pytest.raises(UsageError, match="the key for 127") as caught:
+                    await HttpEngine.connect(server.url, key=broken)
+                assert SECRET not in str(caught.value)
+
+    asyncio.run(go())
+
+
+def test_a_word_that_stands_in_for_a_key_is_not_cut_out_of_messages() -> None:
+    async def go() -> str:
+        async with serving(Faulty("error event")) as server:
+            engine = await HttpEngine.connect(server.url, key="m")
+            trajectory = await roll_out(engine)
+            await engine.aclose()
+            return str(trajectory.details["error"])
+
+    assert "out of memory" in asyncio.run(go())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from interlace.tools import PythonTool, ToolResult
-from interlace.tools.python import Limits, PythonSession
+from interlace.tools.python import PythonSession, SessionLimits
 from interlace.tools.python.processes import descendants
 from interlace.tools.python.walls.namespaces import SESSION
 
@@ -50,18 +50,18 @@ async def begin(
 ) -> asyncio.Task[ToolResult]:
     """A call whose cell runs by now."""
     begun = asyncio.Event()
-    session.hear = lambda _: begun.set()
+    session.on_output = lambda _: begun.set()
     call = asyncio.create_task(
         session.call({"code": f"print('begun', flush=True)\n{code}"}, seconds)
     )
     waiting = asyncio.create_task(begun.wait())
     await asyncio.wait({call, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-    session.hear = None
+    session.on_output = None
     return call
 
 
-LIMITS = Limits(memory=600_000_000, processes=40, disk=40_000_000, files=2_000)
+LIMITS = SessionLimits(memory=600_000_000, processes=40, disk=40_000_000, files=2_000)
 
 
 class Box:

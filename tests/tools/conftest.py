@@ -69,14 +69,18 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("interlace.tools.python.tool.GRACE_SECONDS", 120.0)
 
 
-@pytest.fixture(scope="module", params=["full", "confined", "jupyter"])
+# The strongest tier that this machine allows; `make test-slow` tries the weaker one too.
+TIERS = ["auto", pytest.param("confined", marks=pytest.mark.tier)]
+
+
+@pytest.fixture(scope="module", params=[*TIERS, "jupyter"])
 def box(request: pytest.FixtureRequest) -> Iterator[Box]:
     """Each backend in each tier that isolates it."""
     backend = "jupyter" if request.param == "jupyter" else "sandbox"
     yield from held(backend, "full" if backend == "jupyter" else request.param)
 
 
-@pytest.fixture(scope="module", params=["full", "confined"])
+@pytest.fixture(scope="module", params=TIERS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Box]:
     """The backend that can do more, in each tier."""
     yield from held("sandbox", request.param)
@@ -85,8 +89,13 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Box]:
 def held(backend: str, tier: str) -> Iterator[Box]:
     with asyncio.Runner() as runner:
         tool = PythonTool(backend, isolation=tier, limits=LIMITS, warm=int(backend == "jupyter"))
+
+        async def begun() -> str:
+            await tool.__aenter__()
+            return tool.tier
+
         try:
-            runner.run(tool.__aenter__())
+            tier = runner.run(begun())
         except ToolUnavailable as error:
             pytest.skip(str(error))
         try:

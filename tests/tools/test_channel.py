@@ -14,7 +14,7 @@ from support.sandbox_fixtures import Box
 from interlace.tools import ErrorKind, PythonTool
 from interlace.tools.python import PythonSession
 from interlace.tools.python.output import CellOutput
-from interlace.tools.python.sandbox.transcript import Frames, ProtocolError, Transcript
+from interlace.tools.python.sandbox.transcript import MessageReader, ProtocolError, Transcript
 
 SEND = """
 import os
@@ -48,7 +48,7 @@ def test_a_process_that_lies_is_replaced(sandbox: Box, code: str, how: str) -> N
 
 FORGE = """
 import gc, json, os
-worker = next(o for o in gc.get_objects() if type(o).__name__ == 'Worker')
+worker = next(o for o in gc.get_objects() if type(o).__name__ == 'WorkerMain')
 def message(kind, **content):
     return json.dumps({'kind': kind, 'id': worker._id, 'content': content}).encode()
 """
@@ -140,7 +140,7 @@ def framed(message: object) -> bytes:
 def test_any_bytes_are_messages_or_the_end(noise: list[bytes], size: int) -> None:
     good = [{"kind": "done", "n": n} for n in range(3)]
     stream = b"".join(map(framed, good)) + b"".join(noise)
-    frames, seen = Frames(), []
+    frames, seen = MessageReader(), []
     try:
         for start in range(0, len(stream), size):
             for message, _ in frames.add(stream[start : start + size]):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interlace.tools.python.files import Held, read_inside, remove_tree, write_inside
+from interlace.tools.python.files import HeldFolder, read_inside, remove_tree, write_inside
 
 
 def nested(folder: Path, depth: int) -> None:
@@ -72,11 +72,11 @@ def test_no_path_leads_outside(
     os.symlink("..", folder / "a/up")
     os.symlink("../..", folder / "up")
     try:
-        write_inside(Held(folder), path, data)
+        write_inside(HeldFolder(folder), path, data)
     except OSError:
         pass
     else:
-        assert read_inside(Held(folder), path) == data
+        assert read_inside(HeldFolder(folder), path) == data
     assert [entry.name for entry in folder.parent.iterdir()] == ["work"]
 
 
@@ -98,7 +98,7 @@ def test_a_link_that_appears_in_the_last_moment_is_not_followed(tmp_path: Path) 
 
     attacker = threading.Thread(target=flip)
     attacker.start()
-    held = Held(folder)
+    held = HeldFolder(folder)
     try:
         seen = set()
         for _ in range(3_000):
@@ -119,7 +119,7 @@ def test_a_folder_that_is_held_stays_the_same_whatever_its_name_means(tmp_path: 
     folder.mkdir()
     outside.mkdir()
     (outside / "diary").write_text("secret")
-    held = Held(folder)
+    held = HeldFolder(folder)
     assert held.still(folder)
     folder.rename(tmp_path / "was")
     folder.symlink_to(outside)
@@ -129,4 +129,4 @@ def test_a_folder_that_is_held_stays_the_same_whatever_its_name_means(tmp_path: 
     write_inside(held, "new", b"x")
     assert os.listdir(outside) == ["diary"] and os.listdir(tmp_path / "was") == ["new"]
     with pytest.raises(OSError):
-        Held(folder)
+        HeldFolder(folder)

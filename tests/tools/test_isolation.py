@@ -24,7 +24,7 @@ import pytest
 from support.sandbox_fixtures import Box
 
 from interlace.tools.python import PythonSession, processes
-from interlace.tools.python.files import Held
+from interlace.tools.python.files import HeldFolder
 from interlace.tools.python.jupyter.start import failure
 from interlace.tools.python.sandbox import channel
 from interlace.tools.python.walls import namespaces
@@ -81,7 +81,7 @@ def run_trial(body: str, backend: str, tier: str, root: bool = True) -> Any:
     return result
 
 
-@pytest.mark.parametrize("tier", ["full", "confined"])
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier)])
 @pytest.mark.parametrize("name", [rb"\x9f\xe2", rb")\nPPid:\t1\n", rb"\x1cPPid:\t1\x1cNSpid: 1"])
 def test_a_process_may_call_itself_what_it_likes(tier: str, name: bytes) -> None:
     body = f"""
@@ -107,7 +107,7 @@ def test_signals_by_number_are_sent_from_one_place() -> None:
     allowed = {
         "processes.py",
         "enclosed.py",  # ends itself as its child ended
-        "walls.py",  # a trial process tries to get out
+        "self_test.py",  # a trial process tries to get out
         "probe.py",
     }
     for path in TOOLS.rglob("*.py"):
@@ -146,7 +146,7 @@ def test_why_a_kernel_failed_is_read_from_its_own_folder_alone(tmp_path: Path) -
     secret, folder = tmp_path / "secret", tmp_path / "k"
     secret.write_text("secret")
     folder.mkdir()
-    held = Held(folder)
+    held = HeldFolder(folder)
     assert failure(held) == ""
     (folder / "failure").symlink_to(secret)
     assert failure(held) == ""

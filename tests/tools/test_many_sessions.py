@@ -22,7 +22,7 @@ def held() -> tuple[int, int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tier", ["full", "confined"])
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier)])
 def test_ten_thousand_sessions_leave_nothing(tier: str) -> None:
     served: list[int] = []
 

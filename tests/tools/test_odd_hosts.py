@@ -14,7 +14,11 @@ import pytest
 from interlace.tools import ErrorKind, PythonTool
 from interlace.tools.errors import ToolUnavailable
 
-BACKENDS = [("sandbox", "full"), ("sandbox", "confined"), ("jupyter", "full")]
+BACKENDS = [
+    ("sandbox", "full"),
+    pytest.param("sandbox", "confined", marks=pytest.mark.tier),
+    ("jupyter", "full"),
+]
 
 FULL_DISK = """
 import asyncio, ctypes, json, os, sys, tempfile

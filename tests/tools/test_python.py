@@ -267,12 +267,12 @@ def test_a_reader_that_is_busy_elsewhere_misses_nothing() -> None:
         assert isinstance(session, PythonSession)
         heard: list[str] = []
 
-        def hear(text: str) -> None:
+        def on_output(text: str) -> None:
             if not heard:
                 time.sleep(2)  # for so long the event loop takes nothing in
             heard.append(text)
 
-        session.hear = hear
+        session.on_output = on_output
         return (await session.call({"code": "for n in range(5_000): display(n)"}, 120)).text
 
     assert in_session(use) == "\n".join(map(str, range(5_000)))

@@ -324,8 +324,8 @@ def test_when_the_zygote_dies_sessions_are_lost_and_new_ones_come() -> None:
             await session.call({"code": "x = 1"}, 60)
             zygote = min(ours() - before)
             os.kill(zygote, signal.SIGKILL)
-            assert isinstance(session, PythonSession) and session._seat is not None
-            worker = session._seat.kernel
+            assert isinstance(session, PythonSession) and session._slot is not None
+            worker = session._slot.interpreter
             while worker is not None and worker.alive:  # until that is heard of
                 await asyncio.sleep(0.02)
             lost = await session.call({"code": "'x' in dir()"}, 60)
@@ -336,7 +336,7 @@ def test_when_the_zygote_dies_sessions_are_lost_and_new_ones_come() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("tier", ["full", "confined"])
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier)])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_when_the_owner_is_killed_nothing_is_left(how: int, tier: str) -> None:
     program = f"""
@@ -368,7 +368,7 @@ def test_when_the_owner_is_killed_nothing_is_left(how: int, tier: str) -> None:
     assert eventually(lambda: "sleep 61" not in below().values())
 
 
-@pytest.mark.parametrize("tier", ["full", "confined", "none"])
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier), "none"])
 def test_after_the_tool_is_closed_nothing_is_left(
     tier: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -393,9 +393,9 @@ def test_after_the_tool_is_closed_nothing_is_left(
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    from interlace.tools.python import Limits
+    from interlace.tools.python import SessionLimits
 
-    for wrong in ({"isolation": "some"}, {"sessions": 0}, {"limits": Limits(memory=1)}):
+    for wrong in ({"isolation": "some"}, {"sessions": 0}, {"limits": SessionLimits(memory=1)}):
         with pytest.raises(UsageError):
             PythonTool(**wrong)
     with pytest.raises(UsageError, match="or not at all"):

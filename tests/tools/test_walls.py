@@ -281,6 +281,40 @@ def test_where_too_little_is_left_the_tool_refuses() -> None:
     assert "Landlock" in str(said["auto"]) and "namespace" in str(said["auto"])
 
 
+TRIALS = """
+import ctypes, json, os, sys
+from interlace.tools.python.walls import landlock
+from interlace.tools.python.walls.self_test import failure_in_child, self_test
+
+canary, outsider = sys.argv[1], os.getpid()
+def behind(*rules):
+    ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+    landlock.restrict(rules)
+    self_test(canary, outsider)
+
+print(json.dumps([
+    failure_in_child(lambda: self_test(canary, outsider)),
+    failure_in_child(lambda: behind(("/proc", landlock.READ))),
+    failure_in_child(lambda: behind(("/proc", "no rights"))),
+    failure_in_child(lambda: os._exit(0)),
+    failure_in_child(lambda: None),
+]))
+"""
+
+
+def test_a_trial_names_what_code_could_do_and_what_failed(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.touch()
+    program = [sys.executable, "-c", TRIALS, str(canary)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    bare, one_wall, broken, died, well = json.loads(done.stdout)
+    for hole in ("read a file", "make a file", "list files", "see other", "signal", "trace"):
+        assert hole in bare
+    assert "file" not in one_wall and one_wall.startswith("code could see other processes")
+    assert "unsupported operand" in broken and "code could" not in broken
+    assert "died" in died and well == ""
+
+
 @given(st.sampled_from(sorted(seccomp.MACHINES)), st.booleans())
 def test_every_jump_of_the_filter_stays_inside(machine: str, same_user: bool) -> None:
     code = seccomp.program(machine, [1, 2, 10, 16], same_user)

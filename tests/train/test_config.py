@@ -37,7 +37,7 @@ def test_what_is_printed_names_every_setting_and_reads_back_as_the_same(tmp_path
         ({"stepps": 3}, r"stepps \(flag\): there is no such setting: did you mean steps\?"),
         ({"group_size": 1}, r"group_size \(flag\): must be at least 2, not 1"),
         ({"objective": "ppoo"}, "ppoo"),
-        ({"reward": "luck"}, "reward is one of .*correct.*, not 'luck'"),
+        ({"reward": "luck"}, "reward .flag.: unknown reward .luck.; choose from correct, "),
         ({"overlong_buffer": 600}, "can't be above response_tokens"),
     ],
 )

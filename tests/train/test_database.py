@@ -13,14 +13,14 @@ from interlace.rollout.task import Task
 from interlace.tools.sql import COMPARED, SqliteDatabase, SqlTool, Workers
 from interlace.train.data.generators.database import (
     LEVELS,
-    SPLITS,
     Databases,
     check,
     check_query,
     open_database,
     twin,
 )
-from interlace.train.data.generators.table_domains import PLACES, STYLES, WORLDS
+from interlace.train.data.generators.endless import SPLITS
+from interlace.train.data.generators.table_domains import PLACES, STYLES, TABLE_DOMAINS
 
 WORKERS = Workers(1)
 
@@ -73,7 +73,7 @@ def _as_asked(value: str, asked: str) -> str:
     if value.isdecimal():
         return next(word for word in asked.split() if word.isdecimal())
     places = [place for place in PLACES if place in asked]
-    kinds = [kind for world in WORLDS for kind in world.kinds if f" {kind}" in asked]
+    kinds = [kind for world in TABLE_DOMAINS for kind in world.kinds if f" {kind}" in asked]
     is_code = len(value) == 3 and value[1:].isdecimal()
     return kinds[0] if is_code else places[0]
 
@@ -89,7 +89,7 @@ def test_a_code_can_be_had_without_looking_where_its_meaning_is_spelt_as_asked()
         async with WORKERS.held():
             for task in draw(120, levels=(3,)):
                 made = task.data["database"]
-                world = WORLDS[made["world"]]
+                world = TABLE_DOMAINS[made["world"]]
                 gold = task.data["gold"]
                 code = gold.split("'")[1]
                 [kind] = [kind for kind in world.kinds if f" {kind}" in task.question]
@@ -233,5 +233,5 @@ def test_spellings_never_collide() -> None:
     for style in STYLES.values():
         assert len({style(place) for place in PLACES}) == len(PLACES)
         assert not {style(place) for place in PLACES} & set(PLACES)
-        for world in WORLDS:
+        for world in TABLE_DOMAINS:
             assert len({style(kind) for kind in world.kinds}) == len(world.kinds)

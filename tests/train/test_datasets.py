@@ -143,7 +143,7 @@ def test_a_row_of_another_shape_is_named() -> None:
         adapt([{"question": "?", "answer": "7"}], "gsm8k")
     with pytest.raises(DataError, match=r"row 0 .*'problem' holds no text but None"):
         adapt([{"problem": None, "solution": "\\boxed{1}"}], "math")
-    with pytest.raises(UsageError, match="no adapter 'gsm9k': choose one of gsm8k, math"):
+    with pytest.raises(UsageError, match="unknown adapter 'gsm9k'; choose from gsm8k, math"):
         adapt([good], "gsm9k")
 
 

@@ -14,10 +14,10 @@ from interlace.rollout.task import Task
 from interlace.rollout.task_files import read_tasks
 from interlace.tools.search import SearchTool
 from interlace.train.data.generators.__main__ import main
+from interlace.train.data.generators.endless import SPLITS
 from interlace.train.data.generators.lookup import (
     HELD_OUT,
     LEVELS,
-    SPLITS,
     Lookups,
     check,
     passages,

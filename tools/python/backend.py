@@ -16,7 +16,7 @@ from .folders import copy_fonts
 from .interpreter import Interpreter
 from .walls.walls import Walls, readable_paths
 
-__all__ = ["Backend", "Limits", "check_limits", "make_walls", "needs_linux", "prepare_trial"]
+__all__ = ["Backend", "SessionLimits", "check_limits", "make_walls", "needs_linux", "prepare_trial"]
 
 
 class Backend(Protocol):
@@ -26,19 +26,19 @@ class Backend(Protocol):
         """Wait until interpreters can be started. Raises `ToolUnavailable` if they never can."""
         ...
 
-    async def start(self, place: Path) -> Interpreter:
-        """An interpreter for the session at `place`: its first, or the next after one died.
+    async def start(self, session_dir: Path) -> Interpreter:
+        """An interpreter for the session at `session_dir`: its first, or the next after one died.
 
         Raises `ToolUnavailable`.
         """
         ...
 
-    async def fork(self, interpreter: Interpreter, place: Path) -> Interpreter:
-        """A copy of one of its interpreters, for a session at `place`. Raises `Unforkable`."""
+    async def fork(self, interpreter: Interpreter, session_dir: Path) -> Interpreter:
+        """A copy of one of its interpreters, a session at `session_dir`. Raises `Unforkable`."""
         ...
 
-    def leave(self, place: Path) -> Path | None:
-        """The session at `place` is over: free what it holds beside its interpreter.
+    def leave(self, session_dir: Path) -> Path | None:
+        """The session at `session_dir` is over: free what it holds beside its interpreter.
 
         The folder that can be removed now, if there is one.
         """
@@ -54,7 +54,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SessionLimits:
     """The limits of a session. Sizes are in bytes."""
 
     memory: int = 2_000_000_000
@@ -67,7 +67,7 @@ class Limits:
     open_files: int = 256
 
 
-def check_limits(limits: Limits) -> Limits:
+def check_limits(limits: SessionLimits) -> SessionLimits:
     """The limits, if they make sense. Raises `UsageError`."""
     if limits.memory < 50_000_000 or limits.disk < 1_000_000 or limits.files < 100:
         raise UsageError("memory must be 50 MB or more, disk 1 MB or more, files 100 or more")
@@ -87,7 +87,7 @@ def needs_linux() -> None:
 
 
 def make_walls(
-    tier: str, folder: Path, limits: Limits, characters: int, users_exist: bool
+    tier: str, folder: Path, limits: SessionLimits, characters: int, users_exist: bool
 ) -> Walls:
     """The walls of a tier around the sessions of a pool whose folder is `folder`.
 
@@ -113,12 +113,12 @@ def make_walls(
     )
 
 
-def prepare_trial(folder: Path, walls: Walls, place: Path) -> None:
+def prepare_trial(folder: Path, walls: Walls, session_dir: Path) -> None:
     """Make what a trial of the walls needs, and the lists of fonts that sessions see."""
     if walls.own_user:
         folder.chmod(0o711)  # a session's user has to get to its own folder
     fonts = folder / "fonts"
-    for each in (fonts, place, place / "profile", place / "work"):
+    for each in (fonts, session_dir, session_dir / "profile", session_dir / "work"):
         each.mkdir(mode=0o755, exist_ok=True)
     copy_fonts(fonts)
     canary = folder / "canary"

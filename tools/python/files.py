@@ -1,8 +1,9 @@
 """Files into and out of a session's working directory, and never past it; and its removal.
 
 What is in the folder was made by hostile code, which may still be changing it, and the folder's own
-name too may come to mean another. So a folder is held by a descriptor from its making on (`Held`);
-no path is checked first and opened then: the kernel itself refuses to leave the folder.
+name too may come to mean another. So a folder is held by a descriptor from its making on
+(`HeldFolder`); no path is checked first and opened then: the kernel itself refuses to leave the
+folder.
 """
 
 import ctypes
@@ -16,7 +17,7 @@ from contextlib import suppress
 
 __all__ = [
     "FILE_BYTES",
-    "Held",
+    "HeldFolder",
     "empty_tree",
     "open_folder_inside",
     "read_inside",
@@ -35,7 +36,7 @@ _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Held:
+class HeldFolder:
     """A folder, held by a descriptor (`fd`) from its making on, for as long as this is referred to.
 
     Raises `OSError`, also where the name is a link.
@@ -53,7 +54,7 @@ class Held:
         return False
 
 
-def read_inside(folder: Held, path: str) -> bytes:
+def read_inside(folder: HeldFolder, path: str) -> bytes:
     """The content of a file in a folder that is held. Raises `OSError`.
 
     Links that are relative are followed as long as they stay inside; only ordinary files are read.
@@ -68,7 +69,7 @@ def read_inside(folder: Held, path: str) -> bytes:
     return data
 
 
-def write_inside(folder: Held, path: str, data: bytes, owner: int | None = None) -> None:
+def write_inside(folder: HeldFolder, path: str, data: bytes, owner: int | None = None) -> None:
     """Make or replace a file in a folder that is held, with the folders it is in. Raises `OSError`.
 
     What is made becomes the user `owner`'s, where one is given.
@@ -83,7 +84,7 @@ def write_inside(folder: Held, path: str, data: bytes, owner: int | None = None)
         file.write(data)
 
 
-def open_folder_inside(folder: Held, path: str) -> int:
+def open_folder_inside(folder: HeldFolder, path: str) -> int:
     """Open a folder in one that is held, over no link at all. Raises `OSError`."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     return _open_beneath(folder.fd, path, flags, resolve=RESOLVE_NO_SYMLINKS)

@@ -12,14 +12,14 @@ from pathlib import Path
 from ..files import cache_dir
 from .files import remove_tree
 
-__all__ = ["Folder", "copy_fonts", "make_place", "sweep", "unused_path"]
+__all__ = ["PoolFolder", "copy_fonts", "make_session_dir", "sweep", "unused_path"]
 
 _PREFIX = "interlace-"
 _LONGEST_FOLDER = 60
 """Characters of the temporary folder's path: those of the sockets in it may not pass 107."""
 
 
-class Folder:
+class PoolFolder:
     """A private temporary folder that goes with its owner: when closed, collected, or at exit.
 
     A folder whose owner was killed is removed by the next owner (`sweep`): each holds a lock on a
@@ -68,18 +68,18 @@ def unused_path(path: Path) -> Path:
     return next(each for each in itertools.chain([path], tries) if not os.path.lexists(each))
 
 
-def make_place(place: Path, owner: int | None) -> None:
+def make_session_dir(session_dir: Path, owner: int | None) -> None:
     """Make the folders of a session: `work` (where its code runs), `home`, `tmp` and `shm`.
 
     `owner`, if given, is who they are for; the place itself stays ours, so that what is in it
     can't be exchanged for links to elsewhere. Raises `OSError`.
     """
-    place.mkdir(mode=0o711)
+    session_dir.mkdir(mode=0o711)
     for name in ("work", "home/.matplotlib", "tmp", "shm"):
-        (place / name).mkdir(parents=True, mode=0o700)
-    copy_fonts(place / "home/.matplotlib")
+        (session_dir / name).mkdir(parents=True, mode=0o700)
+    copy_fonts(session_dir / "home/.matplotlib")
     if owner is not None:
-        for path in place.rglob("*"):
+        for path in session_dir.rglob("*"):
             os.chown(path, owner, owner)
 
 

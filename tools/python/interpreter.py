@@ -9,7 +9,7 @@ from ..base import ErrorKind
 from .output import CellOutput
 from .walls.walls import Walls
 
-__all__ = ["CellError", "Died", "Interpreter", "Watched"]
+__all__ = ["CellError", "Died", "Interpreter", "Monitored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Interpreter(Protocol):
         ...
 
 
-class Watched(Protocol):
+class Monitored(Protocol):
     """An interpreter as the watch over its limits sees it."""
 
     @property
@@ -102,7 +102,7 @@ class Watched(Protocol):
         ...
 
     @property
-    def place(self) -> Path | None:
+    def session_dir(self) -> Path | None:
         """The folder of its files, or None if the watch need not count them."""
         ...
 

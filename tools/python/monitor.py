@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..base import ErrorKind
-from .files import Held, empty_tree, open_folder_inside
-from .interpreter import Watched
+from .files import HeldFolder, empty_tree, open_folder_inside
+from .interpreter import Monitored
 from .processes import descendants, read_field, threads
 from .walls.seccomp import numbers
 from .walls.walls import SHARED
 
-__all__ = ["watch"]
+__all__ = ["resource_monitor"]
 
 POLL_SECONDS = 0.05
 REST_SECONDS = 5.0
@@ -29,7 +29,7 @@ _KCMP_VM = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-async def watch(interpreters: Callable[[], Iterable[Watched]], memory: int) -> None:
+async def resource_monitor(interpreters: Callable[[], Iterable[Monitored]], memory: int) -> None:
     """End every interpreter that passes a limit, with all that it started, until cancelled.
 
     `memory` is in bytes, of the process and all that it started together. Memory that processes
@@ -49,8 +49,8 @@ async def watch(interpreters: Callable[[], Iterable[Watched]], memory: int) -> N
             try:
                 if (one.pid, _COUNT) not in due:
                     await _look(one, memory, due)
-                if disk_too and one.place is not None and one.alive:
-                    await _check_disk(one, one.place, interpreters)
+                if disk_too and one.session_dir is not None and one.alive:
+                    await _check_disk(one, one.session_dir, interpreters)
             except Exception:  # boundary: all that is read here is the guest's doing
                 one.end("was ended since what it uses can't be counted")
         if disk_too:
@@ -58,7 +58,7 @@ async def watch(interpreters: Callable[[], Iterable[Watched]], memory: int) -> N
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _look(one: Watched, memory: int, due: dict[tuple[int, int], float]) -> None:
+async def _look(one: Monitored, memory: int, due: dict[tuple[int, int], float]) -> None:
     """End the interpreter if it passes a limit; else put down in `due` when to look again.
 
     That is under the process's number and that of its last request for one that is at rest; and
@@ -137,32 +137,32 @@ def _buffered(pids: Iterable[int]) -> int:
 
 
 async def _check_disk(
-    one: Watched, place: Path, interpreters: Callable[[], Iterable[Watched]]
+    one: Monitored, session_dir: Path, interpreters: Callable[[], Iterable[Monitored]]
 ) -> None:
     """End a session that has written too much, its copies too, and remove all that it wrote.
 
     Its next interpreter would else be over the limit from the first cell on.
     """
     walls = one.walls
-    if await asyncio.to_thread(_too_much, place, walls.disk, walls.files):
+    if await asyncio.to_thread(_too_much, session_dir, walls.disk, walls.files):
         how = (
             f"was ended for writing more than {walls.disk // 1_000_000:,} MB "
             f"or {walls.files:,} files, which are removed now,"
         )
         for other in list(interpreters()):
-            if other.place == place:
+            if other.session_dir == session_dir:
                 other.end(how)
         for name in ("work", "forks", *SHARED):
-            await asyncio.to_thread(empty_tree, place / name)
+            await asyncio.to_thread(empty_tree, session_dir / name)
 
 
-def _too_much(place: Path, most_bytes: int, most_files: int) -> bool:
+def _too_much(session_dir: Path, most_bytes: int, most_files: int) -> bool:
     """True if the folder exceeds the limits, or is nested too deep to be searched.
 
-    `place` is in a folder of ours. Anything below it may be replaced by links at any time.
+    `session_dir` is in a folder of ours. Anything below it may be replaced by links at any time.
     """
     try:
-        root = Held(place)
+        root = HeldFolder(session_dir)
     except OSError:
         return False
     size = files = 0
@@ -184,7 +184,7 @@ def _too_much(place: Path, most_bytes: int, most_files: int) -> bool:
     return False
 
 
-def _entries(root: Held, path: str) -> Iterator[os.DirEntry[str]]:
+def _entries(root: HeldFolder, path: str) -> Iterator[os.DirEntry[str]]:
     """The entries of a folder below `root`; none if it is gone. Raises `OSError` for a path that is
     too long to be opened.
     """

@@ -142,7 +142,7 @@ def describe(kind: type[BaseException], error: BaseException, trace: TracebackTy
     return "".join(lines).rstrip("\n")
 
 
-class Frames(traceback.StackSummary):
+class ShortStack(traceback.StackSummary):
     """Frames of which, where they are many, the first and the last are shown."""
 
     def format(self, **options: Any) -> list[str]:
@@ -161,7 +161,7 @@ def keep_own_frames(report: traceback.TracebackException) -> None:
         for frame in report.stack
         if is_own(frame.filename)
     ]
-    report.stack = Frames(own)
+    report.stack = ShortStack(own)
     for name in ("__cause__", "__context__"):
         chained = getattr(report, name)
         if chained is not None:

@@ -38,12 +38,12 @@ class CellOutput:
         self,
         characters: int,
         numbers: dict[str, int],
-        hear: Callable[[str], None] | None = None,
+        on_output: Callable[[str], None] | None = None,
     ) -> None:
-        """`numbers` counts the names given so far in the session, and goes on being used. `hear`
-        gets what is printed and displayed as it comes in, without colours.
+        """`numbers` counts the names given so far in the session, and is updated. `on_output` gets
+        what is printed and displayed as it comes in, without colours.
         """
-        self.hear = hear
+        self.on_output = on_output
         self._characters = characters
         self._shown = _HeadAndTail(characters)
         self._value = ""
@@ -91,8 +91,8 @@ class CellOutput:
             self._shown.clear()
             self._clear_first = False
         self._shown.add(text)
-        if self.hear is not None and text:
-            self.hear(_ESCAPE_SEQUENCE.sub("", text))
+        if self.on_output is not None and text:
+            self.on_output(_ESCAPE_SEQUENCE.sub("", text))
 
     def _write_line(self, text: str) -> None:
         if text:

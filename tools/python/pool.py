@@ -12,18 +12,18 @@ from pathlib import Path
 from ..errors import ToolUnavailable
 from .backend import Backend
 from .files import remove_tree
-from .folders import Folder, sweep
+from .folders import PoolFolder, sweep
 from .interpreter import Interpreter
 
-__all__ = ["Counts", "Pool", "Seat"]
+__all__ = ["Counts", "Pool", "Slot"]
 
 
 @dataclass(slots=True)
-class Seat:
+class Slot:
     """A session's place: a folder for its files, and the interpreter there, if one runs."""
 
-    place: Path
-    kernel: Interpreter | None = None
+    session_dir: Path
+    interpreter: Interpreter | None = None
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Pool:
         self.counts = counts
         self._warm = warm
         try:
-            self._folder = Folder()
+            self._folder = PoolFolder()
         except OSError as error:
             raise ToolUnavailable(
                 f"Python sessions need a temporary folder, and none can be made ({error}): make "
@@ -68,55 +68,55 @@ class Pool:
         # More at once would only make each of them late.
         self._starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))
         self._numbers = itertools.count(1)
-        self._ready: deque[Seat] = deque()
+        self._ready: deque[Slot] = deque()
         self._refill: asyncio.Task[None] | None = None
         self._keep_warm()
 
-    async def take(self, patience: float) -> Seat:
+    async def take(self, patience: float) -> Slot:
         """A seat with a running interpreter. Raises `ToolUnavailable` if none is free in time."""
         await self._wait(patience)
         try:
-            seat = await self._warm_seat() or await self._new_seat()
+            slot = await self._warm_slot() or await self._new_slot()
         except BaseException:
             self._free.release()
             raise
         self.counts.sessions += 1
-        return seat
+        return slot
 
-    async def copy(self, seat: Seat, patience: float) -> Seat:
+    async def copy(self, slot: Slot, patience: float) -> Slot:
         """A seat with a copy of another one's interpreter.
 
         Raises `Unforkable`, and `ToolUnavailable` if no place is free in time.
         """
-        assert seat.kernel is not None
+        assert slot.interpreter is not None
         await self._wait(patience)
-        place = self._folder.path / f"s{next(self._numbers)}"
+        session_dir = self._folder.path / f"s{next(self._numbers)}"
         try:
-            kernel = await self.backend.fork(seat.kernel, place)
+            interpreter = await self.backend.fork(slot.interpreter, session_dir)
         except BaseException:
             self._free.release()
             raise
         self.counts.sessions += 1
-        return Seat(place, kernel)
+        return Slot(session_dir, interpreter)
 
-    async def renew(self, seat: Seat) -> None:
+    async def renew(self, slot: Slot) -> None:
         """Start a new interpreter in the seat."""
         async with self._starts:
-            seat.kernel = await self.backend.start(seat.place)
+            slot.interpreter = await self.backend.start(slot.session_dir)
 
-    async def free(self, seat: Seat) -> None:
+    async def free(self, slot: Slot) -> None:
         """End a session's interpreter, remove its files and let another session come."""
         self._free.release()
-        await self._end(seat)
+        await self._end(slot)
 
     async def close(self) -> None:
         """End what is left and remove the folder."""
         if self._refill is not None:
             self._refill.cancel()
             await asyncio.wait({self._refill})
-        for seat in self._ready:
-            if seat.kernel is not None:
-                seat.kernel.close()
+        for slot in self._ready:
+            if slot.interpreter is not None:
+                slot.interpreter.close()
         await self.backend.close()
         await asyncio.wait({self._sweeping})
         await asyncio.to_thread(self._folder.close)
@@ -137,30 +137,30 @@ class Pool:
         finally:
             self.counts.waited += asyncio.get_running_loop().time() - start
 
-    async def _new_seat(self) -> Seat:
-        seat = Seat(self._folder.path / f"s{next(self._numbers)}")
+    async def _new_slot(self) -> Slot:
+        slot = Slot(self._folder.path / f"s{next(self._numbers)}")
         try:
-            await self.renew(seat)
+            await self.renew(slot)
         except BaseException:
-            await self._end(seat)
+            await self._end(slot)
             raise
-        return seat
+        return slot
 
-    async def _end(self, seat: Seat) -> None:
-        if seat.kernel is not None:
-            seat.kernel.close()
-            seat.kernel = None
-        folder = self.backend.leave(seat.place)
+    async def _end(self, slot: Slot) -> None:
+        if slot.interpreter is not None:
+            slot.interpreter.close()
+            slot.interpreter = None
+        folder = self.backend.leave(slot.session_dir)
         if folder is not None and folder.exists():
             await asyncio.to_thread(remove_tree, folder)
 
-    async def _warm_seat(self) -> Seat | None:
+    async def _warm_slot(self) -> Slot | None:
         while self._ready:
-            seat = self._ready.popleft()
+            slot = self._ready.popleft()
             self._keep_warm()
-            if seat.kernel is not None and seat.kernel.alive:
-                return seat
-            await self._end(seat)
+            if slot.interpreter is not None and slot.interpreter.alive:
+                return slot
+            await self._end(slot)
         return None
 
     def _keep_warm(self) -> None:
@@ -172,4 +172,4 @@ class Pool:
         # the session that it is there for. Where none can be started, the next session says so.
         with suppress(ToolUnavailable):
             while len(self._ready) < self._warm:
-                self._ready.append(await self._new_seat())
+                self._ready.append(await self._new_slot())

@@ -34,13 +34,13 @@ def python_program(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", program]
 
 
-def child_environment(place: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a process whose session's folder is `place`."""
-    home = place / "home"
+def child_environment(session_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a process whose session's folder is `session_dir`."""
+    home = session_dir / "home"
     return {
         **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         "HOME": str(home),
-        "TMPDIR": str(place / "tmp"),
+        "TMPDIR": str(session_dir / "tmp"),
         "IPYTHONDIR": str(home / ".ipython"),
         "MPLCONFIGDIR": str(home / ".matplotlib"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from ..arguments import read_arguments
 from ..base import INTERRUPTED, ErrorKind, ToolResult, ToolSession
 from ..errors import ToolUnavailable, UsageError
-from .backend import Backend, Limits, check_limits
+from .backend import Backend, SessionLimits, check_limits
 from .interpreter import CellError, Died, Interpreter
 from .jupyter.backend import JupyterBackend
 from .output import CellOutput
-from .pool import Counts, Pool, Seat
+from .pool import Counts, Pool, Slot
 from .sandbox.backend import SandboxBackend
 
 __all__ = ["PythonArguments", "PythonSession", "PythonTool"]
@@ -83,7 +83,7 @@ class PythonTool:
         backend: str = "sandbox",
         *,
         isolation: str = "auto",
-        limits: Limits | None = None,
+        limits: SessionLimits | None = None,
         modules: Sequence[str] = (),
         eager: bool = False,
         warm: int = 0,
@@ -104,7 +104,9 @@ class PythonTool:
                 "a jupyter kernel is isolated with namespaces or not at all: take "
                 "isolation='full', or backend='sandbox'"
             )
-        sessions = _most_sessions(backend) if sessions is None else sessions
+        if sessions is None:
+            descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
+            sessions = max(1, min(SESSIONS[backend], descriptors // DESCRIPTORS[backend]))
         if sessions < 1 or warm < 0 or warm > sessions or characters < 100:
             raise UsageError(
                 "sessions must be 1 or more, warm 0 to sessions, characters 100 or more"
@@ -115,7 +117,7 @@ class PythonTool:
         self.characters = characters
         self.counts = Counts()
         variables = dict(variables or {})
-        limits = check_limits(limits or Limits())
+        limits = check_limits(limits or SessionLimits())
 
         def start(folder: Path) -> Backend:
             if backend == "jupyter":
@@ -179,14 +181,14 @@ class PythonTool:
 class PythonSession:
     """One trajectory's interpreter."""
 
-    def __init__(self, tool: PythonTool, pool: Pool, seat: Seat | None = None) -> None:
+    def __init__(self, tool: PythonTool, pool: Pool, slot: Slot | None = None) -> None:
         self._tool = tool
         self._pool = pool
         self._one_at_a_time = asyncio.Lock()
-        self._seat = seat
-        self._stopping: asyncio.Task[None] | None = None
+        self._slot = slot
+        self._stopping: asyncio.Task[bool] | None = None
         self._closed = False
-        self.hear: Callable[[str], None] | None = None
+        self.on_output: Callable[[str], None] | None = None
         """Gets what a cell prints and displays while it runs; see `LiveSession`."""
         self.interrupted: ToolResult | None = None
         """What a cell that was cancelled had shown; see `LiveSession`."""
@@ -194,7 +196,7 @@ class PythonSession:
         """What the next result must tell about variables that are gone."""
         self._numbers: dict[str, int] = {}
         self._starting = (
-            asyncio.create_task(self._take_seat()) if tool.eager and seat is None else None
+            asyncio.create_task(self._take_slot()) if tool.eager and slot is None else None
         )
 
     async def call(self, arguments: Mapping[str, JsonValue], seconds: float) -> ToolResult:
@@ -205,18 +207,19 @@ class PythonSession:
         if isinstance(read, ToolResult):
             return read
         self._pool.counts.calls += 1
-        output = CellOutput(self._tool.characters, self._numbers, self.hear)
+        output = CellOutput(self._tool.characters, self._numbers, self.on_output)
         async with self._one_at_a_time:
             try:
-                kernel = await self._ready()
+                interpreter = await self._ready()
             except ToolUnavailable as error:
                 result = ToolResult(str(error), ErrorKind.UNAVAILABLE)
             else:
                 try:
-                    result = await self._run(kernel, read.code, output, seconds)
+                    result = await self._run(interpreter, read.code, output, seconds)
                 except asyncio.CancelledError:
-                    self._stopping = asyncio.create_task(self._stop_cancelled(kernel))
-                    output.hear = None  # what it still shows while it is stopped is for nobody
+                    ended = "The last call was cancelled and its process ended"
+                    self._stopping = asyncio.create_task(self._stop(interpreter, ended))
+                    output.on_output = None  # what it still shows while it is stopped is for nobody
                     text, kind = output.text(INTERRUPTED), ErrorKind.INTERRUPTED
                     self.interrupted = self._told(ToolResult(text, kind), output, start)
                     raise
@@ -248,9 +251,9 @@ class PythonSession:
         """
         async with self._one_at_a_time:
             await self._ready()
-            assert self._seat is not None
-            seat = await self._pool.copy(self._seat, self._tool.patience)
-            copy = PythonSession(self._tool, self._pool, seat)
+            assert self._slot is not None
+            slot = await self._pool.copy(self._slot, self._tool.patience)
+            copy = PythonSession(self._tool, self._pool, slot)
             copy._lost, copy._numbers = self._lost, dict(self._numbers)
             return copy
 
@@ -275,16 +278,16 @@ class PythonSession:
                 task.cancel()
                 await asyncio.wait({task})
                 _ = task.cancelled() or task.exception()  # seen, and of no more interest
-        if self._seat is not None:
-            seat, self._seat = self._seat, None
-            await self._pool.free(seat)
+        if self._slot is not None:
+            slot, self._slot = self._slot, None
+            await self._pool.free(slot)
 
-    async def _take_seat(self) -> None:
-        seat = await self._pool.take(self._tool.patience)
+    async def _take_slot(self) -> None:
+        slot = await self._pool.take(self._tool.patience)
         if self._closed:
-            await self._pool.free(seat)
+            await self._pool.free(slot)
             raise ToolUnavailable("the session is closed")
-        self._seat = seat
+        self._slot = slot
 
     async def _ready(self) -> Interpreter:
         """The session's interpreter, idle: a new one where there is none or the last one died."""
@@ -297,30 +300,32 @@ class PythonSession:
             await asyncio.wait({self._starting})
             starting, self._starting = self._starting, None
             starting.result()
-        if self._seat is None:
-            await self._take_seat()
-        assert self._seat is not None
-        kernel = self._seat.kernel
-        if kernel is not None and not kernel.alive:
+        if self._slot is None:
+            await self._take_slot()
+        assert self._slot is not None
+        interpreter = self._slot.interpreter
+        if interpreter is not None and not interpreter.alive:
             self._pool.counts.ends[ErrorKind.DIED] += 1
-            self._drop(f"The Python process {kernel.ending()} since the last call; a new one runs")
-        if self._seat.kernel is None:
-            await self._pool.renew(self._seat)
-        assert self._seat.kernel is not None
-        return self._seat.kernel
+            self._drop(
+                f"The Python process {interpreter.ending()} since the last call; a new one runs"
+            )
+        if self._slot.interpreter is None:
+            await self._pool.renew(self._slot)
+        assert self._slot.interpreter is not None
+        return self._slot.interpreter
 
     async def _run(
-        self, kernel: Interpreter, code: str, output: CellOutput, seconds: float
+        self, interpreter: Interpreter, code: str, output: CellOutput, seconds: float
     ) -> ToolResult:
         kind: ErrorKind | None = None
         note, lost = "", False
         try:
             async with asyncio.timeout(seconds):
-                error = await kernel.execute(code, output)
+                error = await interpreter.execute(code, output)
             if error is not None:
                 kind, note = _kind(error), error.text
         except TimeoutError:
-            kind, lost = ErrorKind.TIMEOUT, not await self._stop(kernel)
+            kind, lost = ErrorKind.TIMEOUT, not await self._stop(interpreter)
             end = (
                 "the process was ended. Variables are lost"
                 if lost
@@ -338,30 +343,23 @@ class PythonSession:
         text = "\n".join(part for part in (before, output.text(note)) if part)
         return ToolResult(text or NO_OUTPUT, kind, state_lost=lost or bool(before))
 
-    async def _stop(self, kernel: Interpreter) -> bool:
-        """Stop the cell that runs; whether its kernel, and the variables, outlived that."""
-        if await kernel.interrupt(GRACE_SECONDS):
+    async def _stop(self, interpreter: Interpreter, ended: str = "") -> bool:
+        """Stop the cell that runs; whether its process, and the variables, outlived that. If not,
+        the next result begins with `ended`, if given.
+        """
+        if await interpreter.interrupt(GRACE_SECONDS):
             return True
         self._pool.counts.ends[ErrorKind.TIMEOUT] += 1
-        self._drop()
+        self._drop(ended)
         return False
 
-    async def _stop_cancelled(self, kernel: Interpreter) -> None:
-        if not await self._stop(kernel):
-            self._lost = _lost("The last call was cancelled and its process ended")
-
     def _drop(self, why: str = "") -> None:
-        """Let the kernel go; `why`, if given, is told with the next result."""
-        if self._seat is not None and self._seat.kernel is not None:
-            self._seat.kernel.close()
-            self._seat.kernel = None
+        """Let the interpreter go; `why`, if given, is told with the next result."""
+        if self._slot is not None and self._slot.interpreter is not None:
+            self._slot.interpreter.close()
+            self._slot.interpreter = None
         if why:
             self._lost = _lost(why)
-
-
-def _most_sessions(backend: str) -> int:
-    here = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, min(SESSIONS[backend], (here - 100) // DESCRIPTORS[backend]))
 
 
 def _lost(why: str) -> str:

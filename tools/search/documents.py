@@ -18,7 +18,7 @@ _LONGEST_PARAGRAPH = 65_536
 """Characters held before a paragraph that does not end is cut into passages."""
 
 _FENCE = re.compile(r" {0,3}(```|~~~)")
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
 
 
 def find_files(source: Path) -> dict[str, Path]:
@@ -154,7 +154,8 @@ def _sections(read: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
             continue
         yield " > ".join(text for _, text in headings), section
         level = len(heading[1])
-        headings = [each for each in headings if each[0] < level] + [(level, heading[2])]
+        title = heading[2].rstrip("#").rstrip(" \t")
+        headings = [each for each in headings if each[0] < level] + [(level, title)]
         section = []
     yield " > ".join(text for _, text in headings), section
 

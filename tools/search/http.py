@@ -12,15 +12,16 @@ import asyncio
 import ipaddress
 import json
 import math
-import random
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from ..errors import MissingExtra, ToolUnavailable, UsageError
+from ..errors import ToolUnavailable, UsageError
+from ..http_client import HttpClient, HttpError
 from .base import Hit
 from .documents import as_passage
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpRetriever", "is_private"]
 
-_AGAIN = {429, 503}
-"""The server asks to come back later."""
+_PASSING = frozenset({429, 503})
+"""Statuses by which a server asks to come back later."""
 _LONGEST_WAIT = 10.0
 """Seconds that a server may ask to be left alone for before it is given up."""
 _MOST_CONNECTIONS = 64
@@ -70,9 +71,10 @@ class HttpRetriever:
     ) -> None:
         """`pause`: seconds before the second try. `tls`: for certificates of one's own.
 
-        Raises `UsageError` for an address that can't be asked, and `MissingExtra`.
+        Raises `UsageError` for an address that can't be asked.
         """
-        httpx = _import()
+        import httpx
+
         try:
             self._url = httpx.URL(url)
         except (httpx.InvalidURL, TypeError, ValueError) as error:
@@ -89,28 +91,22 @@ class HttpRetriever:
                 "HttpRetriever(url, allow_private=True)"
             )
         self._field = field
-        self._patience = patience
-        self._tries = tries
-        self._pause = pause
-        self._most_bytes = most_bytes
         self._tls = tls
-        self._clients: dict[asyncio.AbstractEventLoop, _Client] = {}
+        self._http = HttpClient(
+            "the search server",
+            self._client,
+            tries=tries,
+            pause=pause,
+            longest_wait=_LONGEST_WAIT,
+            passing=_PASSING,
+            most_bytes=most_bytes,
+            most_at_once=_MOST_CONNECTIONS,
+            try_seconds=patience,
+        )
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
+    def opened(self) -> AbstractAsyncContextManager[None]:
         """Holds the connections of this event loop, until the last that opened it leaves."""
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = _Client(self._connections())
-        client.users += 1
-        try:
-            yield
-        finally:
-            client.users -= 1
-            if not client.users:
-                del self._clients[loop]
-                await client.connections.aclose()
+        return self._http.held()
 
     async def search(self, query: str, top: int) -> list[Hit]:
         """The best `top` passages as the server ranks them."""
@@ -120,29 +116,20 @@ class HttpRetriever:
         asked = [text] if self._field == "queries" else text
         request = {self._field: asked, "topk": top, "return_scores": True}
         async with self.opened():
-            connections = self._clients[asyncio.get_running_loop()].connections
-            body = await self._ask(connections, json.dumps(request).encode())
+            asking = self._http.request(partial(self._prepare, json.dumps(request)), self._whole)
+            try:
+                async with aclosing(asking) as bodies:
+                    body = await anext(bodies)
+            except HttpError as error:
+                raise ToolUnavailable(str(error)) from error
         return _read(body, flat=self._field == "query")[:top]
 
-    async def _ask(self, connections: "httpx.AsyncClient", request: bytes) -> bytes:
-        """The body of the answer, after as many tries as it takes and may take."""
-        for attempt in range(self._tries):
-            wait = self._pause * 2**attempt * random.uniform(0.75, 1.25)
-            try:
-                async with asyncio.timeout(self._patience):
-                    return await self._try(connections, request, attempt)
-            except TimeoutError:
-                raise ToolUnavailable(
-                    f"the search server did not answer within {self._patience:g} s"
-                ) from None
-            except _TryAgain as error:
-                if attempt + 1 == self._tries or error.wait > _LONGEST_WAIT:
-                    raise ToolUnavailable(str(error)) from error.__cause__
-                await asyncio.sleep(max(wait, error.wait))
-        raise AssertionError("the last try returns or raises")
+    async def _whole(self, response: "httpx.Response") -> AsyncIterator[bytes]:
+        yield await self._http.read_whole(response)
 
-    async def _try(self, connections: "httpx.AsyncClient", request: bytes, attempt: int) -> bytes:
-        httpx = _import()
+    async def _prepare(
+        self, request: str, client: "httpx.AsyncClient", attempt: int
+    ) -> "httpx.Request":
         host = self._url.host
         addresses = await self._resolve(host)
         address = addresses[attempt % len(addresses)]
@@ -151,48 +138,18 @@ class HttpRetriever:
             "Content-Type": "application/json",
             "Accept": "application/json",
         }
-        try:
-            async with connections.stream(
-                "POST",
-                self._url.copy_with(host=str(address)),
-                content=request,
-                headers=headers,
-                extensions={"sni_hostname": host},  # the certificate is the name's
-            ) as answer:
-                self._check(answer)
-                return await self._body(answer)
-        except httpx.TransportError as error:
-            if _is_untrusted(error):
-                raise ToolUnavailable("the search server's certificate is not valid") from error
-            raise _TryAgain("the connection to the search server failed") from error
-        except httpx.DecodingError as error:
-            raise ToolUnavailable("the search server's answer can't be unpacked") from error
-
-    def _check(self, answer: "httpx.Response") -> None:
-        status = answer.status_code
-        if status in _AGAIN:
-            after = answer.headers.get("Retry-After", "")
-            wait = float(after) if after.isascii() and after.isdigit() else 0.0
-            raise _TryAgain(f"the search server answered {status}", wait)
-        if 300 <= status < 400:
-            raise ToolUnavailable(
-                f"the search server answered {status}, and redirects are not followed"
-            )
-        if status != 200:
-            raise ToolUnavailable(f"the search server answered {status}")
-
-    async def _body(self, answer: "httpx.Response") -> bytes:
-        body = bytearray()
-        async for chunk in answer.aiter_bytes(65_536):  # unpacked piece by piece
-            body += chunk
-            if len(body) > self._most_bytes:
-                raise ToolUnavailable(
-                    f"the search server's answer has more than {self._most_bytes} bytes"
-                )
-        return bytes(body)
+        return client.build_request(
+            "POST",
+            self._url.copy_with(host=str(address)),
+            content=request,
+            headers=headers,
+            extensions={"sni_hostname": host},  # the certificate is the name's
+        )
 
     async def _resolve(self, host: str) -> list[_Address]:
         """The addresses to connect to. All that a name stands for must be allowed."""
+        import httpx
+
         literal = _literal(host)
         if literal is not None:
             return [literal]
@@ -200,7 +157,7 @@ class HttpRetriever:
         try:
             found = await loop.getaddrinfo(host, self._url.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise _TryAgain("the search server's name can't be resolved") from error
+            raise httpx.ConnectError("the name can't be resolved") from error
         names = dict.fromkeys(str(entry[4][0]) for entry in found)
         addresses = [ipaddress.ip_address(name) for name in names]
         if not all(map(self._may_ask, addresses)):
@@ -212,16 +169,17 @@ class HttpRetriever:
     def _may_ask(self, address: _Address) -> bool:
         return self._allow_private or all(map(_public, _embedded(address)))
 
-    def _connections(self) -> "httpx.AsyncClient":
-        lib = _import()
-        client: httpx.AsyncClient = lib.AsyncClient(
-            verify=self._tls or ssl.create_default_context(),
+    def _client(self) -> "httpx.AsyncClient":
+        import httpx
+
+        if self._tls is None:  # the certificates are read once
+            self._tls = ssl.create_default_context()
+        return httpx.AsyncClient(
+            verify=self._tls,
             trust_env=False,
             follow_redirects=False,
             timeout=None,  # each try has its own
-            limits=lib.Limits(max_connections=_MOST_CONNECTIONS),
         )
-        return client
 
 
 def is_private(url: str) -> bool:
@@ -243,30 +201,6 @@ def is_private(url: str) -> bool:
         return host == "localhost"
     usual = address.is_loopback or address.is_private
     return usual and not (address.is_link_local or address.is_unspecified)
-
-
-class _Client:
-    """The connections of one event loop and how many hold them."""
-
-    def __init__(self, connections: "httpx.AsyncClient") -> None:
-        self.connections = connections
-        self.users = 0
-
-
-class _TryAgain(Exception):
-    """A failure that may have passed at the next try, after at least `wait` seconds."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-def _import() -> Any:
-    try:
-        import httpx
-    except ImportError:
-        raise MissingExtra("Asking a search server", "search") from None
-    return httpx
 
 
 def _literal(host: str) -> _Address | None:
@@ -291,14 +225,6 @@ def _embedded(address: _Address) -> list[_Address]:
         if address in _NAT64:
             found.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
     return found
-
-
-def _is_untrusted(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _read(body: bytes, *, flat: bool) -> list[Hit]:

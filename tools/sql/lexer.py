@@ -94,11 +94,15 @@ def order_by(sql: str) -> list[list[Word]] | None:
         ['b', 'a']
     """
     query = [word for word in words(sql) if word.text != ";"]
-    depth = 0
-    while len(query) > 1 and query[0].text == "(" and query[-1].text == ")":
-        if any(word.depth == depth for word in query[1:-1]):
+    at_depth: dict[int, list[int]] = {}
+    for i, word in enumerate(query):
+        at_depth.setdefault(word.depth, []).append(i)
+    depth, last = 0, len(query) - 1
+    while depth < last and query[depth].text == "(" and query[last].text == ")":
+        if any(depth < i < last for i in at_depth.get(depth, ())):
             break  # two parts in parentheses of their own
-        query, depth = query[1:-1], depth + 1
+        depth, last = depth + 1, last - 1
+    query = query[depth : last + 1]
     for i, (word, after) in enumerate(pairwise(query)):
         if word.depth == depth and word.is_keyword("ORDER") and after.is_keyword("BY"):
             return list(_terms(query[i + 2 :], depth))

@@ -15,7 +15,7 @@ _NAME = 60
 """Characters of a column's name: without an alias it is the whole expression."""
 
 _READS_AS_ELSE = re.compile(
-    r"\s*|[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?|null|nan|[-+]?inf(inity)?|x?'.*|\s.*|.*\s",
+    r"\s*|[-+]?(\d[\d_]*(?:\.\d*)?|\.\d+)(e[-+]?\d+)?|null|nan|[-+]?inf(inity)?|x?'.*|\s.*|.*\s",
     re.IGNORECASE | re.DOTALL,
 )
 """Texts that would be taken for a number, NULL or a blob, or whose end could not be seen."""

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from ...rollout.formats.scan import boxed, last_block
 from ...rollout.task import Task
 from ...tools.errors import UsageError
+from ...tools.importing import find
 
 __all__ = [
     "ADAPTERS",
@@ -300,18 +301,19 @@ Search-R1 (arXiv 2503.09516)."""
 
 
 def find_adapter(name: str, *, keep_instruction: bool = False) -> Adapter:
-    """The adapter of that name. Raises UsageError where there is none, or its set has no
-    instruction to keep.
+    """The adapter of that name, by the grammar of `tools/importing.py`.
+
+    Raises UsageError for an unknown one, or if its set has no instruction to keep.
     """
-    if name not in ADAPTERS:
-        raise UsageError(f"there is no adapter {name!r}: choose one of {', '.join(ADAPTERS)}")
-    adapter = ADAPTERS[name]
+    found = find("adapter", name, ADAPTERS)
+    adapter: Adapter = found.bind(found.value)
+    if not callable(adapter) or found.source:
+        raise UsageError(f"{name!r} is not an adapter: name a function of a row")
     if not keep_instruction or adapter is verl_row:  # which takes nothing away
         return adapter
     if "keep_instruction" not in inspect.signature(adapter).parameters:
         raise UsageError(f"the questions of {name} hold no instruction that could be kept")
-    keep: Adapter = partial(adapter, keep_instruction=True)  # type: ignore[call-arg]
-    return keep
+    return partial(adapter, keep_instruction=True)  # type: ignore[call-arg]  # just looked at
 
 
 def row_adapter(row: Row) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...rollout.task import Task
-from ...rollout.task_files import Located, read_tasks
+from ...rollout.task_files import Located, read_tasks, to_task
 from ...tools.errors import DataError, MissingExtra
 from ...tools.files import write_beside, write_whole
 from ...tools.sql import find_database
@@ -144,7 +144,7 @@ def adapt_located(
         if len(tasks) == limit:
             break
         try:
-            task = convert(row.row)
+            task = to_task(row._replace(row=convert(row.row)))
         except OtherKind as error:
             others[str(error)] += 1
             continue

@@ -118,7 +118,7 @@ def told_apart(checker: Checker) -> Classes:
     def classes(task: Task, episodes: Sequence[Episode]) -> list[int | None]:
         answers = [episode.answer for episode in episodes]
         task = standing(episodes[0]) if episodes else task
-        if checker.name(task) == "sql":
+        if checker.by_query(task):
             return checker.sql.classes(task, answers)
         return numbered(answers, partial(_same, checker, task))
 

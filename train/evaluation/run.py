@@ -14,6 +14,7 @@ from ...tools.errors import DataError
 from ..data.collect import collect
 from ..data.sources import find_tasks
 from ..rewards import Checker
+from ..rewards.checker import SameAnswer
 from .attempts import told_apart
 from .results import Evaluation, measure, save_evaluation
 
@@ -31,7 +32,7 @@ async def evaluate_async(
     samples: int = 1,
     seed: int | None = None,
     strategy: str | Strategy | None = None,
-    checker: Checker | str = "exact",
+    checker: Checker | str | SameAnswer = "exact",
     task_tools: bool | None = None,
     concurrency: int = 16,
     retries: int = 1,
@@ -43,8 +44,8 @@ async def evaluate_async(
     `tasks` are tasks, or the name of a source: a file, `gsm8k:FILE`, `arithmetic:test:200`. Each is
     attempted `samples` times, with seeds derived from `seed` (None: drawn, and recorded). Several
     samples of a greedy policy are all alike: give it a temperature. `strategy`, such as "vote@8",
-    makes each attempt several. `checker` judges the tasks that name none: exact, math, em, sql, or
-    a `Checker`. With `task_tools` a task is asked of the database or corpus that it brings, in
+    makes each attempt several. `checker` judges the tasks that name none: exact, math, em, sql, a
+    function `f(task, a, b)` or a `Checker`. With `task_tools` a task is asked of the database or corpus that it brings, in
     place of the policy's tools (None: if the policy has none).
 
     With `out`, that folder holds `episodes.jsonl` (every token), `run.json` (the settings) and
@@ -62,10 +63,10 @@ async def evaluate_async(
     if not tasks:
         raise DataError("there are no tasks to evaluate on")
     with ExitStack() as stack:
-        if isinstance(checker, str):
+        if not isinstance(checker, Checker):
             checker = stack.enter_context(Checker(default=checker))
         for task in tasks:
-            checker.name(task)  # raises DataError if there is no such checker
+            checker.by_query(task)  # raises DataError if there is no such checker
         run = RunFolder(None if out is None else Path(out), resume=resume)
         policy = await collect(
             subject,
@@ -78,10 +79,10 @@ async def evaluate_async(
             task_tools=task_tools,
             concurrency=concurrency,
             retries=retries,
-            notes={"checker": checker.default},
+            notes={"checker": checker.name},
             observer=observer,
         )
-        about = {**run.settings, "checker": checker.default}
+        about = {**run.settings, "checker": checker.name}
         if run.changed_answers:
             about["changed_answers"] = run.changed_answers
         evaluation = measure(run.episodes(), checker, tokenizer=policy.engine.tokenizer, run=about)

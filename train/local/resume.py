@@ -27,7 +27,8 @@ def identity(config: TrainConfig, tasks: TaskStream, held_out: Sequence[Task]) -
     """All settings that results depend on, as plain data; of tasks a hash of what they say."""
     values = config.model_dump(mode="json")
     kept = {name: value for name, value in values.items() if name not in _FREE}
-    kept["tasks"] = tasks.fingerprint or config.tasks
+    if tasks.fingerprint:
+        kept["tasks"] = tasks.fingerprint
     if held_out:
         kept["held_out"] = fingerprint(held_out)
     return kept

@@ -29,7 +29,7 @@ from ...tools.errors import InterlaceError, ModelError, ToolUnavailable, UsageEr
 from ..config import TrainConfig
 from ..data.stream import TaskStream
 from ..monitor import mean_tag_logprob
-from ..objectives import informative
+from ..objectives import Objective, informative
 from ..rewards import CORRECT, TOTAL, Rewards
 from ..rewards.team_credit import Credit
 from .checkpoint import Change, read_checkpoint, write_checkpoint
@@ -96,13 +96,20 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, setup: TrainingSetup, *, changed: Collection[str] = ()
+        self,
+        config: TrainConfig,
+        setup: TrainingSetup,
+        *,
+        objective: Objective | None = None,
+        changed: Collection[str] = (),
     ) -> None:
-        """`changed` names the settings that may differ from those of the run that goes on, since
-        somebody said so: config.yaml notes them with the step.
+        """`objective` takes the place of the configuration's. `changed` names the settings that may
+        differ from those of the run that is resumed: config.yaml notes them with the step.
         """
         import torch
 
+        if objective is not None:
+            config = config.model_copy(update={"objective": objective})
         self.config, self.setup, self.changed = config, setup, changed
         self.folder = Path(config.out)
         self.done = 0

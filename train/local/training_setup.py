@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...rollout.engines import Engine, Sampling, TransformersEngine
 from ...rollout.engines.local.load_checkpoint import load_model, pick_device
-from ...rollout.formats import FORMATS, Encoder, Format
+from ...rollout.formats import Encoder, Format, find_format
 from ...rollout.limits import Limits
 from ...rollout.models.files import find_model, local_model
 from ...rollout.models.load import default_format
@@ -19,12 +19,13 @@ from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
-from ..config import TrainConfig
-from ..data.generators.catalog import GENERATORS
-from ..data.sources import find_tasks, generate
+from ..config import TrainConfig, name_of
+from ..data.sources import find_tasks, find_training_tasks
 from ..data.stream import TaskStream
 from ..data.task_tools import TaskTools, bring_tools, check_tools
-from ..rewards import Checker, find_rewards
+from ..rewards import Checker, Rewards, find_rewards
+from ..rewards.team_credit import Credit, find_credit
+from ..team import find_attempt, find_role_rewards
 from .logprobs import check_head
 from .lora import add_lora
 from .rl import TrainingSetup
@@ -50,21 +51,33 @@ def _load_tasks(
     config: TrainConfig, tools: Sequence[Tool] | None, tell: Callable[[str], None] | None = None
 ) -> _Tasks:
     """All that can be known of the tasks before a model is loaded. Raises UsageError, DataError."""
-    held_out = []
-    if config.held_out:
+
+    def given(tasks: Any) -> list[Task]:
+        made = list(tasks() if callable(tasks) else tasks)
+        if odd := [each for each in made if not isinstance(each, Task)]:
+            raise UsageError(f"tasks are a list of interlace.Task, and one is {odd[0]!r:.60}")
+        return made
+
+    held_out: list[Task] = []
+    if isinstance(config.held_out, str):
         held_out = find_tasks(config.held_out, databases=config.databases, tell=tell)
+    elif config.held_out is not None:
+        held_out = given(config.held_out)
     training: list[Task] | Iterator[Task]
-    if config.tasks.partition(":")[0] in GENERATORS:
-        training = generate(config.tasks)
-        looked_at = [*find_tasks(config.tasks, limit=1), *held_out]
+    if isinstance(config.tasks, str):
+        training = find_training_tasks(config.tasks, databases=config.databases, tell=tell)
     else:
-        training = find_tasks(config.tasks, databases=config.databases, tell=tell)
+        training = given(config.tasks)
+    if not isinstance(training, list):
+        looked_at = [*find_tasks(str(config.tasks), limit=1), *held_out]
+    else:
         looked_at = [*training, *held_out]
         if len(training) < config.tasks_per_step:
             raise UsageError(
                 f"a step needs {config.tasks_per_step} tasks (tasks_per_step), there are "
-                f"{len(training)} in {config.tasks}"
+                f"{len(training)} in {name_of(config.tasks)}"
             )
+    tools = config.to_tools() if tools is None else tools
     if tools is not None:
         return _Tasks(training, held_out, tools, None)
     check_tools(looked_at)
@@ -85,6 +98,10 @@ def check_run(config: TrainConfig, tools: Sequence[Tool] | None = None) -> None:
     found = _load_tasks(config, tools)
     folder = local_model(config.model)
     tokenizer = None if folder is None else Tokenizer.load(folder)
+    with Checker(default=config.checker) as checker:
+        find_role_rewards(config.rewards, checker)
+        if tokenizer is not None:
+            _rewards(config, checker, tokenizer)
     asyncio.run(_check_format(config, found, tokenizer))
 
 
@@ -94,16 +111,14 @@ async def _check_format(config: TrainConfig, found: _Tasks, tokenizer: Tokenizer
         if found.own is not None:
             own = await stack.enter_async_context(found.own)
             tools = own(next(iter(found.training)))
-        name = config.format
-        if name is None and tokenizer is not None:
-            name = _format(config, tokenizer, found.tools, found.own is not None).name
-        if name is None:
+        format = config.to_format()
+        if format is None and tokenizer is not None:
+            format = _format(config, tokenizer, found.tools, found.own is not None)
+        if format is None:
             return  # what suits a model follows from its files
-        if name not in FORMATS:
-            raise UsageError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
-        FORMATS[name].check(tools)
+        format.check(tools)
         if tokenizer is not None:
-            Encoder(FORMATS[name], tokenizer, tools)
+            Encoder(format, tokenizer, tools)
 
 
 @contextmanager
@@ -115,7 +130,8 @@ def make_setup(
 ) -> Iterator[TrainingSetup]:
     """Load and connect all that `config` names; leaving it frees the model.
 
-    Without `tools`, tasks that bring a database or a corpus have that, others Python. `tell` is
+    `tools` take the place of the configuration's. Without any, tasks that bring a database or a
+    corpus have that, others Python. `tell` is
     given a sentence on rows of files that were left out. Raises ModelError, UsageError, DataError
     and MissingExtra in one sentence, before anything has run.
     """
@@ -134,22 +150,35 @@ def make_setup(
             yield TrainingSetup(
                 model=model,
                 policy=make_policy(config, engine, found.tools, own_tools=found.own is not None),
-                rewards=find_rewards(
-                    config.reward,
-                    checker,
-                    engine.tokenizer,
-                    response_tokens=config.response_tokens,
-                    overlong_buffer=config.overlong_buffer,
-                ),
+                rewards=_rewards(config, checker, engine.tokenizer),
                 tasks=TaskStream(found.training, config.seed),
                 held_out=found.held_out,
                 tools_for=found.own,
+                attempt=None if config.attempt is None else find_attempt(config.attempt),
+                credit=_credit(config, checker),
                 resource=found.own,
                 reference=reference,
                 tokenizer_from=folder,
             )
     finally:
         asyncio.run(engine.aclose())
+
+
+def _rewards(config: TrainConfig, checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    return find_rewards(
+        config.reward,
+        checker,
+        tokenizer,
+        response_tokens=config.response_tokens,
+        overlong_buffer=config.overlong_buffer,
+    )
+
+
+def _credit(config: TrainConfig, checker: Checker) -> Credit | None:
+    if config.attempt is None:
+        return None
+    own = find_role_rewards(config.rewards, checker)
+    return find_credit(config.credit, rewards=own, learns=config.learns)
 
 
 def load_trainable(folder: Path, config: TrainConfig) -> "PreTrainedModel":
@@ -209,8 +238,7 @@ def make_policy(
 def _format(
     config: TrainConfig, tokenizer: Tokenizer, tools: Sequence[Tool], own_tools: bool
 ) -> Format:
-    suits = "hermes" if own_tools else default_format(config.model, tokenizer, tools)
-    name = config.format or suits
-    if name not in FORMATS:
-        raise UsageError(f"there is no format {name!r}; there are: {', '.join(FORMATS)}")
-    return FORMATS[name]
+    if (format := config.to_format()) is not None:
+        return format
+    name = "hermes" if own_tools else default_format(config.model, tokenizer, tools)
+    return find_format(name)

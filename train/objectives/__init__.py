@@ -8,7 +8,12 @@ Example:
     0.28
 """
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 from ...tools.errors import UsageError
+from ...tools.importing import find
 from .aggregate import AGGREGATIONS, agg_loss
 from .base import ActorConfig, AdvantageEstimator, Loss, LossConfig, Objective, PolicyLoss
 from .cispo import CISPO, cispo_loss
@@ -83,8 +88,27 @@ POLICY_LOSSES: dict[str, PolicyLoss] = {
 }
 
 
-def find_objective(name: str) -> Objective:
-    """The objective of that name. Raises UsageError, which lists them, where there is none."""
-    if name not in OBJECTIVES:
-        raise UsageError(f"there is no objective {name!r}; take one of {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
+def find_objective(
+    given: str | Objective | Callable[[], Objective],
+    *,
+    trusted: bool = True,
+    folder: Path | None = None,
+) -> Objective:
+    """The objective of that name, by the grammar of `tools/importing.py`, or the one given.
+
+    `dapo`; of your own `my_objectives:cut_off` or `my_objectives.py:cut_off@most=2`, an `Objective`
+    or a function of the parameters that makes one. Raises UsageError for any other.
+    """
+    made: Any = given
+    if isinstance(given, str):
+        found = find("objective", given, OBJECTIVES, trusted=trusted, folder=folder)
+        ready = isinstance(found.value, Objective) and not found.configured
+        made = found.value if ready else found.make()
+    elif callable(given):
+        made = given()
+    if not isinstance(made, Objective):
+        raise UsageError(
+            f"the objective {given!r} is of type {type(made).__name__}: name an Objective, or a "
+            "function that makes one"
+        )
+    return made

@@ -4,14 +4,15 @@ Signatures match verl 0.9.1, so that the same functions serve the local trainer 
 Shapes: B responses, T tokens; rewards, masks, log-probabilities and advantages are (B, T).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from ...tools.errors import UsageError
 from .aggregate import agg_loss
 from .groups import Groups
-from .masked import masked, masked_mean
+from .masked import LOG_RATIO_LIMIT, log_ratios, masked, masked_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,13 +22,15 @@ __all__ = [
     "AdvantageConfig",
     "AdvantageEstimator",
     "Advantages",
+    "Bounds",
     "Loss",
     "LossConfig",
+    "LossFormula",
     "Objective",
     "PolicyLoss",
-    "clip_metrics",
+    "TokenLosses",
     "clip_range",
-    "policy_loss",
+    "verl_loss",
 ]
 
 Loss: TypeAlias = "tuple[Tensor, dict[str, float]]"
@@ -156,31 +159,89 @@ def clip_range(config: ActorConfig) -> tuple[float, float]:
     )
 
 
-def policy_loss(
-    losses: "Tensor",
-    response_mask: "Tensor",
-    loss_agg_mode: str,
-    config: ActorConfig,
-    rollout_is_weights: "Tensor | None",
-) -> "Tensor":
-    """Sum up the losses (B, T) of tokens, each times its importance weight where there are any."""
-    if rollout_is_weights is not None:
-        losses = losses * masked(rollout_is_weights.detach(), response_mask)
-    return agg_loss(losses, response_mask, loss_agg_mode, **config.global_batch_info)
+class Bounds(NamedTuple):
+    """The bounds of a clip, as ratios of probabilities: `LossConfig` says what the numbers mean."""
+
+    low: float
+    high: float
+    dual: float | None
+    """`clip_ratio_c`."""
 
 
-def clip_metrics(
-    log_ratio: "Tensor",
-    response_mask: "Tensor",
-    clipped: "Tensor | None" = None,
-    clipped_lower: "Tensor | None" = None,
-) -> dict[str, float]:
-    """Metrics verl logs: the share of tokens clipped either way, and the k1 estimate of the KL
+class TokenLosses(NamedTuple):
+    """The loss of each token, and where it was clipped, all (B, T): a formula's result."""
+
+    losses: "Tensor"
+    clipped: "Tensor | None" = None
+    bounded: "Tensor | None" = None
+    """Where dual clip took hold."""
+
+
+class LossFormula(Protocol):
+    """A policy loss as papers write it: one value a token, of values that are 0 at mask 0."""
+
+    @property
+    def __name__(self) -> str: ...
+
+    def __call__(
+        self,
+        log_ratio: "Tensor",
+        advantages: "Tensor",
+        log_prob: "Tensor",
+        mask: "Tensor",
+        bounds: Bounds,
+        /,
+    ) -> TokenLosses:
+        """`log_ratio` is log_prob - old_log_prob; it and `log_prob` have a gradient. `mask` is for
+        what is summed over a response (GSPO's ratio).
+        """
+        ...
+
+
+def verl_loss(mode: str, default: LossConfig) -> Callable[[LossFormula], PolicyLoss]:
+    """Put verl's signature round a formula, with its own aggregation and numbers as defaults.
+
+    What all losses share is done here: values at mask 0 are replaced before anything is computed
+    from them, importance weights multiply each token's loss, `agg_loss` sums up, and the metrics
+    are verl's: the shares of tokens that were clipped either way, and the k1 estimate of the KL
     divergence from the old policy.
     """
-    parts = {"actor/pg_clipfrac": clipped, "actor/pg_clipfrac_lower": clipped_lower}
-    shares = {
-        name: 0.0 if part is None else masked_mean(part.detach(), response_mask).item()
-        for name, part in parts.items()
-    }
-    return {**shares, "actor/ppo_kl": masked_mean(-log_ratio.detach(), response_mask).item()}
+
+    def put_round(formula: LossFormula) -> PolicyLoss:
+        @wraps(formula)
+        def loss(
+            old_log_prob: "Tensor",
+            log_prob: "Tensor",
+            advantages: "Tensor",
+            response_mask: "Tensor",
+            loss_agg_mode: str = mode,
+            config: ActorConfig | None = None,
+            rollout_is_weights: "Tensor | None" = None,
+        ) -> Loss:
+            config = default if config is None else config
+            log_ratio = log_ratios(log_prob, old_log_prob, response_mask)
+            losses, clipped, bounded = formula(
+                log_ratio,
+                masked(advantages, response_mask),
+                masked(log_prob, response_mask),
+                response_mask,
+                Bounds(*clip_range(config), config.clip_ratio_c),
+            )
+            if rollout_is_weights is not None:
+                losses = losses * masked(rollout_is_weights.detach(), response_mask)
+            total = agg_loss(losses, response_mask, loss_agg_mode, **config.global_batch_info)
+            kl = -log_ratio.detach().clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+            return total, {
+                "actor/pg_clipfrac": _share(clipped, response_mask),
+                "actor/pg_clipfrac_lower": _share(bounded, response_mask),
+                "actor/ppo_kl": masked_mean(kl, response_mask).item(),
+            }
+
+        del loss.__wrapped__  # `help` and verl are to see this signature, not the formula's
+        return loss
+
+    return put_round
+
+
+def _share(tokens: "Tensor | None", mask: "Tensor") -> float:
+    return 0.0 if tokens is None else masked_mean(tokens, mask).item()

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from .base import ActorConfig, Loss, LossConfig, Objective, clip_metrics, clip_range, policy_loss
-from .clipped import LOG_RATIO_LIMIT
+from .base import Bounds, LossConfig, Objective, TokenLosses, verl_loss
 from .grpo import grpo_advantage
-from .masked import log_ratios, masked
+from .masked import to_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,15 +14,10 @@ __all__ = ["CISPO", "cispo_loss"]
 _CLIPS = LossConfig(clip_ratio_low=1.0, clip_ratio_high=0.28)
 
 
+@verl_loss("token-mean", _CLIPS)
 def cispo_loss(
-    old_log_prob: "Tensor",
-    log_prob: "Tensor",
-    advantages: "Tensor",
-    response_mask: "Tensor",
-    loss_agg_mode: str = "token-mean",
-    config: ActorConfig | None = None,
-    rollout_is_weights: "Tensor | None" = None,
-) -> Loss:
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+) -> TokenLosses:
     """REINFORCE with a clipped importance weight: no token's gradient is ever dropped.
 
         J = sg(clip(r, 1 - e_low, 1 + e_high)) A log pi
@@ -38,16 +32,9 @@ def cispo_loss(
     which there is the cap (5.0, say) and not its distance from 1.
     When: many updates a batch.
     """
-    if config is None:
-        config = _CLIPS
-    low, high = clip_range(config)
-    log_ratio = log_ratios(log_prob, old_log_prob, response_mask)
-    log_ratio = log_ratio.detach().clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    ratio = log_ratio.exp()
-    weight = ratio.clamp(low, high)
-    losses = -weight * masked(advantages, response_mask) * masked(log_prob, response_mask)
-    loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, clip_metrics(log_ratio, response_mask, weight != ratio)
+    ratio = to_ratio(log_ratio.detach())
+    weight = ratio.clamp(bounds.low, bounds.high)
+    return TokenLosses(-weight * advantages * log_prob, clipped=weight != ratio)
 
 
 CISPO = Objective(

@@ -2,28 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from .base import ActorConfig, Loss, LossConfig, clip_metrics, clip_range, policy_loss
-from .masked import log_ratios, masked
+from .base import Bounds, LossConfig, TokenLosses, verl_loss
+from .masked import to_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LOG_RATIO_LIMIT", "clipped_loss"]
-
-LOG_RATIO_LIMIT = 20.0
-"""Log-ratios are cut to +-20 (as in verl), so that a ratio is never infinite; the gradient beyond
-is 0."""
+__all__ = ["clipped_loss"]
 
 
+@verl_loss("token-mean", LossConfig())
 def clipped_loss(
-    old_log_prob: "Tensor",
-    log_prob: "Tensor",
-    advantages: "Tensor",
-    response_mask: "Tensor",
-    loss_agg_mode: str = "token-mean",
-    config: ActorConfig | None = None,
-    rollout_is_weights: "Tensor | None" = None,
-) -> Loss:
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+) -> TokenLosses:
     """The pessimistic one of two surrogates, for each token.
 
         r = pi / pi_old
@@ -40,20 +31,11 @@ def clipped_loss(
     """
     import torch
 
-    if config is None:
-        config = LossConfig()
-    low, high = clip_range(config)
-    advantages = masked(advantages, response_mask)
-    log_ratio = log_ratios(log_prob, old_log_prob, response_mask)
-    log_ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    ratio = log_ratio.exp()
-    plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(low, high)
-    losses = torch.maximum(plain, clipped)
-    bounded = None
-    if config.clip_ratio_c is not None:
-        bound = -advantages * config.clip_ratio_c
+    ratio = to_ratio(log_ratio)
+    plain, clipped = -advantages * ratio, -advantages * ratio.clamp(bounds.low, bounds.high)
+    losses, bounded = torch.maximum(plain, clipped), None
+    if bounds.dual is not None:
+        bound = -advantages * bounds.dual
         bounded = (advantages < 0) & (losses > bound)
         losses = torch.where(bounded, bound, losses)
-    loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, clip_metrics(log_ratio, response_mask, clipped > plain, bounded)
+    return TokenLosses(losses, clipped > plain, bounded)

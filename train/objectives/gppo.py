@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from .base import ActorConfig, Loss, LossConfig, Objective, clip_metrics, clip_range, policy_loss
-from .clipped import LOG_RATIO_LIMIT
+from .base import Bounds, LossConfig, Objective, TokenLosses, verl_loss
 from .grpo import grpo_advantage
-from .masked import log_ratios, masked
+from .masked import to_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,15 +14,10 @@ __all__ = ["GPPO", "gppo_loss"]
 _CLIPS = LossConfig(clip_ratio_low=0.2, clip_ratio_high=0.28)
 
 
+@verl_loss("token-mean", _CLIPS)
 def gppo_loss(
-    old_log_prob: "Tensor",
-    log_prob: "Tensor",
-    advantages: "Tensor",
-    response_mask: "Tensor",
-    loss_agg_mode: str = "token-mean",
-    config: ActorConfig | None = None,
-    rollout_is_weights: "Tensor | None" = None,
-) -> Loss:
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+) -> TokenLosses:
     """The value of PPO's clipped loss, with a gradient where that has none.
 
         c = min(r, 1 + e_high) where A > 0; max(r, 1 - e_low) where A < 0
@@ -40,24 +34,15 @@ def gppo_loss(
     """
     import torch
 
-    if config is None:
-        config = _CLIPS
-    low, high = clip_range(config)
-    advantages = masked(advantages, response_mask)
-    log_prob = masked(log_prob, response_mask)
-    log_ratio = log_ratios(log_prob, old_log_prob, response_mask).detach()
-    ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
-    weight = torch.where(advantages > 0, ratio.clamp(max=high), ratio.clamp(min=low))
+    ratio = to_ratio(log_ratio.detach())
+    weight = torch.where(advantages > 0, ratio.clamp(max=bounds.high), ratio.clamp(min=bounds.low))
     # exp(0): the value 1, with the gradient of log pi.
     losses = -weight * advantages * (log_prob - log_prob.detach()).exp()
-    bounded = None
-    if config.clip_ratio_c is not None:
-        bound = -advantages * config.clip_ratio_c
-        bounded = (advantages < 0) & (weight > config.clip_ratio_c)
-        losses = torch.where(bounded, bound, losses)
-    loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    clipped = (weight != ratio) & (advantages != 0)
-    return loss, clip_metrics(log_ratio, response_mask, clipped, bounded)
+    clipped, bounded = (weight != ratio) & (advantages != 0), None
+    if bounds.dual is not None:
+        bounded = (advantages < 0) & (weight > bounds.dual)
+        losses = torch.where(bounded, -advantages * bounds.dual, losses)
+    return TokenLosses(losses, clipped, bounded)
 
 
 GPPO = Objective(

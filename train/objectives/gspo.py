@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from .base import ActorConfig, Loss, LossConfig, Objective, clip_metrics, clip_range, policy_loss
+from .base import Bounds, LossConfig, Objective, TokenLosses, verl_loss
 from .grpo import grpo_advantage
-from .masked import log_ratios, masked, or_one, precise
+from .masked import or_one, precise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,15 +14,10 @@ __all__ = ["GSPO", "gspo_loss"]
 _CLIPS = LossConfig(clip_ratio_low=3e-4, clip_ratio_high=4e-4)
 
 
+@verl_loss("seq-mean-token-mean", _CLIPS)
 def gspo_loss(
-    old_log_prob: "Tensor",
-    log_prob: "Tensor",
-    advantages: "Tensor",
-    response_mask: "Tensor",
-    loss_agg_mode: str = "seq-mean-token-mean",
-    config: ActorConfig | None = None,
-    rollout_is_weights: "Tensor | None" = None,
-) -> Loss:
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+) -> TokenLosses:
     """Clip the geometric mean of a response's ratios, not each ratio.
 
         s_i = exp(1/L_i sum_t m_it log r_it), L_i = sum_t m_it
@@ -42,20 +37,12 @@ def gspo_loss(
     """
     import torch
 
-    if config is None:
-        config = _CLIPS
-    low, high = clip_range(config)
-    advantages = masked(advantages, response_mask)
-    log_ratio = log_ratios(log_prob, old_log_prob, response_mask)
-    mask = precise(response_mask)
-    sequence = (log_ratio * mask).sum(dim=-1, keepdim=True) / or_one(mask.sum(dim=-1, keepdim=True))
-    log_prob = masked(log_prob, response_mask)
+    weights = precise(mask)
+    length = or_one(weights.sum(dim=-1, keepdim=True))
+    sequence = (log_ratio * weights).sum(dim=-1, keepdim=True) / length
     ratio = (sequence.detach() + log_prob - log_prob.detach()).clamp(max=10.0).exp()
-    plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(low, high)
-    losses = torch.maximum(plain, clipped)
-    loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, clip_metrics(log_ratio, response_mask, clipped > plain)
+    plain, clipped = -advantages * ratio, -advantages * ratio.clamp(bounds.low, bounds.high)
+    return TokenLosses(torch.maximum(plain, clipped), clipped > plain)
 
 
 GSPO = Objective(

@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["log_ratios", "masked", "masked_mean", "or_one", "precise", "whiten"]
+__all__ = [
+    "LOG_RATIO_LIMIT",
+    "log_ratios",
+    "masked",
+    "masked_mean",
+    "or_one",
+    "precise",
+    "to_ratio",
+    "whiten",
+]
+
+LOG_RATIO_LIMIT = 20.0
+"""Log-ratios are cut to +-20 (as in verl), so that a ratio is never infinite; the gradient beyond
+is 0."""
 
 
 def precise(values: "Tensor") -> "Tensor":
@@ -47,6 +60,11 @@ def masked_mean(values: "Tensor", mask: "Tensor") -> "Tensor":
 def log_ratios(log_prob: "Tensor", other: "Tensor", mask: "Tensor") -> "Tensor":
     """log(p / p_other) of each token, (B, T), 0 where the mask is."""
     return masked(precise(log_prob) - precise(other), mask)
+
+
+def to_ratio(log_ratio: "Tensor") -> "Tensor":
+    """The ratio of probabilities whose logarithm is given, cut at exp(+-20)."""
+    return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
 def whiten(values: "Tensor", mask: "Tensor", epsilon: float = 1e-8) -> "Tensor":

@@ -8,8 +8,7 @@ doing. Both must be of the same distribution: the trainer's at the temperature o
 from typing import TYPE_CHECKING
 
 from ...tools.errors import UsageError
-from .clipped import LOG_RATIO_LIMIT
-from .masked import masked, masked_mean
+from .masked import masked, masked_mean, to_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +55,7 @@ def rollout_correction_weights(
     logs = masked(log_ratio.detach(), response_mask)
     if rollout_is == "sequence":
         logs = logs.sum(dim=-1, keepdim=True).expand(logs.shape)
-    raw = masked(logs.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp(), response_mask)
+    raw = masked(to_ratio(logs), response_mask)
     if isinstance(rollout_is_threshold, tuple):
         low, high = rollout_is_threshold
         weights = torch.where((raw >= low) & (raw <= high), raw, torch.zeros_like(raw))

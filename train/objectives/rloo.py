@@ -3,17 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from .base import (
-    ActorConfig,
     AdvantageConfig,
     Advantages,
-    Loss,
+    Bounds,
     LossConfig,
     Objective,
-    clip_metrics,
-    policy_loss,
+    TokenLosses,
+    verl_loss,
 )
 from .groups import Groups, group_statistics, to_tokens, token_returns
-from .masked import log_ratios, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,15 +42,10 @@ def rloo_advantage(
     return advantages, advantages
 
 
+@verl_loss("seq-mean-token-sum", LossConfig())
 def reinforce_loss(
-    old_log_prob: "Tensor",
-    log_prob: "Tensor",
-    advantages: "Tensor",
-    response_mask: "Tensor",
-    loss_agg_mode: str = "seq-mean-token-sum",
-    config: ActorConfig | None = None,
-    rollout_is_weights: "Tensor | None" = None,
-) -> Loss:
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+) -> TokenLosses:
     """The policy gradient as it is, without ratio and clip.
 
         J = A log pi,   d J / d log pi = A
@@ -62,10 +55,7 @@ def reinforce_loss(
 
     Source: Williams 1992. verl: `gpg`, the same. TRL's RLOOTrainer clips a ratio instead.
     """
-    config = LossConfig() if config is None else config
-    losses = -masked(advantages, response_mask) * masked(log_prob, response_mask)
-    loss = policy_loss(losses, response_mask, loss_agg_mode, config, rollout_is_weights)
-    return loss, clip_metrics(log_ratios(log_prob, old_log_prob, response_mask), response_mask)
+    return TokenLosses(-advantages * log_prob)
 
 
 RLOO = Objective(

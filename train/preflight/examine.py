@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...rollout.formats import FORMATS, Encoder
+from ...rollout.formats import Encoder, Format, find_format
 from ...rollout.formats.sample import sample_tools
 from ...rollout.models.files import local_model
 from ...rollout.models.load import default_format
@@ -88,7 +88,7 @@ class _Run:
     file: Path
     model: str
     model_key: str
-    format: str | None
+    format: Format | None
     python: bool
     estimate: Callable[[Any, float | None], Estimate]
     beside: Callable[[], Iterator[Finding]]
@@ -114,8 +114,8 @@ def _local_run(name: str) -> _Run:
         file=Path(name),
         model=config.model,
         model_key="model",
-        format=config.format,
-        python=tools is None or any(tool.startswith("python") for tool in tools),
+        format=config.to_format(),
+        python=tools is None or any(str(tool).startswith("python") for tool in tools),
         estimate=lambda shape, card: estimate_local(config, shape),
         beside=lambda: chain(_tasks(config, Path(name)), _disk(config, Path(name))),
         trial=lambda card: _local_trial(config, Path(name)),
@@ -131,7 +131,7 @@ def _verls_run(name: str) -> _Run:
         file=file,
         model=str(config.actor_rollout_ref.model.path),
         model_key="actor_rollout_ref.model.path",
-        format=settings.format,
+        format=find_format(settings.format),
         python=settings.tools is None or any(t.startswith("python") for t in settings.tools),
         # Without a card the share that vLLM takes of it can't be said.
         estimate=lambda shape, card: estimate_verl(config, shape, card or 0.0),
@@ -203,16 +203,15 @@ def _model(run: _Run) -> Iterator[Finding]:
     yield Finding("model", True, f"{run.model} is on this machine")
     try:
         tokenizer = Tokenizer.load(folder)
-        name = run.format or default_format(run.model, tokenizer)
-        encoder = Encoder(FORMATS[name], tokenizer, sample_tools(FORMATS[name]))
+        format = run.format or find_format(default_format(run.model, tokenizer))
+        encoder = Encoder(format, tokenizer, sample_tools(format))
     except InterlaceError as error:
         yield Finding("tokenizer", False, f"{at}: {error}", error.exit_code)
         return
     pieces = [
-        f"{stop!r} is {len(tokenizer.encode_continuation(stop))} tokens"
-        for stop in FORMATS[name].stop
+        f"{stop!r} is {len(tokenizer.encode_continuation(stop))} tokens" for stop in format.stop
     ]
-    text = f"{name}: {'; '.join(pieces) or 'no stop strings'}"
+    text = f"{format.name}: {'; '.join(pieces) or 'no stop strings'}"
     if not tokenizer.eos_ids:
         yield Finding("tokenizer", False, f"{at}: no token ends a turn", ModelError.exit_code)
     elif tokenizer.turn_end is not None and tokenizer.turn_end not in tokenizer.named_eos_ids:
@@ -310,7 +309,7 @@ def _cluster(config: Any, file: Path) -> Iterator[Finding]:
 
 def _local_trial(config: TrainConfig, file: Path) -> Trial:
     try:
-        find_tasks(config.tasks, limit=1, databases=config.databases)
+        find_tasks(str(config.tasks), limit=1, databases=config.databases)
     except InterlaceError:  # a finding of its own
         config = config.model_copy(update={"tasks": "arithmetic:train"})
     return Trial(config, file)
@@ -330,7 +329,7 @@ def _verls_trial(
     tried = TrainConfig(
         model=str(model.path),
         format=settings.format,
-        tools=settings.tools or ["python"],
+        tools=[*(settings.tools or ["python"])],
         precision="bfloat16" if dtype in ("bf16", "bfloat16") else "float32",
         lora_rank=model.lora_rank,
         gradient_checkpointing=bool(model.enable_gradient_checkpointing),

@@ -10,7 +10,7 @@ The model is loaded for it, changed, and thrown away; nothing is written.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +23,9 @@ from ...rollout.many.runner import Runner
 from ...rollout.policy import Policy
 from ...rollout.task import Task
 from ...rollout.trajectory import Episode, StopReason, Trajectory
-from ...tools import Tool
 from ...tools.errors import InterlaceError, ModelError, ToolUnavailable
 from ..config import TrainConfig
-from ..data.sources import generate
+from ..data.generators.catalog import GENERATORS
 from .finding import Finding, where
 
 if TYPE_CHECKING:
@@ -62,13 +61,10 @@ class Trial:
         return key + where(self.file, key)
 
 
-def try_out(trial: Trial, tools: Sequence[Tool] | None) -> Iterator[Finding]:
-    """Try it, step by step, until one fails; each is a finding. Never raises for what fails.
-
-    `tools` as for `make_setup`.
-    """
+def try_out(trial: Trial) -> Iterator[Finding]:
+    """Try it, step by step, until one fails; each is a finding. Never raises for what fails."""
     with ExitStack() as stack:
-        trying = _Trying(trial, tools, stack)
+        trying = _Trying(trial, stack)
         steps = {
             "sampling": (trying.sample, "concurrency"),
             "agreement": (trying.agree, "micro_tokens"),
@@ -105,9 +101,8 @@ def _attempt(
 class _Trying:
     """The steps, and what they hand on."""
 
-    def __init__(self, trial: Trial, tools: Sequence[Tool] | None, stack: ExitStack) -> None:
+    def __init__(self, trial: Trial, stack: ExitStack) -> None:
         self.trial = trial
-        self.tools = tools
         self.stack = stack
         self.config = trial.config.model_copy(
             update={
@@ -203,7 +198,7 @@ class _Trying:
         from ..local.rl import Trainer
         from ..local.training_setup import make_setup
 
-        self.setup = self.stack.enter_context(make_setup(self.config, self.tools))
+        self.setup = self.stack.enter_context(make_setup(self.config))
         self.trainer = Trainer(self.config, self.setup)
 
     def _sample_with_vllm(self, options: Mapping[str, Any]) -> None:
@@ -214,8 +209,8 @@ class _Trying:
         folder = find_model(self.config.model)
         engine = VllmEngine.load(folder, device=self.config.device, max_batch=2, options=options)
         try:
-            policy = make_policy(self.config, engine, self.tools or ())
-            asyncio.run(self._roll_out(policy, next(iter(generate("arithmetic:train"))), None))
+            policy = make_policy(self.config, engine, self.config.to_tools() or ())
+            asyncio.run(self._roll_out(policy, GENERATORS["arithmetic"](0, "train")[0], None))
         finally:
             asyncio.run(engine.aclose())
 

@@ -10,9 +10,9 @@ from .base import (
     policy_text,
     why_unscored,
 )
-from .checker import CHECKERS, Checker
+from .checker import CHECKERS, Checker, SameAnswer, find_checker
 from .math_answers import MathVerify
-from .recipes import CORRECT, REWARDS, find_rewards
+from .recipes import CORRECT, REWARDS, RewardLike, find_reward, find_rewards
 from .search import best_f1, exact_match
 from .shaping import overlong, tool_errors, void_turns
 from .sql import SqlJudge
@@ -25,13 +25,17 @@ __all__ = [
     "Checker",
     "MathVerify",
     "RewardFunction",
+    "RewardLike",
     "RewardPart",
     "Rewards",
+    "SameAnswer",
     "Score",
     "SqlJudge",
     "Unscored",
     "best_f1",
     "exact_match",
+    "find_checker",
+    "find_reward",
     "find_rewards",
     "overlong",
     "policy_text",

@@ -1,5 +1,6 @@
 """A reward: named parts, each a function of an episode and its task, put together with weights."""
 
+import inspect
 import logging
 import math
 import os
@@ -7,14 +8,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ...rollout.ledger import Source
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ...tools import ErrorKind
-from ...tools.errors import UsageError
+from ...tools.errors import InterlaceError, UsageError
+from ...tools.importing import Found
 
 __all__ = [
     "TOTAL",
@@ -23,10 +25,13 @@ __all__ = [
     "Rewards",
     "Score",
     "Unscored",
+    "bound",
     "policy_text",
+    "user_function",
     "why_unscored",
 ]
 
+T = TypeVar("T")
 RewardFunction: TypeAlias = Callable[[Episode, Task], float]
 
 TOTAL = "total"
@@ -202,3 +207,46 @@ def policy_text(trajectory: Trajectory, turn: Turn, tokenizer: Tokenizer) -> str
         if span.source is Source.POLICY and stop > start:
             ids += span.ids[start:stop].tolist()
     return tokenizer.decode([id for id in ids if id not in tokenizer.eos_ids])
+
+
+def bound(kind: str, found: Found) -> Any:
+    """The thing of a name with the parameters that the name has. Raises UsageError if it can't take
+    them, or the name says what it is to work on.
+    """
+    if found.source or (found.configured and not callable(found.value)):
+        raise UsageError(
+            f"the {kind} {found.name.head}:{found.name.source} takes no "
+            + ("parameters" if not found.source else f"{found.source!r} after a colon")
+        )
+    return found.bind(found.value)
+
+
+def user_function(kind: str, name: str, function: Callable[..., T], takes: str) -> Callable[..., T]:
+    """A user's function as a part of ours: it is seen to take these arguments, and what it raises
+    says whose it is.
+
+    `takes` is its signature for a person, such as "(episode, task)". Raises UsageError for what
+    can't be called so; the function itself then raises UsageError instead of its own exceptions,
+    but for `Unscored`.
+    """
+    try:
+        signature = inspect.signature(function)
+        signature.bind(*range(takes.count(",") + 1))
+    except TypeError as error:  # it is no function, or one of something else
+        raise UsageError(f"the {kind} {name} must be a function of {takes}: {error}") from error
+    except ValueError:  # of a function in C nothing is known
+        pass
+    if inspect.iscoroutinefunction(function):
+        raise UsageError(f"the {kind} {name} must be a plain function of {takes}, not an async one")
+
+    def call(*arguments: Any) -> T:
+        try:
+            return function(*arguments)
+        except (InterlaceError, Unscored):
+            raise
+        except Exception as error:  # boundary: somebody's code
+            raise UsageError(
+                f"the {kind} {name} failed: {type(error).__name__}: {error}"
+            ) from error
+
+    return call

@@ -1,31 +1,75 @@
 """Checks of answers, each in the way that its task asks for."""
 
-from typing import Self
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeAlias
 
 from ...rollout.task import Task, equal_answers
 from ...rollout.trajectory import Episode
-from ...tools.errors import DataError
-from .base import Unscored
+from ...tools.errors import DataError, UsageError
+from ...tools.importing import find
+from .base import Unscored, bound, user_function
 from .math_answers import MathVerify
 from .search import best_f1, exact_match
 from .sql import SqlJudge, gold_query
 
-__all__ = ["CHECKERS", "Checker", "golds"]
+__all__ = ["CHECKERS", "Checker", "SameAnswer", "find_checker"]
 
-CHECKERS = {
-    "exact": "the same number, or the same text (case and blanks aside)",
-    "math": "the same value of the same kind: number, set, interval, vector, relation, word ...",
-    "em": "the same words after SQuAD's normalisation, for any gold answer; not for numbers",
-    "sql": "a query whose result is that of the gold query",
-}
-"""The names that `task.data["checker"]` may hold, and when an answer is right under each."""
+SameAnswer: TypeAlias = Callable[[Task, str, str], bool]
+"""`f(task, a, b)`: True if two answers are the same; if it matters, `b` is the gold one."""
+_Check: TypeAlias = Callable[["Checker", Task, str, str], bool]
+
+
+def _exact(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """The same number, or the same text (case and blanks aside)."""
+    return equal_answers(a, b)
+
+
+def _math(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """The same value of the same kind: number, set, interval, vector, relation, word, ..."""
+    return checker.math.equal(b, a)
+
+
+def _em(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """The same words after SQuAD's normalisation, for any gold answer; not for numbers."""
+    return exact_match(a, [b])
+
+
+def _sql(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """A query whose result is that of the gold query."""
+    return checker.sql.compare(task, a, b).equal
+
+
+CHECKERS: dict[str, _Check] = {"exact": _exact, "math": _math, "em": _em, "sql": _sql}
+"""The checkers that a task's `data["checker"]` may name; installed packages may add others."""
+
+
+def find_checker(
+    given: str | SameAnswer, *, trusted: bool = True, folder: Path | None = None
+) -> _Check:
+    """The checker of that name, by the grammar of `tools/importing.py`, or that function's.
+
+    `math`; of your own `my_checks:same` or `my_checks.py:near@tolerance=0.01`, a `SameAnswer`.
+    Raises UsageError for any other.
+    """
+    if not isinstance(given, str):
+        return _from_function(getattr(given, "__name__", "checker"), given)
+    found = find("checker", given, CHECKERS, trusted=trusted, folder=folder)
+    check = bound("checker", found)
+    return check if found.own else _from_function(given, check)
+
+
+def _from_function(name: str, same: SameAnswer) -> _Check:
+    same = user_function("checker", name, same, "(task, a, b)")
+    return lambda checker, task, a, b: bool(same(task, a, b))
 
 
 class Checker:
     """Settles answers. A task's `data["checker"]` names the way; one that names none takes
-    `default`.
+    `default`, a name or a function `f(task, a, b)`.
 
-    It keeps the processes of math-verify: close it, or use `with`. Thread-safe.
+    It keeps the processes of math-verify: close it, or use `with`. Thread-safe. Raises UsageError
+    for a default that does not exist.
 
     Example:
         >>> with Checker() as checker:
@@ -36,11 +80,14 @@ class Checker:
     def __init__(
         self,
         *,
-        default: str = "exact",
+        default: str | SameAnswer = "exact",
         math: MathVerify | None = None,
         sql: SqlJudge | None = None,
     ) -> None:
-        self.default = default
+        self.name = default if isinstance(default, str) else getattr(default, "__name__", "?")
+        """The name of the default, for records."""
+        self._default = find_checker(default)
+        self._named: dict[str, _Check] = {}
         self.math = MathVerify() if math is None else math
         self.sql = SqlJudge() if sql is None else sql
 
@@ -50,25 +97,43 @@ class Checker:
         Raises Unscored if the task has no gold answer or that one can't be checked, DataError if
         the task names a checker that does not exist.
         """
-        wanted = golds(task, self.default)
+        golds = self.golds(task)
         if answer is None:
             return False
-        return any(self.equal(task, answer, gold) for gold in wanted)
+        return any(self.equal(task, answer, gold) for gold in golds)
 
     def equal(self, task: Task, a: str, b: str) -> bool:
         """True if two answers to a task are the same; if it matters, `b` is the gold one."""
-        name = self.name(task)
-        if name == "math":
-            return self.math.equal(b, a)
-        if name == "sql":
-            return self.sql.compare(task, a, b).equal
-        if name == "em":
-            return exact_match(a, [b])
-        return equal_answers(a, b)
+        return self._check(task)(self, task, a, b)
 
-    def name(self, task: Task) -> str:
-        """The way in which a task asks to be checked. Raises DataError where it does not exist."""
-        return _name(task, self.default)
+    def by_query(self, task: Task) -> bool:
+        """True if the answers to a task are queries. Raises DataError as `right` does."""
+        return self._check(task) is _sql
+
+    def golds(self, task: Task) -> list[str]:
+        """The answers that are right: the gold query, or `answer` and all of `data["answers"]`.
+
+        Raises Unscored if there is none, DataError as `right` does.
+        """
+        if self.by_query(task):
+            return [gold_query(task)]
+        known = [] if task.answer is None else [task.answer]
+        known += [each for each in task.data.get("answers", ()) if each not in known]
+        if not known:
+            raise Unscored(f"nobody knows the answer of the task {task.id!r}")
+        return known
+
+    def _check(self, task: Task) -> _Check:
+        name = task.data.get("checker")
+        if name is None:
+            return self._default
+        if name not in self._named:
+            try:
+                # A file of tasks may be anybody's: it loads no code.
+                self._named[name] = find_checker(str(name), trusted=False)
+            except UsageError as error:
+                raise DataError(f"the task {task.id!r} names its checker: {error}") from error
+        return self._named[name]
 
     def correct(self, episode: Episode, task: Task) -> float:
         """1 for a right answer, else 0: a part of a reward."""
@@ -91,12 +156,12 @@ class Checker:
 
     def exact_match(self, episode: Episode, task: Task) -> float:
         """1 where the answer's words are a gold answer's (SQuAD), whatever the task's checker."""
-        wanted = golds(task, self.default)
+        wanted = self.golds(task)
         return float(episode.answer is not None and exact_match(episode.answer, wanted))
 
     def f1(self, episode: Episode, task: Task) -> float:
         """The F1 of the answer's words, from 0 to 1."""
-        wanted = golds(task, self.default)
+        wanted = self.golds(task)
         return 0.0 if episode.answer is None else best_f1(episode.answer, wanted)
 
     def close(self) -> None:
@@ -108,26 +173,3 @@ class Checker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def golds(task: Task, default: str = "exact") -> list[str]:
-    """The answers that are right: the gold query, or `answer` and all of `data["answers"]`.
-
-    Raises Unscored where there is none.
-    """
-    if _name(task, default) == "sql":
-        return [gold_query(task)]
-    known = [] if task.answer is None else [task.answer]
-    known += [each for each in task.data.get("answers", ()) if each not in known]
-    if not known:
-        raise Unscored(f"nobody knows the answer of the task {task.id!r}")
-    return known
-
-
-def _name(task: Task, default: str) -> str:
-    name = task.data.get("checker", default)
-    if name not in CHECKERS:
-        raise DataError(
-            f"the task {task.id!r} names the checker {name!r}: choose one of {', '.join(CHECKERS)}"
-        )
-    return str(name)

@@ -58,21 +58,23 @@ def _text(item: Item | None) -> str:
 
 def _trim(items: Sequence[Item]) -> list[Item]:
     """Without spaces, dollar signs, quotes and dots around it, or braces around all of it."""
-    items = list(items)
-    while items:
-        first, last = _text(items[0]), _text(items[-1])
-        if len(items) > 1 and first == last and first in ("$", '"', "`"):
-            items = items[1:-1]
-        elif _is_space(items[0]):
-            items.pop(0)
-        elif _is_space(items[-1]) or last == ".":
-            items.pop()
-        elif len(items) == 1 and isinstance(items[0], Group):
-            items = list(items[0].items)
+    start, end = 0, len(items)
+    while start < end:
+        first, last = items[start], items[end - 1]
+        alone = start == end - 1
+        if not alone and _text(first) == _text(last) and _text(first) in ("$", '"', "`"):
+            start, end = start + 1, end - 1
+        elif _is_space(first):
+            start += 1
+        elif _is_space(last) or _text(last) == ".":
+            end -= 1
+        elif alone and isinstance(first, Group):
+            items = first.items
+            start, end = 0, len(items)
         else:
             break
     money = Token("symbol", "\\$")
-    return [money if _text(item) == "$" else item for item in items]
+    return [money if _text(item) == "$" else item for item in items[start:end]]
 
 
 def _kind(item: Item | None) -> str:
@@ -371,6 +373,7 @@ def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
     end = len(items)
     if any(_text(item)[1:] in FUNCTIONS for item in items):  # \sin 30^\circ
         return items, None
+    units = _bare_units(items)
     while end:
         item = items[end - 1]
         if _kind(item) in ("text", "space"):
@@ -381,13 +384,13 @@ def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
                 continue
             if _kind(items[end - 3]) not in ("text", "letters"):
                 break
-            if _kind(items[end - 3]) == "letters" and not _is_unit(items, end - 3):
+            if _kind(items[end - 3]) == "letters" and not units[end - 3]:
                 break
             end -= 2
         elif (
             (_text(item) in ("\\$", "/") and end < len(items) and _kind(items[end]) == "text")
             or (_text(item) == "\\$" and end == len(items))
-            or (_kind(item) == "letters" and _is_unit(items, end - 1))
+            or (_kind(item) == "letters" and units[end - 1])
         ):
             end -= 1
         else:
@@ -406,24 +409,29 @@ def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
     return rest, _unit(" ".join(words)) if words else None
 
 
-def _is_unit(items: Sequence[Item], at: int) -> bool:
-    """True if bare letters are a unit: a known one behind a number, or words behind a blank."""
-    word = _text(items[at]).casefold()
-    known = word in UNITS or word.removesuffix("s") in UNITS
-    before = at - 1
-    while before >= 0 and _is_space(items[before]):
-        before -= 1
-    spaced = before < at - 1
-    if before < 0:
-        return False
-    if _kind(items[before]) == "letters":
-        return spaced and len(word) > 1 and _is_unit(items, before)
-    known_value = isinstance(items[before], Group) or _text(items[before]) in ("\\pi", ")")
-    if _kind(items[before]) != "number" and not known_value:
-        return False
-    if len(word) == 1:  # 5m is a product
-        return False
-    return known or (spaced and len(word) > 2 and all(_plain_number(i) for i in items[:at]))
+def _bare_units(items: Sequence[Item]) -> list[bool]:
+    """For each item: True if it is bare letters that are a unit: a known one behind a number, or
+    words behind a blank.
+    """
+    units: list[bool] = []
+    before, plain = -1, True  # the last item that is no space; only numbers and signs so far
+    for at, item in enumerate(items):
+        word, spaced, unit = _text(item).casefold(), before < at - 1, False
+        if before < 0 or _kind(item) != "letters" or len(word) == 1:  # 5m is a product
+            pass
+        elif _kind(items[before]) == "letters":
+            unit = spaced and units[before]
+        elif (
+            _kind(items[before]) == "number"
+            or isinstance(items[before], Group)
+            or _text(items[before]) in ("\\pi", ")")
+        ):
+            known = word in UNITS or word.removesuffix("s") in UNITS
+            unit = known or (spaced and len(word) > 2 and plain)
+        units.append(unit)
+        before = before if _is_space(item) else at
+        plain &= _plain_number(item)
+    return units
 
 
 def _plain_number(item: Item) -> bool:

@@ -41,6 +41,8 @@ Item: TypeAlias = Token | Group
 _OPEN = ("(", "[", "\\{", "\\langle")
 _CLOSE = (")", "]", "\\}", "\\rangle")
 _DEPTH = 40
+_DIGITS = 2_100
+"""Digits of a number: a fraction of two such can still be written (Python refuses above 4,300)."""
 _TOKEN = re.compile(
     r"\\(?:not\s*=|[a-zA-Z]+\*?|.)|\.{3,}|\d+(?:\.(?!\.)\d*)?|\.\d+|[a-zA-Z]+|\s+|\*\*|.", re.DOTALL
 )
@@ -84,8 +86,8 @@ def read_latex(text: str) -> tuple[Item, ...]:
     if text.startswith("**") and text.endswith("**") and len(text) > 4:
         text = text[2:-2]
     words = _TOKEN.findall(text)
-    depths = accumulate((word in _OPEN) - (word in _CLOSE) for word in words)
-    if max(depths, default=0) > _DEPTH:
+    steps = ((word in _OPEN) - (word in _CLOSE) for word in words)
+    if max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0)) > _DEPTH:
         raise Unreadable("it is nested too deeply")
     return _Reader(words).read()
 
@@ -121,8 +123,11 @@ class _Reader:
         return items
 
     def _item(self, depth: int) -> list[Item]:
-        word = self._next()
         self._at += 1
+        return self._item_of(self._words[self._at - 1], depth)
+
+    def _item_of(self, word: str, depth: int) -> list[Item]:
+        """The items that a word begins which has been passed over."""
         word = NAMES.get(word.replace(" ", "") if word.startswith("\\not") else word, word)
         if word == "{":
             return [Group(tuple(_tidy(self._items(depth + 1, "}"))))]
@@ -144,7 +149,7 @@ class _Reader:
             self._argument(depth)
             return []
         if word in TEXT:
-            return self._text()
+            return self._text(depth)
         if word in ("\\begin", "\\end"):
             name = "".join(self._raw())
             if word == "\\begin" and name == "array":
@@ -167,6 +172,8 @@ class _Reader:
         if word == "\\sqrt" or (word == "sqrt" and self._next() in ("(", "{")):
             return self._root(depth)
         if word[0] in ".0123456789" and word != ".":
+            if len(word) > _DIGITS:
+                raise Unreadable("a number is too long")
             return [Token("number", word)]
         if word.isascii() and word.isalpha():
             return [Token("command", BARE[word])] if word in BARE else [Token("letters", word)]
@@ -181,31 +188,22 @@ class _Reader:
         """
         self._blanks()
         word = self._next()
-        if word[:1].isdigit() and not script and len(word) > 1:
-            self._words = [
-                *self._words[: self._at],
-                word[0],
-                word[1:],
-                *self._words[self._at + 1 :],
-            ]
-        elif script and word in ("-", "+"):
-            self._at += 1
-            return Group((Token("symbol", word), *self._argument(depth, script=True).items))
-        elif script and word == "(":
-            self._at += 1
-            return Group(tuple(_tidy(self._items(depth + 1, ")"))))
-        elif len(word) > 1 and word.isalpha():
-            self._words = [
-                *self._words[: self._at],
-                word[0],
-                word[1:],
-                *self._words[self._at + 1 :],
-            ]
-        if not word or word == "}":
-            raise Unreadable("an argument is missing")
         if depth > _DEPTH:
             raise Unreadable("it is nested too deeply")
-        items = self._item(depth + 1)
+        if script and word in ("-", "+"):
+            self._at += 1
+            argument = self._argument(depth + 1, script=True)
+            return Group((Token("symbol", word), *argument.items))
+        if script and word == "(":
+            self._at += 1
+            return Group(tuple(_tidy(self._items(depth + 1, ")"))))
+        if not word or word == "}":
+            raise Unreadable("an argument is missing")
+        if len(word) > 1 and (word.isalpha() or (word[0].isdigit() and not script)):
+            self._words[self._at] = word[1:]  # its first character is the argument
+            items = self._item_of(word[0], depth + 1)
+        else:
+            items = self._item(depth + 1)
         if len(items) == 1 and isinstance(items[0], Group):
             return items[0]
         return Group(tuple(_tidy(items)))
@@ -240,22 +238,20 @@ class _Reader:
                 return self._words[start + 1 : self._at - 1]
         raise Unreadable("a brace is not closed")
 
-    def _text(self) -> list[Item]:
+    def _text(self, depth: int) -> list[Item]:
         words = self._raw()
         text = " ".join("".join(" " if word in SPACE else word for word in words).split())
         if text in BARE:
             return [Token("command", BARE[text])]
-        if text in ("e", "i") or not re.search("[a-zA-Z€£¥]", text):
-            return _Reader(words).read_inside()
-        if re.search(r"[\\$^,]|(?<![a-zA-Z])\d", text):  # mathematics in a text
-            return _Reader(words).read_inside()
+        if (
+            text in ("e", "i")
+            or not re.search("[a-zA-Z€£¥]", text)
+            or re.search(r"[\\$^,]|(?<![a-zA-Z])\d", text)  # mathematics in a text
+        ):
+            return _Reader(words)._items(depth + 1, "")
         if re.fullmatch(r"\(?[A-Z]\)?", text):
             return [Token("letters", text.strip("()"))]
         return [Token("text", text)]
-
-    def read_inside(self) -> list[Item]:
-        """Everything, not tidied yet."""
-        return self._items(1, "")
 
 
 # -- numbers -------------------------------------------------------------------------------------
@@ -283,15 +279,14 @@ def _spaced_commas(items: Sequence[Item]) -> list[bool]:
     """
     inside = [True] * len(items)
     stack: list[int] = []
+    commas = (_is(items, i, ",") and _kind(items, i + 1) == "space" for i in range(len(items)))
+    before = [0, *accumulate(commas)]
     for at, item in enumerate(items):
         if isinstance(item, Token) and item.text in _OPEN:
             stack.append(at)
         elif isinstance(item, Token) and item.text in _CLOSE and stack:
             start = stack.pop()
-            spaced = any(
-                _is(items, i, ",") and _kind(items, i + 1) == "space" for i in range(start, at)
-            )
-            inside[start:at] = [spaced] * (at - start)
+            inside[start:at] = [before[start] < before[at]] * (at - start)
     return inside
 
 
@@ -299,14 +294,14 @@ def _numbers(items: list[Item]) -> list[Item]:
     r"""Thousands marks: a comma, a thin space, both, or a blank before exactly three digits."""
     allowed = _spaced_commas(items)
     out: list[Item] = []
-    at = 0
+    at = refused = 0  # what stands before `refused` begins no number with thousands marks
     while at < len(items):
         item = items[at]
         end, digits = at + 1, ""
-        if isinstance(item, Token) and re.fullmatch(r"[1-9]\d{0,2}", item.text):
+        if at >= refused and isinstance(item, Token) and re.fullmatch(r"[1-9]\d{0,2}", item.text):
             digits = item.text
             kind = None
-            while "." not in digits:
+            while "." not in digits and len(digits) <= _DIGITS:
                 mark, behind = _mark(items, end)
                 if mark is None or (kind is not None and mark != kind):
                     break
@@ -317,11 +312,13 @@ def _numbers(items: list[Item]) -> list[Item]:
                     break
                 if not re.fullmatch(r"\d{3}(\.\d*)?", number.text):
                     if mark == ",":  # 2,450,00 is not a number with thousands marks
-                        end, digits = at + 1, item.text
+                        end, digits, refused = at + 1, item.text, behind
                     break
                 kind, digits, end = mark, digits + number.text, behind + 1
             if "," in (kind or "") and _is(items, end, ",") and _kind(items, end + 1) == "number":
-                end, digits = at + 1, item.text
+                refused, end, digits = max(refused, end - 1), at + 1, item.text
+            if len(digits) > _DIGITS:
+                raise Unreadable("a number is too long")
         out.append(Token("number", digits) if digits else item)
         at = end
     return out
@@ -360,15 +357,15 @@ def _mixed(items: list[Item]) -> list[Item]:
     at = 0
     while at < len(items):
         item = items[at]
-        behind = at + 1
-        while _kind(items, behind) in ("space", "thin"):
-            behind += 1
-        rest = items[behind : behind + 3]
         parts: tuple[str | None, str | None] = (None, None)
-        if _whole(item) and isinstance(item, Token) and len(rest) == 3:
-            if _is(rest, 0, "\\frac"):
+        if isinstance(item, Token) and _whole(item):
+            behind = at + 1
+            while _kind(items, behind) in ("space", "thin"):
+                behind += 1
+            rest = items[behind : behind + 3]
+            if len(rest) == 3 and _is(rest, 0, "\\frac"):
                 parts = _whole(rest[1]), _whole(rest[2])
-            elif behind > at + 1 and _is(rest, 1, "/"):
+            elif len(rest) == 3 and behind > at + 1 and _is(rest, 1, "/"):
                 parts = _whole(rest[0]), _whole(rest[2])
         if all(parts):
             top, bottom = (Group((Token("number", str(part)),)) for part in parts)
@@ -438,10 +435,13 @@ def _degrees(items: list[Item]) -> list[Item]:
 
 # -- writing -------------------------------------------------------------------------------------
 
+_COMMAND_END = re.compile(r"\\[a-zA-Z]+\Z")
+
 
 def write(items: Iterable[Item]) -> str:
     """Items as LaTeX: braces around every argument, a blank between two words, no other."""
-    text = ""
+    parts: list[str] = []
+    end = ""  # as much of the text's end as tells a command or a digit
     for item in items:
         if isinstance(item, Group):
             part = f"{{{write(item.items)}}}"
@@ -451,9 +451,10 @@ def write(items: Iterable[Item]) -> str:
             continue
         else:
             part = item.text.removesuffix(".") if item.kind == "number" else item.text
-        if part[:1].isalpha() and re.search(r"\\[a-zA-Z]+\Z", text):
-            text += " "
-        elif part[:1].isdigit() and text[-1:].isdigit():
-            text += " \\cdot "
-        text += part
-    return text
+        if part[:1].isalpha() and _COMMAND_END.search(end):
+            parts.append(" ")
+        elif part[:1].isdigit() and end[-1:].isdigit():
+            parts.append(" \\cdot ")
+        parts.append(part)
+        end = end[-1:] + part if part else end
+    return "".join(parts)

@@ -16,14 +16,15 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from ...rollout.team.replies import TEAM
 from ...rollout.trajectory import Episode, Trajectory
-from ...tools.errors import UsageError
-from . import TOTAL, Rewards
+from ...tools.importing import find
+from .base import TOTAL, Rewards, bound, user_function
 
-__all__ = ["CREDITS", "Credit", "Parts", "find_credit", "find_parts"]
+__all__ = ["CREDITS", "Credit", "Parts", "Place", "find_credit", "find_parts", "find_place"]
 
 Credit: TypeAlias = Callable[[Sequence[Episode]], list[list[Episode]]]
 """From the rewarded episodes of a task to groups of parts, each with its trajectories and reward.
@@ -46,39 +47,58 @@ def _turn(details: Mapping[str, Any]) -> str:
     return f"{details['round']}.{details['role']}.{details['turn']}"
 
 
-CREDITS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+Place: TypeAlias = Callable[[Mapping[str, Any]], str]
+"""The place of a trajectory, by what its record says of who spoke and when: `role`, `round`, `turn`
+and what else stands in its `details["team"]`."""
+CREDITS: dict[str, Place] = {
     "team": _team,
     "role": _role,
     "turn": _turn,
 }
-"""The place of a trajectory, by what its record says of who spoke and when."""
+
+
+def find_place(given: str | Place, *, trusted: bool = True, folder: Path | None = None) -> Place:
+    """The credit of that name, by the grammar of `tools/importing.py`, or the one given.
+
+    `turn`; of your own `my_credit:by_expert` or `my_credit.py:by_expert`, a `Place`: trajectories
+    of one place in an episode are a part together. Raises UsageError for any other.
+    """
+    if not isinstance(given, str):
+        return _place(getattr(given, "__name__", "function"), given)
+    found = find("credit", given, CREDITS, trusted=trusted, folder=folder)
+    place = bound("credit", found)
+    return place if found.own else _place(given, place)
+
+
+def _place(name: str, given: Place) -> Place:
+    place = user_function("credit", name, given, "(details)")
+    return lambda details: str(place(details))
 
 
 def find_credit(
-    name: str,
+    given: str | Place,
     *,
     rewards: Mapping[str, Rewards] | None = None,
     learns: Collection[str] | None = None,
 ) -> Credit:
-    """The credit of that name. `rewards` are those of roles, `learns` the roles that are trained
-    (None: all); the others are frozen. Raises UsageError for a name that is none.
+    """The credit of that name, or by that place. `rewards` are those of roles, `learns` the roles
+    that are trained (None: all); the others are frozen. Raises UsageError as `find_place` does.
 
     Example:
         setup.credit = find_credit("role", rewards={"critic": Rewards(RewardPart("vote", right))})
     """
-    return partial(_compare, find_parts(name, rewards=rewards, learns=learns))
+    return partial(_compare, find_parts(given, rewards=rewards, learns=learns))
 
 
 def find_parts(
-    name: str,
+    given: str | Place,
     *,
     rewards: Mapping[str, Rewards] | None = None,
     learns: Collection[str] | None = None,
 ) -> Parts:
-    """How the credit of that name takes one episode apart. Raises UsageError as `find_credit`."""
-    if name not in CREDITS:
-        raise UsageError(f"there is no credit {name!r}; take one of {', '.join(CREDITS)}")
-    return partial(_split, CREDITS[name], name == "turn", dict(rewards or {}), learns)
+    """How that credit takes one episode apart. Raises UsageError as `find_place` does."""
+    place = find_place(given)
+    return partial(_split, place, place is _turn, dict(rewards or {}), learns)
 
 
 def _compare(parts: Parts, group: Sequence[Episode]) -> list[list[Episode]]:
@@ -90,7 +110,7 @@ def _compare(parts: Parts, group: Sequence[Episode]) -> list[list[Episode]]:
 
 
 def _split(
-    place: Callable[[Mapping[str, Any]], str],
+    place: Place,
     apart: bool,
     rewards: Mapping[str, Rewards],
     learns: Collection[str] | None,

@@ -15,9 +15,10 @@ from typing import Any
 from ...rollout.models.files import KNOWN, local_model
 from ...rollout.task import Task
 from ...tools.errors import DataError, ToolUnavailable, UsageError
+from ..config import absolute_names, read_yaml
 from ..data.public import ADAPTERS
 from ..data.sources import find_tasks
-from ..objectives import find_objective
+from ..objectives import OBJECTIVES, find_objective
 from .compose import RECIPES, check
 from .data import write_dataset
 from .ending import ENDED
@@ -30,6 +31,8 @@ __all__ = ["Launch", "find_recipe", "prepare", "recipes"]
 _FLAGS = {
     "model": ("actor_rollout_ref.model.path",),
     "reward": (f"{PLACE}.reward",),
+    "checker": (f"{PLACE}.checker",),
+    "credit": (f"{PLACE}.credit",),
     # An epoch has one step at least, so that as many epochs never end the run before its steps.
     "steps": ("trainer.total_training_steps", "trainer.total_epochs"),
     "learning_rate": (f"{ACTOR}.optim.lr",),
@@ -156,12 +159,14 @@ def prepare(
     without verl.
     """
     out = Path(flags.get("out") or f"runs/{recipe.stem}").resolve()
+    flags = absolute_names(flags, Path.cwd())
     overrides = [
         _override(key, _absolute(flags[name]) if name == "model" else flags[name])
         for name, keys in _FLAGS.items()
         if name in flags
         for key in keys
     ]
+    overrides += _own_names(recipe)
     if "objective" in flags:
         overrides += _objective(flags["objective"])
     data, given = {}, {}
@@ -214,6 +219,20 @@ def _absolute_data(config: Any) -> list[str]:
     return overrides
 
 
+def _own_names(recipe: Path) -> list[str]:
+    """The files of code that a recipe names itself, from its folder."""
+    if recipe.parent.resolve() == RECIPES.resolve():
+        return []
+    own: Any = read_yaml(recipe)
+    for key in PLACE.split("."):
+        own = own.get(key) if isinstance(own, dict) else None
+    names = own if isinstance(own, dict) else {}
+    absolute = absolute_names(names, recipe.parent)
+    return [
+        _override(f"{PLACE}.{key}", value) for key, value in absolute.items() if value != names[key]
+    ]
+
+
 def _override(key: str, value: Any) -> str:
     return f"{key}={_quoted(value) if isinstance(value, str | Path) else value}"
 
@@ -224,8 +243,14 @@ def _quoted(value: str | Path) -> str:
 
 
 def _objective(name: str) -> list[str]:
-    """One of our objectives in verl's keys. Raises UsageError for one that does not exist."""
+    """One of our objectives in verl's keys. Raises UsageError for one that verl does not know."""
     objective = find_objective(name)
+    if name not in OBJECTIVES:
+        raise UsageError(
+            f"verl's processes know interlace's objectives alone, and {name} is your own: register "
+            "its parts with verl, and name them in algorithm.adv_estimator and "
+            f"{ACTOR}.policy_loss.loss_mode"
+        )
     loss = objective.loss.__name__  # type: ignore[attr-defined]
     advantage = objective.advantage.__name__  # type: ignore[attr-defined]
     low = objective.config.clip_ratio_low or objective.config.clip_ratio

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from ...rollout.formats import FORMATS
+from ...rollout.formats import find_format
 from ..rewards import Checker
+from ..team import find_attempt, find_role_rewards
 from .settings import PLACE, LoopSettings
-from .team import ADVANTAGE, SAMPLER, find_attempt, find_role_rewards
+from .team import ADVANTAGE, SAMPLER
 
 __all__ = ["ACTOR", "ROLLOUT", "SAMPLERS", "has_critic", "nodes", "parallel", "problems", "unread"]
 
@@ -106,7 +107,7 @@ def _lengths(config: Any, settings: LoopSettings) -> Iterator[str]:
 
 
 def _stops(settings: LoopSettings) -> bool:
-    return bool(FORMATS[settings.format].stop)
+    return bool(find_format(settings.format).stop)
 
 
 def _sampling(config: Any) -> Iterator[str]:

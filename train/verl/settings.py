@@ -1,14 +1,18 @@
 """The settings of our agent loop in verl's configuration."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ...rollout.formats import FORMATS
+from ...rollout.formats import find_format
 from ...tools.errors import UsageError
-from ..config import in_words
-from ..rewards import CHECKERS, REWARDS
+from ...tools.importing import find
+from ...tools.named import TOOLS
+from ..config import in_words, loading
+from ..rewards import find_checker, find_reward
+from ..rewards.team_credit import find_place
+from ..team import find_attempt
 
 __all__ = ["PLACE", "LoopSettings", "read_settings"]
 
@@ -16,8 +20,15 @@ PLACE = "actor_rollout_ref.rollout.custom.interlace"
 """Where these settings stand: verl leaves `custom` to others."""
 
 
+def _known_tool(name: str) -> None:
+    find("tool", name, TOOLS)  # what it works on may lie on other machines, where it is made
+
+
 class LoopSettings(BaseModel):
     """How a policy is let act. The names are those of `TrainConfig`, where both have them.
+
+    What is named is loaded when the settings are read, here and in each of verl's processes: a
+    module must be importable there, a file must lie in the same place.
 
     What verl's own keys say is not said again here: `data.max_response_length` are the response's
     tokens, `rollout.n` is the group's size, and `rollout.temperature`, `top_p` and `top_k` sample.
@@ -25,12 +36,12 @@ class LoopSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: str
+    format: Annotated[str, loading(find_format)]
     """How the policy asks for tools."""
-    tools: list[str] | None = None
+    tools: list[Annotated[str, loading(_known_tool)]] | None = None
     """python, sql:FILE, search:PATH; null: the database or corpus that a task brings, or python."""
-    reward: str = "correct"
-    checker: str = "exact"
+    reward: Annotated[str, loading(find_reward)] = "correct"
+    checker: Annotated[str, loading(find_checker)] = "exact"
     """When an answer is right, for tasks that do not say it themselves."""
     keep_instruction: bool = False
     """Whether the questions of public data sets keep what the set says of the form of an answer."""
@@ -38,11 +49,12 @@ class LoopSettings(BaseModel):
     """DAPO's soft punishment over the last so many tokens of the response; 0: none."""
     without_void_turns: bool = False
     """Whether episodes with a void turn give no gradient (SimpleTIR)."""
-    attempt: str | None = None
+    attempt: Annotated[str, loading(find_attempt)] | None = None
     """Who makes an episode: module:name of an `Attempt` (rollout/many/runner.py), such as a team's
     `attempt`; null: a single agent. With it, use the other keys of recipes/interlace_team.yaml."""
-    credit: Literal["team", "role", "turn"] = "team"
-    """What of a team's episodes is compared with what (train/rewards/team_credit.py)."""
+    credit: Annotated[str, loading(find_place)] = "team"
+    """team, role, turn, or a function of your own: what of a team's episodes is compared with what
+    (train/rewards/team_credit.py)."""
     learns: list[str] | None = None
     """The roles of a team that are trained, the others are frozen; null: all."""
     rewards: str | None = None
@@ -68,13 +80,6 @@ class LoopSettings(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> "LoopSettings":
-        for name, value, known in (
-            ("format", self.format, FORMATS),
-            ("reward", self.reward, REWARDS),
-            ("checker", self.checker, CHECKERS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
         if self.attempt is None and (self.credit, self.learns, self.rewards) != (
             "team",
             None,

@@ -1,21 +1,13 @@
-"""Episodes that are made of several rollouts, a team's say: who makes them, and how each of its
-calls becomes a row that verl compares with those of its place.
-
-A team lives above this floor, so that a configuration names it: `attempt: my_team:attempt`.
+"""Episodes that are made of several rollouts, such as a team's: how each call becomes a row that
+verl compares with those of its place.
 """
 
-import importlib
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...rollout.loop import Rollout
-from ...rollout.many.runner import Attempt
 from ...rollout.policy import Policy
-from ...tools.errors import UsageError
-from ..rewards import Checker, Rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ADVANTAGE",
     "SAMPLER",
-    "find_attempt",
-    "find_role_rewards",
     "opened",
     "row_name",
     "team_grpo_advantage",
@@ -38,48 +28,6 @@ ADVANTAGE = "team_grpo"
 SAMPLER = ("pkg://interlace.train.verl.sampler", "TeamSampler")
 """`trainer.v1.sampler.custom_sampler`, its path and name: it gives rows their names."""
 _MARK = "#"
-
-
-def find_attempt(name: str) -> Attempt:
-    """The function, `module:name`, that makes an episode. Raises UsageError if it is missing."""
-    return _find("attempt", name)  # type: ignore[no-any-return]  # a call shows what it is
-
-
-def find_role_rewards(name: str | None, checker: Checker) -> Mapping[str, Rewards]:
-    """The rewards of single roles: what the function of that name makes of a checker; none
-    without a name. Raises UsageError where there is no such function, or it makes something else.
-    """
-    if name is None:
-        return {}
-    try:
-        found = _find("rewards", name)(checker)
-    except TypeError as error:
-        raise UsageError(f"rewards={name} takes a checker: {error}") from error
-    if not isinstance(found, Mapping) or not all(isinstance(r, Rewards) for r in found.values()):
-        raise UsageError(f"rewards={name} must make a dict of roles and their Rewards: {found!r}")
-    return found
-
-
-def _find(setting: str, name: str) -> Any:
-    """A function by its module and name. The working folder is searched too.
-
-    Raises UsageError where there is none; whatever the module raises is told in it.
-    """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise UsageError(f"{setting}={name!r} is written module:name, such as my_team:{setting}")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # boundary: somebody's module
-        raise UsageError(
-            f"{setting}={name}: {type(error).__name__}: {error}; the module must be importable on "
-            "each node: install it, or put its folder into PYTHONPATH"
-        ) from error
-    if not callable(found):
-        raise UsageError(f"{setting}={name} is no function (docs/verl.md, Teams)")
-    return found
 
 
 @asynccontextmanager

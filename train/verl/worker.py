@@ -12,7 +12,7 @@ from typing import Self
 
 from ...rollout.engines.base import Sampling
 from ...rollout.episode_log import EpisodeLog
-from ...rollout.formats import FORMATS, Message
+from ...rollout.formats import Message, find_format
 from ...rollout.ledger import Source
 from ...rollout.limits import Limits
 from ...rollout.loop import Rollout
@@ -27,9 +27,10 @@ from ...tools.named import find_tool
 from ..data.task_tools import TaskTools
 from ..rewards import TOTAL, Checker, find_rewards
 from ..rewards.team_credit import find_parts
+from ..team import find_attempt, find_role_rewards
 from .engine import Client, Dialect, VerlEngine
 from .settings import LoopSettings
-from .team import find_attempt, find_role_rewards, opened
+from .team import opened
 from .votes import Votes
 
 __all__ = ["Attempt", "LeftOut", "Lengths", "Rolled", "Worker"]
@@ -110,7 +111,7 @@ class Worker:
         self._world = TaskTools() if settings.tools is None else None
         self._policy = Policy(
             VerlEngine(client, tokenizer, name=name, context_length=lengths.context),
-            FORMATS[settings.format],
+            find_format(settings.format),
             self._tools,
             limits=Limits(
                 turns=settings.turns,
@@ -220,7 +221,7 @@ class Worker:
     def _failed(self, episode: Episode, error: Exception) -> None:
         """Set how it ended: by its limit of seconds, or by a failure of ours."""
         if not episode.trajectories:
-            episode.trajectories.append(Trajectory(self._name, self.settings.format))
+            episode.trajectories.append(Trajectory(self._name, self._policy.format.name))
         if self._attempt is not None and isinstance(error, TimeoutError):
             for trajectory in episode.trajectories:
                 if trajectory.stop in (None, StopReason.CANCELLED):

@@ -24,7 +24,7 @@ from ....train.coldstart.traces import trace_format
 from ....train.data.collect import collect
 from ....train.data.sources import find_tasks
 from ....train.data.task_sets import contamination, deduplicate
-from ....train.rewards import CHECKERS, Checker
+from ....train.rewards import Checker
 from ..answering import make_agent, make_task_agent
 from ..commands.coldstart import ColdStartOptions, TraceOrigin
 from ..exits import Exit, eprint, print_json, run_to_end
@@ -43,8 +43,6 @@ def coldstart(
     output: OutputOptions,
 ) -> int:
     """Build the demonstrations and return the exit code."""
-    if job.checker not in CHECKERS:
-        raise UsageError(f"unknown checker {job.checker!r}: choose one of {', '.join(CHECKERS)}")
     if (job.writer or job.template) and job.origin is not TraceOrigin.REWRITE:
         raise UsageError("--writer and --template belong to --from rewrite")
     if job.origin in (TraceOrigin.GSM8K, TraceOrigin.TRACES, TraceOrigin.M500):

@@ -20,7 +20,6 @@ from ....train.preflight.trial_run import try_out
 from ..exits import Exit, eprint, print_json
 from ..render.terminal import make_console, printable
 from .doctor_sandbox import python_sandbox
-from .train import named_tools
 
 __all__ = ["examine_training"]
 
@@ -98,7 +97,7 @@ def _tried(
         yield Finding("tried", None, "not tried: --try fetches the model first")
     else:
         eprint("trying it in small: one rollout, one update (a minute or two)")
-        yield from try_out(examination.trial, named_tools(examination.trial.config))
+        yield from try_out(examination.trial)
 
 
 def _as_json(config: str, examination: Examination, findings: list[Finding]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ....tools.errors import MissingExtra, UsageError
 from ....train.data.sources import find_tasks
 from ....train.evaluation import Evaluation, compare, evaluate_async, load_evaluation
 from ....train.evaluation.plots import plot_evaluations
-from ....train.rewards import CHECKERS, Checker
+from ....train.rewards import Checker
 from ..answering import make_task_agent
 from ..commands.eval import EvalOptions
 from ..exits import Exit, eprint, print_json, run_to_end
@@ -79,8 +79,6 @@ def _check(tasks: str | None, job: EvalOptions, model: ModelOptions, team: TeamO
             raise UsageError("--pair compares single attempts: leave out --strategy")
     if job.resume and job.out is None:
         raise UsageError("--resume needs the --out that is to be completed")
-    if job.checker not in CHECKERS:
-        raise UsageError(f"unknown checker {job.checker!r}: choose one of {', '.join(CHECKERS)}")
     if job.plots is not None and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("--plots", "plot")
 

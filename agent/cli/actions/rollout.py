@@ -87,7 +87,7 @@ class _Judge:
 
     def __post_init__(self) -> None:
         for task in self.tasks:
-            self.checker.name(task)  # raises if there is no such checker
+            self.checker.by_query(task)  # raises if there is no such checker
 
     def __call__(self, episode: Episode) -> None:
         if episode.task.answer is None and not {"answers", "gold"} & episode.task.data.keys():

@@ -7,22 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ....tools import Tool
 from ....tools.errors import UsageError
-from ....tools.importing import refuse_code
-from ....tools.named import TOOLS
 from ....train.config import Resolved, TrainConfig, parse_value, read_config
 from ....train.local.plot import need_matplotlib, plot_run
 from ....train.local.record import Record, Sink, TensorBoard, WeightsAndBiases
 from ....train.local.rl import Trainer
 from ....train.local.training_setup import check_run, make_setup
-from ...agent import Agent
 from ..commands.train import TrainOptions
 from ..exits import Terminated, eprint, print_json
 from ..options import OutputOptions
 from ..render.training_progress import TrainingScreen
 
-__all__ = ["check_folder", "choose_config", "given_settings", "named_tools", "train"]
+__all__ = ["check_folder", "choose_config", "given_settings", "train"]
 
 
 def train(
@@ -39,7 +35,7 @@ def train(
     resolved = _resolve(choose_config(config, config_option), flags, resume=resume)
     if dry_run:
         print(resolved.to_yaml(), end="", flush=True)
-        check_run(resolved.config, named_tools(resolved.config))
+        check_run(resolved.config)
         return
     check_folder(Path(resolved.config.out), resume=resume)
     _run(resolved, output, changed=flags.keys() if resume else ())
@@ -87,10 +83,7 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> Resol
         if not file.is_file():
             raise UsageError(f"{folder} holds no run to continue: name it with --out")
         flags["out"] = str(folder)
-    resolved = read_config(file, flags)
-    if from_run and "tools" not in flags:
-        refuse_code("tool", resolved.config.tools, TOOLS, file)  # a run's folder may be anybody's
-    return resolved
+    return read_config(file, flags, trusted=not from_run)  # a run's folder may be anybody's
 
 
 def _run(resolved: Resolved, output: OutputOptions, *, changed: Collection[str]) -> None:
@@ -100,7 +93,7 @@ def _run(resolved: Resolved, output: OutputOptions, *, changed: Collection[str])
         need_matplotlib()
     with ExitStack() as stack:
         said = None if output.quiet else eprint
-        setup = stack.enter_context(make_setup(config, named_tools(config), tell=said))
+        setup = stack.enter_context(make_setup(config, tell=said))
         record = Record(folder, _sinks(config), settings=resolved.to_yaml())
         stack.enter_context(record)
         trainer = Trainer(config, setup, changed=changed)
@@ -116,13 +109,6 @@ def _run(resolved: Resolved, output: OutputOptions, *, changed: Collection[str])
         print_json({"out": str(folder), **done, "metrics": screen.last})
     elif not output.quiet:
         eprint(f"{trainer.done} steps; the model is in {folder / 'checkpoint'}")
-
-
-def named_tools(config: TrainConfig) -> list[Tool] | None:
-    """The tools that a configuration names; None where its tasks may bring their own."""
-    if config.tools is None:
-        return None
-    return Agent(config.model, tools=[name for name in config.tools if name != "none"]).tools
 
 
 def _sinks(config: TrainConfig) -> list[Sink]:

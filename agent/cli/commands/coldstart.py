@@ -63,7 +63,10 @@ class ColdStartOptions:
         ),
     ] = None
     checker: Annotated[
-        str, typer.Option(help="Checker of tasks that name none: exact, math, em or sql.")
+        str,
+        typer.Option(
+            help="Checker of tasks that name none: exact, math, em, sql, or mine.py:function."
+        ),
     ] = "exact"
     concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 8
     resume: Annotated[

@@ -41,7 +41,9 @@ class EvalOptions:
     ] = False
     checker: Annotated[
         str,
-        typer.Option(help="Checker of tasks that name none: exact, math, em or sql."),
+        typer.Option(
+            help="Checker of tasks that name none: exact, math, em, sql, or mine.py:function."
+        ),
     ] = "exact"
     pair: Annotated[
         bool,

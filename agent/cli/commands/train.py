@@ -40,11 +40,22 @@ class TrainOptions:
         typer.Option(help="Folder of the databases that tasks name (BIRD, Spider)."),
     ] = None
     objective: Annotated[
-        str | None, typer.Option(help="Objective: grpo, dapo, dr_grpo, rloo, ...")
+        str | None,
+        typer.Option(help="Objective: grpo, dapo, dr_grpo, rloo, ...; or mine.py:objective."),
     ] = None
-    reward: Annotated[str | None, typer.Option(help="Reward: correct, retool, search_r1, ...")] = (
-        None
-    )
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Reward: correct, retool, search_r1, ...; or mine.py:function."),
+    ] = None
+    checker: Annotated[
+        str | None,
+        typer.Option(
+            help="Checker of tasks that name none: exact, math, em, sql; or mine.py:function."
+        ),
+    ] = None
+    credit: Annotated[
+        str | None, typer.Option(help="Credit in a team: team, role, turn; or mine.py:function.")
+    ] = None
     steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps.")] = None
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of AdamW.")] = None
     lora_rank: Annotated[

@@ -8,16 +8,16 @@ from typing import Any
 from ....tools.errors import ModelError
 from ...tokenizer import Tokenizer, TokenizerError
 from ..base import EngineError
-from .client import Refused, Server
+from .client import Refused, ServerClient
 
-__all__ = ["Found", "find", "served"]
+__all__ = ["ServerCapabilities", "probe_server", "served"]
 
 # Digits, blanks, tags, accents, another script: what tokenizers cut differently.
 _SAMPLE = "Is 4387 * 296 = 1,298,552?\n\n  <code>print(x_1)</code> Größe, naïve: 数学 → \\boxed{½}"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ServerCapabilities:
     """The findings on a model and its server.
 
     `tokenizer` is set if the server takes and gives token ids; otherwise `why` says what is
@@ -32,7 +32,9 @@ class Found:
     raw_logprobs: bool = True
 
 
-async def find(server: Server, wanted: str | None, tokenizer: Tokenizer | None) -> Found:
+async def probe_server(
+    server: ServerClient, wanted: str | None, tokenizer: Tokenizer | None
+) -> ServerCapabilities:
     """Ask about the model of that name; about the only one, for None.
 
     Raises ModelError where it is not served, or `tokenizer` is not its own, and EngineError where
@@ -44,20 +46,20 @@ async def find(server: Server, wanted: str | None, tokenizer: Tokenizer | None) 
     tokenizer = tokenizer or _tokenizer_at(card.get("root"), model)
     if tokenizer is None:
         why = f"the tokenizer of {model} is not on this machine"
-        return Found(model, length, why=why)
+        return ServerCapabilities(model, length, why=why)
     try:
         why = await _why_text_only(server, model, tokenizer)
         if why and given and why == _OTHER:
             raise ModelError(f"{tokenizer.path} is not the tokenizer of {model}: {why}")
         if why:
-            return Found(model, length, why=why)
+            return ServerCapabilities(model, length, why=why)
         raw = await _gives_raw(server, model, tokenizer)
     except Refused as error:
-        return Found(model, length, why=str(error))
-    return Found(model, length, tokenizer, raw_logprobs=raw)
+        return ServerCapabilities(model, length, why=str(error))
+    return ServerCapabilities(model, length, tokenizer, raw_logprobs=raw)
 
 
-async def served(server: Server) -> list[dict[str, Any]]:
+async def served(server: ServerClient) -> list[dict[str, Any]]:
     """The models that a server lists: `id`, and `root` and `context_length` where it says them.
 
     Raises EngineError where it lists none.
@@ -84,7 +86,7 @@ def _length(card: dict[str, Any]) -> int | None:
     return None
 
 
-async def _card(server: Server, wanted: str | None) -> dict[str, Any]:
+async def _card(server: ServerClient, wanted: str | None) -> dict[str, Any]:
     try:
         cards = await served(server)
     except Refused as error:
@@ -121,7 +123,7 @@ def _tokenizer_at(root: Any, model: str) -> Tokenizer | None:
 _OTHER = "the server cuts text into other tokens"
 
 
-async def _why_text_only(server: Server, model: str, tokenizer: Tokenizer) -> str:
+async def _why_text_only(server: ServerClient, model: str, tokenizer: Tokenizer) -> str:
     """Empty where the server gives the ids of its tokens, and they are those of the tokenizer."""
     choice = await _one_token(server, model, _SAMPLE, 1.0)
     given = choice.get("prompt_token_ids")
@@ -134,7 +136,7 @@ async def _why_text_only(server: Server, model: str, tokenizer: Tokenizer) -> st
     return ""
 
 
-async def _gives_raw(server: Server, model: str, tokenizer: Tokenizer) -> bool:
+async def _gives_raw(server: ServerClient, model: str, tokenizer: Tokenizer) -> bool:
     """Check whether log-probabilities stay the same when the temperature changes."""
     ids = tokenizer.encode(_SAMPLE)
     # 2 is as much as vLLM takes. A sure first choice stays sure then; what comes after it changes.
@@ -143,7 +145,7 @@ async def _gives_raw(server: Server, model: str, tokenizer: Tokenizer) -> bool:
 
 
 async def _one_token(
-    server: Server, model: str, prompt: str | list[int], temperature: float
+    server: ServerClient, model: str, prompt: str | list[int], temperature: float
 ) -> dict[str, Any]:
     """The first choice of a completion of one token. Raises EngineError where there is none."""
     body = {

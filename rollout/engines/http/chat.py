@@ -33,6 +33,7 @@ Calls are written as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im
 
 _MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.DOTALL)
 _CALL = re.compile(r"\n?<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
+_CALL_END = "\n</tool_call>"
 _THOUGHT = re.compile(r"\A<think>.*?</think>\s*", re.DOTALL)
 _HIGH, _LOW = re.compile("[\ud800-\udbff]\\Z"), re.compile("[\ud800-\udfff]")
 
@@ -80,7 +81,11 @@ def read_chat(text: str) -> tuple[list[Dict], list[Dict], str]:
 
 def _turn(content: str, results: list[str], number: int) -> list[Dict]:
     """A reply and the results of its calls. Where the two don't match, one for one, as text."""
-    calls = [call for body in _CALL.findall(content) if (call := _call(body)) is not None]
+    # Behind the last end of a call each beginning of one would be followed to the text's end.
+    last = content.rfind(_CALL_END)
+    last += len(_CALL_END) if last >= 0 else 1
+    bodies = _CALL.findall(content, 0, last)
+    calls = [call for body in bodies if (call := _call(body)) is not None]
     if not results:
         return [{"role": "assistant", "content": content}]
     if len(calls) != len(results):
@@ -91,7 +96,8 @@ def _turn(content: str, results: list[str], number: int) -> list[Dict]:
         {"id": id, "type": "function", "function": call}
         for id, call in zip(ids, calls, strict=True)
     ]
-    reply = {"role": "assistant", "content": _CALL.sub("", content).strip(), "tool_calls": named}
+    said = _CALL.sub("", content[:last]) + content[last:]
+    reply = {"role": "assistant", "content": said.strip(), "tool_calls": named}
     answers = [
         {"role": "tool", "tool_call_id": id, "content": text}
         for id, text in zip(ids, results, strict=True)
@@ -120,7 +126,7 @@ class Deltas:
     finish: str | None = None
     _thinking: bool = False
     _half: str = ""  # of a character that JSON wrote in two halves
-    _calls: dict[int, Dict] = field(default_factory=dict)
+    _calls: dict[int, dict[str, list[str]]] = field(default_factory=dict)
 
     def read(self, choice: Dict) -> str:
         """The text of one event's choice. Raises LookupError, TypeError or AttributeError where it
@@ -136,18 +142,21 @@ class Deltas:
         if delta.get("content"):
             text += self._close() + delta["content"]
         for at, call in enumerate(delta.get("tool_calls") or ()):
-            made = self._calls.setdefault(call.get("index", at), {"name": "", "arguments": ""})
+            made = self._calls.setdefault(call.get("index", at), {"name": [], "arguments": []})
             function = call.get("function") or {}
-            made["name"] += function.get("name") or ""
+            if not isinstance(name := function.get("name") or "", str):
+                raise TypeError("the name of a call is not text")
+            made["name"].append(name)
             given = function.get("arguments") or ""
-            made["arguments"] += given if isinstance(given, str) else json.dumps(given)
+            made["arguments"].append(given if isinstance(given, str) else json.dumps(given))
         return self._whole(text)
 
     def end(self) -> str:
         """The text that ends the reply: the calls."""
         text = self._close()
         for _, call in sorted(self._calls.items()):
-            body = {"name": call["name"], "arguments": _object(call["arguments"])}
+            name, arguments = "".join(call["name"]), "".join(call["arguments"])
+            body = {"name": name, "arguments": _object(arguments)}
             written = json.dumps(body, ensure_ascii=False)
             text += f"\n<tool_call>\n{written}\n</tool_call>"
         return self._whole(text, last=True)

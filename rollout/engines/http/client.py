@@ -3,31 +3,29 @@
 import asyncio
 import json
 import os
-import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
-from email.utils import parsedate_to_datetime
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ....tools.errors import UsageError
+from ....tools.http_client import BrokenOff, HttpClient, HttpError, RefusedStatus, Unreachable
 from ..base import EngineError
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
-__all__ = ["Refused", "Server", "StreamCut", "api_key", "split_address"]
+__all__ = ["Refused", "ServerClient", "StreamCut", "api_key", "split_address"]
 
-_AGAIN = {408, 425, 429, 500, 502, 503, 504, 529}
-"""Answers after which the same request may do better a little later."""
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+"""Statuses after which the same request may do better a little later."""
 _LONGEST_WAIT = 60.0
 """Seconds that a server may ask to be left alone for before it is given up."""
 _MOST_BYTES = 32_000_000
-"""Of one event, or of one answer that is no stream."""
-_MOST_IDLE = 256
-"""Connections that are kept for later requests."""
+"""Bytes of one event, or of one answer that is not a stream."""
+_SHORTEST_SECRET = 8
+"""Characters of a key that is masked in messages; some servers want any word, such as `none`."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -76,13 +74,13 @@ def api_key(base: str) -> str | None:
     return os.environ.get("OPENAI_API_KEY") or None if own else None
 
 
-class Server:
+class ServerClient:
     """Sends JSON to one server and reads what comes back, with as many tries as it takes.
 
     Connections are kept and used again. A try fails where the connection does, where nothing comes
     for `patience` seconds, or with a status of 429 or 5xx; up to `tries` are made, with pauses that
-    double and vary, or as long as the server asks for. Redirects are not followed. The key stands
-    in no record and no message.
+    double and vary, or as long as the server asks for. Redirects are not followed. The key is in
+    no record and no message.
     """
 
     def __init__(
@@ -94,27 +92,36 @@ class Server:
         tries: int = 5,
         pause: float = 0.5,
     ) -> None:
-        """`pause`: seconds before the second try."""
+        """`pause`: seconds before the second try. Raises UsageError, also for a broken key."""
         if tries < 1 or patience <= 0:
             raise UsageError("tries must be 1 or more and patience above 0")
         self.base = base
         self.host = urlsplit(base).netloc
-        self._key = key
+        self._key = (key or "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise UsageError(f"the key for {self.host} holds a character that a key can't have")
         self._patience = patience
         self._tries = tries
-        self._pause = pause
-        self._connections: dict[asyncio.AbstractEventLoop, _Connections] = {}
+        self._http = HttpClient(
+            self.host,
+            self._client,
+            tries=tries,
+            pause=pause,
+            longest_wait=_LONGEST_WAIT,
+            passing=_PASSING,
+            most_bytes=_MOST_BYTES,
+        )
         self._tls: ssl.SSLContext | None = None
 
     async def get(self, path: str) -> Any:
-        """The JSON that stands at a path. Raises as `stream` does."""
+        """The JSON at a path. Raises as `stream` does."""
         async with aclosing(self._ask("GET", path, None)) as answer:
             async for item in answer:
                 return item
         raise EngineError(f"{self.host} gave an empty answer")
 
     def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
-        """The JSON of each event that answers a request; one item where the answer is no stream.
+        """The JSON of each event that answers a request; one item if the answer is not a stream.
 
         Closing the generator closes the connection, by which the server learns that nobody waits.
         Raises Refused for an answer that says no, StreamCut where the end is missing, and
@@ -123,94 +130,60 @@ class Server:
         return self._ask("POST", path, body)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop; those of ended loops are gone with them."""
-        mine = self._connections.pop(asyncio.get_running_loop(), None)
-        self._connections.clear()
-        if mine is not None:
-            await mine.aclose()
+        """Close the connections of this event loop."""
+        await self._http.aclose()
 
     async def _ask(
         self, method: str, path: str, body: dict[str, Any] | None
     ) -> AsyncGenerator[Any, None]:
-        import httpx
+        async def prepare(client: "httpx.AsyncClient", _: int) -> "httpx.Request":
+            return client.build_request(method, self.base + path, json=body)
 
-        told = False
-        for attempt in range(self._tries):
-            try:
-                async with (
-                    self._connected().one() as client,
-                    client.stream(method, self.base + path, json=body) as response,
-                ):
-                    wait = await self._check(response, attempt)
-                    if wait is None:
-                        async for item in self._items(response):
-                            told = True
-                            yield item
-                        return
-            except httpx.TransportError as error:
-                if told:
-                    raise StreamCut(f"{self.host} broke off: {_what(error)}") from error
-                if attempt + 1 == self._tries:
-                    raise EngineError(
-                        f"{self.host} can't be reached ({_what(error)}): is the server running?"
-                    ) from error
-                wait = self._backoff(attempt)
-            await asyncio.sleep(wait)
+        try:
+            async with aclosing(self._http.request(prepare, self._items)) as items:
+                async for item in items:
+                    yield item
+        except RefusedStatus as error:
+            raise self._explain(error) from None
+        except (BrokenOff, Unreachable) as error:
+            cause = error.__cause__
+            what = f"{error} ({type(cause).__name__}{self._masked(str(cause))})"
+            if isinstance(error, BrokenOff):
+                raise StreamCut(what) from error
+            raise EngineError(f"{what}: is the server running?") from error
+        except HttpError as error:
+            raise EngineError(str(error)) from error
 
-    async def _check(self, response: "httpx.Response", attempt: int) -> float | None:
-        """None where the answer is good, else how long to wait before the next try."""
-        status = response.status_code
-        if response.is_success:
-            return None
-        if response.is_redirect:
-            raise Refused(
-                f"{self.host} sends on to {response.headers.get('location', 'elsewhere')}: "
-                "name that address",
-                status,
-            )
-        why = await self._why(response)
-        if status in (401, 403):
-            raise Refused(
-                f"{self.host} refused the key ({status}{why}): set INTERLACE_API_KEY", status
-            )
-        if status not in _AGAIN:
-            raise Refused(f"{self.host} refused the request ({status}{why})", status)
-        asked = _retry_after(response.headers.get("retry-after"))
-        if asked > _LONGEST_WAIT:
-            raise EngineError(
-                f"{self.host} asks to be left alone for {asked:.0f} s ({status}{why})"
-            )
-        if attempt + 1 == self._tries:
-            raise EngineError(f"{self.host} failed {self._tries} times ({status}{why})")
-        return max(asked, self._backoff(attempt))
-
-    def _backoff(self, attempt: int) -> float:
-        longest = min(_LONGEST_WAIT / 2, self._pause * 2.0**attempt)
-        return longest * random.uniform(0.5, 1.0)
-
-    async def _why(self, response: "httpx.Response") -> str:
-        """The server's reason for refusing, short, without the key."""
-        raw = b""
-        async for piece in response.aiter_bytes():
-            raw += piece
-            if len(raw) > 8192:
-                break
-        text = raw.decode("utf-8", "replace")
-        with suppress(ValueError):
+    def _explain(self, refused: RefusedStatus) -> EngineError:
+        status, text = refused.status, refused.text
+        if 300 <= status < 400:
+            to = refused.location or "elsewhere"
+            return Refused(f"{self.host} sends on to {to}: name that address", status)
+        with suppress(ValueError, RecursionError):
             text = _message(json.loads(text)) or text
-        return self._said(text)
+        why = f"{status}{self._masked(text)}"
+        if status in (401, 403):
+            return Refused(f"{self.host} refused the key ({why}): set INTERLACE_API_KEY", status)
+        if not refused.passing:
+            return Refused(f"{self.host} refused the request ({why})", status)
+        if refused.wait > _LONGEST_WAIT:
+            return EngineError(
+                f"{self.host} asks to be left alone for {refused.wait:.0f} s ({why})"
+            )
+        return EngineError(f"{self.host} failed {self._tries} times ({why})")
 
-    def _said(self, text: str) -> str:
+    def _masked(self, text: str) -> str:
+        """A server's words, short and without the key, behind a colon."""
         text = " ".join(text.split())
-        if self._key:
+        if len(self._key) >= _SHORTEST_SECRET:
             text = text.replace(self._key, "***")
         return f": {text[:300]}" if text else ""
 
     async def _items(self, response: "httpx.Response") -> AsyncIterator[Any]:
         if "text/event-stream" not in response.headers.get("content-type", ""):
-            yield self._read(await _whole(response, self.host))
+            yield self._read(await self._http.read_whole(response))
             return
-        async with aclosing(_lines(response, self.host)) as lines:
+        async with aclosing(self._http.read_lines(response)) as lines:
             async for line in lines:
                 if not line.startswith(b"data:"):
                     continue  # a comment that keeps the connection alive, a name, an empty line
@@ -231,14 +204,8 @@ class Server:
         except (ValueError, RecursionError) as error:
             raise EngineError(f"{self.host} sent what is not JSON") from error
         if isinstance(item, dict) and item.get("error"):
-            raise EngineError(f"{self.host} failed{self._said(_message(item) or 'unknown')}")
+            raise EngineError(f"{self.host} failed{self._masked(_message(item) or 'unknown')}")
         return item
-
-    def _connected(self) -> "_Connections":
-        loop = asyncio.get_running_loop()
-        if loop not in self._connections:
-            self._connections[loop] = _Connections(self._client)
-        return self._connections[loop]
 
     def _client(self) -> "httpx.AsyncClient":
         import httpx
@@ -255,83 +222,8 @@ class Server:
         )
 
 
-class _Connections:
-    """The connections of one event loop, each a client of its own; how many, is the runner's
-    business.
-
-    One client looks through all its connections at the beginning and the end of each request: with
-    64 to 256 in flight one of five events took 10 to 18 ms of our own time, and takes 1 to 3 so.
-    """
-
-    def __init__(self, make: "Callable[[], httpx.AsyncClient]") -> None:
-        self._make = make
-        self._all: set[httpx.AsyncClient] = set()
-        self._idle: list[httpx.AsyncClient] = []
-
-    @asynccontextmanager
-    async def one(self) -> "AsyncIterator[httpx.AsyncClient]":
-        """A client that nobody else uses meanwhile; the one used last comes first."""
-        client = self._idle.pop() if self._idle else self._make()
-        self._all.add(client)
-        try:
-            yield client
-        finally:
-            if len(self._idle) < _MOST_IDLE:
-                self._idle.append(client)
-            else:
-                self._all.discard(client)
-                await client.aclose()
-
-    async def aclose(self) -> None:
-        """Close all, those in use too."""
-        for client in list(self._all):
-            await client.aclose()
-
-
-def _what(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
-
-
 def _message(item: Any) -> str:
     """The sentence in an error, wherever servers put it."""
     while isinstance(item, dict):
         item = item.get("error") or item.get("message") or item.get("detail") or ""
     return item if isinstance(item, str) else json.dumps(item)
-
-
-def _retry_after(value: str | None) -> float:
-    """Seconds, from a number or a date; 0 where there is neither."""
-    if value is None:
-        return 0.0
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    from datetime import UTC, datetime
-
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
-async def _lines(response: "httpx.Response", host: str) -> AsyncGenerator[bytes, None]:
-    """Lines that end in a line feed: other line separators stand inside JSON strings."""
-    rest = b""
-    async for piece in response.aiter_bytes():
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line
-        if len(rest) > _MOST_BYTES:
-            raise EngineError(f"{host} sent a line of more than {_MOST_BYTES} bytes")
-    yield rest
-
-
-async def _whole(response: "httpx.Response", host: str) -> bytes:
-    raw = bytearray()
-    async for piece in response.aiter_bytes():
-        raw += piece
-        if len(raw) > _MOST_BYTES:
-            raise EngineError(f"{host} sent more than {_MOST_BYTES} bytes")
-    return bytes(raw)

@@ -10,9 +10,9 @@ from ...tokenizer import Tokenizer
 from ...trajectory import FinishReason
 from ..base import Chunk, EngineError, Request
 from ..stops import StopFinder
-from .capabilities import Found, find, served
+from .capabilities import ServerCapabilities, probe_server, served
 from .chat import Deltas, chat_tokenizer, read_chat
-from .client import Server, StreamCut, api_key, split_address
+from .client import ServerClient, StreamCut, api_key, split_address
 
 __all__ = ["HttpEngine", "served_models"]
 
@@ -44,7 +44,7 @@ class HttpEngine:
     Weights change unseen on a server: `Chunk.version` is always 0.
     """
 
-    def __init__(self, server: Server, found: Found, name: str) -> None:
+    def __init__(self, server: ServerClient, found: ServerCapabilities, name: str) -> None:
         self.name = name
         self.exact = found.tokenizer is not None
         self.why = found.why
@@ -70,16 +70,16 @@ class HttpEngine:
 
         `tokenizer` is the model's own; without it, it is looked for where the server says that the
         model comes from: a folder or a Hugging Face id. `key` is read from the environment
-        (`api_key`); `patience`, `tries` and `pause` are those of `Server`.
+        (`api_key`); `patience`, `tries` and `pause` are those of `ServerClient`.
 
         Raises ModelError where nobody answers, the model is not served, or the tokenizer is not the
         model's; UsageError for an address that is none.
         """
         base, wanted = split_address(address)
         key = key or api_key(base)
-        server = Server(base, key=key, patience=patience, tries=tries, pause=pause)
+        server = ServerClient(base, key=key, patience=patience, tries=tries, pause=pause)
         try:
-            found = await find(server, wanted, tokenizer)
+            found = await probe_server(server, wanted, tokenizer)
         except EngineError as error:
             raise ModelError(str(error)) from error
         finally:  # connections belong to an event loop, which may be another one from here on
@@ -339,7 +339,7 @@ async def served_models(address: str) -> list[dict[str, Any]]:
     base, wanted = split_address(address)
     if wanted is not None:
         raise UsageError(f"leave out #{wanted} to see what {base} serves")
-    server = Server(base, key=api_key(base), tries=2)
+    server = ServerClient(base, key=api_key(base), tries=2)
     try:
         return await served(server)
     except EngineError as error:

@@ -7,7 +7,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from interlace.tools.errors import MissingExtra, ToolUnavailable, UsageError
+from interlace.tools.errors import ToolUnavailable, UsageError
 from interlace.tools.search import Hit, HttpRetriever, Passage
 
 Respond = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -212,7 +211,7 @@ def test_what_may_pass_is_tried_again_but_not_for_ever(busy: Respond) -> None:
     server = Server(busy, busy, good)
     assert asked(server, tries=3) == FOUND
     server = Server(busy)
-    with pytest.raises(ToolUnavailable, match=r"answered (429|503)|connection .* failed"):
+    with pytest.raises(ToolUnavailable, match=r"answered (429|503)|can't be reached"):
         asked(server, tries=3)
     assert len(server.requests) == 3
 
@@ -236,7 +235,7 @@ def test_nobody_listens() -> None:
         retriever = HttpRetriever(
             f"http://127.0.0.1:{taken.getsockname()[1]}/", allow_private=True, tries=2, pause=0.001
         )
-        with pytest.raises(ToolUnavailable, match="connection to the search server failed"):
+        with pytest.raises(ToolUnavailable, match="search server can't be reached"):
             asyncio.run(retriever.search("tea", 3))
 
 
@@ -348,11 +347,5 @@ def test_certificates_are_checked_against_the_name(certificate: Path) -> None:
 
     assert asyncio.run(ask("localhost", trusting)) == FOUND
     for host, tls in (("localhost", None), ("127.0.0.1", trusting)):
-        with pytest.raises(ToolUnavailable, match="certificate is not valid"):
+        with pytest.raises(ToolUnavailable, match="certificate of the search server"):
             asyncio.run(ask(host, tls))
-
-
-def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "httpx", None)
-    with pytest.raises(MissingExtra, match=r"interlace\[search\]"):
-        HttpRetriever("http://example.org/")

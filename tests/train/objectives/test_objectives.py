@@ -84,7 +84,7 @@ assert not {"torch", "transformers"} & set(sys.modules)
 
 
 def test_an_unknown_objective_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"no objective 'ppo'; take one of grpo, dr_grpo"):
+    with pytest.raises(UsageError, match=r"unknown objective .ppo.; choose from grpo, dr_grpo"):
         find_objective("ppo")
 
 

@@ -308,7 +308,7 @@ def test_a_prompt_that_verl_would_cut_is_refused_with_the_key_to_change() -> Non
     [
         (None, r"custom\.interlace is not set"),
         ({"interlace": {}}, r"custom\.interlace\.format: is not set"),
-        ({"interlace": {"format": "html"}}, r"format is one of retool, .*, not 'html'"),
+        ({"interlace": {"format": "html"}}, r"format: unknown format 'html'; choose from retool, "),
         ({"interlace": {"format": "retool", "turn": 3}}, r"interlace\.turn: .* mean turns\?"),
         ({"interlace": {"format": "retool", "turns": 0}}, r"turns: must be at least 1, not 0"),
         ({"interlace": {"format": "retool", "tools": "sql"}}, r"tools: must be a list, such as"),

@@ -11,28 +11,28 @@ from pydantic import JsonValue
 
 from ...base import Unforkable
 from ...errors import ToolUnavailable
-from ..backend import Limits, make_walls, needs_linux, prepare_trial
-from ..files import Held, remove_tree
-from ..folders import make_place, unused_path
-from ..interpreter import Interpreter, Watched
-from ..monitor import watch
-from ..walls.users import Users
+from ..backend import SessionLimits, make_walls, needs_linux, prepare_trial
+from ..files import HeldFolder, remove_tree
+from ..folders import make_session_dir, unused_path
+from ..interpreter import Interpreter, Monitored
+from ..monitor import resource_monitor
+from ..walls.users import UserIds
 from .kernel import WAITING
-from .kernel_client import MESSAGE_BYTES, Kernel
+from .kernel_client import MESSAGE_BYTES, RemoteKernel
 from .start import Enclosure, try_enclosure
 
 __all__ = ["JupyterBackend"]
 
 
 @dataclass(slots=True)
-class _Seat:
+class _KernelSlot:
     """The place of a session's kernels: its folder, its user, and the kernel that runs."""
 
     home: Path
     user: int
-    work: Held
+    work: HeldFolder
     """The folder that its code works in."""
-    kernel: Kernel | None = None
+    kernel: RemoteKernel | None = None
 
 
 class JupyterBackend:
@@ -48,75 +48,74 @@ class JupyterBackend:
         characters: int,
         variables: Mapping[str, str],
         isolation: str,
-        limits: Limits,
+        limits: SessionLimits,
     ) -> None:
         """Raises `ToolUnavailable` where kernels can't be walled off at all."""
-        import zmq
         import zmq.asyncio
 
         needs_linux()
         self._tier = "none" if isolation == "none" else "full"
         self._folder = folder
         self._variables = variables
-        self._users = Users()
+        self._users = UserIds()
         self._walls = make_walls(self._tier, folder, limits, characters, self._users.exist)
-        self._seats: dict[Path, _Seat] = {}
+        self._slots: dict[Path, _KernelSlot] = {}
         self._context = zmq.asyncio.Context()
         self._context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         self._context.setsockopt(zmq.RCVHWM, WAITING)
         self._proving = asyncio.create_task(self._prove())
-        self._watching = asyncio.create_task(watch(self._live, limits.memory))
+        self._monitoring = asyncio.create_task(resource_monitor(self._live, limits.memory))
 
     async def ready(self) -> None:
         """Wait until the walls are proved. Raises `ToolUnavailable`."""
         await asyncio.shield(self._proving)
 
-    async def start(self, place: Path) -> Interpreter:
-        """A kernel in `place`, new or there already. Raises `ToolUnavailable`.
+    async def start(self, session_dir: Path) -> Interpreter:
+        """A kernel in `session_dir`, new or there already. Raises `ToolUnavailable`.
 
         Where code has made something else of the session's folder, it gets a new one.
         """
         await self.ready()
-        seat = self._seats.get(place)
-        if seat is not None:
-            if seat.work.still(seat.home / "work"):
+        slot = self._slots.get(session_dir)
+        if slot is not None:
+            if slot.work.still(slot.home / "work"):
                 with suppress(ToolUnavailable):
-                    return await self._start_in(seat)
-            self._seats.pop(place)
-            self._users.free(seat.user)
-            await asyncio.to_thread(remove_tree, seat.home)
+                    return await self._start_in(slot)
+            self._slots.pop(session_dir)
+            self._users.free(slot.user)
+            await asyncio.to_thread(remove_tree, slot.home)
         user = self._user()
-        home = unused_path(place)
+        home = unused_path(session_dir)
         try:
-            make_place(home, user if self._walls.own_user else None)
-            seat = self._seats[place] = _Seat(home, user, Held(home / "work"))
+            make_session_dir(home, user if self._walls.own_user else None)
+            slot = self._slots[session_dir] = _KernelSlot(home, user, HeldFolder(home / "work"))
         except OSError as error:
             self._users.free(user)
             raise ToolUnavailable(f"a Python session has no folder: {error}") from error
-        return await self._start_in(seat)
+        return await self._start_in(slot)
 
-    async def _start_in(self, seat: "_Seat") -> Interpreter:
-        seat.kernel = None
-        seat.kernel = await Kernel.start(
+    async def _start_in(self, slot: "_KernelSlot") -> Interpreter:
+        slot.kernel = None
+        slot.kernel = await RemoteKernel.start(
             self._context,
-            (seat.home, seat.work),
+            (slot.home, slot.work),
             self._walls,
             self._variables,
-            self._enclosure(seat.user),
+            self._enclosure(slot.user),
         )
-        return seat.kernel
+        return slot.kernel
 
-    async def fork(self, interpreter: Interpreter, place: Path) -> Interpreter:
+    async def fork(self, interpreter: Interpreter, session_dir: Path) -> Interpreter:
         """Raises `Unforkable`: its threads and sockets can't be copied."""
         raise Unforkable("a Jupyter kernel can't be copied")
 
-    def leave(self, place: Path) -> Path | None:
+    def leave(self, session_dir: Path) -> Path | None:
         """The session is over."""
-        seat = self._seats.pop(place, None)
-        if seat is None:
+        slot = self._slots.pop(session_dir, None)
+        if slot is None:
             return None
-        self._users.free(seat.user)
-        return seat.home
+        self._users.free(slot.user)
+        return slot.home
 
     def details(self) -> Mapping[str, JsonValue]:
         """The details given with every result."""
@@ -124,7 +123,7 @@ class JupyterBackend:
 
     async def close(self) -> None:
         """Free the sockets."""
-        tasks = {self._proving, self._watching}
+        tasks = {self._proving, self._monitoring}
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -132,8 +131,8 @@ class JupyterBackend:
         self._users.close()
         self._context.destroy(linger=0)
 
-    def _live(self) -> list[Watched]:
-        return [seat.kernel for seat in self._seats.values() if seat.kernel is not None]
+    def _live(self) -> list[Monitored]:
+        return [slot.kernel for slot in self._slots.values() if slot.kernel is not None]
 
     def _user(self) -> int:
         return self._users.take() if self._walls.own_user else os.getuid()
@@ -146,13 +145,13 @@ class JupyterBackend:
     async def _prove(self) -> None:
         if self._tier == "none":
             return
-        place = self._folder / "trial"
+        session_dir = self._folder / "trial"
         user = self._user()
         enclosure = self._enclosure(user)
         assert enclosure is not None
         try:
-            prepare_trial(self._folder, self._walls, place)
-            await try_enclosure(place, enclosure)
+            prepare_trial(self._folder, self._walls, session_dir)
+            await try_enclosure(session_dir, enclosure)
         except (ToolUnavailable, OSError) as error:
             raise ToolUnavailable(
                 f"a jupyter kernel can't be isolated here ({error}): the backend 'sandbox' may "
@@ -160,4 +159,4 @@ class JupyterBackend:
             ) from None
         finally:
             self._users.free(user)
-            await asyncio.to_thread(remove_tree, place)
+            await asyncio.to_thread(remove_tree, session_dir)

@@ -10,9 +10,11 @@ import os
 import resource
 import signal
 import traceback
+from functools import partial
 from typing import Any, NoReturn
 
 from ..walls import namespaces, walls
+from ..walls.self_test import failure_in_child, self_test
 from . import kernel  # now: its file can't be seen from inside
 
 __all__ = ["main"]
@@ -38,8 +40,8 @@ def _enclosed(around: walls.Walls, settings: dict[str, Any], sockets: int) -> in
     """Build the view, run a kernel in it and say how it ended. Raises `OSError`."""
     if os.geteuid():
         namespaces.new_user_namespace(os.geteuid())
-    walls.quieten(settings["owner"])
-    namespaces.build_root(around.readable, around.fonts, session=settings["place"])
+    walls.die_with(settings["owner"])
+    namespaces.build_root(around.readable, around.fonts, session=settings["session_dir"])
     namespaces.unshare(namespaces.NEWPID, "process namespace")
     outsider = os.getpid()
     reading, writing = os.pipe()
@@ -48,9 +50,11 @@ def _enclosed(around: walls.Walls, settings: dict[str, Any], sockets: int) -> in
         try:
             os.close(reading)
             namespaces.enter()
-            walls.drop(around, settings["user"])
-            walls.quieten(0)
-            _prove(around, settings["canary"], outsider)
+            walls.drop_privileges(around, settings["user"])
+            walls.die_with(0)
+            why = failure_in_child(partial(_try_walls, around, settings["canary"], outsider))
+            if why:
+                raise OSError(why)
             if not settings["arguments"]:
                 os._exit(0)  # that was all
             _keep(around, settings["arguments"], writing)
@@ -64,24 +68,10 @@ def _enclosed(around: walls.Walls, settings: dict[str, Any], sockets: int) -> in
     return int(status) if status else ended
 
 
-def _prove(around: walls.Walls, canary: str, outsider: int) -> None:
-    """Have a process that is walled in as the kernel will be try to get out. Raises `OSError`."""
-    reading, writing = os.pipe()
-    trial = os.fork()
-    if not trial:
-        try:
-            walls.confine(around, namespaces.SESSION)
-            text = ", ".join(walls.prove(around, canary, outsider)) or "ok"
-        except BaseException as error:
-            text = str(error)
-        os.write(writing, text.encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as answer:
-        said = answer.read().decode()
-    os.waitpid(trial, 0)
-    if said != "ok":
-        raise OSError(f"code could {said}" if said else "the process that tried the walls died")
+def _try_walls(around: walls.Walls, canary: str, outsider: int) -> None:
+    """Be walled in as the kernel will be, and try to get out. Raises `OSError`."""
+    walls.confine(around, namespaces.SESSION)
+    self_test(canary, outsider)
 
 
 def _keep(around: walls.Walls, arguments: list[str], writing: int) -> NoReturn:
@@ -90,7 +80,7 @@ def _keep(around: walls.Walls, arguments: list[str], writing: int) -> NoReturn:
     if not pid:
         try:
             os.close(writing)
-            walls.quieten(1)
+            walls.die_with(1)
             os.chdir(f"{namespaces.SESSION}/work")
             # A folder's number alone is no way out, but nothing is left open that need not be.
             os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -98,7 +88,7 @@ def _keep(around: walls.Walls, arguments: list[str], writing: int) -> NoReturn:
             kernel.main(*arguments)
         finally:
             os._exit(1)
-    walls.hide(True)
+    walls.set_dumpable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         ended, status = os.waitpid(-1, 0)

@@ -51,7 +51,7 @@ WAKE_SECONDS = 0.2
 def main(connection_file: str, characters: str) -> None:
     """Start the kernel that works in the current folder; serve it until the process is killed."""
     sys.argv = ["kernel.py", connection_file, characters]
-    walls.quieten(int(os.environ["JPY_PARENT_PID"]))
+    walls.die_with(int(os.environ["JPY_PARENT_PID"]))
     Cell.workdir = os.path.realpath(os.getcwd())
     try:
         # The debugger costs a fifth of the start-up time and nobody attaches it here.

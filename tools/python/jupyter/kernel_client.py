@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...base import ErrorKind
 from ...errors import ToolUnavailable
-from ..files import Held, read_inside, write_inside
+from ..files import HeldFolder, read_inside, write_inside
 from ..interpreter import CellError, Died
 from ..output import CellOutput
 from ..processes import end_process, end_trees, signal_group, signal_name
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import zmq.asyncio
     from jupyter_client.asynchronous.client import AsyncKernelClient
 
-__all__ = ["MESSAGE_BYTES", "Kernel"]
+__all__ = ["MESSAGE_BYTES", "RemoteKernel"]
 
 START_SECONDS = 300.0
 IDLE_SECONDS = 2.0
@@ -39,27 +39,27 @@ FLOOD_CHARACTERS = 50_000_000
 """Output of one cell at which the kernel is taken to have lost its own bounds, and is killed."""
 
 
-class Kernel:
+class RemoteKernel:
     """A running kernel. Made by `start`; freed by `close`, or when collected, or at exit."""
 
     def __init__(
         self,
         process: subprocess.Popen[bytes],
         client: "AsyncKernelClient",
-        place: tuple[Path, Held],
-        sockets: Held,
+        session_dir: tuple[Path, HeldFolder],
+        sockets: HeldFolder,
         walls: Walls,
         owner: int | None,
     ) -> None:
-        """`place`: the session's folder, and the one in it that code works in. `owner`: the user
-        whose files those of the session are, if they are not ours.
+        """`session_dir`: the session's folder, and the one in it that code works in. `owner`: the
+        user whose files those of the session are, if they are not ours.
         """
         self.walls = walls
-        self.place = place[0]
-        self._held = [place[1], sockets]  # let go when it is closed
+        self.session_dir = session_dir[0]
+        self._held = [session_dir[1], sockets]  # let go when it is closed
         self.pid = process.pid
         self.requests = 0
-        self._heard = 0
+        self._shown_messages = 0
         """How many messages have shown something."""
         self._client = client
         self._links: tempfile.TemporaryDirectory[str] | None = None
@@ -79,29 +79,29 @@ class Kernel:
     async def start(
         cls,
         context: "zmq.asyncio.Context",
-        place: tuple[Path, Held],
+        session_dir: tuple[Path, HeldFolder],
         walls: Walls,
         extra: Mapping[str, str],
         enclosure: Enclosure | None,
-    ) -> "Kernel":
+    ) -> "RemoteKernel":
         """Start a kernel in a session's folder, whose `work` is held, and wait until it answers.
 
         Raises `ToolUnavailable` if it does not come up within five minutes.
         """
         from jupyter_client.asynchronous.client import AsyncKernelClient
 
-        folder = place[0] / f"k{secrets.token_hex(4)}"  # no name that code could have taken
+        folder = session_dir[0] / f"k{secrets.token_hex(4)}"  # no name that code could have taken
         try:
             process, connection = start_process(
-                place[0], folder, walls.characters, extra, enclosure
+                session_dir[0], folder, walls.characters, extra, enclosure
             )
-            sockets = Held(folder)
+            sockets = HeldFolder(folder)
         except OSError as error:
             raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         client = AsyncKernelClient(context=context)
         client.load_connection_info(connection)
         owner = enclosure.user if enclosure and walls.own_user else None
-        kernel = cls(process, client, place, sockets, walls, owner)
+        kernel = cls(process, client, session_dir, sockets, walls, owner)
         try:
             async with asyncio.timeout(START_SECONDS):
                 await kernel._unless_dead(kernel._connect())
@@ -138,7 +138,7 @@ class Kernel:
         return [self.pid]
 
     def at_rest(self, pids: Sequence[int]) -> bool:
-        """True if `pids` are only the kernel, whose threads are its own, and its keepers."""
+        """True if `pids` are only the kernel, whose threads are its own, and the two above it."""
         return len(pids) <= (1 if self.walls.tier == "none" else 3)
 
     @property
@@ -208,7 +208,7 @@ class Kernel:
             if self._links is not None:
                 self._links.cleanup()
 
-    def _folder(self, number: int) -> Held:
+    def _folder(self, number: int) -> HeldFolder:
         """The folder that code works in (0), and the one with the sockets (1). Raises `OSError`."""
         if not self._held:
             raise OSError("the kernel was closed")
@@ -241,7 +241,7 @@ class Kernel:
         """Connect to the sockets that are there now, whatever code puts in their place: names of
         ours that lead to descriptors. Raises `Died`.
         """
-        self._links = tempfile.TemporaryDirectory(prefix="c", dir=self.place.parent)
+        self._links = tempfile.TemporaryDirectory(prefix="c", dir=self.session_dir.parent)
         try:
             for port in ports:
                 flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -262,8 +262,8 @@ class Kernel:
         try:
             content = await _until(self._client.shell_channel, request, "execute_reply")
             heard = -1
-            while not shown.done() and heard < self._heard:
-                heard = self._heard
+            while not shown.done() and heard < self._shown_messages:
+                heard = self._shown_messages
                 await asyncio.wait({shown}, timeout=IDLE_SECONDS)
             error = shown.result() if shown.done() else None
         finally:
@@ -283,7 +283,7 @@ class Kernel:
         error: CellError | None = None
         while True:
             kind, content = await _next_answer(channel, request)
-            self._heard += 1
+            self._shown_messages += 1
             if kind == "status" and content.get("execution_state") == "idle":
                 return error
             if kind == "error":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ToolUnavailable
-from ..files import Held, read_inside
+from ..files import HeldFolder, read_inside
 from ..programs import child_environment, python_program
 from ..walls.namespaces import SESSION
 
@@ -33,13 +33,13 @@ class Enclosure:
 
 
 def start_process(
-    place: Path,
+    session_dir: Path,
     sockets: Path,
     characters: int,
     extra: Mapping[str, str],
     enclosure: Enclosure | None,
 ) -> tuple[subprocess.Popen[bytes], "KernelConnectionInfo"]:
-    """Start a kernel in `place`, a session's; its process and the connection it will listen on.
+    """Start a kernel in `session_dir`; its process, and the connection it will listen on.
 
     The kernel leads a session of its own: a Ctrl-C in our terminal does not reach it. It is
     started from the thread that uses it, since it dies with that thread.
@@ -59,7 +59,7 @@ def start_process(
         "hb_port": 5,
     }
     file = sockets / "connection.json"
-    inside = Path(SESSION) if enclosure else place
+    inside = Path(SESSION) if enclosure else session_dir
     seen = {**connection, "ip": str(inside / sockets.name / "k")}
     with open(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:
         json.dump(seen, out)
@@ -70,11 +70,11 @@ def start_process(
     program = python_program("jupyter.kernel", *arguments)
     environment = child_environment(inside, extra)
     if enclosure:
-        program = _enclosed(place, sockets, arguments, enclosure)
+        program = _enclosed(session_dir, sockets, arguments, enclosure)
         environment |= {"JPY_PARENT_PID": "1", "MALLOC_ARENA_MAX": "2"}
     process = subprocess.Popen(
         program,
-        cwd="/" if enclosure else place / "work",
+        cwd="/" if enclosure else session_dir / "work",
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -85,25 +85,25 @@ def start_process(
 
 
 def _enclosed(
-    place: Path, sockets: Path, arguments: Sequence[str], enclosure: Enclosure
+    session_dir: Path, sockets: Path, arguments: Sequence[str], enclosure: Enclosure
 ) -> list[str]:
     """The command that runs a kernel, or without `arguments` a trial, within walls."""
     settings = {
         **asdict(enclosure),
         "owner": os.getpid(),
-        "place": str(place),
+        "session_dir": str(session_dir),
         "sockets": str(sockets),
         "arguments": list(arguments),
     }
     return python_program("jupyter.enclosed", json.dumps(settings))
 
 
-async def try_enclosure(place: Path, enclosure: Enclosure) -> None:
-    """Raise the walls around a trial process in `place`. Raises `ToolUnavailable`."""
+async def try_enclosure(session_dir: Path, enclosure: Enclosure) -> None:
+    """Raise the walls around a trial process in `session_dir`. Raises `ToolUnavailable`."""
     if enclosure.walls["own_user"]:
-        os.chown(place, enclosure.user, enclosure.user)  # where it says why it failed
+        os.chown(session_dir, enclosure.user, enclosure.user)  # where it says why it failed
     process = await asyncio.create_subprocess_exec(
-        *_enclosed(place, place, (), enclosure),
+        *_enclosed(session_dir, session_dir, (), enclosure),
         cwd="/",
         env=child_environment(Path(SESSION), {}),
         stdin=subprocess.DEVNULL,
@@ -117,10 +117,12 @@ async def try_enclosure(place: Path, enclosure: Enclosure) -> None:
         await process.wait()
         raise
     if status:
-        raise ToolUnavailable(failure(Held(place)) or f"the trial ended with status {status}")
+        raise ToolUnavailable(
+            failure(HeldFolder(session_dir)) or f"the trial ended with status {status}"
+        )
 
 
-def failure(sockets: Held) -> str:
+def failure(sockets: HeldFolder) -> str:
     """The last line of what went wrong while a kernel started, where it could say so.
 
     Code that an earlier kernel left behind may have written it.

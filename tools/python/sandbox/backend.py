@@ -9,15 +9,15 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ...errors import ToolUnavailable
-from ..backend import Limits, make_walls, needs_linux, prepare_trial
+from ..backend import SessionLimits, make_walls, needs_linux, prepare_trial
 from ..files import remove_tree
 from ..folders import unused_path
-from ..interpreter import Interpreter, Watched
-from ..monitor import watch
-from ..walls.users import Users
+from ..interpreter import Interpreter, Monitored
+from ..monitor import resource_monitor
+from ..walls.users import UserIds
 from ..walls.walls import Walls
-from .owner import Session, Zygote
-from .remote import Worker
+from .owner import RemoteZygote, SandboxSession
+from .remote import RemoteWorker
 
 __all__ = ["SandboxBackend"]
 
@@ -31,7 +31,7 @@ class SandboxBackend:
         characters: int,
         variables: Mapping[str, str],
         isolation: str,
-        limits: Limits,
+        limits: SessionLimits,
         modules: Sequence[str],
     ) -> None:
         """Raises `ToolUnavailable` where there is no sandbox at all."""
@@ -42,41 +42,43 @@ class SandboxBackend:
         self._variables = variables
         self._isolation = isolation
         self._limits = limits
-        self._users = Users()
-        self._sessions: dict[Path, tuple[Session, str, int]] = {}
+        self._users = UserIds()
+        self._sessions: dict[Path, tuple[SandboxSession, str, int]] = {}
         self._walls: Walls | None = None
-        self._starting: asyncio.Task[Zygote] | None = asyncio.create_task(self._start_zygote())
-        self._watching = asyncio.create_task(watch(self._live, limits.memory))
+        self._starting: asyncio.Task[RemoteZygote] | None = asyncio.create_task(
+            self._start_zygote()
+        )
+        self._monitoring = asyncio.create_task(resource_monitor(self._live, limits.memory))
 
     async def ready(self) -> None:
         """Wait until the walls are proved. Raises `ToolUnavailable`."""
         await self._zygote()
 
-    async def start(self, place: Path) -> Interpreter:
-        """A worker in the session at `place`, new or there already. Raises `ToolUnavailable`.
+    async def start(self, session_dir: Path) -> Interpreter:
+        """A worker in the session at `session_dir`, new or there already. Raises `ToolUnavailable`.
 
         Where a new one can't start in a session that had one, code has broken it (its folders,
         say): it is given up, and another one begins from nothing, in a folder of its own.
         """
-        session, folder, _ = self._sessions.get(place, (None, "", 0))
+        session, folder, _ = self._sessions.get(session_dir, (None, "", 0))
         if session is not None:
             if session.alive:
                 with suppress(ToolUnavailable):
                     return await session.worker(folder)
-            # What hostile code left in the folder (links, say) must not meet a new keeper, which
-            # begins with privilege.
-            left = self.leave(place)
+            # What hostile code left in the folder (links, say) must not meet a new supervisor,
+            # which begins with privilege.
+            left = self.leave(session_dir)
             if left is not None:
                 await asyncio.to_thread(remove_tree, left)
-        return await (await self._new_session(place)).worker("work")
+        return await (await self._new_session(session_dir)).worker("work")
 
-    async def _new_session(self, place: Path) -> Session:
+    async def _new_session(self, session_dir: Path) -> SandboxSession:
         zygote = await self._zygote()
-        if self._watching.done():
+        if self._monitoring.done():
             raise ToolUnavailable("the watch over the Python sessions' limits has ended")
         assert self._walls is not None
         user = self._users.take() if self._walls.own_user else os.getuid()
-        home = unused_path(place)
+        home = unused_path(session_dir)
         try:
             if self._walls.tier != "full":
                 home.mkdir()
@@ -86,32 +88,32 @@ class SandboxBackend:
             if isinstance(error, OSError):  # no room, too many open files
                 raise ToolUnavailable(f"a session can't be started: {error}") from error
             raise
-        session.place = home if self._walls.tier != "full" else None
-        self._sessions[place] = (session, "work", user)
+        session.session_dir = home if self._walls.tier != "full" else None
+        self._sessions[session_dir] = (session, "work", user)
         return session
 
-    async def fork(self, interpreter: Interpreter, place: Path) -> Interpreter:
+    async def fork(self, interpreter: Interpreter, session_dir: Path) -> Interpreter:
         """A copy of a worker, in the session that it is in. Raises `Unforkable`."""
-        assert isinstance(interpreter, Worker)
+        assert isinstance(interpreter, RemoteWorker)
         copy = await interpreter.fork()
         session, user = next(
             (s, u) for s, _, u in self._sessions.values() if s is interpreter.session
         )
-        session.seats += 1
-        self._sessions[place] = (session, copy.folder, user)
+        session.copies += 1
+        self._sessions[session_dir] = (session, copy.folder, user)
         return copy
 
-    def leave(self, place: Path) -> Path | None:
+    def leave(self, session_dir: Path) -> Path | None:
         """One copy of a session is over; the last one ends it."""
-        if place not in self._sessions:
+        if session_dir not in self._sessions:
             return None
-        session, _, user = self._sessions.pop(place)
-        session.seats -= 1
-        if session.seats:
+        session, _, user = self._sessions.pop(session_dir)
+        session.copies -= 1
+        if session.copies:
             return None
         session.close()
         self._users.free(user)
-        return session.place
+        return session.session_dir
 
     def details(self) -> Mapping[str, JsonValue]:
         """The details given with every result."""
@@ -119,22 +121,22 @@ class SandboxBackend:
 
     async def close(self) -> None:
         """End every process."""
-        self._watching.cancel()
-        for place in list(self._sessions):
-            self.leave(place)
+        self._monitoring.cancel()
+        for session_dir in list(self._sessions):
+            self.leave(session_dir)
         starting, self._starting = self._starting, None
         if starting is not None:
             starting.cancel()
-            await asyncio.wait({starting, self._watching})
+            await asyncio.wait({starting, self._monitoring})
             if not starting.cancelled() and starting.exception() is None:
                 starting.result().close()
         self._users.close()
 
-    def _live(self) -> list[Watched]:
+    def _live(self) -> list[Monitored]:
         sessions = {id(each[0]): each[0] for each in self._sessions.values()}
         return [worker for session in sessions.values() for worker in session.workers]
 
-    async def _zygote(self) -> Zygote:
+    async def _zygote(self) -> RemoteZygote:
         """The zygote that lives, or a new one. Raises `ToolUnavailable`."""
         starting = self._starting
         if starting is None:
@@ -147,7 +149,7 @@ class SandboxBackend:
             self._starting = starting = asyncio.create_task(self._start_zygote())
         return await asyncio.shield(starting)
 
-    async def _start_zygote(self) -> Zygote:
+    async def _start_zygote(self) -> RemoteZygote:
         """Start a zygote with the strongest walls of those that were asked for.
 
         A later one, after that one died, has the same walls or none is started.
@@ -172,19 +174,19 @@ class SandboxBackend:
             "what is missing; isolation='none' (--no-isolation) runs it with your own rights"
         )
 
-    async def _try_walls(self, walls: Walls) -> Zygote:
-        place = self._folder / "trial"
-        prepare_trial(self._folder, walls, place)
+    async def _try_walls(self, walls: Walls) -> RemoteZygote:
+        session_dir = self._folder / "trial"
+        prepare_trial(self._folder, walls, session_dir)
         user = self._users.take() if walls.own_user else os.getuid()
         settings = {
             "modules": self._modules,
-            "profile": str(place / "profile"),
+            "profile": str(session_dir / "profile"),
             "canary": str(self._folder / "canary"),
             "trial_user": user,
-            "trial_folder": str(place),
+            "trial_folder": str(session_dir),
         }
         try:
-            return await Zygote.start(walls, place, settings, self._variables)
+            return await RemoteZygote.start(walls, session_dir, settings, self._variables)
         finally:
             self._users.free(user)
-            await asyncio.to_thread(remove_tree, place)
+            await asyncio.to_thread(remove_tree, session_dir)

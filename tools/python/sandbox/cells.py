@@ -170,6 +170,10 @@ class CellShell(notebook.NotebookShell, InteractiveShell):
         error = result.error_before_exec or result.error_in_exec
         return self.failure or (type(error).__name__, notebook.shown(error) if error else "")
 
+    def show_page(self, data: object, *_: object, **__: object) -> None:
+        text = data.get("text/plain", "") if isinstance(data, Mapping) else data
+        self.sink.show("page", {"text": str(text)})
+
     def show(self, kind: str, data: Mapping[str, Any]) -> None:
         """Send a display."""
         self.sink.show(
@@ -240,7 +244,7 @@ def make_shell(profile: str, characters: int) -> CellShell:
         compiler_class=CellCompiler,
     )
     shell.compile.reset_compiler_flags()  # or "incomplete input" is all that is wrong with "(1,"
-    shell.set_hook("show_in_pager", _page, 0)
+    shell.set_hook("show_in_pager", CellShell.show_page, 0)
     notebook.bound_displays(shell, characters)
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     _warm_up(shell)
@@ -295,8 +299,3 @@ def _run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as end:
         return end.value
     raise RuntimeError("a cell that awaits was taken for one that does not")
-
-
-def _page(shell: CellShell, data: object, *_: object, **__: object) -> None:
-    text = data.get("text/plain", "") if isinstance(data, Mapping) else data
-    shell.sink.show("page", {"text": str(text)})

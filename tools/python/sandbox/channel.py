@@ -1,15 +1,22 @@
-"""The channel and the output pipe between a worker and its owner, as the owner makes them."""
+"""The channel and the output pipe between a worker and its owner: how they are made and read.
+
+A message is four bytes of length and a JSON object. Both sides import this.
+"""
 
 import array
 import contextlib
+import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..processes import FIRST_GUEST
 
-__all__ = ["pipes", "send_with", "sender"]
+__all__ = ["frame", "pipes", "read_available", "received_descriptors", "send_with", "sender"]
+
+READ_BYTES = 262_144
 
 SO_PASSRIGHTS = 83
 
@@ -37,6 +44,31 @@ def send_with(to: socket.socket, data: bytes, fds: Sequence[int]) -> int:
         except BlockingIOError:
             return 0
     return to.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+
+def frame(message: Mapping[str, Any]) -> bytes:
+    """A message as it goes over the channel."""
+    data = json.dumps(message, default=str).encode()
+    return struct.pack(">I", len(data)) + data
+
+
+def read_available(read: Callable[[int], bytes]) -> bytes | None:
+    """Read what is there without waiting: None if that is nothing, empty at the end."""
+    try:
+        return read(READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def received_descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    """The file descriptors that came with a message, open now in this process."""
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return list(fds)
 
 
 def sender(ancillary: Sequence[tuple[int, int, bytes]]) -> int:

@@ -1,4 +1,4 @@
-"""The owner's side of the sandbox: one zygote, a keeper for each session, a worker in it.
+"""The owner's side of the sandbox: one zygote, a supervisor for each session, a worker in it.
 
 See zygote.py and worker.py for the processes, walls.py for what surrounds them. Everything here
 runs in the event loop: no thread, no call that waits.
@@ -24,17 +24,17 @@ from ..interpreter import Died
 from ..processes import children, end_trees
 from ..programs import child_environment, python_program
 from ..walls.walls import Walls
-from .channel import pipes, send_with
-from .remote import ANSWER_SECONDS, Worker
+from .channel import pipes, read_available, send_with
+from .remote import ANSWER_SECONDS, RemoteWorker
 
-__all__ = ["Session", "Zygote"]
+__all__ = ["RemoteZygote", "SandboxSession"]
 
 START_SECONDS = 300.0
 """A zygote that died is known to be dead at once: this is for one that hangs, and a machine may be
 busy enough for its imports to take minutes."""
 
 
-class Zygote:
+class RemoteZygote:
     """The process that sessions are forked from. Made by `start`; freed by `close`."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
@@ -44,13 +44,13 @@ class Zygote:
         self._asking = asyncio.Lock()
         self._asked = deque[asyncio.Future[dict[str, Any]]]()
         """What is not answered yet: answers come in order, also those nobody waits for any more."""
-        self._loop.add_reader(control.fileno(), self._hear)
+        self._loop.add_reader(control.fileno(), self._on_reply)
         self._end = weakref.finalize(self, _end_zygote, process, control, os.getpid())
 
     @classmethod
     async def start(
         cls, walls: Walls, folder: Path, settings: Mapping[str, Any], variables: Mapping[str, str]
-    ) -> "Zygote":
+    ) -> "RemoteZygote":
         """Start a zygote and wait until it has proved its walls.
 
         Raises `ToolUnavailable`, and `OSError` where no process can be started at all.
@@ -97,23 +97,23 @@ class Zygote:
         """The process's number."""
         return self._process.pid
 
-    async def session(self, walls: Walls, user: int, folder: Path) -> "Session":
-        """Fork a keeper with its walls around it. Raises `ToolUnavailable`."""
+    async def session(self, walls: Walls, user: int, folder: Path) -> "SandboxSession":
+        """Fork a supervisor with its walls around it. Raises `ToolUnavailable`."""
         link, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link.setblocking(False)
         request = {"user": user, "folder": str(folder)}
         try:
             async with self._asking, asyncio.timeout(ANSWER_SECONDS):
-                keeper = int((await self._ask(request, [its_end.fileno()]))["keeper"])
+                supervisor = int((await self._ask(request, [its_end.fileno()]))["supervisor"])
         except (OSError, TimeoutError, KeyError) as error:
             link.close()
             raise ToolUnavailable(f"a Python session can't be started: {error!r}") from error
         except BaseException:
-            link.close()  # at which the keeper, if there will be one, ends
+            link.close()  # at which the supervisor, if there will be one, ends
             raise
         finally:
             its_end.close()
-        return Session(link, keeper, walls)
+        return SandboxSession(link, supervisor, walls)
 
     def close(self) -> None:
         """End the process, and with it every session. May be called again."""
@@ -128,13 +128,10 @@ class Zygote:
         self._asked.append(answer)
         return await answer
 
-    def _hear(self) -> None:
-        try:
-            data = self._control.recv(65_536)
-        except BlockingIOError:
+    def _on_reply(self) -> None:
+        data = read_available(self._control.recv)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._loop.remove_reader(self._control.fileno())
         while self._asked:
@@ -145,31 +142,33 @@ class Zygote:
                 break
 
 
-class Session:
-    """A keeper and the workers under it: the first, what replaced it, and their copies."""
+class SandboxSession:
+    """A supervisor and the workers under it: the first, what replaced it, and their copies."""
 
-    def __init__(self, link: socket.socket, keeper: int, walls: Walls) -> None:
+    def __init__(self, link: socket.socket, supervisor: int, walls: Walls) -> None:
         self.walls = walls
-        self.keeper = keeper
-        self.seats = 1
+        self.supervisor = supervisor
+        self.copies = 1
         """How many copies of the session are open; the last one to leave ends it."""
-        self.workers: set[Worker] = set()
-        self.place: Path | None = None
+        self.workers: set[RemoteWorker] = set()
+        self.session_dir: Path | None = None
         """Where its files are, if they are in the host's file system."""
         self._link = link
         self._loop = asyncio.get_running_loop()
         self._copies = itertools.count(1)
-        handle = os.pidfd_open(keeper)
+        handle = os.pidfd_open(supervisor)
         alone = walls.tier == "full"
-        self._end = weakref.finalize(self, _end_session, link, keeper, handle, alone, os.getpid())
-        self._loop.add_reader(link.fileno(), self._hear)
+        self._end = weakref.finalize(
+            self, _end_session, link, supervisor, handle, alone, os.getpid()
+        )
+        self._loop.add_reader(link.fileno(), self._on_report)
 
     @property
     def alive(self) -> bool:
         """True if workers can be started."""
         return self._end.alive
 
-    async def worker(self, folder: str) -> "Worker":
+    async def worker(self, folder: str) -> "RemoteWorker":
         """A worker with nothing defined yet, in the folder. Raises `ToolUnavailable`."""
         channel, output, fds = pipes()
         try:
@@ -182,7 +181,7 @@ class Session:
         finally:
             for fd in fds:
                 os.close(fd)
-        worker = Worker(self, channel, output, folder)
+        worker = RemoteWorker(self, channel, output, folder)
         try:
             await worker.greeted()
         except Died as died:
@@ -197,21 +196,21 @@ class Session:
         """The folder of the next copy of the worker in `folder`."""
         return str(Path(folder).parent / "forks" / str(next(self._copies)) / "work")
 
-    def strays(self) -> set[int]:
-        """The keeper's processes that are not workers: those a worker left, or sent away.
+    def orphans(self) -> set[int]:
+        """The supervisor's processes that are not workers: those a worker left, or sent away.
 
-        Code can have its processes adopted by the keeper at once, so as not to be found below
+        Code can have its processes adopted by the supervisor at once, so as not to be found below
         its worker; whose they are can't be told then.
         """
         known = {worker.pid for worker in self.workers}
         if not self.alive or 0 in known:  # one that is about to say hello is no stray
             return set()
-        return set(children(self.keeper)) - known
+        return set(children(self.supervisor)) - known
 
-    def end_worker(self, worker: "Worker") -> None:
+    def end_worker(self, worker: "RemoteWorker") -> None:
         """Kill a worker and all that it started, and what earlier workers left behind."""
         roots = {worker.pid} if worker.signal(signal.SIGSTOP) else set()
-        end_trees(roots | self.strays())
+        end_trees(roots | self.orphans())
 
     def close(self) -> None:
         """End every process of the session. May be called again."""
@@ -221,13 +220,10 @@ class Session:
         for worker in list(self.workers):
             worker.close()
 
-    def _hear(self) -> None:
-        try:
-            data = self._link.recv(65_536)
-        except BlockingIOError:
+    def _on_report(self) -> None:
+        data = read_available(self._link.recv)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._fail("its keeper ended")
             return
@@ -247,7 +243,7 @@ class Session:
 
 
 def _why(data: bytes) -> str:
-    """Why a keeper failed, in its own words; also where it has none."""
+    """Why a supervisor failed, in its own words; also where it has none."""
     with contextlib.suppress(ValueError, TypeError, LookupError):
         return str(json.loads(data)["failed"])[:300]
     return "its keeper said what can't be read"
@@ -260,12 +256,14 @@ def _end_zygote(process: subprocess.Popen[bytes], control: socket.socket, owner:
         process.wait()
 
 
-def _end_session(link: socket.socket, keeper: int, handle: int, alone: bool, owner: int) -> None:
+def _end_session(
+    link: socket.socket, supervisor: int, handle: int, alone: bool, owner: int
+) -> None:
     if os.getpid() == owner:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGSTOP)  # fails if its number is not its own
             if not alone:
-                end_trees([keeper])
+                end_trees([supervisor])
             # The kernel ends a process namespace together with its first process.
             signal.pidfd_send_signal(handle, signal.SIGKILL)
     link.close()

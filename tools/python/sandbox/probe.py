@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ..programs import python_program
 from ..walls import landlock, namespaces, seccomp
+from ..walls.self_test import failure_in_child
 
 __all__ = ["main", "probe"]
 
@@ -44,25 +45,7 @@ def main() -> None:
         "list of child processes": lambda: os.stat(f"/proc/self/task/{os.getpid()}/children"),
         "process handles": lambda: os.close(os.pidfd_open(os.getpid())),
     }
-    print(json.dumps({name: _tried(attempt) for name, attempt in walls.items()}))
-
-
-def _tried(attempt: Callable[[], object]) -> str:
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            attempt()
-            answer = "ok"
-        except BaseException as error:
-            answer = str(error) or type(error).__name__
-        os.write(writing, answer.encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
-        answer = pipe.read().decode()
-    os.waitpid(pid, 0)
-    return answer or "the process that tried it died"
+    print(json.dumps({name: failure_in_child(trial) or "ok" for name, trial in walls.items()}))
 
 
 def _no_new_privileges() -> None:

@@ -3,13 +3,12 @@
 import asyncio
 import base64
 import contextlib
-import json
 import os
 import secrets
 import signal
 import socket
-import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,14 +18,13 @@ from ..interpreter import CellError, Died
 from ..output import CellOutput
 from ..processes import descendants, end_in_words, signal_group, status_fields, threads
 from ..walls.walls import Walls
-from .channel import pipes, send_with, sender
-from .transcript import Frames, ProtocolError, Transcript
+from .channel import READ_BYTES, frame, pipes, read_available, send_with, sender
+from .transcript import MessageReader, ProtocolError, Transcript
 
-__all__ = ["ANSWER_SECONDS", "Worker"]
+__all__ = ["ANSWER_SECONDS", "RemoteWorker"]
 
 ANSWER_SECONDS = 60.0
-"""How long a keeper, a copy or a file may take."""
-READ_BYTES = 262_144
+"""How long a supervisor, a copy or a file may take."""
 REPORT_SECONDS = 0.5
 """How long after its channel closed a worker's end is waited for."""
 
@@ -35,11 +33,11 @@ class WorkerSession(Protocol):
     """The session that a worker is in (owner.py), as far as the worker needs it."""
 
     walls: Walls
-    keeper: int
+    supervisor: int
     """The number of the process that is the parent of all its workers."""
-    place: Path | None
+    session_dir: Path | None
     """Where its files are, if they are in the host's file system."""
-    workers: "set[Worker]"
+    workers: "set[RemoteWorker]"
 
     @property
     def alive(self) -> bool:
@@ -50,16 +48,16 @@ class WorkerSession(Protocol):
         """The folder of the next copy of the worker in `folder`."""
         ...
 
-    def strays(self) -> set[int]:
-        """The keeper's processes that are not workers."""
+    def orphans(self) -> set[int]:
+        """The supervisor's processes that are not workers."""
         ...
 
-    def end_worker(self, worker: "Worker") -> None:
+    def end_worker(self, worker: "RemoteWorker") -> None:
         """Kill a worker and all that it started."""
         ...
 
 
-class Worker:
+class RemoteWorker:
     """One process that runs cells: an `Interpreter`."""
 
     def __init__(
@@ -75,7 +73,7 @@ class Worker:
         """What its process is reached by: a number alone may be another process's tomorrow."""
         self._channel = channel
         self._output = output
-        self._frames = Frames()
+        self._reader = MessageReader()
         self._transcript: Transcript | None = None
         self._how = ""
         self._kind = ErrorKind.DIED
@@ -84,8 +82,8 @@ class Worker:
         self._greeting: asyncio.Future[None] = self._loop.create_future()
         self._answered = self._greeting
         session.workers.add(self)
-        self._loop.add_reader(channel.fileno(), self._greet)
-        self._loop.add_reader(output, self._hear_output)
+        self._loop.add_reader(channel.fileno(), self._on_hello)
+        self._loop.add_reader(output, self._on_text)
 
     # -- an interpreter --------------------------------------------------------------------------
 
@@ -97,7 +95,7 @@ class Worker:
     @property
     def roots(self) -> list[int]:
         """The process, and those of the session that are no worker's children any more."""
-        return [self.pid, *self.session.strays()]
+        return [self.pid, *self.session.orphans()]
 
     def at_rest(self, pids: Sequence[int]) -> bool:
         """True if the process is the only one and has a single thread."""
@@ -109,9 +107,9 @@ class Worker:
         return self.session.walls
 
     @property
-    def place(self) -> Path | None:
+    def session_dir(self) -> Path | None:
         """The folder of its files, or None if they are not in the host's file system."""
-        return self.session.place
+        return self.session.session_dir
 
     @property
     def busy(self) -> bool:
@@ -146,7 +144,7 @@ class Worker:
         await asyncio.wait({self._answered}, timeout=seconds)
         return self._answered.done() and self.alive
 
-    async def fork(self) -> "Worker":
+    async def fork(self) -> "RemoteWorker":
         """A copy of this worker in its session. Raises `Unforkable`."""
         try:
             alone = len(os.listdir(f"/proc/{self.pid}/task")) == 1
@@ -158,7 +156,7 @@ class Worker:
             raise Unforkable("programs that it started are alive")
         channel, output, fds = pipes()
         folder = self.session.next_folder(self.folder)
-        copy = Worker(self.session, channel, output, folder)
+        copy = RemoteWorker(self.session, channel, output, folder)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 transcript = await self._ask({"do": "fork", "folder": folder}, None, fds)
@@ -195,7 +193,7 @@ class Worker:
         if self._closed:
             return
         self._closed = True
-        self._hear_rest()
+        self._read_rest()
         if self.session.alive:
             self.session.end_worker(self)
         self.session.workers.discard(self)
@@ -221,12 +219,12 @@ class Worker:
     # -- what the session and the watch say ------------------------------------------------------
 
     def note_end(self, inner_pid: int, status: int) -> None:
-        """The keeper says that one of its children ended; perhaps this worker."""
+        """The supervisor says that one of its children ended; perhaps this worker."""
         if inner_pid == self._inner_pid:
             self._ended(end_in_words(status))
 
     def note_failure(self, why: str) -> None:
-        """The keeper failed, and with it this worker."""
+        """The supervisor failed, and with it this worker."""
         self._ended(f"ended: {why}" if not self.pid else "ended with its session's keeper")
 
     def end(self, how: str, kind: ErrorKind = ErrorKind.DIED) -> None:
@@ -260,8 +258,7 @@ class Worker:
             raise Died(self.ending(), self._kind)
         self.requests += 1
         number = secrets.token_hex(8)
-        data = json.dumps({**request, "id": number}).encode()
-        data = struct.pack(">I", len(data)) + data
+        data = frame({**request, "id": number})
         self._discard_text()
         self._transcript = transcript = Transcript(number, output, self.session.walls.characters)
         self._answered = self._loop.create_future()
@@ -290,7 +287,7 @@ class Worker:
 
     # -- what comes in ----------------------------------------------------------------------------
 
-    def _greet(self) -> None:
+    def _on_hello(self) -> None:
         """Take in the first message, which tells by whom it was sent: the kernel sees to that."""
         try:
             data, ancillary, _, _ = self._channel.recvmsg(65_536, socket.CMSG_SPACE(12))
@@ -300,20 +297,20 @@ class Worker:
             data, ancillary = b"", []
         first = None
         with contextlib.suppress(ProtocolError):
-            first, _ = next(self._frames.add(data), (None, 0))
+            first, _ = next(self._reader.add(data), (None, 0))
         self._loop.remove_reader(self._channel.fileno())
         if first is None or first["kind"] != "hello":
             text = str((first or {}).get("content", "")).strip()
             self._ended(f"failed: {text.splitlines()[-1][:300]}" if text else "ended at once")
             return
-        why = self._meet(ancillary)
+        why = self._identify(ancillary)
         if why:
             self._ended(why)
             return
-        self._loop.add_reader(self._channel.fileno(), self._hear)
+        self._loop.add_reader(self._channel.fileno(), self._on_message)
         self._settle()
 
-    def _meet(self, ancillary: Sequence[tuple[int, int, bytes]]) -> str:
+    def _identify(self, ancillary: Sequence[tuple[int, int, bytes]]) -> str:
         """Take hold of the process that said hello; why it is none of ours, where it is none.
 
         Only once all is known of it is it this worker's: who fails here was never greeted.
@@ -326,7 +323,7 @@ class Worker:
         try:
             fields = status_fields(pid)
             parent, inner = int(fields[b"PPid"]), int(fields[b"NSpid"].split()[-1])
-            if parent == self.session.keeper:
+            if parent == self.session.supervisor:
                 self.pid, self._inner_pid, self._handle = pid, inner, handle
                 return ""
         except (OSError, ValueError, LookupError):
@@ -336,13 +333,10 @@ class Worker:
                 os.close(handle)
         return "was greeted by a process that is no worker"  # a copy's channel, in other hands
 
-    def _hear(self) -> None:
-        try:
-            data = self._channel.recv(READ_BYTES)
-        except BlockingIOError:
+    def _on_message(self) -> None:
+        data = read_available(self._channel.recv)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._loop.remove_reader(self._channel.fileno())
             self._channel_closed()
@@ -350,18 +344,15 @@ class Worker:
         self._take_in(lambda: self._add_messages(data))
 
     def _add_messages(self, data: bytes) -> None:
-        for message, size in self._frames.add(data):
+        for message, size in self._reader.add(data):
             if self._transcript is None:
                 raise ProtocolError("a message that nobody asked for")
             self._transcript.add_message(message, size)
 
-    def _hear_output(self) -> None:
-        try:
-            data = os.read(self._output, READ_BYTES)
-        except BlockingIOError:
+    def _on_text(self) -> None:
+        data = read_available(partial(os.read, self._output))
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._loop.remove_reader(self._output)
             return
@@ -382,7 +373,8 @@ class Worker:
         except Exception:  # boundary: whatever else hostile bytes bring about
             self.end("was ended for sending what can't be read")
         else:
-            self._settle_if_answered()
+            if self._transcript is not None and self._transcript.answer is not None:
+                self._settle()
 
     def _discard_text(self) -> None:
         """Discard text written between two cells: it belongs to neither."""
@@ -391,7 +383,7 @@ class Worker:
                 if len(os.read(self._output, READ_BYTES)) < 4096:
                     break
 
-    def _hear_rest(self) -> None:
+    def _read_rest(self) -> None:
         """Take in what the process wrote before it ended."""
         if self._transcript is None or self._transcript.answer is not None:
             return
@@ -410,12 +402,8 @@ class Worker:
 
     def _ended(self, how: str) -> None:
         if not self._how:
-            self._hear_rest()
+            self._read_rest()
             self._how = how
-            self._settle()
-
-    def _settle_if_answered(self) -> None:
-        if self._transcript is not None and self._transcript.answer is not None:
             self._settle()
 
     def _settle(self) -> None:

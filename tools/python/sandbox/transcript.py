@@ -16,7 +16,7 @@ from typing import Any
 from ..interpreter import CellError
 from ..output import CellOutput
 
-__all__ = ["Frames", "ProtocolError", "Transcript"]
+__all__ = ["MessageReader", "ProtocolError", "Transcript"]
 
 LONGEST_MESSAGE = 16_000_000
 MOST_STRUCTURE = 1_000_000
@@ -28,14 +28,14 @@ NOTE_CHARACTERS = 60
 FLOOD_BYTES = 50_000_000
 """Bytes of displays of one cell at which its process is taken to have lost its own bounds."""
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 class ProtocolError(Exception):
     """A process did what no worker does; the message goes on from "it was ended for"."""
 
 
-class Frames:
+class MessageReader:
     """Cuts a stream of bytes into messages: four bytes of length, then a JSON object."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Transcript:
         self._number = number
         self._mark = f"\0{number}\0".encode()
         self._output = output
-        self._text = b""
+        self._text = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._half = max(0, characters - NOTE_CHARACTERS) // 2
         self._room = self._half
@@ -118,7 +118,7 @@ class Transcript:
         """The process is gone: what is left of its text is all there will be."""
         if self._output is not None and self.answer is None:
             self._write(self._text.replace(self._mark, b""), final=True)
-            self._text = b""
+            self._text.clear()
             self.show_tail()
 
     def show_tail(self) -> None:
@@ -149,15 +149,13 @@ class Transcript:
                 self._at_mark = False
                 self._take(self._messages.popleft())
                 continue
-            before, mark, after = self._text.partition(self._mark)
-            if not mark:
-                keep = self._begun_mark()
-                done, self._text = self._text[:keep], self._text[keep:]
-                self._write(done)
+            at = self._text.find(self._mark)
+            self._at_mark = at >= 0
+            end = at if self._at_mark else self._begun_mark()
+            self._write(self._text[:end], final=self._at_mark)
+            del self._text[: end + len(self._mark) * self._at_mark]
+            if not self._at_mark:
                 return
-            self._write(before, final=True)
-            self._text = after
-            self._at_mark = True
 
     def _begun_mark(self) -> int:
         """The place where a mark whose rest has not come may begin; the text's end if none."""
@@ -168,7 +166,7 @@ class Transcript:
             start += 1
         return len(self._text)
 
-    def _write(self, data: bytes, final: bool = False) -> None:
+    def _write(self, data: bytearray, final: bool = False) -> None:
         if self._output is not None:
             text = self._decoder.decode(data, final)
             if text and self._room:

@@ -7,7 +7,6 @@ cell a mark is written into the pipe, so that the reader can put text and messag
 The code that runs here can change all of this process: whoever reads the channel trusts nothing.
 """
 
-import array
 import asyncio
 import base64
 import fcntl
@@ -33,9 +32,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from .. import notebook
-from ..files import Held, read_inside, write_inside
+from ..files import HeldFolder, read_inside, write_inside
 from ..walls import walls
 from . import cells
+from .channel import frame, received_descriptors
 
 __all__ = ["fail", "run"]
 
@@ -54,26 +54,26 @@ def run(
     folder: str,
 ) -> NoReturn:
     """Be a worker of the session whose files are in `session`, and work in its `folder`."""
-    _place(channel, output)
+    _arrange_descriptors(channel, output)
     os.makedirs(f"{session}/{folder}", exist_ok=True)
     os.chdir(f"{session}/{folder}")
     _set_up_environment(session)
     sys.path.insert(0, "")
     walls.confine(around, session)
     if folder != "work":
-        walls.own_branch(around, session, os.path.dirname(f"{session}/{folder}"))
+        walls.confine_branch(around, session, os.path.dirname(f"{session}/{folder}"))
     _reseed()
-    worker = Worker(shell, around, session, f"{session}/{folder}")
+    worker = WorkerMain(shell, around, session, f"{session}/{folder}")
     worker.serve()
 
 
 def fail(channel: int, text: str) -> None:
     """Tell the owner that this process can't be a worker."""
     with suppress(OSError):
-        os.write(channel, _frame({"kind": "failed", "content": text}))
+        os.write(channel, frame({"kind": "failed", "content": text}))
 
 
-class Worker:
+class WorkerMain:
     """Serves one channel."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Worker:
         self._walls = around
         self._session = session
         self._folder = folder
-        self._keeper = os.getppid()
+        self._supervisor = os.getppid()
         self._channel = socket.socket(fileno=CHANNEL)
         self._received = b""
         self._held = b""
@@ -107,7 +107,7 @@ class Worker:
         """Answer requests until there is nobody left to answer."""
         self._pid = os.getpid()
         signal.signal(signal.SIGINT, self._on_interrupt)
-        self._held = _frame({"kind": "hello", "content": os.getpid()})
+        self._held = frame({"kind": "hello", "content": os.getpid()})
         self._send()
         while True:
             request = self._receive()
@@ -125,10 +125,10 @@ class Worker:
         if notebook.Cell.of_thread() != notebook.Cell.current:
             return
         os.write(OUTPUT, self._mark)
-        message = _frame({"kind": kind, "id": self._id, "content": content})
+        message = frame({"kind": kind, "id": self._id, "content": content})
         if len(message) > LONGEST_MESSAGE:
             note = {"text/plain": "[a display that is too large to be shown]"}
-            message = _frame({"kind": kind, "id": self._id, "content": {"data": note}})
+            message = frame({"kind": kind, "id": self._id, "content": {"data": note}})
         self._held += message
         if kind != "execute_result":  # after which the end of the cell follows at once
             self._send()
@@ -164,7 +164,7 @@ class Worker:
             if why:
                 self.show("done", {"refused": why})
                 return
-            walls.adopt(False)  # the keeper adopts the branch
+            walls.reparent(here=False)  # the supervisor gets the branch
             numbers = random.getstate()  # forking seeds them anew
             between = os.fork()
             if not between:
@@ -173,7 +173,7 @@ class Worker:
                 random.setstate(numbers)
                 self._become_branch(channel, output, folder)
             os.waitpid(between, 0)
-            walls.adopt(True)
+            walls.reparent(here=True)
             self.show("done", {"refused": ""})
         finally:
             os.close(channel)
@@ -194,17 +194,17 @@ class Worker:
     def _become_branch(self, channel: int, output: int, folder: str) -> None:
         try:
             deadline = time.monotonic() + BRANCH_SECONDS
-            while os.getppid() != self._keeper:
+            while os.getppid() != self._supervisor:
                 if time.monotonic() > deadline:
                     raise OSError("the branch was not adopted")
                 time.sleep(0.0002)
             os.setsid()
-            walls.quieten(self._keeper)
+            walls.die_with(self._supervisor)
             where = os.path.relpath(os.getcwd(), self._folder)
             _copy(self._folder, folder)
             if not where.startswith(".."):
                 os.chdir(os.path.join(folder, where))
-            walls.own_branch(self._walls, self._session, os.path.dirname(folder))
+            walls.confine_branch(self._walls, self._session, os.path.dirname(folder))
             self._folder = folder
             notebook.Cell.workdir = os.path.realpath(folder)
             os.dup2(channel, CHANNEL)
@@ -225,7 +225,7 @@ class Worker:
         data = b""
         try:
             # By its name, unlike elsewhere: behind its walls it leads to nothing but its own.
-            folder = Held(self._folder)
+            folder = HeldFolder(self._folder)
             if request["do"] == "read":
                 data = read_inside(folder, request["path"])
             else:
@@ -257,22 +257,13 @@ class Worker:
             data, ancillary, _, _ = self._channel.recvmsg(1 << 20, socket.CMSG_SPACE(8))
             if not data:
                 os._exit(0)
-            for level, kind, content in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds = array.array("i")
-                    fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-                    self._fds.extend(fds)
+            self._fds += received_descriptors(ancillary)
             parts.append(data)
             have += len(data)
         self._received = b"".join(parts)
 
 
-def _frame(message: Mapping[str, Any]) -> bytes:
-    data = json.dumps(message, default=str).encode()
-    return struct.pack(">I", len(data)) + data
-
-
-def _place(channel: int, output: int) -> None:
+def _arrange_descriptors(channel: int, output: int) -> None:
     """Put the file descriptors where they belong and close all others."""
     kept = [os.dup(fd) for fd in (channel, output)]
     kept = [_above(fd) for fd in kept]

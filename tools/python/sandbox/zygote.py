@@ -1,14 +1,13 @@
 """The zygote: a process that has everything imported, and is forked for each session.
 
 It runs no user code and sees no user data: it stays what it is at the start, single-threaded, and
-waits for its owner's word. For each session it forks a keeper, which stands at the session's root
-and forks the workers (see worker.py) that run cells: the first one, and another whenever one had
-to be killed. The keeper runs no user code either; when it goes, all in its session goes.
+waits for its owner's word. For each session it forks a supervisor, which stands at the session's
+root and forks the workers (see worker.py) that run cells: the first one, and another whenever one
+had to be killed. The supervisor runs no user code either; when it goes, all in its session goes.
 
 Both speak with the owner over sockets they inherit or are sent, one JSON object a message.
 """
 
-import array
 import gc
 import importlib
 import json
@@ -23,7 +22,9 @@ from typing import Any, NoReturn
 
 from .. import processes
 from ..walls import namespaces, walls
+from ..walls.self_test import failure_in_child, self_test
 from . import cells, worker
+from .channel import received_descriptors
 
 __all__ = ["main"]
 
@@ -34,28 +35,28 @@ FOLDERS = ("work", *walls.SHARED)
 def main(fd: str) -> None:
     """Hear the settings from the socket `fd`, get ready, say so, and serve until the end."""
     control = socket.socket(fileno=int(fd))
-    settings, _ = _heard(control)
+    settings, _ = _receive(control)
     if settings is None:
         return
     try:
-        zygote = Zygote(control, settings)
+        zygote = ZygoteMain(control, settings)
     except BaseException as error:
         text = "".join(traceback.format_exception_only(error)).strip()
-        _tell(control, {"failed": text})
+        _send(control, {"failed": text})
         raise
-    _tell(control, {"ready": os.getpid()})
+    _send(control, {"ready": os.getpid()})
     zygote.serve()
 
 
-class Zygote:
-    """The process that keepers are forked from: imports, root and proof of the walls, made once."""
+class ZygoteMain:
+    """The process that supervisors are forked from: imports, root and proof of the walls, once."""
 
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
-        walls.quieten(settings["owner"])
+        walls.die_with(settings["owner"])
         self._control = control
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY)
-        _import_what_most_code_uses()
-        for name in settings["modules"]:
+        # What most code uses; sympy imports numpy.random late, if ever.
+        for name in ("numpy.random", "sympy", *settings["modules"]):
             importlib.import_module(name)
         self._shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
         raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
@@ -66,7 +67,7 @@ class Zygote:
         if self._walls.tier == "full":
             if os.geteuid():
                 namespaces.new_user_namespace(os.geteuid())
-                walls.quieten(settings["owner"])  # a change of privilege undoes it
+                walls.die_with(settings["owner"])  # a change of privilege undoes it
             namespaces.build_root(self._walls.readable, self._walls.fonts)
         gc.collect()
         gc.freeze()
@@ -74,17 +75,17 @@ class Zygote:
             self._prove(settings["canary"], settings["trial_user"], settings["trial_folder"])
 
     def serve(self) -> None:
-        """Fork a keeper for each message; end with the owner."""
-        signal.signal(signal.SIGCHLD, _reap)
+        """Fork a supervisor for each message; end with the owner."""
+        signal.signal(signal.SIGCHLD, lambda *_: _ended())  # or supervisors stay as zombies
         while True:
-            message, fds = _heard(self._control)
+            message, fds = _receive(self._control)
             if message is None:
                 os._exit(0)
             link = socket.socket(fileno=fds[0])
-            _tell(self._control, {"keeper": self._fork_keeper(link, message)})
+            _send(self._control, {"supervisor": self._fork_supervisor(link, message)})
             link.close()
 
-    def _fork_keeper(self, link: socket.socket, session: dict[str, Any]) -> int:
+    def _fork_supervisor(self, link: socket.socket, session: dict[str, Any]) -> int:
         parent = os.getpid()
         pid = self._fork()
         if pid:
@@ -92,11 +93,11 @@ class Zygote:
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
-            keeper = Keeper(link, self._walls, self._shell, session, parent)
+            supervisor = Supervisor(link, self._walls, self._shell, session, parent)
             os.close(self._home)
-            keeper.serve()
+            supervisor.serve()
         except BaseException as error:
-            _tell(link, {"failed": f"{type(error).__name__}: {error}"})
+            _send(link, {"failed": f"{type(error).__name__}: {error}"})
         finally:
             os._exit(1)
 
@@ -115,31 +116,23 @@ class Zygote:
         return pid
 
     def _prove(self, canary: str, user: int, folder: str) -> None:
-        """Raise the walls around a child, and see whether it can get out."""
-        reading, writing = os.pipe()
+        """Raise the walls around a child, and see whether it can get out. Raises `OSError`."""
         outsider = os.getpid()
-        pid = self._fork()
-        if not pid:
-            try:
-                walls.hide(False)
-                Keeper.enclose(self._walls, user)
-                walls.confine(self._walls, _session_folder(self._walls, folder))
-                holes = walls.prove(self._walls, canary, outsider)
-                with open(os.__file__, "rb"), open(sys.executable, "rb"):
-                    text = f"code could {', '.join(holes)}" if holes else "ok"
-            except BaseException as error:
-                text = f"{error}"
-            os.write(writing, text.encode())
-            os._exit(0)
-        os.close(writing)
-        with open(reading, "rb") as answer:
-            text = answer.read().decode()
-        os.waitpid(pid, 0)
-        if text != "ok":
-            raise OSError(text or "the process that tried the walls died")
+
+        def trial() -> None:
+            walls.set_dumpable(True)
+            Supervisor.enclose(self._walls, user)
+            walls.confine(self._walls, _session_folder(self._walls, folder))
+            self_test(canary, outsider)
+            with open(os.__file__, "rb"), open(sys.executable, "rb"):
+                pass  # what every cell needs can be seen
+
+        why = failure_in_child(trial, self._fork)
+        if why:
+            raise OSError(why)
 
 
-class Keeper:
+class Supervisor:
     """The process at a session's root: starts workers and says how they ended."""
 
     def __init__(
@@ -163,11 +156,11 @@ class Keeper:
         self._make_folders(namespaces.FONTS if around.tier == "full" else around.fonts)
         if around.tier == "full":
             self.enclose(around, self._user, entered=True)
-            walls.quieten(parent)  # the kernel ends a process namespace with its first process
+            walls.die_with(parent)  # the kernel ends a process namespace with its first process
         else:
             signal.signal(signal.SIGTERM, self._end_all)
-            walls.quieten(parent, signal.SIGTERM)
-        walls.hide(True)
+            walls.die_with(parent, signal.SIGTERM)
+        walls.set_dumpable(False)
 
     @staticmethod
     def enclose(around: walls.Walls, user: int, entered: bool = False) -> None:
@@ -175,13 +168,13 @@ class Keeper:
         if around.tier == "full" and not entered:
             namespaces.enter()
             namespaces.mount_session(user, around.disk, around.files)
-        walls.drop(around, user)
+        walls.drop_privileges(around, user)
 
     def serve(self) -> None:
         """Start workers; when the owner is gone, go, and take everything along."""
         signal.signal(signal.SIGCHLD, self._report)
         while True:
-            message, fds = _heard(self._link)
+            message, fds = _receive(self._link)
             if message is None:
                 self._end_all()
             self._fork_worker(fds[0], fds[1], message["folder"])
@@ -189,18 +182,18 @@ class Keeper:
                 os.close(fd)
 
     def _fork_worker(self, channel: int, output: int, folder: str) -> None:
-        keeper = os.getpid()
+        supervisor = os.getpid()
         if os.fork():
             return
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             self._link.close()
-            walls.hide(False)
+            walls.set_dumpable(True)
             if self._walls.tier != "full":
-                walls.drop(self._walls, self._user)
+                walls.drop_privileges(self._walls, self._user)
             os.setsid()
-            walls.quieten(keeper)
+            walls.die_with(supervisor)
             worker.run(self._shell, channel, output, self._walls, self._folder, folder)
         except BaseException:
             worker.fail(channel, traceback.format_exc())
@@ -211,7 +204,7 @@ class Keeper:
         """Reap children, and tell the owner how each ended."""
         for pid, status in _ended():
             with suppress(OSError):
-                _tell(self._link, {"ended": pid, "status": status})
+                _send(self._link, {"ended": pid, "status": status})
 
     def _end_all(self, *_: object) -> NoReturn:
         """Kill every other process of the session, and go."""
@@ -224,19 +217,14 @@ class Keeper:
             path = os.path.join(self._folder, name)
             os.makedirs(path, mode=0o700, exist_ok=True)
         # Without its list of fonts matplotlib spends seconds making one in each session.
-        place = os.path.join(self._folder, "home", ".matplotlib")
-        os.makedirs(place, exist_ok=True)
+        matplotlib = os.path.join(self._folder, "home", ".matplotlib")
+        os.makedirs(matplotlib, exist_ok=True)
         with suppress(OSError):
             for name in os.listdir(fonts):
-                os.symlink(os.path.join(fonts, name), os.path.join(place, name))
+                os.symlink(os.path.join(fonts, name), os.path.join(matplotlib, name))
         if self._walls.own_user:
-            for path in (self._folder, *(f"{self._folder}/{name}" for name in FOLDERS), place):
+            for path in (self._folder, *(f"{self._folder}/{name}" for name in FOLDERS), matplotlib):
                 os.chown(path, self._user, self._user)
-
-
-def _import_what_most_code_uses() -> None:
-    import numpy.random  # noqa: F401 (which sympy imports late, if ever)
-    import sympy  # noqa: F401
 
 
 def _fork_over_another() -> int:
@@ -277,12 +265,8 @@ def _session_folder(around: walls.Walls, folder: str) -> str:
     return namespaces.SESSION if around.tier == "full" else folder
 
 
-def _reap(*_: object) -> None:
-    for _each in _ended():
-        pass
-
-
 def _ended() -> list[tuple[int, int]]:
+    """Reap the children that ended: their numbers, and how."""
     ended = []
     with suppress(ChildProcessError):
         while True:
@@ -293,18 +277,14 @@ def _ended() -> list[tuple[int, int]]:
     return ended
 
 
-def _tell(link: socket.socket, message: dict[str, Any]) -> None:
+def _send(link: socket.socket, message: dict[str, Any]) -> None:
     link.send(json.dumps(message).encode())
 
 
-def _heard(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+def _receive(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message and the file descriptors that came with it; None at the end."""
     try:
         data, ancillary, _, _ = link.recvmsg(MESSAGE, socket.CMSG_SPACE(8 * 4))
     except OSError:
         return None, []
-    fds = array.array("i")
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return (json.loads(data) if data else None), list(fds)
+    return (json.loads(data) if data else None), received_descriptors(ancillary)

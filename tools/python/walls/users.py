@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import ToolUnavailable
 
-__all__ = ["Users"]
+__all__ = ["UserIds"]
 
 FIRST_USER = 1_879_048_192
 """User ids that nothing else is meant to have: the first of the range that systemd leaves free."""
@@ -14,7 +14,7 @@ FIRST_SMALL_USER, SMALL_USERS = 60_578, 606
 """The same, where only 65,536 ids exist, as in most containers."""
 
 
-class Users:
+class UserIds:
     """User ids of our own for sessions, each held by a lock as long as it is in use.
 
     The lock is an abstract socket's name: the kernel frees it with us.

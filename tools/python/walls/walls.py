@@ -1,4 +1,4 @@
-"""The walls around a session, and what proves that they stand.
+"""The walls around a session; self_test.py proves that they stand.
 
 A tier says which walls there are. `full`: namespaces, Landlock, a system-call filter, resource
 limits, no privilege. `confined`: the same without namespaces, for places that refuse them.
@@ -10,9 +10,8 @@ import ctypes
 import os
 import resource
 import signal
-import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,14 +21,13 @@ from .namespaces import new_user_namespace
 __all__ = [
     "SHARED",
     "Walls",
-    "adopt",
     "confine",
-    "drop",
-    "hide",
-    "own_branch",
-    "prove",
-    "quieten",
+    "confine_branch",
+    "die_with",
+    "drop_privileges",
     "readable_paths",
+    "reparent",
+    "set_dumpable",
 ]
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
@@ -69,7 +67,7 @@ class Walls:
         return self.tier == "full" or self.own_user
 
 
-def drop(walls: Walls, user: int) -> None:
+def drop_privileges(walls: Walls, user: int) -> None:
     """Give up all privilege for good, as user `user` where sessions have one of their own.
 
     Raises `OSError`.
@@ -131,7 +129,7 @@ def confine(walls: Walls, folder: str) -> None:
         seccomp.install([], same_user=not walls.own_user)
 
 
-def own_branch(walls: Walls, session: str, folder: str) -> None:
+def confine_branch(walls: Walls, session: str, folder: str) -> None:
     """Let this process, a copy of another, change files of `session` only in `folder`.
 
     It can then no longer reach the files of the process that it is a copy of; 16 such copies of
@@ -144,84 +142,22 @@ def own_branch(walls: Walls, session: str, folder: str) -> None:
     landlock.restrict(rules, scoped=False)
 
 
-def quieten(parent: int, told_by: int = signal.SIGKILL) -> None:
-    """Get a signal when the parent process dies, and keep orphaned children as one's own."""
-    _prctl(PR_SET_PDEATHSIG, told_by)
+def die_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
+    """Have this process signalled when its parent dies, and keep orphaned children as its own."""
+    _prctl(PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent:
         os._exit(1)
-    adopt(True)
+    reparent(here=True)
 
 
-def adopt(orphans: bool) -> None:
+def reparent(here: bool) -> None:
     """Set whether descendants that lose their parent become this process's children."""
-    _prctl(PR_SET_CHILD_SUBREAPER, int(orphans))
+    _prctl(PR_SET_CHILD_SUBREAPER, int(here))
 
 
-def hide(hidden: bool) -> None:
-    """Set whether other processes of the same user are kept from looking into this one."""
-    _prctl(PR_SET_DUMPABLE, int(not hidden))
-
-
-def prove(walls: Walls, canary: str, outsider: int) -> list[str]:
-    """The forbidden things that code in here can do; an empty list if the walls hold.
-
-    `canary` is a file outside that all may read, `outsider` a process outside. Called in a
-    process that will not be used for anything else.
-    """
-    holes = []
-    attempts: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("read a file outside", lambda: open(canary).close()),
-        ("make a file outside", lambda: open(canary + ".new", "w").close()),
-        ("list files outside", lambda: _listed(os.path.dirname(canary))),
-        ("see other processes", lambda: _listed(f"/proc/{outsider}")),
-        ("signal a process outside", lambda: _signalled(outsider)),
-        ("reach the network", _networked),
-        ("make namespaces", lambda: _unshared(0x10000000)),
-        ("trace processes", _traced),
-        ("become another user", lambda: os.setuid(0 if os.getuid() else 1)),
-        ("keep capabilities", _capable),
-    )
-    for what, attempt in attempts:
-        try:
-            attempt()
-        except OSError:
-            continue
-        holes.append(what)
-    return holes
-
-
-def _listed(*paths: str) -> None:
-    for path in paths:
-        with suppress(OSError):
-            if os.listdir(path):
-                return
-    raise OSError("nothing there")
-
-
-def _signalled(process: int) -> None:
-    os.kill(process, 0)
-
-
-def _networked() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing; fails where no route leads out
-
-
-def _unshared(flags: int) -> None:
-    if _libc.unshare(flags):
-        raise OSError(ctypes.get_errno(), "unshare")
-
-
-def _traced() -> None:
-    if _libc.ptrace(0, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "ptrace")
-
-
-def _capable() -> None:
-    data = ctypes.create_string_buffer(24)
-    header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
-    if _libc.capget(header, data) or not any(data.raw):
-        raise OSError("none")
+def set_dumpable(dumpable: bool) -> None:
+    """Set whether other processes of the same user may look into this one."""
+    _prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
 def _empty_bounding_set() -> None:

@@ -7,23 +7,22 @@ of which there are only 45, are in both.
 
 import hashlib
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ....rollout.task import Task, equal_answers
+from .endless import EndlessTasks
 from .operations import OPERATIONS, Draw, Numbers
 from .stories import PLACES, STORIES, Story, made_up
 
-__all__ = ["LEVELS", "SPLITS", "Arithmetic", "check"]
+__all__ = ["LEVELS", "Arithmetic", "check"]
 
-SPLITS = ("train", "test", "held_out")
 LEVELS = (1, 2, 3, 4, 5)
 MADE_UP = 0.2
 """The share of problems about things that nobody has heard of: it is the story that counts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic:
+class Arithmetic(EndlessTasks):
     """A source of tasks.
 
     `split`: `train`, `test` (trained templates, unseen numbers) or `held_out` (templates that are
@@ -40,25 +39,15 @@ class Arithmetic:
         True
     """
 
-    seed: int
-    split: str = "train"
     levels: tuple[int, ...] = LEVELS
     needs_tool: bool | None = None
     without_tool: float = 0.25
 
     def __post_init__(self) -> None:
-        """Refuse what no task can be drawn from."""
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {self.split!r}")
+        """Refuse settings from which no task can be drawn."""
+        EndlessTasks.__post_init__(self)
         if not self.levels or not all(1 <= level <= 9 for level in self.levels):
             raise ValueError(f"levels must be numbers of digits from 1 to 9, not {self.levels!r}")
-
-    def __iter__(self) -> Iterator[Task]:
-        """Endlessly many tasks."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
 
     def __getitem__(self, index: int) -> Task:
         """Task number `index`, without drawing those before it."""

@@ -8,18 +8,18 @@ alike. Every task follows from (seed, split, index) alone, and its database from
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ....rollout.task import Task, equal_answers
 from ....tools.sql import COMPARED, Comparison, QueryFailed, SqliteDatabase, Workers, equal_results
-from .table_domains import PLACES, STYLES, WORLDS, World
+from .endless import EndlessTasks
+from .table_domains import PLACES, STYLES, TABLE_DOMAINS, TableDomain
 
 __all__ = [
     "LEVELS",
     "LOOKUPS",
-    "SPLITS",
     "Databases",
     "check",
     "check_query",
@@ -28,7 +28,6 @@ __all__ = [
     "twin",
 ]
 
-SPLITS = ("train", "test", "held_out")
 LOOKUPS = ("place", "kind", "amount")
 LEVELS: dict[int, tuple[tuple[str, ...], ...]] = {
     1: ((),),
@@ -43,10 +42,10 @@ _AGGREGATES = {"count": "count(*)", "total": "sum({})", "most": "max({})"}
 
 
 @dataclass(frozen=True, slots=True)
-class Databases:
+class Databases(EndlessTasks):
     """A source of tasks.
 
-    `split`: `train`, `test` (trained worlds, unseen questions) or `held_out` (worlds that are
+    `split`: `train`, `test` (trained domains, unseen questions) or `held_out` (domains that are
     never trained on). `levels`: 1 needs no lookup, 2 the spelling of a place, 3 a code, 4 a unit,
     5 two of them, 6 all three.
 
@@ -64,35 +63,25 @@ class Databases:
         True
     """
 
-    seed: int
-    split: str = "train"
     levels: tuple[int, ...] = tuple(LEVELS)
     database: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no task can be drawn from."""
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {self.split!r}")
+        """Refuse settings from which no task can be drawn."""
+        EndlessTasks.__post_init__(self)
         if not self.levels or not set(self.levels) <= set(LEVELS):
             raise ValueError(f"levels must be numbers from 1 to {len(LEVELS)}, not {self.levels!r}")
-
-    def __iter__(self) -> Iterator[Task]:
-        """Endlessly many tasks."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
 
     def __getitem__(self, index: int) -> Task:
         """Task number `index`, without drawing those before it."""
         rng = random.Random(f"database {self.seed} {self.split} {index}")
         held_out = self.split == "held_out"
-        worlds = [i for i, world in enumerate(WORLDS) if world.held_out == held_out]
+        domains = [i for i, each in enumerate(TABLE_DOMAINS) if each.held_out == held_out]
         while True:  # some draws belong to the other split, or their lookups change nothing
             if self.database is not None:
                 made = _Made(**self.database)
             else:
-                made = _Made(rng.choice(worlds), rng.randrange(2**31))
+                made = _Made(rng.choice(domains), rng.randrange(2**31))
             level = rng.choice(self.levels)
             asked = _draw(made, rng.choice(LEVELS[level]), rng)
             if not held_out and asked.is_test != (self.split == "test"):
@@ -104,7 +93,7 @@ class Databases:
 
 
 def twin(task: Task) -> Task:
-    """The same question over another database of its world, where the answer is another one."""
+    """The same question over another database of its domain, where the answer is another one."""
     data = task.data
     asked = _Asked(**data["asked"])
     for attempt in itertools.count():
@@ -155,25 +144,25 @@ async def check_query(
 
 
 class _Made:
-    """A database: what its world leaves open follows from a seed."""
+    """A database: what its domain leaves open follows from a seed."""
 
     def __init__(self, world: int, seed: int, places: Sequence[str] | None = None) -> None:
         rng = random.Random(f"world {world} {seed}")
         self.key: dict[str, Any] = {"world": world, "seed": seed}
-        self.world: World = WORLDS[world]
+        self.domain = TABLE_DOMAINS[world]
         self.style = rng.choice(sorted(STYLES))
         self.places = rng.sample(PLACES, 5)
         if places is not None:
             self.key["places"] = self.places = list(places)
-        self.codes = dict(zip(self.world.kinds, _codes(rng, len(self.world.kinds)), strict=True))
+        self.codes = dict(zip(self.domain.kinds, _codes(rng, len(self.domain.kinds)), strict=True))
         self.large = rng.random() < 0.5
         """Whether amounts are kept in the larger unit."""
-        scale = 1 if self.large else self.world.factor
+        scale = 1 if self.large else self.domain.factor
         self.rows = [
             (
                 i + 1,
                 rng.choice(self.places),
-                rng.choice(self.world.kinds),
+                rng.choice(self.domain.kinds),
                 rng.randint(1, 20 * scale),
                 rng.randint(2, 60),
             )
@@ -182,13 +171,13 @@ class _Made:
 
     @property
     def unit(self) -> str:
-        return self.world.units[self.large]
+        return self.domain.units[self.large]
 
     def spelt(self, name: str) -> str:
         return STYLES[self.style](name)
 
     def script(self) -> str:
-        w = self.world
+        w = self.domain
         rows = ", ".join(
             f"({i}, '{self.spelt(place)}', '{self.codes[kind]}', {amount}, {number})"
             for i, place, kind, amount, number in self.rows
@@ -236,7 +225,7 @@ class _Asked:
 
 
 def _draw(made: _Made, lookups: Sequence[str], rng: random.Random) -> _Asked:
-    w = made.world
+    w = made.domain
     aggregate = rng.choice(sorted(_AGGREGATES))
     place, kind = rng.choice(made.places), rng.choice(w.kinds)
     larger = rng.randint(2, 12)
@@ -255,7 +244,7 @@ def _draw(made: _Made, lookups: Sequence[str], rng: random.Random) -> _Asked:
 
 def _task(id: str, made: _Made, asked: _Asked, data: dict[str, Any]) -> Task | None:
     """A question as a task; None where leaving a lookup out would give the same answer."""
-    w = made.world
+    w = made.domain
     stored = asked.larger * (1 if made.large else w.factor)
     said = asked.larger * (1 if asked.in_larger else w.factor)
 
@@ -301,7 +290,7 @@ def _lookups(
     made: _Made, asked: _Asked, said: int, stored: int
 ) -> tuple[list[str], list[str], list[list[str]]]:
     """The conditions of the gold query, the queries that find their values, and what they find."""
-    w = made.world
+    w = made.domain
     conditions = {
         "place": f"{w.place} = '{made.spelt(asked.place)}'",
         "kind": f"{w.kind} = '{made.codes[asked.kind]}'",
@@ -321,14 +310,14 @@ def _lookups(
     return [conditions[n] for n in each], [steps[n] for n in each], [found[n] for n in each]
 
 
-def _which(w: World, lookups: Sequence[str], place: str, kind: str, limit: str) -> str:
+def _which(w: TableDomain, lookups: Sequence[str], place: str, kind: str, limit: str) -> str:
     that = [w.of_kind.format(kind)] if "kind" in lookups else []
     that += [w.more.format(limit)] if "amount" in lookups else []
     at = [w.at.format(place)] if "place" in lookups else []
     return " ".join([w.things, *at, *(["that", " and ".join(that)] if that else [])])
 
 
-def _wordings(w: World, aggregate: str) -> tuple[str, ...]:
+def _wordings(w: TableDomain, aggregate: str) -> tuple[str, ...]:
     of = w.counted  # such as "pieces in the {}"
     if aggregate == "count":
         return ("How many {} are there?", "What is the number of {}?", "Count the {}.")

@@ -6,17 +6,17 @@ Every task follows from (seed, split, index) alone, and its corpus from the task
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ....rollout.task import Task, equal_answers
 from ....tools.search import Passage
+from .endless import EndlessTasks
 
-__all__ = ["LEVELS", "SPLITS", "Lookups", "check", "passages", "twin", "write_corpus"]
+__all__ = ["LEVELS", "Lookups", "check", "passages", "twin", "write_corpus"]
 
-SPLITS = ("train", "test", "held_out")
 LEVELS = (0, 1, 2)
 PER_CORPUS = 25
 """Questions that are asked of one corpus before the next one is drawn."""
@@ -106,7 +106,7 @@ _CHAINS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Lookups:
+class Lookups(EndlessTasks):
     """A source of tasks.
 
     `split`: `train`, `test` (trained kinds of questions, over corpora of their own) or `held_out`
@@ -124,26 +124,16 @@ class Lookups:
         (2, True)
     """
 
-    seed: int
-    split: str = "train"
     levels: tuple[int, ...] = LEVELS
     corpus: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no task can be drawn from."""
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {self.split!r}")
+        """Refuse settings from which no task can be drawn."""
+        EndlessTasks.__post_init__(self)
         if not self.levels or not set(self.levels) <= set(LEVELS):
             raise ValueError(f"levels must be of {LEVELS}, not {self.levels!r}")
         if self.split == "held_out" and 2 not in self.levels:
             raise ValueError("held-out questions have level 2")
-
-    def __iter__(self) -> Iterator[Task]:
-        """Endlessly many tasks."""
-        index = 0
-        while True:
-            yield self[index]
-            index += 1
 
     def __getitem__(self, index: int) -> Task:
         """Task number `index`, without drawing those before it."""
@@ -159,10 +149,10 @@ class Lookups:
             relations = rng.choice([c for c in _CHAINS if (c in HELD_OUT) == held_out])
         else:
             relations = (rng.choice(RELATIONS).name,)
-        world = _World(**corpus)
-        start = rng.choice(world.things[_BY_NAME[relations[0]].kind])
+        made = _Corpus(**corpus)
+        start = rng.choice(made.things[_BY_NAME[relations[0]].kind])
         data = {"level": level, "split": self.split, "told": rng.randrange(2)}
-        return _task(f"lookup-{self.split}-{self.seed}-{index}", world, relations, start, data)
+        return _task(f"lookup-{self.split}-{self.seed}-{index}", made, relations, start, data)
 
 
 def twin(task: Task) -> Task:
@@ -178,8 +168,8 @@ def twin(task: Task) -> Task:
     kept = {name: data[name] for name in ("level", "split", "told")}
     relations = tuple(data["relations"])
     for facts in range(1, 100):
-        world = _World(data["corpus"]["names"], data["corpus"]["facts"] + facts)
-        other = _task(f"{task.id}-twin", world, relations, data["steps"][0], dict(kept))
+        made = _Corpus(data["corpus"]["names"], data["corpus"]["facts"] + facts)
+        other = _task(f"{task.id}-twin", made, relations, data["steps"][0], dict(kept))
         if all(a != b for a, b in zip(other.data["facts"], data["facts"], strict=True)):
             return other
     raise AssertionError(f"no other facts for {task.id}")
@@ -187,7 +177,7 @@ def twin(task: Task) -> Task:
 
 def passages(corpus: Mapping[str, Any]) -> list[Passage]:
     """All passages of a task's `data["corpus"]`."""
-    return _World(**corpus).passages()
+    return _Corpus(**corpus).passages()
 
 
 def write_corpus(corpus: Mapping[str, Any], file: Path) -> Path:
@@ -205,7 +195,7 @@ def check(task: Task, answer: str | None) -> bool:
     return answer is not None and task.answer is not None and equal_answers(answer, task.answer)
 
 
-class _World:
+class _Corpus:
     """The things of one corpus and what is true of them. `facts` numbers what could be true."""
 
     def __init__(self, names: str, facts: int) -> None:
@@ -251,13 +241,13 @@ class _World:
 
 
 def _task(
-    id: str, world: _World, relations: tuple[str, ...], start: str, data: dict[str, Any]
+    id: str, made: _Corpus, relations: tuple[str, ...], start: str, data: dict[str, Any]
 ) -> Task:
     steps, facts = [], []
     thing = start
     for name in relations:
         steps.append(thing)
-        thing = world.facts[name, thing]
+        thing = made.facts[name, thing]
         facts.append(thing)
     first, last = _BY_NAME[relations[0]], _BY_NAME[relations[-1]]
     question = last.question.format(start if len(steps) == 1 else first.of.format(start))
@@ -270,7 +260,7 @@ def _task(
         "relations": list(relations),
         "needs_tool": bool(steps),
         "template": "/".join(relations),
-        "corpus": world.key,
+        "corpus": made.key,
     }
     return Task(id, question, facts[-1], data)
 
