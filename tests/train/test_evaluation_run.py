@@ -26,7 +26,8 @@ from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import StopReason
 from interlace.tools.errors import DataError, UsageError
-from interlace.train.evaluation import evaluate_async
+from interlace.train.evaluation import compare, evaluate_async, load_evaluation
+from interlace.train.rewards import Checker
 
 TASKS = [Task(f"t{n}", f"How much is {n} times 7?", str(7 * n)) for n in (2, 3, 5)]
 WARM = Sampling(temperature=1.0)
@@ -257,3 +258,21 @@ def test_weights_decide_where_both_are_known_else_the_name(tmp_path: Path) -> No
         run.refuse_other({"model": "./m", "weights": "bb"})
     with pytest.raises(UsageError, match=r'model "\./m", not "\./n"'):
         run.refuse_other({"model": "./n"})
+
+
+def test_runs_are_paired_by_what_was_asked_and_what_else_differs_is_told(tmp_path: Path) -> None:
+    first = evaluate(scripted(), TASKS, out=tmp_path / "a", samples=2, seed=1)
+    others = [replace(TASKS[0], question="How much is 9 times 7?"), *TASKS[1:]]
+    warmer = scripted(sampling=Sampling(temperature=1.5))
+    evaluate(warmer, others, out=tmp_path / "b", seed=1, checker="math")
+    (tmp_path / "b/results.json").unlink()  # as a run that was stopped leaves it
+    found = compare(first, load_evaluation(tmp_path / "b"))
+    assert (found.tasks, found.left_out) == (2, 2)
+    assert found.remarks == [
+        "the runs differ in n: 2 and 1",
+        "the runs differ in temperature: 1.0 and 1.5",
+        "1 tasks have one id and two questions, and are left out: t2",
+    ]
+    with Checker(default="math") as checker:
+        by_math = compare(first, load_evaluation(tmp_path / "b", checker))
+    assert "the runs differ in checker: exact and math" in by_math.remarks

@@ -65,7 +65,7 @@ class ColdStartOptions:
     checker: Annotated[
         str,
         typer.Option(
-            help="Checker of tasks that name none: exact, math, em, sql, or mine.py:function."
+            help="Checker of tasks that name none: exact, math, em, sql; or mine.py:function."
         ),
     ] = "exact"
     concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 8

@@ -42,7 +42,7 @@ class EvalOptions:
     checker: Annotated[
         str,
         typer.Option(
-            help="Checker of tasks that name none: exact, math, em, sql, or mine.py:function."
+            help="Checker of tasks that name none: exact, math, em, sql; or mine.py:function."
         ),
     ] = "exact"
     pair: Annotated[

@@ -82,6 +82,8 @@ def print_comparison(console: Console, comparison: Comparison, first: str, secon
         line += f"; right: both {both}, only the first {only_first}"
         line += f", only the second {only_second}, neither {neither}"
     console.out(line)
+    for remark in comparison.remarks:
+        console.out(printable(remark), style="yellow")
     if comparison.left_out:
         console.out(f"{comparison.left_out} tasks are in one run only", style="yellow")
 
