@@ -27,7 +27,7 @@ __all__ = ["as_json", "exit_code", "load", "make_agent", "make_task_agent", "war
 
 _TIERS = {
     "confined": "The model's Python code is confined, though this machine allows no namespaces: "
-    "`interlace doctor` tells which walls stand.",
+    "`interlace doctor` lists its walls.",
     "none": "The model's Python code runs as you, without isolation.",
 }
 """Warnings if the Python tool's isolation is weaker than `full`."""

@@ -124,8 +124,8 @@ async def _watched(work: Coroutine[Any, Any, T], signals: Sequence[int]) -> T:
 def exit_codes(*, json: bool = False, debug: bool = False) -> Iterator[None]:
     """Turn an error that a command raises into its exit code and one sentence on stderr.
 
-    With `json`, an error that is no bug is an object on stdout as well. With `debug`, the traceback
-    comes before the sentence.
+    With `json`, an error other than a bug is an object on stdout as well. With `debug`, the
+    traceback comes before the sentence.
     """
     try:
         try:

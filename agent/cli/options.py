@@ -180,7 +180,7 @@ class GuardOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TeamOptions:
-    """Whether a team answers, and its size."""
+    """The team that answers, if one does, and its size."""
 
     panel: ClassVar = "Team"
     team: Annotated[

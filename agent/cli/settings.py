@@ -83,7 +83,6 @@ def _from_files(command: str) -> dict[str, Setting]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-
     try:
         said = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -96,10 +95,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _checked(file: Path, name: str, value: Any) -> Any:
-
     key = name.replace("_", "-")
     if name not in _options():
-        raise UsageError(f"{file}: there is no setting {key!r}: `interlace config` lists them all")
+        raise UsageError(f"{file}: unknown setting {key!r}: `interlace config` lists them all")
     if name in _LOOSENS and file == folder_file():
         where = f"in {own_file()}, or give --{key}"
         raise UsageError(f"{file} may not set {key!r}, since any folder could: set it {where}")
@@ -117,7 +115,6 @@ def _checked(file: Path, name: str, value: Any) -> Any:
 
 
 def _refuse_code(tools: Any, format: Any) -> None:
-
     refuse_code("tool", tools, TOOLS, folder_file())
     refuse_code("format", format, FORMATS, folder_file())
 

@@ -43,7 +43,7 @@ def test_each_layer_stands_over_the_next(here: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("said", "wrong"),
     [
-        ("modle = 'x'", "there is no setting 'modle'"),
+        ("modle = 'x'", "unknown setting 'modle'"),
         ("max-turns = 'many'", "max-turns can't be 'many'"),
         ("max-turns = true", "max-turns can't be True"),
         ("[talk]\nseed = 1", "'talk' is neither a setting nor a section"),

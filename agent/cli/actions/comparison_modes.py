@@ -25,11 +25,11 @@ def read_modes(text: str | None) -> list[str] | None:
         return None
     if not all(known) or len(set(modes)) < len(modes) or len(modes) < 2:
         raise UsageError(
-            f"{text!r} does not say what to compare: name two or more of single, vote@8, vote@k "
+            f"{text!r} can't be compared: name two or more of single, vote@8, vote@k "
             "(as many as cost what the team costs), best@4, twice@2 and team"
         )
     if any(mode.endswith("@k") for mode in modes) and not {"single", "team"} <= set(modes):
-        raise UsageError("how many @k stands for follows from single and team: compare with both")
+        raise UsageError("the k of @k follows from single and team: name both")
     return modes
 
 

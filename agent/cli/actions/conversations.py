@@ -61,7 +61,6 @@ def _as_json(one: Summary) -> dict[str, Any]:
 
 
 def _print_list(kept: list[Summary]) -> None:
-
     table = Table(box=None, pad_edge=False, header_style="dim")
     for head in ("id", "when", "model", "asked", "begins with"):
         last = head == "begins with"
@@ -105,7 +104,6 @@ def _whole(saved: Saved) -> dict[str, Any]:
 
 
 def _print(saved: Saved) -> None:
-
     with paged() as console:
         screen = LiveView(console)
         for one, calls in zip(saved.asked, _turns(saved), strict=True):

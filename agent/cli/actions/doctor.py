@@ -27,7 +27,7 @@ class TokenizerReport:
     vocabulary: int
     eos: dict[str, int]
     template: dict[str, bool]
-    """Whether there is a chat template, and what it does."""
+    """The chat template: if there is one, and its abilities."""
     tags: dict[str, list[str]]
     """The tokens of each tag of the format."""
     stops: dict[str, list[str]]
@@ -52,7 +52,7 @@ def report(path: str | Path, format: str = "retool") -> TokenizerReport:
             "takes a system message": encoder.takes_system,
             "tells the model of tools": encoder.tells_tools,
             "strips earlier thinking": encoder.strips_thinking,
-            "a later question goes on": encoder.continues,
+            "a later question continues the ledger": encoder.continues,
         },
         tags={tag: _tokens(tokenizer, tag) for tag in chosen.control_tags},
         stops={stop: _tokens(tokenizer, f"{stop}\n") for stop in chosen.stop},
@@ -67,7 +67,6 @@ def _tokens(tokenizer: Tokenizer, text: str) -> list[str]:
 
 
 def _sample(encoder: Encoder, format: str) -> list[dict[str, Any]]:
-
     ledger = sample_ledger(encoder, sample_tools(encoder.format), notice="1 tool call left")
     return [
         {

@@ -73,7 +73,6 @@ def _card(gpu: str | None) -> tuple[float | None, str]:
 
 
 def _sandbox() -> Finding:
-
     found = python_sandbox()
     if found.tier is None:
         text = f"no walls can be had: {' '.join(found.why.split())}"
@@ -101,7 +100,6 @@ def _tried(
 
 
 def _as_json(config: str, examination: Examination, findings: list[Finding]) -> dict[str, Any]:
-
     estimate = examination.estimate
     phases = {} if estimate is None else estimate.phases
     return {
@@ -116,7 +114,6 @@ def _as_json(config: str, examination: Examination, findings: list[Finding]) -> 
 
 
 def _render(examination: Examination, findings: list[Finding]) -> Text:
-
     text = Text()
     for finding in findings:
         mark, style = _MARKS[finding.ok]

@@ -25,7 +25,6 @@ def list_models(server: str | None, *, json: bool) -> None:
 
 
 def _on_this_machine() -> list[dict[str, Any]]:
-
     known = [
         {"name": name, "here": local_model(name) is not None, "note": note}
         for name, note in KNOWN.items()
@@ -38,7 +37,6 @@ def _on_this_machine() -> list[dict[str, Any]]:
 
 
 async def _on_server(address: str) -> list[dict[str, Any]]:
-
     base, _, wanted = address.partition("#")
     found = []
     cards = [] if wanted else await served_models(base)
@@ -56,7 +54,6 @@ async def _on_server(address: str) -> list[dict[str, Any]]:
 
 
 def _print(found: list[dict[str, Any]]) -> None:
-
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("--model", "here", ""):
         table.add_column(title, overflow="fold")

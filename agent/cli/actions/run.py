@@ -44,9 +44,8 @@ def run(
 
 
 def _question(given: str | None) -> str:
-
     if given is None and sys.stdin.isatty():
-        raise UsageError('there is no question: interlace run "What is 17 * 23?"')
+        raise UsageError('the question is missing: interlace run "What is 17 * 23?"')
     text = given
     if given is None or given == "-":
         text = sys.stdin.buffer.read().decode("utf-8", "replace")
@@ -59,7 +58,6 @@ def _question(given: str | None) -> str:
 async def _answer(
     agent: Agent, who: Answerer, question: str, console: Console, output: OutputOptions
 ) -> Result:
-
     screen = LiveView(console, answers=not sys.stdout.isatty(), format=agent.format)
     here = sys.stdin.isatty() and sys.stderr.isatty()
     async with agent:
@@ -75,7 +73,7 @@ async def _answer(
                         screen.show(event)
                     if isinstance(event, ApprovalAsked):
                         await ask_person(event, here=here)
-        finally:  # a stopped answer is told as well
+        finally:  # a stopped answer is reported as well
             if who.last is not None:
                 await _report(agent, who.last, screen, output)
     assert who.last is not None
@@ -83,7 +81,6 @@ async def _answer(
 
 
 async def _report(agent: Agent, result: Result, screen: LiveView, output: OutputOptions) -> None:
-
     screen.line()
     if output.json:
         print_json(as_json(result))

@@ -152,7 +152,6 @@ class _Screen:
     """On a terminal a bar; elsewhere some twenty lines over the run."""
 
     def __init__(self, config: SFTConfig, *, hidden: bool) -> None:
-
         self._config = config
         self._hidden = hidden
         self._console = make_console(sys.stderr)

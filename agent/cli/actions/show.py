@@ -49,7 +49,6 @@ def show(
 
 
 def _write_m500(episodes: Iterator[Episode], path: Path, tokenizers: "_Tokenizers") -> None:
-
     first = next(episodes)
     tokenizer = tokenizers.of(first)
     if tokenizer is None:
@@ -88,7 +87,6 @@ class _Tokenizers:
     """The tokenizers that the records' models had, as far as they are on this machine."""
 
     def __init__(self, given: Path | None) -> None:
-
         self._given = None if given is None else Tokenizer.load(given)
         self._found: dict[str, Any] = {}
 
@@ -103,7 +101,6 @@ class _Tokenizers:
         return found
 
     def _find(self, name: str) -> Tokenizer | None:
-
         try:
             folder = local_model(name)
             if folder is not None:

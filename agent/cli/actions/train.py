@@ -64,7 +64,6 @@ def given_settings(options: TrainOptions) -> dict[str, Any]:
 
 
 def _flags(options: TrainOptions, settings: list[str]) -> dict[str, Any]:
-
     flags = given_settings(options)
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -75,7 +74,6 @@ def _flags(options: TrainOptions, settings: list[str]) -> dict[str, Any]:
 
 
 def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> Resolved:
-
     from_run = resume and file is None
     if from_run:
         folder = Path(flags.get("out", TrainConfig().out))
@@ -87,7 +85,6 @@ def _resolve(file: Path | None, flags: dict[str, Any], *, resume: bool) -> Resol
 
 
 def _run(resolved: Resolved, output: OutputOptions, *, changed: Collection[str]) -> None:
-
     config, folder = resolved.config, Path(resolved.config.out)
     if config.plot:
         need_matplotlib()
@@ -112,7 +109,6 @@ def _run(resolved: Resolved, output: OutputOptions, *, changed: Collection[str])
 
 
 def _sinks(config: TrainConfig) -> list[Sink]:
-
     folder = Path(config.out)
     sinks: list[Sink] = []
     if config.tensorboard:
@@ -128,7 +124,7 @@ def _begin(trainer: Trainer) -> str:
     after = (
         "resuming is exact: the same bits as without a break"
         if trainer.exact
-        else "resuming goes on from the same state with new noise"
+        else "resuming continues from the same state with new noise"
     )
     return (
         f"{trained:,} weights on {model.device} · {trainer.update_config.objective.name} · {after}"

@@ -24,7 +24,7 @@ def history_file() -> Path:
 
 class LineEditor:
     """Reads questions from a terminal. `loading` ends the reading if it fails; `interrupt` hears
-    of Ctrl-C, and says whether to leave; Tab completes `words`; `example` stands at the first
+    of Ctrl-C, and returns True to leave; Tab completes `words`; `example` is the text of the first
     prompt, to be asked with Enter or typed over.
     """
 
@@ -51,7 +51,7 @@ class LineEditor:
         self._example = example
 
     async def read(self) -> AsyncGenerator[str, None]:
-        """One question after the other, until who is here leaves. Raises what `loading` raised."""
+        """Yield one question after the other, until the person leaves. Raises as `loading` did."""
         while True:
             if self._loading.done():
                 self._loading.result()

@@ -41,8 +41,8 @@ _AGAIN = 2.0
 
 
 class ChatSession:
-    """A conversation on the terminal, or through pipes. `example` stands at the first prompt; with
-    `team.team` a CEO and its experts answer, each question on its own.
+    """A conversation on the terminal, or through pipes. `example` is the text of the first prompt;
+    with `team.team` a CEO and its experts answer, each question on its own.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class ChatSession:
         self.code = Exit.DONE
         """That of the first question that failed."""
         self.leaving = False
-        """Whether Ctrl-C was pressed twice."""
+        """True once Ctrl-C was pressed twice."""
         self._interrupted = -_AGAIN  # when Ctrl-C was pressed, seconds
         self.agent: Agent = self._make_agent()
         self._screen = LiveView(self._console, format=self.agent.format)
 
     def keep(self, options: KeepOptions, id: str | None) -> None:
-        """Open what is kept, if it is to be; what is resumed has its model, and its team, again.
+        """Open the stores, if conversations are kept; a resumed one brings its model and its team.
 
         Raises DataError and UsageError.
         """
@@ -115,7 +115,7 @@ class ChatSession:
         if options.resume:
             resumed = self._model
             if named.format is not None and resumed.format not in names("format", FORMATS):
-                self._model = replace(resumed, format=named.format)  # a format's name is no place
+                self._model = replace(resumed, format=named.format)  # a format's name loads no code
             else:
                 refuse_code("format", resumed.format, FORMATS, "what is resumed")
             again = set(resumed.tool or ()) - set(named.tool or ())
@@ -125,11 +125,10 @@ class ChatSession:
         self.agent = self._make_agent()
 
     def _refuse_other(self, model: str) -> None:
-
         if self._model.model not in (settings("chat")["model"].value, model):
             raise UsageError(
-                f"what is to be resumed is {model}'s: /model {self._model.model} goes on with "
-                "another, once it is resumed"
+                f"the resumed conversation is with {model}: leave out --model, and once it is "
+                f"resumed, switch with /model {self._model.model}"
             )
 
     def _make_agent(self) -> Agent:
@@ -142,13 +141,13 @@ class ChatSession:
         self._screen.say(text, kind)
 
     async def load(self) -> None:
-        """Load the model and start the tools, and tell what has to be known of them."""
+        """Load the model, start the tools, and print the warnings about them."""
         await load(self.agent, self._console, quiet=self._output.quiet)
         if not self._output.quiet:
             self._warn()
 
     async def greet(self) -> None:
-        """Start the tools, and say who answers here, and where the conversation stands."""
+        """Start the tools, and show who answers and how far the conversation is."""
         await self.agent.start_tools()
         if not self._output.quiet:
             who = f"a team of {self.agent.model}" if self._team.team else self.agent.model
@@ -170,7 +169,7 @@ class ChatSession:
             self._answers.append(None)
 
     async def go_on(self) -> None:
-        """Go on with what a team was asked and did not finish, where that is wanted."""
+        """Resume the question that a team did not finish, if asked to."""
         if self._unfinished is None:
             return
         saved, self._unfinished = self._unfinished, None
@@ -191,7 +190,7 @@ class ChatSession:
             await team.forget(team.last.episode.id)  # it is kept to be gone on with
 
     async def _hear(self, who: Team | Conversation, run: AgentRun) -> None:
-        """Show what happens, and how it ended."""
+        """Show the events of an answer, then how it ended."""
         task = asyncio.create_task(self._stream(run))
         loop = asyncio.get_running_loop()
 
@@ -233,7 +232,7 @@ class ChatSession:
         return [episode for episode in said if episode.trajectories]
 
     def undo(self) -> tuple[str, bool] | None:
-        """Take back the last question; it, and whether a team had answered it."""
+        """Take back the last question; return it, and True if a team had answered it."""
         last = self._answers.pop() if self._answers else None
         if last is not None:
             return last.task.question, True
@@ -256,7 +255,7 @@ class ChatSession:
         await self.agent.aclose()
 
     async def change_model(self, name: str) -> None:
-        """Go on with another model, which begins with what was said. Raises as loading does."""
+        """Switch to another model, which reads the conversation so far. Raises as loading does."""
         before, old, model = self.conversation, self.agent, self._model
         self._model = replace(model, model=name, format=None)
         try:
@@ -281,7 +280,7 @@ class ChatSession:
         return self.conversation
 
     async def _tell_resumed(self) -> None:
-        """Show where the conversation stands."""
+        """Show the last questions and answers of a resumed conversation."""
         conversation = await self._open()
         questions = conversation.questions
         self.say(f"[resumed: {len(questions)} questions; the tools begin anew]", "notice")
@@ -296,7 +295,6 @@ class ChatSession:
             self.say(warning, "notice")
 
     async def _stream(self, run: AgentRun) -> None:
-
         async with aclosing(run):
             async for event in run:
                 asked = isinstance(event, ApprovalAsked)
@@ -310,7 +308,7 @@ class ChatSession:
                         raise asyncio.CancelledError from None
 
     def _report(self, result: Result, *, seen: bool) -> None:
-        """How it ended, and the answer where that was not `seen`: of a team, a lane is."""
+        """Show how it ended, and the answer unless it was `seen`: of a team, only a lane is."""
         self._screen.line()
         if self._output.json:
             print_json(as_json(result))

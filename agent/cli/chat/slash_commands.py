@@ -11,8 +11,8 @@ from .session import ChatSession
 __all__ = ["COMMANDS", "run_command"]
 
 _KEYS = """\
-Alt-Enter, or a backslash at the end of a line, goes on in the next line; Ctrl-R searches what was \
-asked before. Ctrl-C stops an answer; what was said until then stays in the conversation. Ctrl-D \
+Alt-Enter, or a backslash at the end of a line, continues in the next line; Ctrl-R searches the \
+earlier questions. Ctrl-C stops an answer; what was said until then stays in the conversation. Ctrl-D \
 leaves, and so does Ctrl-C twice."""
 
 
@@ -22,7 +22,7 @@ async def run_command(chat: ChatSession, line: str) -> bool:
     if word in ("/quit", "/exit"):
         return True
     if word not in COMMANDS:
-        chat.say(f"[there is no {word}; /help lists what there is]", "notice")
+        chat.say(f"[unknown command {word}; /help lists all]", "notice")
     else:
         await COMMANDS[word][0](chat, rest.strip())
     return False
@@ -50,14 +50,13 @@ async def _tools(chat: ChatSession, rest: str) -> None:
 
 
 async def _model(chat: ChatSession, rest: str) -> None:
-
     if not rest:
         chat.say(f"model: {chat.agent.model}", "dim")
         return
     try:
         await chat.change_model(rest)
         read = "" if chat.alone else "; it has read what was said, its tools begin anew"
-        chat.say(f"[{rest} goes on{read}]", "notice")
+        chat.say(f"[{rest} answers from now on{read}]", "notice")
     except InterlaceError as error:
         chat.say(f"[{error}]", "error")
 
@@ -83,7 +82,6 @@ async def _retry(chat: ChatSession, rest: str) -> None:
 
 
 async def _team(chat: ChatSession, rest: str) -> None:
-
     if not rest:
         chat.say("[/team needs a question]", "notice")
         return
@@ -94,7 +92,6 @@ async def _team(chat: ChatSession, rest: str) -> None:
 
 
 async def _save(chat: ChatSession, rest: str) -> None:
-
     episodes = chat.episodes
     if not rest or not episodes:
         why = "/save needs a file's name" if not rest else "there is nothing to save yet"
@@ -110,7 +107,6 @@ async def _save(chat: ChatSession, rest: str) -> None:
 
 
 async def _budget(chat: ChatSession, rest: str) -> None:
-
     budget = chat.agent.settings.budget
     try:
         if rest:
@@ -124,7 +120,6 @@ async def _budget(chat: ChatSession, rest: str) -> None:
 
 
 async def _approve(chat: ChatSession, rest: str) -> None:
-
     try:
         if rest:
             chat.approval.rules.insert(0, Rule.read(rest))
@@ -137,7 +132,7 @@ async def _approve(chat: ChatSession, rest: str) -> None:
 COMMANDS: dict[str, tuple[Callable[[ChatSession, str], Awaitable[None]], str, str]] = {
     "/help": (_help, "", "this list"),
     "/tools": (_tools, "", "the tools and the format"),
-    "/model": (_model, "[NAME]", "the model; with a name, another one goes on"),
+    "/model": (_model, "[NAME]", "the model; with a name, another one takes over"),
     "/team": (_team, "QUESTION", "a CEO and its experts answer, outside of the conversation"),
     "/undo": (_undo, "", "take back the last question and its answer"),
     "/retry": (_retry, "", "take back the last answer and ask again"),

@@ -90,7 +90,6 @@ def _speaker(trajectory: Trajectory) -> str:
 
 
 def _print_head(console: Console, episode: Episode) -> None:
-
     stop = episode.stop
     head = Text(f"── {printable(episode.id)}  ", "bold")
     head.append(stop.value if stop else "not finished", "green" if stop in _GOOD else "red")
@@ -152,7 +151,6 @@ def _print_span(
 
 
 def _print_tokens(console: Console, ledger: Ledger, tokenizer: Tokenizer | None) -> None:
-
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("place", "id", "token", "source", "logprob", "raw", "weight", "version"):
         table.add_column(name, justify="left" if name in ("token", "source") else "right")
@@ -173,7 +171,6 @@ def _print_tokens(console: Console, ledger: Ledger, tokenizer: Tokenizer | None)
 
 
 def _escape(text: str) -> str:
-
     return escape(text)
 
 

@@ -107,7 +107,6 @@ def print_modes(console: Console, modes: Mapping[str, Evaluation]) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-
     table = Table(title=Text(printable(title)), title_justify="left", box=None, header_style="bold")
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number in (1, 2) else "left")

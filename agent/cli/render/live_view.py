@@ -44,7 +44,7 @@ class LiveView:
     Without colours, code and output still differ by their margin; with them, code is highlighted,
     line by line, and words are Markdown. On a terminal, tables are grids and plots are shown, if it
     can. What a call prints is shown as it comes. `answers` says whether an answer in tags is shown
-    where it is written; whoever prints it at the end anyway leaves it out. `format` is the model's,
+    where it is written; a caller that prints it at the end leaves it out. `format` is the model's,
     if it is not one of interlace's own.
     """
 
@@ -56,7 +56,7 @@ class LiveView:
         self._painter = TagStream(format.blocks if format is not None else ())
         self._kind = ""
         self._begun = False  # whether this block has a first line already
-        self._inside = False  # whether the cursor stands inside a line
+        self._inside = False  # whether the cursor is inside a line
         self._breaks = 0  # line feeds that wait for text to follow
         self._language = ""
         self._unlit = ""  # code, until its line is whole
@@ -99,7 +99,7 @@ class LiveView:
             self.line()
 
     def say(self, text: str, kind: str = "words") -> None:
-        """A line of its own; what the host says is broken between words, where somebody looks."""
+        """Show one line; on a terminal, the host's own words are wrapped."""
         if kind in ("dim", "notice", "error") and self._console.file.isatty():
             text = "\n".join(_fold(line, self._console.width) for line in text.split("\n"))
         self._block(text, kind)
@@ -154,7 +154,7 @@ class LiveView:
             self._block(f"[the model reads {read:,} of these {of:,} characters]", "notice")
 
     def _whole(self, call: CallRecord) -> None:
-        # Somebody looks, also where no colours belong.
+        # A person may look at a terminal without colours, too.
         seen = self._console.is_terminal or self._console.file.isatty()
         grid = as_grid(call.output, self._console.width - 2) if seen and not call.error else None
         self._block(grid or call.output, "error" if call.error else "output")

@@ -18,7 +18,7 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
 class _Heading(Heading):
-    """At the margin, where everything else stands, and without a frame."""
+    """A heading at the margin, like all other text, without a frame."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text.assemble((f"{'#' * int(self.tag[1:])} ", "dim"), self.text)

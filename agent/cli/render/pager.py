@@ -1,4 +1,4 @@
-"""A pager for what is long, where somebody looks."""
+"""A pager for long output on a terminal."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def paged() -> Iterator[Console]:
     pager = subprocess.Popen(less, stdin=subprocess.PIPE, text=True, errors="backslashreplace")
     assert pager.stdin is not None
     try:
-        # Somebody who has seen enough closes the pipe.
+        # A reader who has seen enough closes the pipe.
         with suppress(BrokenPipeError), pager.stdin:
             yield make_console(pager.stdin, force_terminal=True, width=width)
     finally:
