@@ -12,8 +12,8 @@ __all__ = ["COMMANDS", "run_command"]
 
 _KEYS = """\
 Alt-Enter, or a backslash at the end of a line, continues in the next line; Ctrl-R searches the \
-earlier questions. Ctrl-C stops an answer; what was said until then stays in the conversation. Ctrl-D \
-leaves, and so does Ctrl-C twice."""
+earlier questions. Ctrl-C stops an answer; what was said until then stays in the conversation. \
+Ctrl-D leaves, and so does Ctrl-C twice."""
 
 
 async def run_command(chat: ChatSession, line: str) -> bool:
