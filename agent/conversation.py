@@ -259,7 +259,7 @@ class Conversation(Generic[T]):
         tokenizer = self._policy.engine.tokenizer
         turns = trajectory.turns[first_turn:]
         calls = tuple(call for turn in turns for call in turn.calls)
-        error = trajectory.details.get("error")
+        error = trajectory.error
         self.episode.seconds += seconds
         self.episode.error = error
         return Result(
@@ -276,9 +276,17 @@ class Conversation(Generic[T]):
         )
 
     def _usage(self, turns: list[Turn], calls: int, seconds: float) -> Usage:
-        tokens = sum(turn.stop - turn.start for turn in turns)
+        written = sum(turn.stop - turn.start for turn in turns)
         prompt = response = 0
         if turns:
             prompt = turns[0].start
             response = len(self._rollout.trajectory.ledgers[turns[0].ledger]) - prompt
-        return Usage(tokens, prompt, response - tokens, len(turns), calls, round(seconds, 3))
+        return Usage(
+            tokens=sum(turn.sampled_tokens for turn in turns),
+            prompt_tokens=prompt,
+            tool_tokens=response - written,
+            turns=len(turns),
+            calls=calls,
+            seconds=round(seconds, 3),
+            estimated=any(turn.estimated for turn in turns),
+        )

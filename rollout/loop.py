@@ -111,8 +111,7 @@ class Rollout:
         `CANCELLED` and raises CancelledError on.
         """
         trajectory = self.trajectory
-        trajectory.stop = trajectory.answer = None
-        trajectory.details.pop("error", None)
+        trajectory.stop = trajectory.answer = trajectory.error = None
         self._first_turn = len(trajectory.turns)
         self.stop_after_turn = False
         self._clock = clock = Clock(self.policy.limits.seconds, self._budget)
@@ -129,12 +128,12 @@ class Rollout:
             ours = clock.overdue or not clock.expired
             trajectory.stop = StopReason.INFRASTRUCTURE if ours else late
             if ours:
-                trajectory.details["error"] = clock.overdue or f"TimeoutError: {error}"
+                trajectory.error = clock.overdue or f"TimeoutError: {error}"
         except BudgetSpent:
             trajectory.stop = StopReason.BUDGET
         except Exception as error:  # boundary: a failure of ours ends this trajectory, not the run
             trajectory.stop = StopReason.INFRASTRUCTURE
-            trajectory.details["error"] = describe_error(error)
+            trajectory.error = describe_error(error)
         finally:
             if trajectory.stop is not StopReason.INFRASTRUCTURE:
                 self.history.remember(question, trajectory, self._first_turn)
@@ -217,6 +216,7 @@ class Rollout:
             stop=stops,
             context=self.name,
             stream_interval=1 if self.listener is not None else _STREAM_INTERVAL,
+            conversation=partial(self.history.conversation, self.trajectory),
         )
         sampled = SampledTokens()
         started, whole = time.perf_counter(), True
@@ -247,11 +247,15 @@ class Rollout:
         finally:  # a cancel or a failure keeps what was sampled
             self._clock.go_on()
             turn.seconds += time.perf_counter() - started
-            self._budget.release(granted, len(sampled.ids))
+            counted = sampled.counted
+            self._budget.release(granted, len(sampled.ids) if counted is None else counted)
             if sampled.ids:
-                self.trajectory.exact &= sampled.exact
+                self.trajectory.token_exact &= sampled.exact
                 ledger.append(sampled.span())
                 turn.stop = len(ledger)
+            if counted is not None:
+                turn.counted = (turn.counted or 0) + counted
+                turn.estimated |= sampled.estimated
         return whole and (turn.finish is not FinishReason.LENGTH or granted == wanted)
 
     def _queue(self) -> None:

@@ -98,7 +98,7 @@ class Sessions:
             session.interrupted = None
         if isinstance(session, StartedSession):
             await session.ready()
-            trajectory.details.setdefault("tools", {})[name] = dict(session.details)
+            trajectory.tools[name] = dict(session.details)
         return session
 
 

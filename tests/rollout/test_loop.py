@@ -128,7 +128,7 @@ def test_every_way_to_end_is_named(limits: Limits, script: list[Reply], stop: St
     tool = Echo()
     t = roll(policy(script, limits=limits, tool=tool))
     assert (t.stop, t.answer) == (stop, None)
-    assert ("error" in t.details) == (stop is StopReason.INFRASTRUCTURE)
+    assert (t.error is not None) == (stop is StopReason.INFRASTRUCTURE)
     assert tool.opened == tool.closed
 
 
@@ -230,7 +230,7 @@ def test_a_session_that_starts_slowly_is_waited_for_and_one_that_never_does_is_o
 
     t = asyncio.run(impatient())
     assert t.stop is StopReason.INFRASTRUCTURE
-    assert t.details["error"] == "the tool 'python' did not start within 0.3 s"
+    assert t.error == "the tool 'python' did not start within 0.3 s"
 
 
 def test_tags_in_the_strings_of_a_json_call_are_no_tags() -> None:

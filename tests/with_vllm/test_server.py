@@ -96,7 +96,7 @@ def test_what_the_server_sampled_is_what_the_model_says(server: VllmServer) -> N
     for episode in episodes:
         assert episode.stop is not StopReason.INFRASTRUCTURE, episode.error
         trajectory = episode.trajectory
-        assert trajectory.exact
+        assert trajectory.token_exact
         assert assert_forward({0: model}, trajectory.ledger, Sampling()) > 10
         assert all(turn.prefilled + turn.cached == turn.start for turn in trajectory.turns)
 

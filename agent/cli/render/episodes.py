@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ....rollout.ledger import Ledger, Source, Span
-from ....rollout.team.replies import TEAM
 from ....rollout.tokenizer import Tokenizer
 from ....rollout.trajectory import Episode, StopReason, Trajectory
 from .terminal import printable
@@ -55,7 +54,7 @@ def _counts(trajectories: list[Trajectory]) -> dict[str, int]:
         for ledger in trajectory.ledgers:
             for span in ledger:
                 counts[span.source.value] += len(span)
-                counts["trained"] += len(span) if span.weight and trajectory.exact else 0
+                counts["trained"] += len(span) if span.weight and trajectory.token_exact else 0
     return counts
 
 
@@ -77,16 +76,16 @@ def print_episode(
                 _print_tokens(console, ledger, tokenizer)
             else:
                 for span in ledger:
-                    _print_span(console, span, tokenizer, trained=trajectory.exact)
+                    _print_span(console, span, tokenizer, trained=trajectory.token_exact)
     console.out("")
 
 
 def _speaker(trajectory: Trajectory) -> str:
     """The role, name and round of the team member that speaks, or "" without a team's role."""
-    team = trajectory.details.get(TEAM, {})
-    if "role" not in team:
+    if trajectory.team is None:
         return ""
-    return printable(f": {team['role']} {team['name']}, round {team['round'] + 1}")
+    speaker = trajectory.team.speaker
+    return printable(f": {speaker.role} {speaker.name}, round {speaker.round + 1}")
 
 
 def _print_head(console: Console, episode: Episode) -> None:

@@ -132,14 +132,15 @@ def confine(walls: Walls, folder: str) -> None:
 def confine_branch(walls: Walls, session: str, folder: str) -> None:
     """Let this process, a copy of another, change files of `session` only in `folder`.
 
-    It can then no longer reach the files of the process that it is a copy of; 16 such copies of
-    copies are the most that the kernel allows. Raises `OSError`.
+    It can then no longer reach the files of the process that it is a copy of, nor signal it or its
+    other copies, where the kernel knows how (Landlock 6); 16 such copies of copies are the most
+    that the kernel allows. Raises `OSError`.
     """
     if walls.tier == "none":
         return
     rules = [("/", landlock.READ), ("/dev", landlock.WRITE), (folder, landlock.WRITE)]
     rules += [(f"{session}/{name}", landlock.WRITE) for name in SHARED]
-    landlock.restrict(rules, scoped=False)
+    landlock.restrict(rules)
 
 
 def die_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
