@@ -49,7 +49,7 @@ class LoggedEpisode:
 
     @classmethod
     def of(cls, episode: Episode) -> "LoggedEpisode":
-        """What is kept of an episode in memory."""
+        """The short form of an episode."""
         return cls(episode.stop, episode.rewards.get("correct"))
 
     @property
@@ -252,7 +252,7 @@ def _plain(value: Any) -> Any:
 
 
 def _judged_by(task: Task) -> Any:
-    """What an answer is judged by; where a database lies does not count."""
+    """All that an answer is judged by; the place of a database does not count."""
     data = {k: v for k, v in task.data.items() if k != "database" or not isinstance(v, str)}
     return _plain([task.answer, data])
 
