@@ -164,7 +164,7 @@ def test_another_model_goes_on_and_the_history_is_searched(tmp_path: Path) -> No
         for typed, shown in [
             ("Remember seven.", "one\n(.|\n)* tokens"),
             ("/model ./nowhere", "there is no folder"),  # the old one goes on
-            ("/model nano", "nano goes on; it has read"),
+            ("/model nano", "nano answers from now on; it has read"),
         ]:
             ready(terminal)
             terminal.type(typed + ENTER)

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert code == 0, err
     told = json.loads(out)
     assert (told["out"], told["steps"]) == (str(folder), 2)
-    assert "resuming goes on from the same state with new noise" in err
+    assert "resuming continues from the same state with new noise" in err
     assert "step 1: " in err and "step 2: " in err
     return folder
 
