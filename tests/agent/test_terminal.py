@@ -129,7 +129,7 @@ def test_slash_commands(tmp_path: Path) -> None:
         for typed, shown in [
             ("/help", r"/budget \[tokens=5000\] +what is left"),
             ("/tools", "python: Runs Python code"),
-            ("/nonsense", "there is no /nonsense"),
+            ("/nonsense", "unknown command /nonsense"),
             ("Well?", "wrong\n(.|\n)* tokens"),
             ("/retry", "> Well(.|\n)*right False(.|\n)* tokens"),
             ("/budget calls=3,tokens=90000", "90000 tokens, 3 calls left"),
