@@ -80,7 +80,9 @@ class Conversation(Generic[T]):
             name=self.episode.id,
             listener=self._hear,
             budget=self._settings.budget,
-            gate=CallPolicy(self._settings.approval, self._settings.hooks, self._ask_for_approval),
+            call_gate=CallPolicy(
+                self._settings.approval, self._settings.hooks, self._ask_for_approval
+            ),
         )
         self._thinking = Thinking(policy)
         self._listener: Listener | None = None

@@ -12,7 +12,7 @@ from ...rollout.budget import Budget
 from ...rollout.events import Event, Finished
 from ...rollout.formats import Message
 from ...rollout.formats.plain import without_thinking
-from ...rollout.loop import Gate, Rollout
+from ...rollout.loop import CallGate, Rollout
 from ...rollout.many.runner import Open
 from ...rollout.policy import Policy
 from ...rollout.team.budget_forcing import BudgetForcedRollout
@@ -161,11 +161,11 @@ async def standalone_rollout(
     name: str,
     seed: int | None,
     make: Callable[..., Rollout] = Rollout,
-    gate: Gate,
+    call_gate: CallGate,
     budget: Budget,
 ) -> AsyncIterator[Rollout]:
     """Opens a rollout that is no runner's: its calls go through a gate."""
-    async with make(policy, name=name, seed=seed, budget=budget, gate=gate) as rollout:
+    async with make(policy, name=name, seed=seed, budget=budget, call_gate=call_gate) as rollout:
         yield rollout
 
 

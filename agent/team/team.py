@@ -250,7 +250,7 @@ class Team(Answerer[T]):
         terms = self.agent.settings
         open = partial(
             standalone_rollout,
-            gate=CallPolicy(terms.approval, terms.hooks, tell),
+            call_gate=CallPolicy(terms.approval, terms.hooks, tell),
             budget=self.budget,
         )
         record = TeamRecord(episode, self.runs)

@@ -23,6 +23,7 @@ __all__ = [
     "Parsed",
     "Sample",
     "find_format",
+    "recorded_format",
 ]
 
 FORMATS: dict[str, Format] = {
@@ -51,3 +52,11 @@ def find_format(name: str, *, trusted: bool = True, folder: Path | None = None) 
             "interlace.rollout.formats.Format"
         )
     return made
+
+
+def recorded_format(name: str) -> Format | None:
+    """The format that a record names, if interlace or an installed package has it."""
+    try:
+        return find_format(name, trusted=False)
+    except UsageError:
+        return None

@@ -33,11 +33,13 @@ class AnsweredCall:
 class Message:
     """One message of a conversation, as chat templates know it.
 
-    `calls` are those of an assistant's message whose `content` has them no more.
+    `results` are those of a tool's message one by one, notices included. `calls` are those of an
+    assistant's message for chat APIs, whose `content` has them no more.
     """
 
     role: str
     content: str
+    results: tuple[str, ...] = ()
     calls: tuple[AnsweredCall, ...] = ()
 
 

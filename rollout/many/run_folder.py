@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 from ...tools.errors import DataError, UsageError
 from ...tools.files import write_whole
-from ..admission import Traffic
+from ..admission import RunMetrics
 from ..episode_log import EpisodeLog, read_episodes
 from ..task import Task
 from ..trajectory import Episode, StopReason
@@ -31,7 +31,7 @@ class RunObserver(Protocol):
         """The settings fit: the model is being loaded."""
         ...
 
-    def started(self, total: int, done: "Sequence[LoggedEpisode]", traffic: Traffic) -> None:
+    def started(self, total: int, done: "Sequence[LoggedEpisode]", metrics: RunMetrics) -> None:
         """The run begins: `total` episodes, of which the log holds `done` already."""
         ...
 
@@ -222,7 +222,7 @@ class RunFolder:
         """
         n, done = self.settings["n"], self.done
         if observer is not None:
-            observer.started(len(tasks) * n, [self.logged[id] for id in done], runner.traffic)
+            observer.started(len(tasks) * n, [self.logged[id] for id in done], runner.metrics)
         run = runner.run(tasks, n=n, seed=self.settings["seed"], skip=done)
         try:
             async with aclosing(run) as episodes:

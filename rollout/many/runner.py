@@ -21,7 +21,7 @@ from hashlib import blake2b
 from typing import Any, Protocol, TypeAlias
 
 from ...tools import Tool
-from ..admission import Traffic
+from ..admission import Phase, RunMetrics, SamplingGate
 from ..budget import Budget
 from ..formats import Message
 from ..loop import Rollout
@@ -91,7 +91,7 @@ class Runner:
 
     With a `strategy` an episode is not one attempt but several, of which one is chosen: its
     trajectory stands last. With an `attempt` it is whatever that makes of it. A `budget` is shared
-    by all. `traffic` counts what happens, and can hold it up.
+    by all. `metrics` counts what happens, and `sampling_gate` can hold it up.
 
     Example:
         runner = Runner(policy, tools_for=lambda task: [sql.on(databases[task.data["db"]])])
@@ -121,7 +121,8 @@ class Runner:
         self.strategy = strategy
         self.attempt = attempt
         self.budget = budget
-        self.traffic = Traffic()
+        self.metrics = RunMetrics()
+        self.sampling_gate = SamplingGate(self.metrics)
         self._slots = asyncio.Semaphore(concurrency)
         self.interrupted: list[Episode] = []
         """The episodes in flight when the last run was closed early, with what they had."""
@@ -274,7 +275,7 @@ class Runner:
             episode.seconds = time.perf_counter() - clock
             if episode.stop is StopReason.INFRASTRUCTURE:
                 episode.error = episode.trajectory.error or episode.error
-            self.traffic.finished(episode)
+            self.metrics.finished(episode)
 
     async def _attempt(self, episode: Episode, policy: Policy, question: str) -> None:
         """Add a trajectory; where our side failed it, another in its place."""
@@ -286,7 +287,7 @@ class Runner:
         before = len(episode.trajectories)
         for tried in range(self.retries + 1):
             if tried:
-                self.traffic.retried += 1
+                self.metrics.retried += 1
                 await back_off(tried)
                 del episode.trajectories[before:]
                 episode.error = None
@@ -304,11 +305,15 @@ class Runner:
     ) -> None:
         name = f"{episode.id}@{episode.started}.{tried}"
         rollout = Rollout(
-            policy, name=name, seed=episode.seed, traffic=self.traffic, budget=self.budget
+            policy,
+            name=name,
+            seed=episode.seed,
+            sampling_gate=self.sampling_gate,
+            budget=self.budget,
         )
         rollout.history.messages.extend(history)
         episode.trajectories.append(rollout.trajectory)
-        with self.traffic.attempt():
+        with self.metrics.during(Phase.IN_FLIGHT):
             try:
                 async with rollout:
                     await rollout.ask(question)
@@ -320,8 +325,10 @@ class Runner:
         self, policy: Policy, *, name: str, seed: int | None, make: Callable[..., Rollout] = Rollout
     ) -> AsyncIterator[Rollout]:
         async with self._slots:
-            opening = make(policy, name=name, seed=seed, traffic=self.traffic, budget=self.budget)
-            with self.traffic.attempt():
+            opening = make(
+                policy, name=name, seed=seed, sampling_gate=self.sampling_gate, budget=self.budget
+            )
+            with self.metrics.during(Phase.IN_FLIGHT):
                 async with opening as rollout:
                     yield rollout
 

@@ -10,7 +10,7 @@ import pytest
 from support.fakes import NANO, Echo, answer, code
 
 from interlace.rollout import sessions
-from interlace.rollout.admission import Traffic
+from interlace.rollout.admission import SamplingGate
 from interlace.rollout.engines.base import Chunk, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.events import CallFinished, Event, Finished, PolicyText
@@ -220,12 +220,12 @@ def test_a_session_that_starts_slowly_is_waited_for_and_one_that_never_does_is_o
     script = [code("say 1"), answer("1")]
     limits = Limits(call_seconds=0.05, seconds=30)
     assert roll(policy(script, tool=Slow(0.3), limits=limits)).answer == "1"
-    traffic = Traffic()
-    traffic.patience = 0.3
+    gate = SamplingGate()
+    gate.patience = 0.3
 
     async def impatient() -> Trajectory:
         late = policy(script, tool=Slow(3600), limits=limits)
-        async with Rollout(late, name="a", traffic=traffic) as rollout:
+        async with Rollout(late, name="a", sampling_gate=gate) as rollout:
             return await rollout.ask("?")
 
     t = asyncio.run(impatient())

@@ -123,4 +123,4 @@ def test_a_killed_server_fails_trajectories_and_its_return_mends_them(server: Vl
     assert all(episode.error for episode in lost)
     assert len(mended) == len(lost)
     assert all(episode.stop is not StopReason.INFRASTRUCTURE for episode in mended)
-    assert mending.traffic.figures()["retried"] >= 1
+    assert mending.metrics.figures()["retried"] >= 1

@@ -239,7 +239,8 @@ class SearchIndex:
             index = create(self.folder / name)
         self._sweep(keep={name, self._current() or name})
         self._write(index, files, known)
-        self._publish(name)
+        if self._current() != name:
+            write_whole(self.folder / _CURRENT, json.dumps({**self._settings(), "current": name}))
         self._sweep(keep={name})
         index.reload()
         return index.searcher(), index.schema
@@ -304,11 +305,6 @@ class SearchIndex:
             return None
         fits = written == self._settings() and re.fullmatch(r"index-[0-9a-f]+", name)
         return name if fits and (self.folder / name).is_dir() else None
-
-    def _publish(self, name: str) -> None:
-        if self._current() == name:
-            return
-        write_whole(self.folder / _CURRENT, json.dumps({**self._settings(), "current": name}))
 
     def _sweep(self, keep: set[str]) -> None:
         """Remove older generations, and what a killed builder left."""

@@ -199,7 +199,12 @@ def _head(rank: int, hit: Hit) -> str:
     labels = [("Title", hit.passage.title), ("id", hit.passage.id)]
     if hit.score is not None:
         labels.append(("score", f"{hit.score:.2f}"))
-    known = "; ".join(f"{name}: {_label(value)}" for name, value in labels if value)
+    # On one line, not longer than one.
+    known = "; ".join(
+        f"{name}: {_cut(' '.join(value.split()), _LONGEST_LABEL, len)}"
+        for name, value in labels
+        if value
+    )
     return f"Doc {rank} ({known})\n" if known else f"Doc {rank}\n"
 
 
@@ -224,8 +229,3 @@ def _beginning(text: str, characters: int) -> str:
 
 def _cut_note(characters: int) -> str:
     return f" [... {characters} more characters]"
-
-
-def _label(text: str) -> str:
-    """A title or id on one line, not longer than one."""
-    return _cut(" ".join(text.split()), _LONGEST_LABEL, len)

@@ -79,7 +79,9 @@ def explain(problem: Problem, schema: Schema | None = None) -> tuple[ErrorKind, 
     if found := re.match(r"no such (table|column|function): (.*)", message, re.DOTALL):
         name = found[2].split(" - should this be")[0].strip('"')
         if found[1] == "function":
-            return ErrorKind.NOT_FOUND, _function(name)
+            close = difflib.get_close_matches(name.lower(), sorted(FUNCTIONS), 2, 0.75)
+            guess = f" Did you mean {_list(close)}?" if close else ""
+            return ErrorKind.NOT_FOUND, f"no such function: {name}.{guess}"
         if schema is None:
             return ErrorKind.NOT_FOUND, f"{message}."
         if found[1] == "table":
@@ -179,12 +181,6 @@ def _column(name: str, query: str, schema: Schema) -> str:
     if columns:
         return f"{start} The columns: {'; '.join(columns)}."
     return f"{start} Tables: {_list([table.name for table in schema.tables])}."
-
-
-def _function(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), sorted(FUNCTIONS), 2, 0.75)
-    guess = f" Did you mean {_list(close)}?" if close else ""
-    return f"no such function: {name}.{guess}"
 
 
 def _mentioned(query: str, schema: Schema) -> list[Table]:

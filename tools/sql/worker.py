@@ -115,7 +115,7 @@ class Connection:
             except sqlite3.OperationalError as error:
                 if "decode" not in str(error):
                     raise
-            self._db.text_factory = _lenient
+            self._db.text_factory = lambda data: data.decode("utf-8", "replace")
             try:
                 return self._rows(request)
             finally:
@@ -255,10 +255,6 @@ class Connection:
                         raise ValueError
         places = ",".join("?" * len(arguments))
         return self._plain.execute(f"select printf({places})", arguments).fetchone()[0]
-
-
-def _lenient(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
 
 
 def _short(name: str) -> str:

@@ -10,6 +10,7 @@ math-verify reads and sympy works out. Two exact values are equal or not: no tol
 """
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -59,8 +60,6 @@ class Engine:
     """Compares values as `kinds.read_answer` gives them, gold first."""
 
     def __init__(self) -> None:
-        import logging
-
         import sympy
         from math_verify import LatexExtractionConfig, parse, verify
 
@@ -111,7 +110,8 @@ class Engine:
         if a == "equal" or b == "equal":
             return self._equations(gold, answer)
         if a == b == "expr":
-            return self._units(gold[3], answer[3]) and self._value(gold, answer)
+            same_unit = gold[3] is None or answer[3] is None or gold[3] == answer[3]
+            return same_unit and self._value(gold, answer)
         if a in ("list", "set") or b in ("list", "set"):
             if a == "region" or b == "region":
                 return self._regions(gold, answer)
@@ -130,9 +130,6 @@ class Engine:
             one, other = self._read(gold[1]), self._read(answer[1])
             return type(one) is type(other) and self._by_engine(one, other)
         return False
-
-    def _units(self, gold: str | None, answer: str | None) -> bool:
-        return gold is None or answer is None or gold == answer
 
     def _in_order(self, gold: list[Any], answer: list[Any]) -> bool:
         return len(gold) == len(answer) and all(map(self.equal, gold, answer))
@@ -201,14 +198,12 @@ class Engine:
                 return False
         if answer[0] == "equal":
             if len(answer) > 4:  # about: the rounded value is for a gold answer that is rounded
+                rounded = gold[0] == "expr" and gold[2] and gold[2][1] is not None
                 return all(self.equal(gold, each) for each in answer[2]) or (
-                    self._is_rounded(gold) and self.equal(gold, answer[4])
+                    bool(rounded) and self.equal(gold, answer[4])
                 )
             return all(self.equal(gold, each) for each in answer[2])
         return all(self.equal(each, answer) for each in gold[2])
-
-    def _is_rounded(self, value: Any) -> bool:
-        return value[0] == "expr" and bool(value[2]) and value[2][1] is not None
 
     def _proportional(self, gold: list[str], answer: list[str], *, positive: bool = False) -> bool:
         """True if one equation (or inequality) is the other, times a constant."""

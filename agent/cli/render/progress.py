@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from ....rollout.admission import Traffic
+from ....rollout.admission import RunMetrics
 from ....rollout.many.run_folder import UNFINISHED, LoggedEpisode
 from ....rollout.trajectory import Episode, StopReason
 from ...agent import Agent
@@ -65,12 +65,12 @@ def live_line(figures: dict[str, Any]) -> str:
 class _Bar(Bar):
     """A bar with the line of the engine's and the tools' figures below it."""
 
-    traffic: Traffic | None = None
+    metrics: RunMetrics | None = None
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
-        if self.traffic is not None:
-            yield Text(live_line(self.traffic.figures()), style="dim")
+        if self.metrics is not None:
+            yield Text(live_line(self.metrics.figures()), style="dim")
 
 
 def make_bar(console: Console, *, hidden: bool) -> _Bar:
@@ -103,9 +103,9 @@ class CountProgress:
         """Seconds since the work began, until it ended."""
         return (self._ended or time.perf_counter()) - self._started
 
-    def begin(self, total: int, traffic: Traffic | None = None) -> None:
+    def begin(self, total: int, metrics: RunMetrics | None = None) -> None:
         """Start the clock and the bar."""
-        self.bar.traffic = traffic
+        self.bar.metrics = metrics
         self.bar.update(self._task, total=total)
         self._started = time.perf_counter()
         self.bar.start()
@@ -142,28 +142,28 @@ class RunProgress(CountProgress):
         self._total = self._done = 0
         self.error: str | None = None
         """Why infrastructure failed an episode: of the first one."""
-        self.traffic: Traffic | None = None
+        self.metrics: RunMetrics | None = None
         """The counts of the run, once it has started."""
         self._loading = self._console.status(f"loading {agent.model}", spinner="dots")
 
     @property
     def figures(self) -> dict[str, Any]:
         """The figures of the engine and the tools so far."""
-        return {} if self.traffic is None else self.traffic.figures()
+        return {} if self.metrics is None else self.metrics.figures()
 
     def loading(self) -> None:
         """Show the spinner."""
         if not self._quiet and self._console.is_terminal:
             self._loading.start()
 
-    def started(self, total: int, done: Sequence[LoggedEpisode], traffic: Traffic) -> None:
+    def started(self, total: int, done: Sequence[LoggedEpisode], metrics: RunMetrics) -> None:
         """Print the warnings and start the bar."""
         self._loading.stop()
         if not self._quiet:
             for warning in warnings(self._agent):
                 self.screen.say(warning, "notice")
-        self._total, self._done, self.traffic = total, len(done), traffic
-        self.begin(total, traffic)
+        self._total, self._done, self.metrics = total, len(done), metrics
+        self.begin(total, metrics)
         for episode in done:
             self.add(str(episode.stop))
 

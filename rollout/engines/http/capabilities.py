@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ....tools.errors import ModelError
+from ...models.files import local_model
 from ...tokenizer import Tokenizer, TokenizerError
 from ..base import EngineError
 from .client import Refused, ServerClient
@@ -106,8 +107,6 @@ async def _card(server: ServerClient, wanted: str | None) -> dict[str, Any]:
 
 def _tokenizer_at(root: Any, model: str) -> Tokenizer | None:
     """The tokenizer of a served model, if its files are on this machine."""
-    from ...models.files import local_model
-
     for place in (root, model):
         if not isinstance(place, str) or "/" not in place:
             continue

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -179,7 +179,7 @@ class ServerClient:
             text = text.replace(self._key, "***")
         return f": {text[:300]}" if text else ""
 
-    async def _items(self, response: "httpx.Response") -> AsyncIterator[Any]:
+    async def _items(self, response: "httpx.Response") -> AsyncGenerator[Any, None]:
         if "text/event-stream" not in response.headers.get("content-type", ""):
             yield self._read(await self._http.read_whole(response))
             return

@@ -11,7 +11,7 @@ from ...trajectory import FinishReason
 from ..base import Chunk, EngineError, Request
 from ..stops import StopFinder
 from .capabilities import ServerCapabilities, probe_server, served
-from .chat import ChatDeltas, chat_tokenizer, to_chat
+from .chat import ChatReply, chat_tokenizer, to_chat
 from .client import Refused, ServerClient, StreamCut, api_key, split_address
 
 __all__ = ["HttpEngine", "served_models"]
@@ -238,16 +238,14 @@ class _ChatReading:
 
     engine: HttpEngine
     room: int
-    _deltas: ChatDeltas = field(default_factory=ChatDeltas)
+    _reply: ChatReply = field(default_factory=ChatReply)
     _bytes: int = 0  # of what was said
-    _usage: dict[str, Any] = field(default_factory=dict)
 
     def read(self, event: Any) -> Chunk | None:
         """The text of an event, as ids of the ledger's notation. Raises EngineError."""
         host = self.engine._server.host
         try:
-            self._usage = event.get("usage") or self._usage
-            text = "".join(map(self._deltas.read, event.get("choices") or ()))
+            text = self._reply.read(event)
         except (LookupError, TypeError, AttributeError) as error:
             raise EngineError(f"{host} sent what is no chat delta") from error
         if not text:
@@ -259,14 +257,14 @@ class _ChatReading:
 
     def end(self) -> Chunk:
         """The last chunk: the calls, and what the server says of its tokens. Raises StreamCut."""
-        host, finish = self.engine._server.host, self._deltas.finish
+        host, finish = self.engine._server.host, self._reply.finish
         if finish is None:
             raise StreamCut(f"{host} broke off in the middle of a reply")
         if finish in _CUT:
             return self._chunk("", _CUT[finish])
         if finish not in _ENDED:
             raise StreamCut(f"{host} ended a reply with {finish!r}")
-        return self._chunk(self._deltas.end(), FinishReason.EOS)
+        return self._chunk(self._reply.end(), FinishReason.EOS)
 
     def _chunk(self, text: str, finish: FinishReason | None) -> Chunk:
         tokenizer = self.engine.tokenizer
@@ -274,23 +272,29 @@ class _ChatReading:
         ids = tokenizer.encode(tokenizer.escape_control_tokens(text, special_only=True))
         if finish is FinishReason.EOS:
             ids.append(min(tokenizer.eos_ids))
-        counted, prompt = (self._usage.get(f"{what}_tokens") for what in ("completion", "prompt"))
-        prefilled = cached = 0
-        if finish is not None and isinstance(prompt, int):
-            details = self._usage.get("prompt_tokens_details")
-            held = details.get("cached_tokens") if isinstance(details, dict) else None
-            cached = held if isinstance(held, int) else 0
-            prefilled = prompt - cached
-        known = finish is not None and isinstance(counted, int) and counted > 0
+        usage = self._reply.usage if finish is not None else {}
+        counted, prefilled, cached = _counts(usage)
         return Chunk(
             tuple(ids),
             None,
             finish=finish,
             prefilled=prefilled,
             cached=cached,
-            counted=counted if known else -(-self._bytes // _BYTES_PER_TOKEN),
-            estimated=not known,
+            counted=counted or -(-self._bytes // _BYTES_PER_TOKEN),
+            estimated=not counted,
         )
+
+
+def _counts(usage: dict[str, Any]) -> tuple[int, int, int]:
+    """Tokens sampled, prompt tokens computed and prompt tokens cached; 0 for what is not told."""
+    details = usage.get("prompt_tokens_details")
+    told = (
+        usage.get("completion_tokens"),
+        usage.get("prompt_tokens"),
+        details.get("cached_tokens") if isinstance(details, dict) else None,
+    )
+    sampled, prompt, cached = (each if isinstance(each, int) and each > 0 else 0 for each in told)
+    return sampled, max(0, prompt - cached), cached
 
 
 @dataclass(slots=True)

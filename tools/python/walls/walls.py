@@ -120,13 +120,20 @@ def confine(walls: Walls, folder: str) -> None:
     ):
         if name == "RLIMIT_NPROC" and not walls.counts_processes:
             continue  # it would count all that the user does elsewhere
-        resource.setrlimit(getattr(resource, name), (limit, limit))
+        lower_limit(getattr(resource, name), limit)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # "file too large" is an error, not the end
     if walls.tier == "full":
         network = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
         seccomp.install(network, same_user=False)
     elif walls.tier == "confined":
         seccomp.install([], same_user=not walls.own_user)
+
+
+def lower_limit(kind: int, limit: int) -> None:
+    """Set a limit of this process, or leave the lower one that the machine has set already."""
+    hard = resource.getrlimit(kind)[1]
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (limit, limit))
 
 
 def confine_branch(walls: Walls, session: str, folder: str) -> None:
