@@ -25,7 +25,7 @@ class Mark:
 
 
 class History:
-    """The questions and replies of one trajectory as messages, beside its ledgers.
+    """The questions and replies of one trajectory as messages, next to its ledgers.
 
     As long as it goes, a later question is appended to the ledger that is open, and these messages
     are not needed. A template that strips earlier thinking, or a context that is full, starts the
@@ -83,7 +83,7 @@ class History:
         return Conversation(tuple(chat), tools, policy.engine.tokenizer.decode(begun))
 
     def _with_calls(self, reply: Message, results: tuple[str, ...]) -> list[Message]:
-        """A reply with its calls as data, or as text with the results behind it if one of them
+        """A reply with its calls as data, or as text followed by the results if one of them
         can't be read.
         """
         tools = tuple(self._policy.tools.values())

@@ -65,8 +65,8 @@ class ModelOptions:
             "--model",
             "-m",
             autocompletion=models,
-            help="Model: nano (bundled), smollm2 (fetched once), a folder, a Hugging Face id or a "
-            "server (http://host:8000/v1#name).",
+            help="Model: nano (bundled), smollm2 (fetched once), a folder, a Hugging Face id, a "
+            "server (http://host:8000/v1#name) or an engine of yours (mine.py:engine).",
         ),
     ] = "nano"
     format: Annotated[
@@ -80,7 +80,7 @@ class ModelOptions:
     tool: Annotated[
         list[str] | None,
         typer.Option(
-            help="Tool: python, python:jupyter, sql:FILE, search:PATH, FILE.py:NAME or none. "
+            help="Tool: python, python:jupyter, sql:FILE, search:PATH, mine.py:tool or none. "
             "Repeat for several.",
             autocompletion=tools,
         ),
@@ -135,7 +135,7 @@ Strategy: TypeAlias = Annotated[
     typer.Option(
         "--strategy",
         help="Several attempts, one answer: vote@8 (the most frequent), best@4 (the one the model "
-        "rates best), twice@2 (asked again with its answer).",
+        "rates best), twice@2 (asked again with its answer), or mine.py:strategy.",
     ),
 ]
 

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ...rollout.formats import FORMATS
+from ...rollout.models.load import refuse_engine
 from ...tools.errors import UsageError
 from ...tools.importing import refuse_code
 from ...tools.named import TOOLS
@@ -109,14 +110,17 @@ def _checked(file: Path, name: str, value: Any) -> Any:
     except ValidationError as error:
         why = error.errors()[0]["msg"]
         raise UsageError(f"{file}: {key} can't be {value!r}: {why}") from None
-    if file == folder_file() and name in ("tool", "format"):
-        _refuse_code(checked if name == "tool" else None, checked if name == "format" else None)
+    if file == folder_file():
+        _refuse_code(name, checked)
     return checked
 
 
-def _refuse_code(tools: Any, format: Any) -> None:
-    refuse_code("tool", tools, TOOLS, folder_file())
-    refuse_code("format", format, FORMATS, folder_file())
+def _refuse_code(name: str, value: Any) -> None:
+    """Refuse what would load code, in the folder's file, which may be anybody's."""
+    if name == "model":
+        refuse_engine(value, folder_file())
+    elif name in ("tool", "format"):
+        refuse_code(name, value, TOOLS if name == "tool" else FORMATS, folder_file())
 
 
 def print_settings(command: str, *, json: bool) -> None:

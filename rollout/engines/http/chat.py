@@ -84,8 +84,8 @@ def to_chat(messages: Sequence[Message]) -> list[Dict]:
 class ChatReply:
     """The pieces of a streamed reply, as text in our notation, in the order in which it is said.
 
-    Thoughts that come apart from the content stand in `<think>` tags before it; native calls come
-    as JSON in tags behind it, once the reply is over.
+    Thoughts that come apart from the content are put in `<think>` tags before it, native calls as
+    JSON in tags after it, once the reply is over.
     """
 
     finish: str | None = None
