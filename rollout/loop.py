@@ -226,10 +226,13 @@ class Rollout:
             turn.finish = FinishReason.LENGTH
             return _Sampled.WHOLE
         granted = await self._budget.reserve(wanted)
+        seed = self._seed
+        if seed is not None:  # another one for each request: the same draws would repeat a turn
+            seed = int(np.random.SeedSequence([seed, len(ledger)]).generate_state(1)[0])
         request = Request(
             ids=ledger.ids,
             max_tokens=granted,
-            sampling=replace(policy.sampling, seed=self._turn_seed(len(ledger))),
+            sampling=replace(policy.sampling, seed=seed),
             stop=stops,
             context=self.name,
             stream_interval=1 if self.listener is not None else _STREAM_INTERVAL,
@@ -406,11 +409,6 @@ class Rollout:
         if not self._calls_left:
             return "no tool calls left: give the final answer now"
         return "1 tool call left" if self._calls_left == 1 else ""
-
-    def _turn_seed(self, position: int) -> int | None:
-        if self._seed is None:
-            return None
-        return int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
 
     def _emit(self, event: Event) -> None:
         if self.listener is not None:

@@ -259,6 +259,17 @@ class Trajectory:
         said = self.ledgers[turn.ledger].ids[turn.start : turn.stop].tolist()
         return tokenizer.decode([id for id in said if id not in tokenizer.eos_ids])
 
+    def notice(self, turn: Turn, tokenizer: Tokenizer) -> str:
+        """The notice behind the results of a turn's calls; "" if there is none."""
+        position, notice = 0, ""
+        for span in self.ledgers[turn.ledger]:
+            if position >= turn.stop and span.source is Source.POLICY:
+                break
+            if position >= turn.stop and span.source is Source.HOST:
+                notice += tokenizer.decode(span.ids)
+            position += len(span)
+        return notice
+
     def ended(self, tokenizer: Tokenizer) -> bool:
         """True if the last token is the policy's own end of turn."""
         last = self.ledger.last

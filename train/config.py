@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 
-TaskSource: TypeAlias = str | Iterable[Task] | Callable[[], Iterable[Task]]
+TaskSource: TypeAlias = str | Sequence[Task] | Callable[[], Iterable[Task]]
 """Tasks by name (`train/data/sources.py`), or a list of them, or a function that makes it."""
 _GIVEN_IN_PYTHON = ", given in Python>"
 
@@ -241,9 +241,9 @@ class TrainConfig(BaseModel):
             ("kl_estimator", self.kl_estimator, KL_ESTIMATORS),
         ):
             if value is not None and value not in known:
-                raise ValueError(
-                    f"{name} is one of {', '.join(known)}, not {value!r}{_nearest(value, known)}"
-                )
+                near = get_close_matches(str(value), known, 1)
+                hint = f": did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}{hint}")
         if self.overlong_buffer > self.response_tokens:
             raise ValueError("overlong_buffer can't be above response_tokens")
         if self.attempt is None and (self.credit, self.learns, self.rewards) != (
@@ -460,11 +460,6 @@ def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
     if wanted is not None:
         return f"must be {wanted}, not {given}{such}"
     return error["msg"].removeprefix("Value error, ")
-
-
-def _nearest(name: Any, known: Collection[str]) -> str:
-    near = get_close_matches(str(name), known, 1)
-    return f": did you mean {near[0]}?" if near else ""
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class ModelOptions:
             "--model",
             "-m",
             autocompletion=models,
-            help="nano (bundled), smollm2 (fetched once), a folder, a Hugging Face id or a server "
-            "(http://host:8000/v1#name).",
+            help="nano (bundled), smollm2 (fetched once), a folder, a Hugging Face id, a server "
+            "(http://host:8000/v1#name) or an engine of yours (mine.py:engine).",
         ),
     ] = "nano"
     format: Annotated[
@@ -57,7 +57,8 @@ class ModelOptions:
     tool: Annotated[
         list[str] | None,
         typer.Option(
-            help="python, python:jupyter, sql:FILE, search:PATH or none; again for several.",
+            help="python, python:jupyter, sql:FILE, search:PATH, mine.py:tool or none; again for "
+            "several.",
             autocompletion=tools,
         ),
     ] = None
@@ -105,7 +106,7 @@ Strategy: TypeAlias = Annotated[
     typer.Option(
         "--strategy",
         help="Several attempts, one answer: vote@8 (the most frequent), best@4 (as the model "
-        "judges), twice@2 (asked again with its answer).",
+        "judges), twice@2 (asked again with its answer), or mine.py:strategy.",
     ),
 ]
 

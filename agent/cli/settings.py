@@ -122,18 +122,22 @@ def _checked(file: Path, name: str, value: Any) -> Any:
     except ValidationError as error:
         why = error.errors()[0]["msg"]
         raise UsageError(f"{file}: {key} can't be {value!r}: {why}") from None
-    if file == folder_file() and name in ("tool", "format"):
-        _refuse_code(checked if name == "tool" else None, checked if name == "format" else None)
+    if file == folder_file():
+        _refuse_code(name, checked)
     return checked
 
 
-def _refuse_code(tools: Any, format: Any) -> None:
+def _refuse_code(name: str, value: Any) -> None:
+    """Refuse what would load code, in the folder's file, which may be anybody's."""
     from ...rollout.formats import FORMATS
+    from ...rollout.models.load import refuse_engine
     from ...tools.importing import refuse_code
     from ...tools.named import TOOLS
 
-    refuse_code("tool", tools, TOOLS, folder_file())
-    refuse_code("format", format, FORMATS, folder_file())
+    if name == "model":
+        refuse_engine(value, folder_file())
+    elif name in ("tool", "format"):
+        refuse_code(name, value, TOOLS if name == "tool" else FORMATS, folder_file())
 
 
 def config(

@@ -105,7 +105,9 @@ class TeamCalls:
         for attempt in range(self._rules.tries):
             policy = self.policy if expert else self._words
             if attempt and self._rules.nudges and speaker.role != "ceo":
-                policy, tokens = _nudged(policy, attempt), _halved(tokens)
+                policy = _nudged(policy, attempt)
+                if tokens is not None and tokens > 8192:
+                    tokens //= 2
             trajectory, text = await self._speak(speaker, attempt, policy, prompt, tokens)
             why = _ENDS.get(trajectory.stop or StopReason.INFRASTRUCTURE)
             found = read(text) if text else None
@@ -184,7 +186,3 @@ def _nudged(policy: Policy, times: int) -> Policy:
         temperature=max(0.0, sampling.temperature - 0.01 * times),
         top_p=max(0.01, sampling.top_p - 0.01 * times),
     )
-
-
-def _halved(tokens: int | None) -> int | None:
-    return tokens // 2 if tokens is not None and tokens > 8192 else tokens

@@ -22,7 +22,7 @@ from interlace import Task, tool
 from interlace.agent.cli.main import app
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
 from interlace.rollout.formats.hermes import Hermes
-from interlace.rollout.trajectory import Episode
+from interlace.rollout.trajectory import Episode, Speaker, TeamCall
 from interlace.tools.errors import DataError, UsageError
 from interlace.train.config import Resolved, TrainConfig, read_config
 from interlace.train.local.record import Record, read_metrics
@@ -31,6 +31,8 @@ from interlace.train.local.training_setup import make_setup
 from interlace.train.objectives import OBJECTIVES, find_objective
 from interlace.train.rewards import Checker, find_rewards
 from interlace.train.rewards.team_credit import find_credit
+from interlace.train.verl.launch import own_names
+from interlace.train.verl.settings import PLACE, read_settings
 
 PARTS = '''
 """A stranger's parts."""
@@ -39,6 +41,7 @@ from dataclasses import replace
 
 import interlace
 from interlace.rollout.formats.hermes import Hermes
+from interlace.rollout.trajectory import Speaker, TeamCall
 from interlace.train.objectives import OBJECTIVES
 from interlace.train.rewards import RewardPart, Rewards
 
@@ -83,8 +86,8 @@ def careful(clip=0.1):
 fixed = careful(0.3)
 
 
-def by_role(details):
-    return details["role"]
+def by_role(speaker):
+    return speaker.role
 
 
 class Own(Hermes):
@@ -105,7 +108,7 @@ async def pair(episode, policy, open):
     for number, role in enumerate(("writer", "reader")):
         name = f"{episode.id}/{role}"
         async with open(policy, name=name, seed=None) as rollout:
-            rollout.trajectory.details["team"] = {"role": role, "round": 0, "turn": number}
+            rollout.trajectory.team = TeamCall(Speaker(role, role, 0, number))
             episode.trajectories.append(rollout.trajectory)
             await rollout.ask(episode.task.question)
 
@@ -194,10 +197,33 @@ def test_credit_is_the_place_of_a_trajectory(here: Path) -> None:
         episode = attempt(TASK, answer("7"))
         episode.sample, episode.rewards = sample, {"total": float(sample)}
         for each in episode.trajectories:
-            each.details["team"] = {"role": "writer"}
+            each.team = TeamCall(Speaker("writer", "Ann", 0))
         group.append(episode)
     (parts,) = find_credit("strange_parts.py:by_role")(group)
     assert [part.rewards["total"] for part in parts] == [0.0, 1.0]
+
+
+def test_an_installed_package_may_be_named_by_a_task_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = here / "site" / "strange-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    kinds = {"reward.curt": "low", "checker.near": "near", "objective.own": "careful"}
+    points = "".join(f"{name} = strange_parts:{thing}\n" for name, thing in kinds.items())
+    (package / "entry_points.txt").write_text(f"[interlace.plugins]\n{points}credit.role_ = "
+                                              "strange_parts:by_role\n")  # fmt: skip
+    monkeypatch.syspath_prepend(here / "site")
+    monkeypatch.syspath_prepend(here)
+    with Checker() as checker:
+        assert checker.right(replace(TASK, data={"checker": "near"}), "7.001")
+    config = TrainConfig(
+        reward="curt@below=3", checker="near", objective="own@clip=0.2", credit="role_",
+        attempt="strange_parts:pair",
+    )  # fmt: skip
+    assert config.to_objective().config.clip_ratio_high == 0.2
+    with pytest.raises(UsageError, match=r"choose from correct, .*curt, or name your own"):
+        read_config(None, {"reward": "luck"})
 
 
 # -- commands -------------------------------------------------------------------------------------
@@ -287,6 +313,26 @@ def test_a_dry_run_finds_what_the_run_would_miss(
 
 def test_a_dry_run_takes_what_is_there(here: Path) -> None:
     assert dry_run("--reward", "strange_parts:low", "--set", "tools=[strange_parts:tide]")[0] == 0
+
+
+def test_verls_settings_take_the_same_names_and_load_them(here: Path) -> None:
+    """A recipe's paths are relative to it: verl's processes work elsewhere."""
+    settings = {"format": "strange_parts.py:Own", "reward": "strange_parts:low@below=64"}
+    team = {"attempt": "strange_parts:pair", "credit": "strange_parts:by_role"}
+    assert read_settings({"interlace": settings | team}).credit == "strange_parts:by_role"
+    for setting, said in {
+        "tools": (["strange_parts:ebb"], r"interlace\.tools\.0: the tool .* no attribute 'ebb'"),
+        "reward": ("luck", "interlace.reward: unknown reward 'luck'"),
+        "checker": ("strange_parts:low", r"must be a function of \(task, a, b\)"),
+    }.items():
+        with pytest.raises(UsageError, match=said[1]):
+            read_settings({"interlace": settings | {setting: said[0]}})
+    nested: Any = settings
+    for key in reversed(PLACE.split(".")):
+        nested = {key: nested}
+    recipe = here / "recipe.yaml"
+    recipe.write_text(json.dumps({"defaults": ["retool_7b", "_self_"]} | nested))
+    assert own_names(recipe) == [f"{PLACE}.format='{here / 'strange_parts.py'}:Own'"]
 
 
 # -- in Python ------------------------------------------------------------------------------------

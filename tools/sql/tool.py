@@ -24,7 +24,7 @@ from .sqlite import SqliteDatabase
 __all__ = ["SqlArguments", "SqlTool"]
 
 _OPEN = 4000
-"""Characters of a result, where nobody says how long it may be."""
+"""Characters of a result if the caller sets no limit."""
 
 Result = TypeVar("Result")
 
@@ -181,7 +181,7 @@ class SqlTool:
         if name and (text := unknown_table(name, await self.database.schema())):
             return ToolResult(text, ErrorKind.NOT_FOUND)
         text, shown = render(rows, budget=self.budget or _OPEN, count=self.count)
-        # SQLite takes a name in double quotes that is no column for a text.
+        # SQLite takes a name in double quotes that is not a column for a text.
         taken = [name for name in rows.columns if name[:1] == '"' == name[-1:] and len(name) > 1]
         if taken:
             text += f"\n({', '.join(taken)}: no such column, read as text)"

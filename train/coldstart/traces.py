@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ...rollout.formats import FORMATS, Encoder
+from ...rollout.formats import FORMATS, Encoder, find_format
 from ...rollout.formats.tags import Tagged
 from ...rollout.ledger import Ledger, Source
 from ...rollout.task import Task
@@ -77,7 +77,7 @@ class Trace:
 
 def trace_format(name: str) -> Tagged:
     """The format of that name. Raises UsageError for one that has no tags in the text."""
-    format = FORMATS.get(name)
+    format = find_format(name)
     if not isinstance(format, Tagged):
         names = ", ".join(each.name for each in FORMATS.values() if isinstance(each, Tagged))
         raise UsageError(f"traces are written in one of the formats {names}, not {name!r}")

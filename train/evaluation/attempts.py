@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ...rollout.formats import FORMATS
+from ...rollout.formats import recorded_format
 from ...rollout.many.votes import Classes, mean_logprob, numbered
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
@@ -186,6 +186,7 @@ def _first_call(episode: Episode, tokenizer: Tokenizer) -> float | None:
 
 def _opening(format_name: str, text: str) -> int:
     """The position of the first call's opening mark in the text of a turn that has calls."""
-    blocks = FORMATS[format_name].blocks if format_name in FORMATS else ()
+    format = recorded_format(format_name)
+    blocks = () if format is None else format.blocks
     found = [text.find(block.open) for block in blocks if block.kind != "answer"]
     return min((position for position in found if position >= 0), default=0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...rollout.formats import FORMATS
+from ...rollout.formats import recorded_format
 from ...rollout.ledger import Ledger
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Trajectory
@@ -114,7 +114,9 @@ def _described(trajectory: Trajectory, tokenizer: Tokenizer) -> dict[str, Any]:
     """How it went, turn by turn and tool by tool, times in seconds; and how likely the tokens of
     tags were to the policy, their sum and their number.
     """
-    format = FORMATS.get(trajectory.format)  # a role of a team that only speaks has none of these
+    format = recorded_format(
+        trajectory.format
+    )  # a role of a team that only speaks has none of these
     tags = tag_logprobs(trajectory, tokenizer, format.control_tags) if format else []
     tools: dict[str, dict[str, float]] = {}
     for call in trajectory.calls:
