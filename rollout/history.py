@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .formats import AnsweredCall, Conversation, Message
+from .formats import AnsweredCall, ChatContext, Message
 from .formats.layout import tagged_result
 from .ledger import Ledger, Span
 from .policy import Policy
@@ -60,7 +60,7 @@ class History:
         self._left_out = len(self.messages) - len(messages)
         return self._left_out
 
-    def conversation(self, trajectory: Trajectory) -> Conversation:
+    def conversation(self, trajectory: Trajectory) -> ChatContext:
         """The context of the question that is open as messages, with calls as data.
 
         It says what the ledger says; control tokens in it are broken up, as there.
@@ -80,7 +80,7 @@ class History:
             else:
                 chat.append(message)
         tools = tuple(policy.encoder.schemas)
-        return Conversation(tuple(chat), tools, policy.engine.tokenizer.decode(begun))
+        return ChatContext(tuple(chat), tools, policy.engine.tokenizer.decode(begun))
 
     def _with_calls(self, reply: Message, results: tuple[str, ...]) -> list[Message]:
         """A reply with its calls as data, or as text followed by the results if one of them

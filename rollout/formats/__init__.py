@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...tools.errors import UsageError
 from ...tools.importing import find
-from .base import AnsweredCall, Block, Call, Conversation, Format, Message, Parsed, Sample
+from .base import AnsweredCall, Block, Call, ChatContext, Format, Message, Parsed, Sample
 from .encoder import Encoder
 from .hermes import Hermes
 from .markdown import Markdown
@@ -16,7 +16,7 @@ __all__ = [
     "AnsweredCall",
     "Block",
     "Call",
-    "Conversation",
+    "ChatContext",
     "Encoder",
     "Format",
     "Message",

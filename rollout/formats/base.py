@@ -12,7 +12,7 @@ __all__ = [
     "AnsweredCall",
     "Block",
     "Call",
-    "Conversation",
+    "ChatContext",
     "Format",
     "Message",
     "Parsed",
@@ -44,7 +44,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class ChatContext:
     """A request's context as messages, for servers that take no token ids.
 
     `tools` are schemas as chat templates take them. `begun` is what the assistant has said already
