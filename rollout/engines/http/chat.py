@@ -117,7 +117,9 @@ class ChatReply:
         if delta.get("content"):
             text += self._close() + delta["content"]
         for at, call in enumerate(delta.get("tool_calls") or ()):
-            made = self._calls.setdefault(call.get("index", at), {"name": [], "arguments": []})
+            index = call.get("index")
+            key = index if isinstance(index, int) else at
+            made = self._calls.setdefault(key, {"name": [], "arguments": []})
             function = call.get("function") or {}
             if not isinstance(name := function.get("name") or "", str):
                 raise TypeError("the name of a call is not text")
