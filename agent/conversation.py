@@ -276,9 +276,17 @@ class Conversation(Generic[T]):
         )
 
     def _usage(self, turns: list[Turn], calls: int, seconds: float) -> Usage:
-        tokens = sum(turn.stop - turn.start for turn in turns)
+        written = sum(turn.stop - turn.start for turn in turns)
         prompt = response = 0
         if turns:
             prompt = turns[0].start
             response = len(self._rollout.trajectory.ledgers[turns[0].ledger]) - prompt
-        return Usage(tokens, prompt, response - tokens, len(turns), calls, round(seconds, 3))
+        return Usage(
+            tokens=sum(turn.sampled_tokens for turn in turns),
+            prompt_tokens=prompt,
+            tool_tokens=response - written,
+            turns=len(turns),
+            calls=calls,
+            seconds=round(seconds, 3),
+            estimated=any(turn.estimated for turn in turns),
+        )

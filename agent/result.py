@@ -14,7 +14,7 @@ T = TypeVar("T", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The cost of one question. All tokens are the model's own."""
+    """The cost of one question. `tokens` are the model's own, or as its server counts them."""
 
     tokens: int
     """Tokens the model sampled."""
@@ -28,6 +28,8 @@ class Usage:
     """Tool calls, refused ones included."""
     seconds: float
     """Wall time, tools included."""
+    estimated: bool = False
+    """True if `tokens` is a guess from the length of the text: the server reports no usage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,13 +50,15 @@ class StrategyRun:
         turns = [turn for each in episode.trajectories for turn in each.turns]
         prompt = chosen.turns[0].start if chosen.turns else 0
         given = sum(len(ledger) - ledger.prompt_length for ledger in chosen.ledgers)
+        written = sum(turn.stop - turn.start for turn in chosen.turns)
         usage = Usage(
             tokens=sum(each.sampled_tokens for each in episode.trajectories),
             prompt_tokens=prompt,
-            tool_tokens=given - chosen.sampled_tokens,
+            tool_tokens=given - written,
             turns=len(turns),
             calls=sum(len(turn.calls) for turn in turns),
             seconds=round(seconds, 3),
+            estimated=any(turn.estimated for turn in turns),
         )
         return Result(
             question=episode.task.question,

@@ -217,6 +217,7 @@ class Rollout:
             stop=stops,
             context=self.name,
             stream_interval=1 if self.listener is not None else _STREAM_INTERVAL,
+            conversation=partial(self.history.conversation, self.trajectory),
         )
         sampled = SampledTokens()
         started, whole = time.perf_counter(), True
@@ -247,11 +248,15 @@ class Rollout:
         finally:  # a cancel or a failure keeps what was sampled
             self._clock.go_on()
             turn.seconds += time.perf_counter() - started
-            self._budget.release(granted, len(sampled.ids))
+            counted = sampled.counted
+            self._budget.release(granted, len(sampled.ids) if counted is None else counted)
             if sampled.ids:
                 self.trajectory.exact &= sampled.exact
                 ledger.append(sampled.span())
                 turn.stop = len(ledger)
+            if counted is not None:
+                turn.counted = (turn.counted or 0) + counted
+                turn.estimated |= sampled.estimated
         return whole and (turn.finish is not FinishReason.LENGTH or granted == wanted)
 
     def _queue(self) -> None:

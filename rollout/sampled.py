@@ -18,6 +18,8 @@ class SampledTokens:
         self._logprobs: list[float] = []
         self._raw: list[float] = []
         self._version = 0
+        self.counted: int | None = None  # as the engine counts, if these ids are not the model's
+        self.estimated = False
 
     def add(self, chunk: Chunk) -> None:
         """Take in the next tokens."""
@@ -26,6 +28,8 @@ class SampledTokens:
         self._raw += chunk.raw_logprobs or ()
         if chunk.ids:
             self._version = chunk.version
+        if chunk.counted is not None:
+            self.counted, self.estimated = chunk.counted, chunk.estimated
 
     @property
     def exact(self) -> bool:

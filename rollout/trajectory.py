@@ -105,7 +105,9 @@ class Turn:
 
     `prefilled` counts the context tokens that the engine computed for this turn, `cached` those it
     still held, `overshoot` the tokens it is known to have sampled behind the turn's end, in vain.
-    `forged` says that the policy wrote tool output itself.
+    `forged` says that the policy wrote tool output itself. `counted` is the number of tokens that
+    the model sampled where the ids are not its own (text servers): the server's count, or a guess
+    from the length of the text if `estimated`.
     """
 
     ledger: int
@@ -119,6 +121,13 @@ class Turn:
     overshoot: int = 0
     seconds: float = 0.0
     tool_seconds: float = 0.0
+    counted: int | None = None
+    estimated: bool = False
+
+    @property
+    def sampled_tokens(self) -> int:
+        """How many tokens the policy sampled."""
+        return self.stop - self.start if self.counted is None else self.counted
 
 
 @dataclass(slots=True)
@@ -151,7 +160,7 @@ class Trajectory:
     @property
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled."""
-        return sum(turn.stop - turn.start for turn in self.turns)
+        return sum(turn.sampled_tokens for turn in self.turns)
 
     def text(self, turn: Turn, tokenizer: Tokenizer) -> str:
         """The policy's text in a turn, without the token that ended it. A view, as all text."""

@@ -165,6 +165,8 @@ def to_result(record: TeamRecord, policy: Policy) -> Result[None]:
     calls = tuple(call for each in trajectories for call in each.calls)
     tokens = sum(each.sampled_tokens for each in trajectories)
     prompts = sum(ledger.prompt_length for ledger in ledgers)
+    turns = [turn for each in trajectories for turn in each.turns]
+    written = sum(turn.stop - turn.start for turn in turns)
     stop, answer, text = StopReason.CANCELLED, None, ""
     if trajectories:
         last = trajectories[-1]
@@ -176,10 +178,11 @@ def to_result(record: TeamRecord, policy: Policy) -> Result[None]:
     usage = Usage(
         tokens=tokens,
         prompt_tokens=prompts,
-        tool_tokens=sum(map(len, ledgers)) - prompts - tokens,
-        turns=sum(len(each.turns) for each in trajectories),
+        tool_tokens=sum(map(len, ledgers)) - prompts - written,
+        turns=len(turns),
         calls=len(calls),
         seconds=round(episode.seconds, 3),
+        estimated=any(turn.estimated for turn in turns),
     )
     return Result(
         question=episode.task.question,

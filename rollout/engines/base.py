@@ -4,12 +4,13 @@ Stateless at heart. A request brings its whole context; that an engine keeps a c
 tool runs is an optimisation behind the protocol, which may be lost at any time.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from ..formats.base import Conversation
 from ..ledger import Ids
 from ..tokenizer import Tokenizer
 from ..trajectory import FinishReason
@@ -54,7 +55,7 @@ class Request:
     `stop` strings in the text of the tokens it sampled, at an
     end-of-sequence token, or after `max_tokens`. `context` names the trajectory, so that an engine
     may keep its cache between requests. As many as `stream_interval` tokens may be held back to
-    come in one chunk.
+    come in one chunk. `conversation` gives the same context as messages, for servers of text.
     """
 
     ids: Ids
@@ -63,6 +64,7 @@ class Request:
     stop: tuple[str, ...] = ()
     context: str | None = None
     stream_interval: int = 1
+    conversation: Callable[[], Conversation] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ class Chunk:
     temperature 1 without truncation. `version` counts the weights since the engine started.
     `prefilled` and `cached` are given once, in the first chunk: context tokens computed for this
     request, and context tokens whose cache was still held. `overshoot` counts, in the last chunk,
-    the tokens known to have been sampled behind the end, in vain.
+    the tokens known to have been sampled behind the end, in vain. `counted`, for ids that are not
+    the model's own, is how many tokens the request has sampled so far, by the server's count or, if
+    `estimated`, by the length of the text.
 
     Until a request's first token comes, the time is the engine's: its queue, ours before it, and
     the computing of the context; the question's clock stands still. An engine that answers whole
@@ -89,6 +93,8 @@ class Chunk:
     prefilled: int = 0
     cached: int = 0
     overshoot: int = 0
+    counted: int | None = None
+    estimated: bool = False
 
 
 class Engine(Protocol):

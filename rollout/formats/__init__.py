@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...tools.errors import UsageError
 from ...tools.importing import find
-from .base import Block, Call, Format, Message, Parsed, Sample
+from .base import AnsweredCall, Block, Call, Conversation, Format, Message, Parsed, Sample
 from .encoder import Encoder
 from .hermes import Hermes
 from .markdown import Markdown
@@ -13,8 +13,10 @@ from .tags import ReexSql, Retool, SearchR1
 
 __all__ = [
     "FORMATS",
+    "AnsweredCall",
     "Block",
     "Call",
+    "Conversation",
     "Encoder",
     "Format",
     "Message",

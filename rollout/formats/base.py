@@ -1,31 +1,70 @@
 """A format's interface: how a model calls a tool, and how results are written back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from ...tools import Tool
 from ...tools.errors import UsageError
 from ..trajectory import CallRecord, FinishReason
 
-__all__ = ["Block", "Call", "Format", "Message", "Parsed", "Sample"]
+__all__ = [
+    "AnsweredCall",
+    "Block",
+    "Call",
+    "Conversation",
+    "Format",
+    "Message",
+    "Parsed",
+    "Sample",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredCall:
+    """A call and its result, as chat APIs have them: `arguments` is JSON as the policy wrote it."""
+
+    tool: str
+    arguments: str
+    result: str
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation, as chat templates know it."""
+    """One message of a conversation, as chat templates know it.
+
+    `calls` are those of an assistant's message whose `content` has them no more.
+    """
 
     role: str
     content: str
+    calls: tuple[AnsweredCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A request's context as messages, for servers that take no token ids.
+
+    `tools` are schemas as chat templates take them. `begun` is what the assistant has said already
+    of the message that it is asked for.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    begun: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that the policy wrote. `problem` says why it could not be read, where it could not."""
+    """A call that the policy wrote. `problem` says why it could not be read, where it could not.
+
+    `written` are its arguments as JSON text, readable or not.
+    """
 
     tool: str
     arguments: dict[str, Any] | None
     problem: str | None = None
+    written: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +73,15 @@ class Parsed:
 
     `complete` is False if the stop was a false alarm (a tag inside a string in code): sampling
     continues. `answer` is the final answer, if the turn gives one. `forged` says that the policy
-    wrote tool output itself.
+    wrote tool output itself. `text` is what a turn with calls says beside them and its thoughts,
+    in a format whose results are messages.
     """
 
     calls: tuple[Call, ...] = ()
     answer: str | None = None
     forged: bool = False
     complete: bool = True
+    text: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

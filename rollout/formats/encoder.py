@@ -44,10 +44,10 @@ class Encoder:
         schemas = [] if format.inline else [tool_schema(tool) for tool in tools]
         self.tells_tools = bool(schemas) and takes_tools(self.template, schemas)
         """Whether the template tells the model of the tools (else the system prompt does)."""
-        self._schemas = schemas if self.tells_tools else []
+        self.schemas = schemas if self.tells_tools else []
         self._system = format.system(() if self.tells_tools else tools)
         self._layout = self._layouts.find(
-            self.messages("?"), self._schemas, results=not format.inline
+            self.messages("?"), self.schemas, results=not format.inline
         )
         if not format.inline and self._layout.results is None and tools:
             raise UsageError(
@@ -82,10 +82,10 @@ class Encoder:
         """
         messages = self.messages(question, history)
         try:
-            text = self.template.render(messages, tools=self._schemas)
+            text = self.template.render(messages, tools=self.schemas)
         except TemplateRefusal:
             try:
-                text = self.template.render(_in_turns(messages), tools=self._schemas)
+                text = self.template.render(_in_turns(messages), tools=self.schemas)
             except TemplateRefusal as error:
                 raise UsageError(f"the chat template refuses these messages: {error}") from error
         return _spans((Source.PROMPT, self.tokenizer.encode(text)))
@@ -149,32 +149,40 @@ class Encoder:
 
     def messages(self, question: str, history: Sequence[Message] = ()) -> list[dict[str, Any]]:
         """The messages given to the template for a prompt: system message, history, question."""
-        system = self._system
-        if history and history[0].role == "system":
-            system = "\n\n".join(filter(None, (system, history[0].content)))
-            history = history[1:]
-        messages = [self._given(message) for message in (*history, Message("user", question))]
-        if not system:
-            return messages
-        if self.takes_system:
-            return [{"role": "system", "content": system}, *messages]
-        first = next(message for message in messages if message["role"] == "user")
-        first["content"] = f"{system}\n\n{first['content']}"
+        messages: list[dict[str, Any]] = []
+        for message in self.escaped([*history, Message("user", question)]):
+            role, content = message.role, message.content
+            if role == "tool":
+                frame = self._layout.results
+                if frame is not None and frame.role == "user":
+                    role, content = "user", tagged_result(content)
+            messages.append({"role": role, "content": content})
+        if messages[0]["role"] == "system" and not self.takes_system:
+            system = messages.pop(0)["content"]
+            first = next(message for message in messages if message["role"] == "user")
+            first["content"] = f"{system}\n\n{first['content']}"
         return messages
 
-    def _given(self, message: Message) -> dict[str, Any]:
-        """A message for the template; in what a model said, tags such as <think> stay."""
-        role, content = message.role, message.content
-        if role == "assistant":
-            content = self.tokenizer.escape_control_tokens(content, special_only=True)
-        elif role == "tool":
-            content = self.escape_control_tokens(content)
-            frame = self._layout.results
-            if frame is not None and frame.role == "user":
-                role, content = "user", tagged_result(content)
-        else:
-            content = self.tokenizer.escape_control_tokens(content)
-        return {"role": role, "content": content}
+    def escaped(self, messages: Sequence[Message]) -> list[Message]:
+        """A conversation with the format's system message at its head, added to one that is there.
+
+        Control tokens in it are broken up; in what a model said, tags such as <think> stay.
+        """
+        system = self._system
+        if messages and messages[0].role == "system":
+            system = "\n\n".join(filter(None, (system, messages[0].content)))
+            messages = messages[1:]
+        escaped = [Message("system", system)] if system else []
+        for message in messages:
+            content = message.content
+            if message.role == "assistant":
+                content = self.tokenizer.escape_control_tokens(content, special_only=True)
+            elif message.role == "tool":
+                content = self.escape_control_tokens(content)
+            else:
+                content = self.tokenizer.escape_control_tokens(content)
+            escaped.append(Message(message.role, content, message.calls))
+        return escaped
 
 
 def _in_turns(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ class Hermes(Format):
             answer = boxed(rest)
             if answer is None and finish in (FinishReason.EOS, FinishReason.STOP):
                 answer = rest.strip()
-        return Parsed(tuple(calls), answer or None, forged)
+        return Parsed(tuple(calls), answer or None, forged, text=rest.strip())
 
     def render(self, calls: Sequence[CallRecord]) -> str:
         """The outputs alone: what stands around them is the template's."""
@@ -202,20 +202,21 @@ def _call(value: object) -> Call:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return Call("", None, 'A tool call is a JSON object with "name" and "arguments".')
     name, arguments = value["name"], value.get("arguments", {})
+    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     if isinstance(arguments, str):  # an object written as a string, as some APIs have it
         try:
             arguments = _JSON.decode(arguments)
         except (ValueError, RecursionError):
             arguments = None
     if not isinstance(arguments, dict):
-        return Call(name, None, 'The "arguments" of a tool call are a JSON object.')
+        return Call(name, None, 'The "arguments" of a tool call are a JSON object.', written)
     try:  # what a record can't hold can't be passed on
         json.dumps([name, arguments], ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return Call(
             "", None, "The tool call holds a number or a character that can't be passed on."
         )
-    return Call(name, arguments)
+    return Call(name, arguments, None, written)
 
 
 def tool_schema(tool: Tool) -> dict[str, Any]:

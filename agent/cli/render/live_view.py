@@ -259,7 +259,8 @@ def usage_line(result: Result) -> str:
     """The usage: `12 tokens · 1 call · 0.8 s`."""
     usage = result.usage
     calls = f"{usage.calls} call{'' if usage.calls == 1 else 's'}"
-    return f"{usage.tokens} tokens · {calls} · {usage.seconds:.1f} s"
+    about = "about " if usage.estimated else ""
+    return f"{about}{usage.tokens} tokens · {calls} · {usage.seconds:.1f} s"
 
 
 def why_no_answer(result: Result) -> str:

@@ -1,21 +1,23 @@
-"""Text mode: a ledger's ids as the messages of a chat, and a chat's deltas as ids.
+"""Text mode: a conversation as a chat API takes it, and a chat's deltas as text.
 
-For servers that take messages and give text. The ledger holds the conversation in a notation of
-our own (`TEMPLATE`); here it is read back, so that what is sent is a view on the ledger like any
-other. No model ever sees the notation: the server writes its own.
+For servers that take messages and give text. The ledger then holds the conversation in a notation
+of our own (`TEMPLATE`), with the bundled vocabulary. No model ever sees it: the server is sent
+messages, and writes its own.
 """
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import tokenizers
 
-from ...formats.base import Message
+from ...formats import Message
 from ...tokenizer import Tokenizer
+from .. import nano
 
-__all__ = ["Deltas", "chat_tokenizer", "read_chat"]
+__all__ = ["ChatDeltas", "chat_tokenizer", "to_chat"]
 
 Dict: TypeAlias = dict[str, Any]
 
@@ -31,18 +33,13 @@ Calls are written as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
-_MESSAGE = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.DOTALL)
-_CALL = re.compile(r"\n?<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
-_CALL_END = "\n</tool_call>"
 _THOUGHT = re.compile(r"\A<think>.*?</think>\s*", re.DOTALL)
 _HIGH, _LOW = re.compile("[\ud800-\udbff]\\Z"), re.compile("[\ud800-\udfff]")
 
 
 def chat_tokenizer() -> Tokenizer:
-    """The tokenizer of the notation: the bundled vocabulary, whose counts are estimates here."""
-    from ..nano import path
-
-    folder = path()
+    """The tokenizer of the notation: the bundled vocabulary, whose ids count nothing here."""
+    folder = nano.path()
     bundled = Tokenizer.load(folder)
     fast = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     fast.no_truncation()
@@ -52,71 +49,39 @@ def chat_tokenizer() -> Tokenizer:
     return Tokenizer(fast, config, bundled.path)
 
 
-def read_chat(text: str) -> tuple[list[Dict], list[Dict], str]:
-    """The messages and the tools of a conversation in our notation, as the chat API takes them,
-    and what the assistant has said of its open message.
+def to_chat(messages: Sequence[Message]) -> list[Dict]:
+    """Messages as the chat API takes them.
 
     Thoughts at the head of earlier replies are left out, as chat templates do.
     """
-    said = [Message(role, content) for role, content in _MESSAGE.findall(text)]
-    tools: list[Dict] = []
-    if said and said[0].role == "tools":
-        tools = json.loads(said.pop(0).content.partition("\n")[0])
-    begun = said.pop().content if said and said[-1].role == "assistant" else ""
-    messages: list[Dict] = []
-    at = 0
-    while at < len(said):
-        role, content = said[at].role, said[at].content
-        at += 1
-        if role != "assistant":
-            messages.append({"role": role, "content": content})
+    sent: list[Dict] = []
+    for message in messages:
+        content = message.content
+        if message.role == "assistant":
+            content = _THOUGHT.sub("", content)
+        sent.append({"role": message.role, "content": content})
+        if not message.calls:
             continue
-        results = []
-        while at < len(said) and said[at].role == "tool":
-            results.append(said[at].content)
-            at += 1
-        messages += _turn(_THOUGHT.sub("", content), results, at)
-    return messages, tools, begun
-
-
-def _turn(content: str, results: list[str], number: int) -> list[Dict]:
-    """A reply and the results of its calls. Where the two don't match, one for one, as text."""
-    # Behind the last end of a call each beginning of one would be followed to the text's end.
-    last = content.rfind(_CALL_END)
-    last += len(_CALL_END) if last >= 0 else 1
-    bodies = _CALL.findall(content, 0, last)
-    calls = [call for body in bodies if (call := _call(body)) is not None]
-    if not results:
-        return [{"role": "assistant", "content": content}]
-    if len(calls) != len(results):
-        given = "\n".join(f"<tool_response>\n{text}\n</tool_response>" for text in results)
-        return [{"role": "assistant", "content": content}, {"role": "user", "content": given}]
-    ids = [f"c{number:04d}{k:04d}" for k in range(len(calls))]  # nine letters: some want no other
-    named = [
-        {"id": id, "type": "function", "function": call}
-        for id, call in zip(ids, calls, strict=True)
-    ]
-    said = _CALL.sub("", content[:last]) + content[last:]
-    reply = {"role": "assistant", "content": said.strip(), "tool_calls": named}
-    answers = [
-        {"role": "tool", "tool_call_id": id, "content": text}
-        for id, text in zip(ids, results, strict=True)
-    ]
-    return [reply, *answers]
-
-
-def _call(body: str) -> Dict | None:
-    try:
-        call = json.loads(body)
-        name, arguments = call["name"], call["arguments"]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None
-    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return {"name": name, "arguments": written} if isinstance(name, str) else None
+        number = len(sent) + len(message.calls)
+        # Nine letters: some servers take no other ids.
+        ids = [f"c{number:04d}{k:04d}" for k in range(len(message.calls))]
+        sent[-1]["tool_calls"] = [
+            {
+                "id": id,
+                "type": "function",
+                "function": {"name": call.tool, "arguments": call.arguments},
+            }
+            for id, call in zip(ids, message.calls, strict=True)
+        ]
+        sent += [
+            {"role": "tool", "tool_call_id": id, "content": call.result}
+            for id, call in zip(ids, message.calls, strict=True)
+        ]
+    return sent
 
 
 @dataclass(slots=True)
-class Deltas:
+class ChatDeltas:
     """The pieces of a streamed reply, as text in our notation, in the order in which it is said.
 
     Thoughts that come apart from the content stand in `<think>` tags before it; native calls come

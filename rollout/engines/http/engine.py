@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ....tools.errors import ModelError, UsageError
@@ -11,8 +11,8 @@ from ...trajectory import FinishReason
 from ..base import Chunk, EngineError, Request
 from ..stops import StopFinder
 from .capabilities import ServerCapabilities, probe_server, served
-from .chat import Deltas, chat_tokenizer, read_chat
-from .client import ServerClient, StreamCut, api_key, split_address
+from .chat import ChatDeltas, chat_tokenizer, to_chat
+from .client import Refused, ServerClient, StreamCut, api_key, split_address
 
 __all__ = ["HttpEngine", "served_models"]
 
@@ -26,6 +26,10 @@ _CUT = {
 that is new) is a failure of the server's."""
 _CONTEXT_LENGTH = 32768
 """Where the server does not say."""
+_BYTES_PER_TOKEN = 4
+"""Of English text in the usual vocabularies; a Chinese character has 3 bytes and 0.6 tokens."""
+_HEEDLESS = 8
+"""How many times the limit of tokens, by our estimate, a reply may have before it is cut off."""
 
 
 class HttpEngine:
@@ -38,8 +42,8 @@ class HttpEngine:
 
     **Text** otherwise: messages, the server's own tool calls, streamed. The ids in the ledger are
     then ours, not the model's: `Chunk.logprobs` is None, and a trajectory is not trainable. Only
-    formats whose results are messages of their own (`hermes`) can be spoken, and token counts are
-    estimates.
+    formats whose results are messages of their own (`hermes`) can be spoken. Tokens are counted by
+    the server's `usage`, or estimated from the length of the text if it reports none.
 
     Weights change unseen on a server: `Chunk.version` is always 0.
     """
@@ -53,6 +57,7 @@ class HttpEngine:
         self.context_length = found.context_length or _CONTEXT_LENGTH
         self._server = server
         self._found = found
+        self._takes_usage = True  # until a server refuses to be asked for it
 
     @classmethod
     async def connect(
@@ -173,51 +178,51 @@ class HttpEngine:
                 f"{self._server.host} speaks text only ({self.why}), in which tags can't be "
                 "continued: use --format hermes"
             )
-        deltas, left = Deltas(), room
-        body = self._chat_body(request, room)
-        async with aclosing(self._server.stream("/chat/completions", body)) as events:
+        reading = _ChatReading(self, room)
+        async with aclosing(self._chat_events(self._chat_body(request, room))) as events:
             async for event in events:
-                try:
-                    text = "".join(deltas.read(choice) for choice in event.get("choices") or ())
-                except (LookupError, TypeError, AttributeError) as error:
-                    raise EngineError(f"{self._server.host} sent what is no chat delta") from error
-                if text:
-                    ids = self._encode(text, left)
-                    left -= len(ids)
-                    yield Chunk(ids, None, finish=None if left else FinishReason.LENGTH)
-                if not left:
-                    return
-        if deltas.finish is None:
-            raise StreamCut(f"{self._server.host} broke off in the middle of a reply")
-        if deltas.finish in _CUT:
-            yield Chunk((), None, finish=_CUT[deltas.finish])
-            return
-        if deltas.finish not in _ENDED:
-            raise StreamCut(f"{self._server.host} ended a reply with {deltas.finish!r}")
-        ids = self._encode(deltas.end(), left)
-        if len(ids) == left:
-            yield Chunk(ids, None, finish=FinishReason.LENGTH)
-            return
-        yield Chunk((*ids, min(self.tokenizer.eos_ids)), None, finish=FinishReason.EOS)
+                chunk = reading.read(event)
+                if chunk is not None:
+                    yield chunk
+                    if chunk.finish is not None:
+                        return
+        yield reading.end()
+
+    async def _chat_events(self, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
+        """The events of a reply, asked for without `stream_options` where those are refused."""
+        while True:
+            asked = {"stream_options": {"include_usage": True}} if self._takes_usage else {}
+            try:
+                async with aclosing(
+                    self._server.stream("/chat/completions", body | asked)
+                ) as events:
+                    async for event in events:
+                        yield event
+                return
+            except Refused as error:
+                if not self._takes_usage or "stream_options" not in str(error):
+                    raise
+                self._takes_usage = False
 
     def _chat_body(self, request: Request, room: int) -> dict[str, Any]:
         """A request for a reply. Beyond the least, only what was asked for is said: servers refuse
         what they don't know.
         """
-        sampling = request.sampling
-        messages, tools, begun = read_chat(self.tokenizer.decode(request.ids))
-        if begun:
+        if request.conversation is None:
+            raise EngineError(f"{self._server.host} takes messages, and the request has none")
+        conversation, sampling = request.conversation(), request.sampling
+        if conversation.begun:
             raise EngineError(f"{self._server.host} can't go on with a reply that was broken off")
         openai = self._server.host.endswith("openai.com")
         body: dict[str, Any] = {
             "model": self._found.model,
-            "messages": messages,
+            "messages": to_chat(conversation.messages),
             "max_completion_tokens" if openai else "max_tokens": room,
             "temperature": sampling.temperature,
             "stream": True,
         }
-        if tools:
-            body["tools"] = tools
+        if conversation.tools:
+            body["tools"] = list(conversation.tools)
         if sampling.top_p != 1:
             body["top_p"] = sampling.top_p
         if sampling.top_k:
@@ -226,9 +231,66 @@ class HttpEngine:
             body["seed"] = sampling.seed
         return body
 
-    def _encode(self, text: str, most: int) -> tuple[int, ...]:
-        harmless = self.tokenizer.escape_control_tokens(text, special_only=True)
-        return tuple(self.tokenizer.encode(harmless)[:most])
+
+@dataclass(slots=True)
+class _ChatReading:
+    """Reads the events of one reply in text mode into chunks."""
+
+    engine: HttpEngine
+    room: int
+    _deltas: ChatDeltas = field(default_factory=ChatDeltas)
+    _bytes: int = 0  # of what was said
+    _usage: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, event: Any) -> Chunk | None:
+        """The text of an event, as ids of the ledger's notation. Raises EngineError."""
+        host = self.engine._server.host
+        try:
+            self._usage = event.get("usage") or self._usage
+            text = "".join(map(self._deltas.read, event.get("choices") or ()))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise EngineError(f"{host} sent what is no chat delta") from error
+        if not text:
+            return None
+        # The server was told its limit and knows its tokens: what came is kept. This only ends a
+        # stream of one that does not heed it.
+        endless = self._bytes > _BYTES_PER_TOKEN * (_HEEDLESS * self.room + 1000)
+        return self._chunk(text, FinishReason.LENGTH if endless else None)
+
+    def end(self) -> Chunk:
+        """The last chunk: the calls, and what the server says of its tokens. Raises StreamCut."""
+        host, finish = self.engine._server.host, self._deltas.finish
+        if finish is None:
+            raise StreamCut(f"{host} broke off in the middle of a reply")
+        if finish in _CUT:
+            return self._chunk("", _CUT[finish])
+        if finish not in _ENDED:
+            raise StreamCut(f"{host} ended a reply with {finish!r}")
+        return self._chunk(self._deltas.end(), FinishReason.EOS)
+
+    def _chunk(self, text: str, finish: FinishReason | None) -> Chunk:
+        tokenizer = self.engine.tokenizer
+        self._bytes += len(text.encode("utf-8", "replace"))
+        ids = tokenizer.encode(tokenizer.escape_control_tokens(text, special_only=True))
+        if finish is FinishReason.EOS:
+            ids.append(min(tokenizer.eos_ids))
+        counted, prompt = (self._usage.get(f"{what}_tokens") for what in ("completion", "prompt"))
+        prefilled = cached = 0
+        if finish is not None and isinstance(prompt, int):
+            details = self._usage.get("prompt_tokens_details")
+            held = details.get("cached_tokens") if isinstance(details, dict) else None
+            cached = held if isinstance(held, int) else 0
+            prefilled = prompt - cached
+        known = finish is not None and isinstance(counted, int) and counted > 0
+        return Chunk(
+            tuple(ids),
+            None,
+            finish=finish,
+            prefilled=prefilled,
+            cached=cached,
+            counted=counted if known else -(-self._bytes // _BYTES_PER_TOKEN),
+            estimated=not known,
+        )
 
 
 @dataclass(slots=True)
