@@ -80,7 +80,9 @@ class Conversation(Generic[T]):
             name=self.episode.id,
             listener=self._hear,
             budget=self._settings.budget,
-            gate=CallPolicy(self._settings.approval, self._settings.hooks, self._ask_for_approval),
+            call_gate=CallPolicy(
+                self._settings.approval, self._settings.hooks, self._ask_for_approval
+            ),
         )
         self._thinking = Thinking(policy)
         self._listener: Listener | None = None
@@ -259,7 +261,7 @@ class Conversation(Generic[T]):
         tokenizer = self._policy.engine.tokenizer
         turns = trajectory.turns[first_turn:]
         calls = tuple(call for turn in turns for call in turn.calls)
-        error = trajectory.details.get("error")
+        error = trajectory.error
         self.episode.seconds += seconds
         self.episode.error = error
         return Result(

@@ -151,7 +151,7 @@ class Conversations:
             if row is None:
                 raise DataError(f"there is no conversation {id!r} in {self.path}")
             title, model, format, tools, started, seconds, exact = row
-            trajectory = Trajectory(model=model, format=format, exact=bool(exact))
+            trajectory = Trajectory(model=model, format=format, token_exact=bool(exact))
             spans = "select ledger, data from span where conversation = ? order by ledger, number"
             for number, data in db.execute(spans, [id]):
                 while len(trajectory.ledgers) <= number:
@@ -195,7 +195,7 @@ class Conversations:
                     episode.started,
                     time.time(),
                     episode.seconds,
-                    trajectory.exact,
+                    trajectory.token_exact,
                 ],
             )
             for number, one in enumerate(saved.asked):

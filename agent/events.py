@@ -9,6 +9,7 @@ from typing_extensions import TypeVar
 from ..rollout.budget import Left
 from ..rollout.events import CallFinished, CallOutput, CallStarted, Event, Notice, PolicyText
 from ..rollout.team import replies as roles
+from ..rollout.trajectory import Speaker
 from .result import Result
 
 __all__ = [
@@ -96,30 +97,6 @@ class Done(Generic[T]):
 
 
 # -- of a team ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Speaker:
-    """The member of a team that speaks, and when: one call of a role.
-
-    `role` is ceo, recruiter, solver, critic, executor or evaluator; `name` is the name that the
-    recruiter gave an expert. `round` and `turn` count from 0, the turn within a round's discussion;
-    `index` counts the critics.
-    """
-
-    role: str
-    name: str
-    round: int
-    turn: int = 0
-    index: int = 0
-
-    @property
-    def key(self) -> str:
-        """`0.solver.1`, `0.critic.1.2`: the same in every run."""
-        key = f"{self.round}.{self.role}"
-        if self.role in ("solver", "critic"):
-            key += f".{self.turn}"
-        return f"{key}.{self.index}" if self.role == "critic" else key
 
 
 @dataclass(frozen=True, slots=True)

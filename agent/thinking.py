@@ -49,17 +49,15 @@ class Thinking:
         self._tokens += event.tokens
         events: list[PolicyText | Reasoning] = []
         opening = ""
-        for text, tag in self._stream.feed(event.text, self._tag):
+        for text, tag in self._stream.feed(
+            event.text, lambda: (_CLOSE if self._thinks else _OPEN,)
+        ):
             events += self._piece(opening + text + (tag if self._thinks else ""))
             opening = "" if self._thinks else tag
             self._thinks ^= bool(tag)
         if opening:
             events += self._piece(opening)
         return events
-
-    def _tag(self) -> tuple[str]:
-        """The tag that may come next."""
-        return (_CLOSE if self._thinks else _OPEN,)
 
     def _end(self) -> list[PolicyText | Reasoning]:
         held = self._stream.end()

@@ -169,7 +169,7 @@ async def run(
         turns += len(episode.trajectory.turns)
         tokens += load.sampled
     took, own = time.perf_counter() - began, time.thread_time() - own
-    figures, after = runner.traffic.figures(), engine.figures
+    figures, after = runner.metrics.figures(), engine.figures
     return {
         "prefilled_again_percent": 100 * figures["prefilled_again_share"],
         "engine_idle_percent": 100 * figures["engine_idle"],

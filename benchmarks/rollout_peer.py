@@ -146,9 +146,9 @@ async def ours(engine: HttpEngine, tasks: Sequence[Task], seconds: float, slots:
     async for episode in Runner(policy, concurrency=2 * slots).run(tasks):
         assert episode.error is None, episode.error
         trajectory = episode.trajectory
-        whole = trajectory.exact and len(trajectory.ledgers) == 1
+        whole = trajectory.token_exact and len(trajectory.ledgers) == 1
         right = _right(episode.answer, episode.task.answer)
-        kept.append(Kept(right, len(trajectory.turns), trajectory.exact, whole))
+        kept.append(Kept(right, len(trajectory.turns), trajectory.token_exact, whole))
     return kept
 
 

@@ -17,7 +17,6 @@ from interlace import Agent, Limits, Task, Team
 from interlace.rollout.engines import Request, ScriptedEngine
 from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.models.files import find_model
-from interlace.rollout.team.replies import TEAM
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Trajectory
 from interlace.train.data.generators.arithmetic import Arithmetic
@@ -71,7 +70,7 @@ async def write_lessons(log: str, count: int) -> None:
 
 def is_ceo(trajectory: Trajectory) -> bool:
     """Whether the CEO speaks in it."""
-    return bool(trajectory.details[TEAM]["role"] == "ceo")
+    return trajectory.speaker.role == "ceo"
 
 
 if __name__ == "__main__":

@@ -1,39 +1,45 @@
-"""The state shared by a runner's rollouts: whether they may sample, and counts of their work."""
+"""The state shared by a runner's rollouts: a gate before the engine, and counts of their work."""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from enum import StrEnum
 from typing import Any
 
 from .clock import Clock
 from .trajectory import Episode, Trajectory
 
-__all__ = ["Traffic"]
+__all__ = ["Phase", "RunMetrics", "SamplingGate"]
 
 
-class Traffic:
-    """Counts who samples and who waits for a tool, and can make all who would sample wait.
+class Phase(StrEnum):
+    """The state of an attempt under way; one in a tool may also be in that tool's queue."""
 
-    Counting costs the same however long a run is. `figures` may be asked at any time.
+    IN_FLIGHT = "in_flight"
+    """Every attempt, from its begin to its end; in the others it is for a part of that time."""
+    SAMPLING = "sampling"
+    """In the engine, its queue included."""
+    CALLING = "calling"
+    """In a turn's calls."""
+    QUEUED = "queued"
+    """Of those that call: waiting for a session of the tool to be free, or to start."""
+    HELD = "held"
+    """Stopped by the gate."""
+
+
+class RunMetrics:
+    """Counts of a run. Counting costs the same however long a run is, and `figures` may be asked
+    at any time, from any thread.
     """
 
     def __init__(self) -> None:
         self.tokens = 0
         """Tokens sampled so far, those of trajectories still under way included."""
-        self.flying = self.sampling = self.calling = self.waiting = 0
-        """Attempts under way; of them those in the engine, in a tool, and held up by `hold`."""
-        self.queued = 0
-        """Of those in a tool: how many wait for a session of it to be free, or to start."""
         self.retried = 0
-        self.patience = 3600.0
-        """Seconds after which an engine that has not begun to sample, or a tool that has not
-        started, has failed: until then nobody's time runs, and nothing else ends the wait."""
-        self._open = asyncio.Event()
-        self._open.set()
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        """Attempts that failed on our side and were made again."""
+        self._active: Counter[Phase] = Counter()
         self._since = self._started = time.perf_counter()
         self._idle = self._under_way = 0.0
         self._turns: Counter[int] = Counter()
@@ -42,64 +48,18 @@ class Traffic:
         self._calls = 0
         self._call_seconds = self._queue_seconds = 0.0
 
-    # -- holding up -----------------------------------------------------------------------------
-
-    @property
-    def held(self) -> bool:
-        """True if rollouts should stop sampling at the next chunk."""
-        return not self._open.is_set()
-
-    async def hold(self) -> None:
-        """Let nobody begin to sample, and wait until nobody does any more.
-
-        What was sampled is kept, tools go on; a trajectory's time limit does not run meanwhile.
-        """
-        self._open.clear()
-        await self._quiet.wait()
-
-    def go_on(self) -> None:
-        """Let them sample again, each behind its last token."""
-        self._open.set()
-
-    @asynccontextmanager
-    async def may_sample(self, clock: Clock) -> AsyncIterator[None]:
-        """The time of one request to the engine; begins when that is allowed. The clock of whoever
-        asks stands still until then.
-        """
-        if self.held:
-            with clock.stopped(), self._counted("waiting"):
-                while self.held:  # again, where it was shut before we woke
-                    await self._open.wait()
-        with self._counted("sampling"):
-            self._quiet.clear()
-            try:
-                yield
-            finally:
-                if self.sampling == 1:
-                    self._quiet.set()
-
-    # -- counting -------------------------------------------------------------------------------
-
     @contextmanager
-    def attempt(self) -> Iterator[None]:
-        """The time of one attempt at a task."""
-        with self._counted("flying"):
-            yield
-
-    @contextmanager
-    def calls(self) -> Iterator[None]:
-        """The time of one turn's calls."""
-        with self._counted("calling"):
-            yield
-
-    @contextmanager
-    def queue(self) -> Iterator[None]:
-        """The time in which one attempt waits for a tool's session."""
+    def during(self, phase: Phase) -> Iterator[None]:
+        """Count an attempt as in this phase."""
+        self._book_time()
+        self._active[phase] += 1
         began = time.perf_counter()
-        with self._counted("queued"):
-            try:
-                yield
-            finally:
+        try:
+            yield
+        finally:
+            self._book_time()
+            self._active[phase] -= 1
+            if phase is Phase.QUEUED:
                 self._queue_seconds += time.perf_counter() - began
 
     def finished(self, episode: Episode) -> None:
@@ -118,27 +78,26 @@ class Traffic:
     def figures(self) -> dict[str, Any]:
         """All counts as plain data; times in seconds, shares from 0 to 1.
 
-        `engine_idle` is the share of the time in which attempts were under way that the engine had
-        nothing to do while one of them waited neither for a tool nor for `go_on`.
-        `prefilled_again` counts context tokens that were computed though a request before had
-        computed or sampled them, `overshoot` tokens that were sampled behind the end of a turn.
-        `call_seconds` are those of all calls, `queue_seconds` the part of them before a session of
-        the tool was there.
+        `engine_idle` is the fraction of rollout time in which the engine was idle although some
+        attempt was ready to sample. `prefilled_again` counts context tokens that were computed
+        though a request before had computed or sampled them, `overshoot` tokens that were sampled
+        after the end of a turn. `call_seconds` are those of all calls, `queue_seconds` the part of
+        them before a session of the tool was there.
         """
         # Read only: a screen may ask from another thread.
         now = time.perf_counter()
         passed, seconds = now - self._since, now - self._started
-        under_way = self._under_way + (passed if self.flying else 0.0)
+        under_way = self._under_way + (passed if self._active[Phase.IN_FLIGHT] else 0.0)
         idle = self._idle + (passed if self._engine_waits else 0.0)
         context = self._prefilled + self._cached
         return {
             "seconds": seconds,
             "tokens": self.tokens,
             "tokens_per_second": self.tokens / seconds if seconds else 0.0,
-            "in_flight": self.flying,
-            "sampling": self.sampling,
-            "calling": self.calling,
-            "queued": self.queued,
+            "in_flight": self._active[Phase.IN_FLIGHT],
+            "sampling": self._active[Phase.SAMPLING],
+            "calling": self._active[Phase.CALLING],
+            "queued": self._active[Phase.QUEUED],
             "engine_idle": idle / under_way if under_way else 0.0,
             "prefilled": self._prefilled,
             "cached": self._cached,
@@ -153,21 +112,11 @@ class Traffic:
             "stops": dict(self._stops),
         }
 
-    @contextmanager
-    def _counted(self, what: str) -> Iterator[None]:
-        self._tick()
-        setattr(self, what, getattr(self, what) + 1)
-        try:
-            yield
-        finally:
-            self._tick()
-            setattr(self, what, getattr(self, what) - 1)
-
-    def _tick(self) -> None:
+    def _book_time(self) -> None:
         """Book the time since the last change."""
         now = time.perf_counter()
         passed, self._since = now - self._since, now
-        if self.flying:
+        if self._active[Phase.IN_FLIGHT]:
             self._under_way += passed
         if self._engine_waits:
             self._idle += passed
@@ -175,7 +124,61 @@ class Traffic:
     @property
     def _engine_waits(self) -> bool:
         """True if the engine is idle although some attempt is ready to sample."""
-        return not self.sampling and self.flying > self.calling + self.waiting
+        active = self._active
+        elsewhere = active[Phase.CALLING] + active[Phase.HELD]
+        return not active[Phase.SAMPLING] and active[Phase.IN_FLIGHT] > elsewhere
+
+
+class SamplingGate:
+    """Stands before the engine: while it is shut no rollout samples, so that weights may change.
+
+    What was sampled is kept and tools continue; a trajectory's clock is paused at the gate.
+    """
+
+    def __init__(self, metrics: RunMetrics | None = None) -> None:
+        self.metrics = metrics or RunMetrics()
+        """The counts of those who pass."""
+        self.patience = 3600.0
+        """Seconds after which an engine that has not begun to sample, or a tool that has not
+        started, has failed: until then nobody's time runs, and nothing else ends the wait."""
+        self._open = asyncio.Event()
+        self._open.set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._inside = 0
+
+    @property
+    def held(self) -> bool:
+        """True if rollouts should stop sampling at the next chunk."""
+        return not self._open.is_set()
+
+    async def hold(self) -> None:
+        """Block new requests to the engine, and wait for the running ones to finish."""
+        self._open.clear()
+        await self._quiet.wait()
+
+    def reopen(self) -> None:
+        """Let rollouts sample again; each continues after its last token."""
+        self._open.set()
+
+    @asynccontextmanager
+    async def pass_through(self, clock: Clock) -> AsyncIterator[None]:
+        """The time of one request to the engine, once the gate is open. `clock`, the question's,
+        is paused until then.
+        """
+        if self.held:
+            with clock.stopped(), self.metrics.during(Phase.HELD):
+                while self.held:  # again, where it was shut before we woke
+                    await self._open.wait()
+        with self.metrics.during(Phase.SAMPLING):
+            self._inside += 1
+            self._quiet.clear()
+            try:
+                yield
+            finally:
+                self._inside -= 1
+                if not self._inside:
+                    self._quiet.set()
 
 
 def _prefilled_again(trajectory: Trajectory) -> int:

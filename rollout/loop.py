@@ -14,13 +14,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from enum import Enum
 from functools import cached_property, partial
 from typing import Self, TypeAlias
 
 import numpy as np
 
 from ..tools import ErrorKind, ToolResult
-from .admission import Traffic
+from .admission import Phase, SamplingGate
 from .budget import Budget, BudgetSpent
 from .clock import Clock
 from .engines.base import EngineError, Request
@@ -42,19 +43,31 @@ from .sessions import Sessions, ToolFailed, describe_error
 from .tokenizer import TextStream, truncate_middle
 from .trajectory import CallRecord, FinishReason, StopReason, Trajectory, Turn
 
-__all__ = ["Gate", "Rollout"]
+__all__ = ["CallGate", "Rollout"]
 
-Gate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
+CallGate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
 """Asked before a call is run: None lets it run, a result stands in its place (a refusal, say)."""
 
 _STREAM_INTERVAL = 16
-"""Tokens that may come at once where nobody reads along: what holding up waits for at most, and
-what a cancel may lose."""
+"""Tokens that may come in one chunk where no listener is attached. It bounds how long the gate
+waits for an engine when it shuts, and how many tokens a cancel may lose."""
 _FALSE_ALARMS = 64
 """Stops of one turn that close nothing; then it is sampled to its end."""
 _SHORT_TEXT = 20_000
 """Characters of a turn that are read at once; more are read in a thread, so that no other
 trajectory waits."""
+
+
+class _Sampled(Enum):
+    """How a request to the engine ended, for the turn that it belongs to."""
+
+    WHOLE = "whole"
+    """The engine ended it: `turn.finish` says how."""
+    PAUSED = "paused"
+    """We broke it off, since the gate was shut: the turn continues once it is open."""
+    SHORT = "short"
+    """It had fewer tokens than were wanted, since others held the rest of a shared budget: the turn
+    continues with what they give back."""
 
 
 class Rollout:
@@ -77,20 +90,21 @@ class Rollout:
         name: str,
         seed: int | None = None,
         listener: Listener | None = None,
-        traffic: Traffic | None = None,
+        sampling_gate: SamplingGate | None = None,
         budget: Budget | None = None,
-        gate: Gate | None = None,
+        call_gate: CallGate | None = None,
     ) -> None:
         self.policy = policy
         self.name = name
         self.trajectory = Trajectory(model=policy.engine.name, format=policy.format.name)
         self._seed = policy.sampling.seed if seed is None else seed
         self.listener = listener
-        self._traffic = traffic or Traffic()
+        self._sampling_gate = sampling_gate or SamplingGate()
+        self._metrics = self._sampling_gate.metrics
         self._budget = budget or Budget()
-        self._gate = gate
+        self._call_gate = call_gate
         self.stop_after_turn = False  # once set: the question ends, CANCELLED, with its turn
-        self._sessions = Sessions(self._traffic)
+        self._sessions = Sessions(self._sampling_gate)
         self.history = History(policy)
         # Of the question that is being answered:
         self._first_turn = 0  # its first turn, among the trajectory's
@@ -116,8 +130,7 @@ class Rollout:
         `CANCELLED` and raises CancelledError on.
         """
         trajectory = self.trajectory
-        trajectory.stop = trajectory.answer = None
-        trajectory.details.pop("error", None)
+        trajectory.stop = trajectory.answer = trajectory.error = None
         self._first_turn = len(trajectory.turns)
         self.stop_after_turn = False
         self._clock = clock = Clock(self.policy.limits.seconds, self._budget)
@@ -134,12 +147,12 @@ class Rollout:
             ours = clock.overdue or not clock.expired
             trajectory.stop = StopReason.INFRASTRUCTURE if ours else late
             if ours:
-                trajectory.details["error"] = clock.overdue or f"TimeoutError: {error}"
+                trajectory.error = clock.overdue or f"TimeoutError: {error}"
         except BudgetSpent:
             trajectory.stop = StopReason.BUDGET
         except Exception as error:  # boundary: a failure of ours ends this trajectory, not the run
             trajectory.stop = StopReason.INFRASTRUCTURE
-            trajectory.details["error"] = describe_error(error)
+            trajectory.error = describe_error(error)
         finally:
             if trajectory.stop is not StopReason.INFRASTRUCTURE:
                 self.history.remember(question, trajectory, self._first_turn)
@@ -188,7 +201,7 @@ class Rollout:
         false_alarms = 0
         while True:
             before = len(ledger)
-            if not await self._sample(turn, stream, stops):
+            if await self._sample(turn, stream, stops) is not _Sampled.WHOLE:
                 continue
             if turn.finish is FinishReason.CANCELLED:
                 raise EngineError(f"{policy.engine.name} broke off in the middle of a turn")
@@ -210,31 +223,37 @@ class Rollout:
             if false_alarms == _FALSE_ALARMS:
                 stops = ()
 
-    async def _sample(self, turn: Turn, stream: TextStream, stops: tuple[str, ...]) -> bool:
-        """One request to the engine: its tokens into the ledger, its text to the listener. False
-        where it may go on: others hold what it could not get of the budget, or all are held up.
+    async def _sample(self, turn: Turn, stream: TextStream, stops: tuple[str, ...]) -> _Sampled:
+        """One request to the engine: its tokens into the ledger, its text to the listener.
+
+        Four things may make it wait or cut it short. The budget grants fewer tokens than the turn
+        may have; the gate is shut, before the request or in the middle of it; the clock is paused
+        until the engine's first token; and the caller may cancel.
         """
         policy, ledger = self.policy, self.trajectory.ledger
         tokenizer = policy.engine.tokenizer
         wanted = self._tokens_left()
         if wanted <= 0:
             turn.finish = FinishReason.LENGTH
-            return True
+            return _Sampled.WHOLE
         granted = await self._budget.reserve(wanted)
+        seed = self._seed
+        if seed is not None:  # another one for each request: the same draws would repeat a turn
+            seed = int(np.random.SeedSequence([seed, len(ledger)]).generate_state(1)[0])
         request = Request(
             ids=ledger.ids,
             max_tokens=granted,
-            sampling=replace(policy.sampling, seed=self._turn_seed(len(ledger))),
+            sampling=replace(policy.sampling, seed=seed),
             stop=stops,
             context=self.name,
             stream_interval=1 if self.listener is not None else _STREAM_INTERVAL,
             conversation=partial(self.history.conversation, self.trajectory),
         )
         sampled = SampledTokens()
-        started, whole = time.perf_counter(), True
+        started, paused = time.perf_counter(), False
         try:
             generating = aclosing(policy.engine.generate(request))
-            async with self._traffic.may_sample(self._clock), generating as chunks:
+            async with self._sampling_gate.pass_through(self._clock), generating as chunks:
                 started = time.perf_counter()
                 self._queue()
                 async for chunk in chunks:
@@ -246,15 +265,15 @@ class Rollout:
                     turn.prefilled += chunk.prefilled
                     turn.cached += chunk.cached
                     turn.overshoot += chunk.overshoot
-                    self._traffic.tokens += len(chunk.ids)
+                    self._metrics.tokens += len(chunk.ids)
                     if self.listener is not None and chunk.ids:
                         eos = tokenizer.eos_ids
                         text = "".join(stream.push(id) for id in chunk.ids if id not in eos)
                         self.listener(PolicyText(text, len(chunk.ids)))
                     if chunk.finish is not None:
                         turn.finish = chunk.finish
-                    elif self._traffic.held and sampled.can_pause(tokenizer, stops):
-                        whole = False
+                    elif self._sampling_gate.held and sampled.can_pause(tokenizer, stops):
+                        paused = True
                         break
         finally:  # a cancel or a failure keeps what was sampled
             self._clock.go_on()
@@ -262,17 +281,20 @@ class Rollout:
             counted = sampled.counted
             self._budget.release(granted, len(sampled.ids) if counted is None else counted)
             if sampled.ids:
-                self.trajectory.exact &= sampled.exact
+                self.trajectory.token_exact &= sampled.exact
                 ledger.append(sampled.span())
                 turn.stop = len(ledger)
             if counted is not None:
                 turn.counted = (turn.counted or 0) + counted
                 turn.estimated |= sampled.estimated
-        return whole and (turn.finish is not FinishReason.LENGTH or granted == wanted)
+        if paused:
+            return _Sampled.PAUSED
+        short = turn.finish is FinishReason.LENGTH and granted < wanted
+        return _Sampled.SHORT if short else _Sampled.WHOLE
 
     def _queue(self) -> None:
         """Wait for the engine: until its first token comes, the time is not the policy's."""
-        patience = self._traffic.patience
+        patience = self._sampling_gate.patience
         name = self.policy.engine.name
         self._clock.stop(patience, f"{name} did not begin to sample within {patience:g} s")
 
@@ -285,7 +307,7 @@ class Rollout:
         started = time.perf_counter()
         goes_on = None
         try:
-            with self._traffic.calls():
+            with self._metrics.during(Phase.CALLING):
                 for call in calls:
                     await self._call(turn, call)
             goes_on = turns_left
@@ -308,7 +330,7 @@ class Rollout:
             names = ", ".join(self.policy.tools) or "none"
             text = f"There is no tool {call.tool!r}. Tools: {names}."
             result = ToolResult(text, ErrorKind.NOT_FOUND)
-        elif (given := await self._ask_gate(call)) is not None:
+        elif (given := await self._ask_call_gate(call)) is not None:
             result = given
         else:
             self._emit(CallStarted(call.tool, call.arguments or {}))
@@ -317,12 +339,12 @@ class Rollout:
         if result.error is ErrorKind.UNAVAILABLE:
             raise ToolFailed(result.text)
 
-    async def _ask_gate(self, call: Call) -> ToolResult | None:
+    async def _ask_call_gate(self, call: Call) -> ToolResult | None:
         """The gate's result in place of running a call, if any; the question's clock is paused."""
-        if self._gate is None:
+        if self._call_gate is None:
             return None
         with self._clock.stopped():
-            return await self._gate(call)
+            return await self._call_gate(call)
 
     async def _run(self, turn: Turn, call: Call) -> ToolResult:
         """Run a call; one that is stopped before its end leaves what it had shown on record."""
@@ -357,7 +379,8 @@ class Rollout:
         near = notice = "" if turns_left is None else self._near(turns_left)
         spans = results(notice=notice)
         enough, left = self.policy.limits.response_tokens // 8, self._budget.tokens_left
-        for _ in range(4):  # what is told holds once it has been told: the number takes room too
+        # The notice itself uses tokens, so recompute until the number that it states is true.
+        for _ in range(4):
             left = min(left, max(0, self._tokens_left() - sum(map(len, spans))))
             if turns_left is None or left >= enough:
                 break
@@ -397,11 +420,6 @@ class Rollout:
         if not self._calls_left:
             return "no tool calls left: give the final answer now"
         return "1 tool call left" if self._calls_left == 1 else ""
-
-    def _turn_seed(self, position: int) -> int | None:
-        if self._seed is None:
-            return None
-        return int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
 
     def _emit(self, event: Event) -> None:
         if self.listener is not None:

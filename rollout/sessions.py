@@ -15,7 +15,7 @@ from ..tools import (
 )
 from ..tools.base import INTERRUPTED
 from ..tools.errors import InterlaceError
-from .admission import Traffic
+from .admission import Phase, SamplingGate
 from .clock import Clock
 from .engines.base import EngineError
 from .formats import Call
@@ -42,8 +42,8 @@ def describe_error(error: Exception) -> str:
 class Sessions:
     """The state that tools keep for one trajectory: variables, files, connections."""
 
-    def __init__(self, traffic: Traffic) -> None:
-        self._traffic = traffic
+    def __init__(self, sampling_gate: SamplingGate) -> None:
+        self._gate = sampling_gate
         self._open: dict[str, ToolSession] = {}
         self._stack = AsyncExitStack()
 
@@ -63,9 +63,9 @@ class Sessions:
         """
         seconds = policy.limits.call_seconds
         try:
-            with self._traffic.queue(), ExitStack() as first:
+            with self._gate.metrics.during(Phase.QUEUED), ExitStack() as first:
                 if call.tool not in self._open:
-                    patience = self._traffic.patience
+                    patience = self._gate.patience
                     late = f"the tool {call.tool!r} did not start within {patience:g} s"
                     first.enter_context(clock.stopped(patience, late))
                 session = await self._session(policy, trajectory, call.tool)
@@ -98,7 +98,7 @@ class Sessions:
             session.interrupted = None
         if isinstance(session, StartedSession):
             await session.ready()
-            trajectory.details.setdefault("tools", {})[name] = dict(session.details)
+            trajectory.tools[name] = dict(session.details)
         return session
 
 

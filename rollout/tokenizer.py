@@ -221,11 +221,12 @@ class Tokenizer:
         if self._fast.normalizer is None or text.isascii():
             return text
         # A normalizer may turn other characters into those of a mark (fullwidth ones, say).
-        for change in (_compatible, _ascii):
-            if controls.keys().isdisjoint(self.encode(text)):
-                break
-            text = _broken_up(change(text), marks)
-        return text
+        if controls.keys().isdisjoint(self.encode(text)):
+            return text
+        text = _broken_up(unicodedata.normalize("NFKC", text), marks)
+        if controls.keys().isdisjoint(self.encode(text)):
+            return text
+        return _broken_up(text.encode("ascii", "replace").decode("ascii"), marks)
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
         """The text of ids, control tokens included. A view: nothing encodes it again."""
@@ -293,14 +294,6 @@ def _broken_up(text: str, marks: Sequence[str]) -> str:
             break
         text = changed
     return text
-
-
-def _compatible(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode("ascii")
 
 
 def _convert(folder: Path) -> tokenizers.Tokenizer:

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AliasChoices, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
 
 from ..tools import Artifact, ErrorKind, ToolResult
 from .ledger import Ledger, Source
@@ -12,16 +19,19 @@ from .task import Task
 from .tokenizer import Tokenizer
 
 __all__ = [
+    "AGENT",
     "SCHEMA_VERSION",
     "CallRecord",
     "Episode",
     "FinishReason",
+    "Speaker",
     "StopReason",
+    "TeamCall",
     "Trajectory",
     "Turn",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 StoredLedger = Annotated[Ledger, PlainValidator(Ledger.from_json), PlainSerializer(Ledger.to_json)]
 """A ledger that pydantic can write and read: the records below cross files as they are."""
@@ -130,6 +140,50 @@ class Turn:
         return self.stop - self.start if self.counted is None else self.counted
 
 
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """The member of a team that speaks, and when: one call of a role.
+
+    `role` is ceo, recruiter, solver, critic, executor or evaluator; `name` is the name that the
+    recruiter gave an expert. `round` and `turn` count from 0, the turn within a round's discussion;
+    `index` counts the critics.
+    """
+
+    role: str
+    name: str
+    round: int
+    turn: int = 0
+    index: int = 0
+
+    @property
+    def key(self) -> str:
+        """`0.solver.1`, `0.critic.1.2`: the same in every run."""
+        key = f"{self.round}.{self.role}"
+        if self.role in ("solver", "critic"):
+            key += f".{self.turn}"
+        return f"{key}.{self.index}" if self.role == "critic" else key
+
+
+AGENT = Speaker("agent", "agent", 0)
+"""The speaker where there is no team."""
+
+
+@dataclass(slots=True)
+class TeamCall:
+    """The call of a team's role that a trajectory is.
+
+    `asked` are the messages that the role was given, `read` what was read of its reply (empty where
+    that failed). `attempt` counts the tries of one call. `why` says why the team's run ended, in
+    the trajectory of its answer alone.
+    """
+
+    speaker: Speaker
+    attempt: int = 0
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    read: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
+
+
 @dataclass(slots=True)
 class Trajectory:
     """One policy's work on one task: a chain of ledgers, most often one."""
@@ -141,11 +195,49 @@ class Trajectory:
     turns: list[Turn] = field(default_factory=list)
     stop: StopReason | None = None
     answer: str | None = None
-    exact: bool = True
+    token_exact: bool = True
     """Whether the ids are those the engine sampled: False (not trainable) for text-only servers."""
     parent: str | None = None
     """The id of the episode this one branched from."""
+    error: str | None = None
+    """The failure on our side, in one sentence, where `stop` is `INFRASTRUCTURE`."""
+    tools: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What a tool's session tells of itself (the tier of the Python sandbox, say), by tool."""
+    team: TeamCall | None = None
+    """The call that this is, where a team made the episode."""
+    strategy: dict[str, Any] | None = None
+    """How a strategy came to choose this attempt."""
+    origin: str | None = None
+    """Who made it, where no engine sampled it: a demonstration."""
     details: dict[str, Any] = field(default_factory=dict)
+    """For whoever uses this package: nothing in it reads them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, record: Any) -> Any:
+        """Up to schema 2, `exact` and `details` held what now has fields of its own."""
+        if not isinstance(record, dict) or "exact" not in record:
+            return record
+        record = dict(record)
+        record["token_exact"] = record.pop("exact")
+        details = record.get("details")
+        if not isinstance(details, dict):
+            return record
+        record["details"] = details = dict(details)
+        for name in ("error", "tools", "strategy", "origin"):
+            if name in details:
+                record[name] = details.pop(name)
+        if isinstance(team := details.pop("team", None), dict):
+            names = ("role", "name", "round", "turn", "index")
+            speaker = {name: team[name] for name in names if name in team}
+            rest = {name: value for name, value in team.items() if name not in names}
+            record["team"] = {"speaker": speaker, **rest}
+        return record
+
+    @property
+    def speaker(self) -> Speaker:
+        """The member of a team that speaks in it, or `AGENT`."""
+        return AGENT if self.team is None else self.team.speaker
 
     @property
     def ledger(self) -> Ledger:
@@ -166,6 +258,17 @@ class Trajectory:
         """The policy's text in a turn, without the token that ended it. A view, as all text."""
         said = self.ledgers[turn.ledger].ids[turn.start : turn.stop].tolist()
         return tokenizer.decode([id for id in said if id not in tokenizer.eos_ids])
+
+    def notice(self, turn: Turn, tokenizer: Tokenizer) -> str:
+        """The notice behind the results of a turn's calls; "" if there is none."""
+        position, notice = 0, ""
+        for span in self.ledgers[turn.ledger]:
+            if position >= turn.stop and span.source is Source.POLICY:
+                break
+            if position >= turn.stop and span.source is Source.HOST:
+                notice += tokenizer.decode(span.ids)
+            position += len(span)
+        return notice
 
     def ended(self, tokenizer: Tokenizer) -> bool:
         """True if the last token is the policy's own end of turn."""

@@ -19,12 +19,12 @@ import httpx
 import pytest
 from support.fakes import NANO, Echo
 
-from interlace.agent.cli.render.markdown import Prose
+from interlace.agent.cli.render.markdown import MarkdownStream
 from interlace.agent.cli.render.sql_table import as_grid
-from interlace.agent.cli.render.tag_stream import Painter
+from interlace.agent.cli.render.tag_stream import TagStream
 from interlace.agent.cli.render.terminal import make_console, printable
 from interlace.agent.output import OutputSchema
-from interlace.rollout.engines.http.chat import ChatDeltas, to_chat
+from interlace.rollout.engines.http.chat import ChatReply, to_chat
 from interlace.rollout.engines.scripted import ScriptedEngine
 from interlace.rollout.formats import FORMATS, Message
 from interlace.rollout.formats.base import Parsed
@@ -377,12 +377,12 @@ def marks(text: str) -> object:
 
 
 def painted(text: str) -> object:
-    painter = Painter()
+    painter = TagStream()
     return [[*painter.feed(each)] for each in text], [*painter.end()]
 
 
 def prose(text: str) -> object:
-    shown = Prose(make_console(io.StringIO(), force_terminal=True, width=80, height=24))
+    shown = MarkdownStream(make_console(io.StringIO(), force_terminal=True, width=80, height=24))
     for each in text:
         shown.feed(each)
     shown.end()
@@ -390,10 +390,11 @@ def prose(text: str) -> object:
 
 
 def deltas(text: str) -> object:
-    made = ChatDeltas()
-    said = [made.read({"delta": {"content": each}}) for each in text]
+    reply = ChatReply()
+    said = [reply.read({"choices": [{"delta": {"content": each}}]}) for each in text]
     calls = [{"index": 0, "function": {"name": "f", "arguments": each}} for each in text]
-    return said, [made.read({"delta": {"tool_calls": [call]}}) for call in calls], made.end()
+    parts = [reply.read({"choices": [{"delta": {"tool_calls": [call]}}]}) for call in calls]
+    return said, parts, reply.end()
 
 
 def decoded(text: str) -> object:

@@ -20,6 +20,7 @@ __all__ = [
     "Budgeted",
     "ErrorKind",
     "LiveSession",
+    "PureTool",
     "StartedSession",
     "Tool",
     "ToolResult",
@@ -156,6 +157,18 @@ class Budgeted(Protocol):
 
         One that was given a budget of its own keeps to that.
         """
+        ...
+
+
+@runtime_checkable
+class PureTool(Protocol):
+    """A tool that says whether a result depends on the call alone, not on calls before: if so, a
+    group of attempts asks it once for equal calls.
+    """
+
+    @property
+    def pure(self) -> bool:
+        """True if equal calls have equal results."""
         ...
 
 

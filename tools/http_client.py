@@ -88,7 +88,7 @@ class HttpClient:
     async def request(
         self,
         prepare: "Callable[[httpx.AsyncClient, int], Awaitable[httpx.Request]]",
-        read: "Callable[[httpx.Response], AsyncIterator[T]]",
+        read: "Callable[[httpx.Response], AsyncGenerator[T, None]]",
     ) -> AsyncGenerator[T, None]:
         """The items that `read` makes of the answer; tried again as long as there is none.
 
@@ -104,9 +104,10 @@ class HttpClient:
                     sent = await client.send(await prepare(client, attempt), stream=True)
                     async with aclosing(sent) as response:
                         if response.is_success:
-                            async for item in read(response):
-                                begun = True
-                                yield item
+                            async with aclosing(read(response)) as items:
+                                async for item in items:
+                                    begun = True
+                                    yield item
                             return
                         refused = await self._refused(response)
                 wait = refused.wait

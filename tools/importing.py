@@ -9,7 +9,7 @@ THING is one of
     NAME                one of interlace's own, or one that an installed package registers in the
                         entry-point group `interlace.plugins` as `KIND.NAME`, such as `tool.tide`
     MODULE:ATTRIBUTE    an attribute of an importable module; the working folder is searched too
-    PATH.py:ATTRIBUTE   an attribute of a file
+    PATH.py:ATTRIBUTE   an attribute of a file, which may import what lies beside it
 
 SOURCE is what it works on: a database, a folder, an address, a file of rows. PARAMETERS are
 `KEY=VALUE` pairs with commas between them. The first may be a bare number: it is the value of the
@@ -232,12 +232,13 @@ def find(
         )
     attribute, _, source = name.source.partition(":")
     try:
+        path = None
         if name.head.endswith(".py"):
-            module = _module_of(((folder or Path.cwd()) / name.head).resolve())
-        else:
-            if (here := str(Path.cwd())) not in sys.path:
-                sys.path.append(here)
-            module = importlib.import_module(name.head)
+            path = ((folder or Path.cwd()) / name.head).resolve()
+        here = str(Path.cwd() if path is None else path.parent)
+        if here not in sys.path:  # a file may import what lies beside it
+            sys.path.append(here)
+        module = importlib.import_module(name.head) if path is None else _module_of(path)
         value = functools.reduce(getattr, attribute.split("."), module)
     except Exception as error:  # boundary: somebody's module
         if isinstance(error, ModuleNotFoundError) and error.name == name.head.split(".")[0]:

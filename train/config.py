@@ -3,10 +3,9 @@
 import functools
 import json
 import math
-import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -65,9 +64,9 @@ __all__ = [
 ]
 
 
-TaskSource: TypeAlias = str | Iterable[Task] | Callable[[], Iterable[Task]]
+TaskSource: TypeAlias = str | Sequence[Task] | Callable[[], Iterable[Task]]
 """Tasks by name (`train/data/sources.py`), or a list of them, or a function that makes it."""
-_GIVEN_IN_PYTHON = "<{}, given in Python>"
+_GIVEN_IN_PYTHON = ", given in Python>"
 
 
 def name_of(thing: Any) -> Any:
@@ -81,7 +80,7 @@ def name_of(thing: Any) -> Any:
     except AttributeError:  # a local function, or an object that is no function or class
         found = None
     if found is not thing or module is None or module.__name__ == "__main__":
-        return _GIVEN_IN_PYTHON.format(path or type(thing).__name__)
+        return f"<{path or type(thing).__name__}{_GIVEN_IN_PYTHON}"
     is_file = module.__name__.startswith("interlace_file_")
     return f"{module.__file__ if is_file else module.__name__}:{path}"
 
@@ -92,8 +91,6 @@ def loading(find: Callable[[Any], Any] | None = None) -> PlainValidator:
     def check(value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float | dict):  # from YAML, no name
             raise PydanticKnownError("string_type")
-        if isinstance(value, str) and re.fullmatch(_GIVEN_IN_PYTHON.format(".*"), value):
-            raise ValueError(f"was {value[1:-1]}, which no file can name: give it again")
         try:
             if find is not None:
                 find(value)
@@ -244,9 +241,9 @@ class TrainConfig(BaseModel):
             ("kl_estimator", self.kl_estimator, KL_ESTIMATORS),
         ):
             if value is not None and value not in known:
-                raise ValueError(
-                    f"{name} is one of {', '.join(known)}, not {value!r}{_nearest(value, known)}"
-                )
+                near = get_close_matches(str(value), known, 1)
+                hint = f": did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}{hint}")
         if self.overlong_buffer > self.response_tokens:
             raise ValueError("overlong_buffer can't be above response_tokens")
         if self.attempt is None and (self.credit, self.learns, self.rewards) != (
@@ -344,8 +341,14 @@ def read_config(file: Path | None, flags: Mapping[str, Any], *, trusted: bool = 
         (5, 'flag', 'default')
     """
     given = {} if file is None else read_yaml(file)
+    asked = {name: given[name] for name in given if name not in flags}
+    if lost := [name for name, value in asked.items() if _GIVEN_IN_PYTHON in str(value)]:
+        raise UsageError(
+            f"{file}: {', '.join(lost)} were given in Python, and no file can name them: give them "
+            f"again, such as --set {lost[0]}=module:name"
+        )
     if not trusted:
-        _refuse_code({name: given[name] for name in given.keys() - flags.keys()}, file)
+        _refuse_code(asked, file)
     if file is not None:
         given = absolute_names(given, file.parent)
     flags = absolute_names(flags, Path.cwd())
@@ -457,11 +460,6 @@ def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
     if wanted is not None:
         return f"must be {wanted}, not {given}{such}"
     return error["msg"].removeprefix("Value error, ")
-
-
-def _nearest(name: Any, known: Collection[str]) -> str:
-    near = get_close_matches(str(name), known, 1)
-    return f": did you mean {near[0]}?" if near else ""
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ...rollout.budget import Budget
 from ...rollout.events import Event, Finished
 from ...rollout.formats import Message
 from ...rollout.formats.plain import without_thinking
-from ...rollout.loop import Gate, Rollout
+from ...rollout.loop import CallGate, Rollout
 from ...rollout.many.runner import Open
 from ...rollout.policy import Policy
 from ...rollout.team.budget_forcing import BudgetForcedRollout
@@ -105,7 +105,9 @@ class TeamCalls:
         for attempt in range(self._rules.tries):
             policy = self.policy if expert else self._words
             if attempt and self._rules.nudges and speaker.role != "ceo":
-                policy, tokens = _nudged(policy, attempt), _halved(tokens)
+                policy = _nudged(policy, attempt)
+                if tokens is not None and tokens > 8192:
+                    tokens //= 2
             trajectory, text = await self._speak(speaker, attempt, policy, prompt, tokens)
             why = _ENDS.get(trajectory.stop or StopReason.INFRASTRUCTURE)
             found = read(text) if text else None
@@ -161,11 +163,11 @@ async def standalone_rollout(
     name: str,
     seed: int | None,
     make: Callable[..., Rollout] = Rollout,
-    gate: Gate,
+    call_gate: CallGate,
     budget: Budget,
 ) -> AsyncIterator[Rollout]:
     """Opens a rollout that is no runner's: its calls go through a gate."""
-    async with make(policy, name=name, seed=seed, budget=budget, gate=gate) as rollout:
+    async with make(policy, name=name, seed=seed, budget=budget, call_gate=call_gate) as rollout:
         yield rollout
 
 
@@ -184,7 +186,3 @@ def _nudged(policy: Policy, times: int) -> Policy:
         temperature=max(0.0, sampling.temperature - 0.01 * times),
         top_p=max(0.01, sampling.top_p - 0.01 * times),
     )
-
-
-def _halved(tokens: int | None) -> int | None:
-    return tokens // 2 if tokens is not None and tokens > 8192 else tokens

@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from ...rollout.ledger import Ledger, Source
 from ...rollout.policy import Policy
-from ...rollout.team.replies import TEAM
-from ...rollout.trajectory import Episode, StopReason, Trajectory
-from ..events import Speaker
+from ...rollout.trajectory import Episode, Speaker, StopReason, TeamCall, Trajectory
 from ..result import Result, Usage
 from .runs import Runs
 
@@ -38,9 +36,8 @@ class TeamRecord:
     def take_up(self, trajectories: Iterable[Trajectory]) -> None:
         """Restore the saved calls of a resumed run."""
         for trajectory in trajectories:
-            told = trajectory.details[TEAM]
-            speaker = Speaker(*(told[name] for name in ("role", "name", "round", "turn", "index")))
-            self._calls[speaker.key, told["attempt"]] = trajectory
+            call = team_call(trajectory)
+            self._calls[call.speaker.key, call.attempt] = trajectory
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -53,18 +50,13 @@ class TeamRecord:
         """A call has begun, with these messages; the one before could not be read."""
         if attempt:
             _leave_out(self._calls[speaker.key, attempt - 1])
-        trajectory.details[TEAM] = {
-            **asdict(speaker),
-            "attempt": attempt,
-            "asked": asked,
-            "read": {},
-        }
+        trajectory.team = TeamCall(speaker, attempt, asked)
         self._calls[speaker.key, attempt] = trajectory
 
     def end(self, speaker: Speaker, attempt: int, read: dict[str, Any]) -> None:
         """A call is over, and this was read of it. Raises DataError where it can't be kept."""
         trajectory = self._calls[speaker.key, attempt]
-        trajectory.details[TEAM]["read"] = read
+        team_call(trajectory).read = read
         if self._runs is not None:
             self._runs.add(self.episode.id, f"{speaker.key}/{attempt}", trajectory)
 
@@ -83,15 +75,22 @@ class TeamRecord:
         if self.episode.trajectories and plan is None:
             return
         failed = [t for t in self.trajectories if t.stop is StopReason.INFRASTRUCTURE]
-        plans = [t for t in self.trajectories if t.details[TEAM]["read"].get("plan")]
+        plans = [t for t in self.trajectories if team_call(t).read.get("plan")]
         if plan:
             plans = [t for (key, _), t in self._calls.items() if key == plan] or plans
         if not self._calls:
             return
         last = (failed or plans or self.trajectories)[-1]
-        last.details[TEAM]["why"] = self.why
+        team_call(last).why = self.why
         others = [t for t in self.trajectories if t is not last]
         self.episode.trajectories[:] = [*others, last]
+
+
+def team_call(trajectory: Trajectory) -> TeamCall:
+    """The call that a team's trajectory is. Raises ValueError for an agent's."""
+    if trajectory.team is None:
+        raise ValueError("this trajectory is not a team's: no role of one spoke in it")
+    return trajectory.team
 
 
 def _leave_out(trajectory: Trajectory) -> None:
@@ -130,16 +129,16 @@ def read_rounds(episode: Episode) -> list[Round]:
         for round in read_rounds(result.episode):
             print(round.decision, round.votes)
     """
-    told = [(t, t.details[TEAM]) for t in episode.trajectories if TEAM in t.details]
-    told.sort(key=lambda each: (each[1]["round"], each[1]["turn"], each[1]["index"]))
+    calls = [(each, each.team) for each in episode.trajectories if each.team is not None]
+    calls.sort(key=lambda each: astuple(each[1].speaker)[2:])  # round, turn, index
     rounds: dict[int, Round] = {}
-    for trajectory, team in told:
-        round = rounds.setdefault(team["round"], Round(team["round"]))
+    for trajectory, call in calls:
+        speaker, read = call.speaker, call.read
+        round = rounds.setdefault(speaker.round, Round(speaker.round))
         round.tokens += trajectory.sampled_tokens
-        read = team["read"]
         if not read:
             continue  # a try that could not be read, or one that was stopped
-        match team["role"]:
+        match speaker.role:
             case "ceo":
                 round.decision = read
             case "recruiter":
@@ -147,9 +146,9 @@ def read_rounds(episode: Episode) -> list[Round]:
             case "solver":
                 round.plans.append(read["plan"])
             case "critic":
-                while len(round.votes) <= team["turn"]:
+                while len(round.votes) <= speaker.turn:
                     round.votes.append([])
-                round.votes[team["turn"]].append(read["agrees"])
+                round.votes[speaker.turn].append(read["agrees"])
             case "evaluator":
                 round.correct, round.output = read["correct"], read["output"]
     return list(rounds.values())
@@ -171,8 +170,8 @@ def to_result(record: TeamRecord, policy: Policy) -> Result[None]:
     if trajectories:
         last = trajectories[-1]
         stop = _STOPS.get(record.why, last.stop or StopReason.CANCELLED)
-        episode.error = last.details.get("error")
-        if last.details[TEAM]["read"].get("plan"):
+        episode.error = last.error
+        if team_call(last).read.get("plan"):
             answer = last.answer
             text = "".join(last.text(turn, tokenizer) for turn in last.turns)
     usage = Usage(

@@ -16,7 +16,8 @@ from ...tools.errors import DataError, UsageError
 
 __all__ = ["Runs", "SavedRun"]
 
-VERSION = 1
+VERSION = 2
+"""2: a call's trajectory is of schema 3. Rows of version 1 are read."""
 _TABLES = """
 create table if not exists team_version (version integer not null);
 create table if not exists team_run (
@@ -77,6 +78,8 @@ class Runs:
                 self._write("insert into team_version values (?)", VERSION)
             elif found[0] > VERSION:
                 raise DataError(f"{self.path} was written by a newer version: upgrade interlace")
+            elif found[0] < VERSION:
+                self._write("update team_version set version = ?", VERSION)
         except (OSError, sqlite3.Error) as error:
             raise DataError(f"can't keep a team's runs in {self.path}: {error}") from error
 

@@ -1,6 +1,6 @@
 """Sources of tokens: a model in this process or on a server, a script, a recording."""
 
-from .base import Chunk, Engine, EngineError, Request, Sampling
+from .base import Chunk, Engine, EngineError, Request, Sampling, Trainable
 from .http.engine import HttpEngine
 from .local.engine import TransformersEngine
 from .replay import ReplayEngine
@@ -19,6 +19,7 @@ __all__ = [
     "Sampling",
     "ScriptedEngine",
     "StopFinder",
+    "Trainable",
     "TransformersEngine",
     "VllmEngine",
 ]

@@ -6,16 +6,19 @@ tool runs is an optimisation behind the protocol, which may be lost at any time.
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..formats.base import Conversation
+from ..formats.base import ChatContext
 from ..ledger import Ids
 from ..tokenizer import Tokenizer
 from ..trajectory import FinishReason
 
-__all__ = ["Chunk", "Engine", "EngineError", "Request", "Sampling", "common_length"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Chunk", "Engine", "EngineError", "Request", "Sampling", "Trainable", "common_length"]
 
 
 class EngineError(RuntimeError):
@@ -64,7 +67,7 @@ class Request:
     stop: tuple[str, ...] = ()
     context: str | None = None
     stream_interval: int = 1
-    conversation: Callable[[], Conversation] | None = None
+    conversation: Callable[[], ChatContext] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,20 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Free all; requests in flight are cancelled."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """An engine whose weights can be replaced while it runs: what reinforcement learning needs."""
+
+    async def update_weights(self, weights: "dict[str, Tensor]", /) -> int:
+        """Take new weights, by name as `model.state_dict()` gives them; returns how often
+        they were replaced, which is the `version` of later chunks.
+
+        Requests in flight finish with the weights they began with. Raises ValueError, and changes
+        nothing, where names or shapes do not fit.
+        """
         ...
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...tools.errors import UsageError
 from ...tools.importing import find
-from .base import AnsweredCall, Block, Call, Conversation, Format, Message, Parsed, Sample
+from .base import AnsweredCall, Block, Call, ChatContext, Format, Message, Parsed, Sample
 from .encoder import Encoder
 from .hermes import Hermes
 from .markdown import Markdown
@@ -16,13 +16,14 @@ __all__ = [
     "AnsweredCall",
     "Block",
     "Call",
-    "Conversation",
+    "ChatContext",
     "Encoder",
     "Format",
     "Message",
     "Parsed",
     "Sample",
     "find_format",
+    "recorded_format",
 ]
 
 FORMATS: dict[str, Format] = {
@@ -51,3 +52,11 @@ def find_format(name: str, *, trusted: bool = True, folder: Path | None = None) 
             "interlace.rollout.formats.Format"
         )
     return made
+
+
+def recorded_format(name: str) -> Format | None:
+    """The format that a record names, if interlace or an installed package has it."""
+    try:
+        return find_format(name, trusted=False)
+    except UsageError:
+        return None

@@ -12,7 +12,7 @@ __all__ = [
     "AnsweredCall",
     "Block",
     "Call",
-    "Conversation",
+    "ChatContext",
     "Format",
     "Message",
     "Parsed",
@@ -33,16 +33,18 @@ class AnsweredCall:
 class Message:
     """One message of a conversation, as chat templates know it.
 
-    `calls` are those of an assistant's message whose `content` has them no more.
+    `results` are those of a tool's message one by one, notices included. `calls` are those of an
+    assistant's message for chat APIs, whose `content` has them no more.
     """
 
     role: str
     content: str
+    results: tuple[str, ...] = ()
     calls: tuple[AnsweredCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class ChatContext:
     """A request's context as messages, for servers that take no token ids.
 
     `tools` are schemas as chat templates take them. `begun` is what the assistant has said already

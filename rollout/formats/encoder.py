@@ -181,7 +181,7 @@ class Encoder:
                 content = self.escape_control_tokens(content)
             else:
                 content = self.tokenizer.escape_control_tokens(content)
-            escaped.append(Message(message.role, content, message.calls))
+            escaped.append(Message(message.role, content, message.results))
         return escaped
 
 

@@ -54,7 +54,10 @@ def sample_ledger(encoder: Encoder, tools: Sequence[Tool], notice: str = "") -> 
     format, tokenizer = encoder.format, encoder.tokenizer
     sample = sample_of(format)
     ledger = Ledger(encoder.prompt(sample.question))
-    end = _end_of_turn(tokenizer)
+    # What ends a turn is most often the named token; a name that is several tokens is none.
+    end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
+    if len(end) != 1:
+        end = sorted(tokenizer.eos_ids)[:1]
     for number, said in enumerate(sample.said):
         last = number == len(sample.outputs)
         ended = bool(end) and (last or not format.inline)
@@ -71,11 +74,6 @@ def _calls(format: Format, said: str, output: str, tools: Sequence[Tool]) -> lis
     finish = FinishReason.STOP if format.stop else FinishReason.EOS
     calls = format.parse(said, finish, tools).calls
     return [CallRecord(call.tool, call.arguments, output) for call in calls]
-
-
-def _end_of_turn(tokenizer: Tokenizer) -> list[int]:
-    named = tokenizer.encode(tokenizer.special_text("eos_token") or "")
-    return named if len(named) == 1 else sorted(tokenizer.eos_ids)[:1]
 
 
 def spelled(tokenizer: Tokenizer, span: Span) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pydantic import BaseModel, JsonValue
 
-from ...tools import Budgeted, ErrorKind, StartedSession, Tool, ToolResult, ToolSession
+from ...tools import Budgeted, ErrorKind, PureTool, StartedSession, Tool, ToolResult, ToolSession
 
 __all__ = ["cache_calls"]
 
@@ -24,7 +24,10 @@ def cache_calls(tools: Sequence[Tool]) -> list[Tool]:
     For the attempts at one task: what is shared lives as long as the tools that are returned. A
     shared result has `details["shared"]`.
     """
-    return [_CachingTool(tool) if getattr(tool, "pure", False) else tool for tool in tools]
+    pure = [isinstance(tool, PureTool) and tool.pure for tool in tools]
+    return [
+        _CachingTool(tool) if cached else tool for tool, cached in zip(tools, pure, strict=True)
+    ]
 
 
 class _CachingTool:

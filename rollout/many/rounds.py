@@ -38,7 +38,8 @@ class PartialRollouts:
         seed: int | None = None,
         enough: Enough | None = None,
     ) -> None:
-        self._traffic = runner.traffic
+        self._gate = runner.sampling_gate
+        self._metrics = runner.metrics
         self._groups = runner.groups(tasks, n=n, seed=seed, enough=enough)
         self._next: asyncio.Task[list[Episode] | None] | None = None
         self.over = False
@@ -64,8 +65,8 @@ class PartialRollouts:
         """
         complete: list[list[Episode]] = []
         end = None if seconds is None else time.monotonic() + seconds
-        last_token = None if tokens is None else self._traffic.tokens + tokens
-        self._traffic.go_on()
+        last_token = None if tokens is None else self._metrics.tokens + tokens
+        self._gate.reopen()
         try:
             while not self.over and (groups is None or len(complete) < groups):
                 group = await self._wait(end, last_token)
@@ -73,12 +74,12 @@ class PartialRollouts:
                     break
                 complete.append(group)
         finally:
-            await self._traffic.hold()
+            await self._gate.hold()
         return complete
 
     async def aclose(self) -> None:
         """Cancel what is under way; the runner's `interrupted` keeps what it had."""
-        self._traffic.go_on()
+        self._gate.reopen()
         if self._next is not None:
             self._next.cancel()
             with suppress(asyncio.CancelledError):
@@ -92,7 +93,7 @@ class PartialRollouts:
             self._next = asyncio.create_task(_next(self._groups))
         while not self._next.done():
             left = None if end is None else end - time.monotonic()
-            used_up = last_token is not None and self._traffic.tokens >= last_token
+            used_up = last_token is not None and self._metrics.tokens >= last_token
             if used_up or (left is not None and left <= 0):
                 return None
             patience = left if last_token is None else min(_LOOK, left or _LOOK)

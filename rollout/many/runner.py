@@ -21,8 +21,9 @@ from hashlib import blake2b
 from typing import Any, Protocol, TypeAlias
 
 from ...tools import Tool
-from ..admission import Traffic
+from ..admission import Phase, RunMetrics, SamplingGate
 from ..budget import Budget
+from ..formats import Message
 from ..loop import Rollout
 from ..policy import Policy
 from ..sessions import describe_error
@@ -31,7 +32,7 @@ from ..trajectory import Episode, StopReason, Trajectory
 from .call_cache import cache_calls
 from .strategies import Strategy
 
-__all__ = ["Attempt", "Enough", "Open", "Runner", "episode_id", "episode_seed"]
+__all__ = ["Attempt", "Enough", "Open", "Runner", "back_off", "episode_id", "episode_seed"]
 
 Enough: TypeAlias = Callable[[Sequence[Episode]], bool]
 """Whether the episodes of a group that are over decide it, so that the others may stop."""
@@ -53,6 +54,15 @@ answer last. What it raises ends the episode as failed on our side."""
 
 _PAUSE = 1.0
 """Seconds before an attempt that failed on our side is made again; they double."""
+
+
+async def back_off(tried: int) -> None:
+    """Wait before an attempt that was made `tried` times before and failed; not before the first.
+
+    The random part keeps attempts that failed together from coming back together.
+    """
+    if tried:
+        await asyncio.sleep(_PAUSE * 2.0 ** (tried - 1) * random.uniform(0.5, 1.0))
 
 
 def episode_id(task: Task, sample: int) -> str:
@@ -81,7 +91,7 @@ class Runner:
 
     With a `strategy` an episode is not one attempt but several, of which one is chosen: its
     trajectory stands last. With an `attempt` it is whatever that makes of it. A `budget` is shared
-    by all. `traffic` counts what happens, and can hold it up.
+    by all. `metrics` counts what happens, and `sampling_gate` can hold it up.
 
     Example:
         runner = Runner(policy, tools_for=lambda task: [sql.on(databases[task.data["db"]])])
@@ -111,7 +121,9 @@ class Runner:
         self.strategy = strategy
         self.attempt = attempt
         self.budget = budget
-        self.traffic = Traffic()
+        self.metrics = RunMetrics()
+        self.sampling_gate = SamplingGate(self.metrics)
+        self._slots = asyncio.Semaphore(concurrency)
         self.interrupted: list[Episode] = []
         """The episodes in flight when the last run was closed early, with what they had."""
 
@@ -170,7 +182,7 @@ class Runner:
         enough: Enough | None,
     ) -> AsyncGenerator[tuple[Episode, "_Group"], None]:
         self.interrupted = []
-        self._slots = asyncio.Semaphore(self.concurrency)
+        self._slots = asyncio.Semaphore(self.concurrency)  # of this event loop
         jobs = self._jobs(tasks, n, seed, skip)
         flying: dict[asyncio.Task[None], tuple[Episode, _Group]] = {}
         try:
@@ -214,64 +226,94 @@ class Runner:
 
     # -- one episode ----------------------------------------------------------------------------
 
+    async def attempt_one(
+        self, episode: Episode, policy: Policy, *, history: Sequence[Message] = (), tried: int = 0
+    ) -> None:
+        """Fill in an episode that a caller has made, with one attempt and no second one.
+
+        For those who have their own tasks and retries (verl's worker): `policy` stands in place of
+        the runner's, `history` before the task's question, and `tried` counts the attempts before.
+        Otherwise it is as in a run: the attempt counts, waits for its turn and never raises for
+        what a model, a tool or a format does.
+        """
+        async with self._recording(episode):
+            if self.attempt is not None:
+                await self.attempt(episode, policy, self._open)
+            else:
+                async with self._slots:
+                    await self._try(episode, policy, episode.task.question, tried, history)
+
     async def _roll_out(self, episode: Episode, group: "_Group") -> None:
         """Fill in one episode. What a cancel leaves of it stands in it."""
-        episode.started = time.time()
-        clock = time.perf_counter()
-        try:
+        async with self._recording(episode):
             policy, settings = await group.policy()
             episode.settings |= settings
             if self.attempt is not None:
-                await self._make(self.attempt, episode, policy)
+                attempt = self.attempt
+                await self._retrying(episode, lambda _: attempt(episode, policy, self._open))
             elif self.strategy is None:
                 await self._attempt(episode, policy, episode.task.question)
             else:
                 await self._decide(episode, policy, self.strategy)
+
+    @asynccontextmanager
+    async def _recording(self, episode: Episode) -> AsyncIterator[None]:
+        """Keep the time of one episode and how it ended; our failures go no further."""
+        episode.started = time.time()
+        clock = time.perf_counter()
+        try:
+            yield
         except asyncio.CancelledError:
             if not episode.trajectories:
                 self._failed(episode, StopReason.CANCELLED)
             raise
         except Exception as error:  # boundary: a tool that can't be made, a strategy that fails
             if episode.stop is not None:  # the last attempt was not chosen, and is no answer
-                names = self.policy.engine.name, self.policy.format.name
-                episode.trajectories.append(Trajectory(*names))
+                episode.trajectories.append(self._empty())
             self._failed(episode, StopReason.INFRASTRUCTURE, describe_error(error))
         finally:
             episode.seconds = time.perf_counter() - clock
             if episode.stop is StopReason.INFRASTRUCTURE:
-                episode.error = episode.trajectory.details.get("error", episode.error)
-            self.traffic.finished(episode)
-
-    async def _make(self, attempt: Attempt, episode: Episode, policy: Policy) -> None:
-        """Let somebody else make the episode; where our side failed it, again."""
-        for tried in range(self.retries + 1):
-            await attempt(episode, policy, self._open)
-            if episode.stop is not StopReason.INFRASTRUCTURE or tried == self.retries:
-                return
-            self.traffic.retried += 1
-            await asyncio.sleep(_PAUSE * 2.0**tried * random.uniform(0.5, 1.0))
-            episode.trajectories.clear()
-            episode.error = None
+                episode.error = episode.trajectory.error or episode.error
+            self.metrics.finished(episode)
 
     async def _attempt(self, episode: Episode, policy: Policy, question: str) -> None:
         """Add a trajectory; where our side failed it, another in its place."""
         async with self._slots:
-            for tried in range(self.retries + 1):
-                await self._try(episode, policy, question, tried)
-                if episode.stop is not StopReason.INFRASTRUCTURE or tried == self.retries:
-                    return
-                self.traffic.retried += 1
-                await asyncio.sleep(_PAUSE * 2.0**tried * random.uniform(0.5, 1.0))
-                episode.trajectories.pop()
-                episode.error = None
+            await self._retrying(episode, lambda tried: self._try(episode, policy, question, tried))
 
-    async def _try(self, episode: Episode, policy: Policy, question: str, tried: int) -> None:
+    async def _retrying(self, episode: Episode, attempt: Callable[[int], Awaitable[None]]) -> None:
+        """Make an attempt; where our side failed it, another in its place."""
+        before = len(episode.trajectories)
+        for tried in range(self.retries + 1):
+            if tried:
+                self.metrics.retried += 1
+                await back_off(tried)
+                del episode.trajectories[before:]
+                episode.error = None
+            await attempt(tried)
+            if episode.stop is not StopReason.INFRASTRUCTURE:
+                return
+
+    async def _try(
+        self,
+        episode: Episode,
+        policy: Policy,
+        question: str,
+        tried: int,
+        history: Sequence[Message] = (),
+    ) -> None:
         name = f"{episode.id}@{episode.started}.{tried}"
         rollout = Rollout(
-            policy, name=name, seed=episode.seed, traffic=self.traffic, budget=self.budget
+            policy,
+            name=name,
+            seed=episode.seed,
+            sampling_gate=self.sampling_gate,
+            budget=self.budget,
         )
+        rollout.history.messages.extend(history)
         episode.trajectories.append(rollout.trajectory)
-        with self.traffic.attempt():
+        with self.metrics.during(Phase.IN_FLIGHT):
             try:
                 async with rollout:
                     await rollout.ask(question)
@@ -283,17 +325,21 @@ class Runner:
         self, policy: Policy, *, name: str, seed: int | None, make: Callable[..., Rollout] = Rollout
     ) -> AsyncIterator[Rollout]:
         async with self._slots:
-            opening = make(policy, name=name, seed=seed, traffic=self.traffic, budget=self.budget)
-            with self.traffic.attempt():
+            opening = make(
+                policy, name=name, seed=seed, sampling_gate=self.sampling_gate, budget=self.budget
+            )
+            with self.metrics.during(Phase.IN_FLIGHT):
                 async with opening as rollout:
                     yield rollout
 
     def _failed(self, episode: Episode, stop: StopReason, error: str | None = None) -> None:
         if not episode.trajectories:
-            names = self.policy.engine.name, self.policy.format.name
-            episode.trajectories.append(Trajectory(*names))
+            episode.trajectories.append(self._empty())
         episode.trajectory.stop = episode.stop or stop
         episode.error = error
+
+    def _empty(self) -> Trajectory:
+        return Trajectory(self.policy.engine.name, self.policy.format.name)
 
     async def _decide(self, episode: Episode, policy: Policy, strategy: Strategy) -> None:
         """Fill an episode with the attempts of a strategy, the chosen one last."""
@@ -314,7 +360,7 @@ class Runner:
         task = episode.task
         decision = await strategy(ask, task)
         chosen = decision.episode.trajectory
-        chosen.details["strategy"] = decision.why
+        chosen.strategy = decision.why
         episode.error = decision.episode.error
         others = [each for each in episode.trajectories if each is not chosen]
         episode.trajectories = [*others, chosen]

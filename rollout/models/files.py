@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ...tools.errors import ModelError
-from ...tools.importing import names, parse_name
+from ...tools.importing import names, parse_name, unknown
 from .smollm2 import smollm2_folder, smollm2_path
 
 __all__ = [
@@ -68,8 +68,8 @@ def find_model(name: str) -> Path:
         if "/" in name or name.startswith((".", "~")):
             raise ModelError(f"there is no folder {name}")
         raise ModelError(
-            f"unknown model {name!r}: name a folder, a Hugging Face id (owner/name), or one of "
-            + ", ".join(KNOWN)
+            f"{unknown('model', name, names('engine', KNOWN))}, or name a folder, a Hugging Face "
+            "id (owner/name) or an engine of your own (mine.py:engine)"
         )
     return found
 

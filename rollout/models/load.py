@@ -177,12 +177,12 @@ def trained_formats(name: str) -> tuple[str, ...]:
 
 def _trained_format(name: str, tools: Sequence[Tool]) -> str | None:
     """The format that training left in a model's folder, if it fits."""
-    from ..formats import FORMATS
+    from ..formats import find_format
 
     try:
         (said,) = trained_formats(name)
-        FORMATS[said].check(tools)
-    except (ValueError, LookupError, UsageError):
+        find_format(said, trusted=False).check(tools)
+    except (ValueError, UsageError):
         return None
     return said
 

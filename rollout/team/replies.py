@@ -10,7 +10,6 @@ from dataclasses import dataclass
 __all__ = [
     "AGREE",
     "DISAGREE",
-    "TEAM",
     "CeoDecision",
     "EvaluatorVerdict",
     "Vote",
@@ -20,10 +19,6 @@ __all__ = [
     "read_vote",
     "write_decision",
 ]
-
-TEAM = "team"
-"""Under this name the details of a team's trajectories say who spoke (role, name, round, turn,
-index), in which attempt, what it was asked (messages), and what was read of it."""
 
 AGREE, DISAGREE = "[Agree]", "[Disagree]"
 

@@ -48,7 +48,7 @@ def test_the_scenes_are_played_in_order_and_what_they_show_is_real(tmp_path: Pat
     assert (out / "learnt/run.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(read_episodes(out / "many.jsonl"))) == 4
     roles = {
-        trajectory.details["team"]["role"]
+        trajectory.speaker.role
         for episode in read_episodes(out / "lessons.jsonl")
         for trajectory in episode.trajectories
         if all(span.weight for span in trajectory.ledger if span.source is Source.POLICY)

@@ -13,13 +13,15 @@ from support import warm
 from typer.main import get_command
 
 from interlace.agent.cli.main import app
-from interlace.agent.cli.settings import COMMANDS, settings
+from interlace.agent.cli.options import LAYERED
+from interlace.agent.cli.settings import settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 QUICK = ["README.md", "agent.md", "extend.md", "ledger.md", "objectives.md", "rewards.md", "sql.md"]
 """Pages whose programs are run with every test run; those of the others take longer."""
+COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()"]
 NEEDS = {"team.md": "langgraph", "verl.md": "langgraph"}
 
 
@@ -61,11 +63,18 @@ def test_every_command_is_one_that_is_understood(page: Path) -> None:
             assert program in known or (ROOT / program).exists(), typed
 
 
+def test_each_section_on_parts_of_ones_own_ends_with_a_command() -> None:
+    text = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
+    for section in text.split("\n## ")[1:]:
+        assert section.rstrip().endswith("```"), section[:40]
+        assert BLOCK.findall(section)[-1][0] == "bash", section[:40]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_in_pages_are_settings(page: Path) -> None:
     for text in blocks(page, "toml"):
         said = tomllib.loads(text)
-        names = {name for name in said if name not in COMMANDS}
+        names = {name for name in said if name not in LAYERED}
         for section in set(said) - names:
             names |= set(said[section])
         assert {name.replace("-", "_") for name in names} <= set(settings("chat")), text
@@ -101,7 +110,8 @@ def test_the_programs_of_the_pages_run(tmp_path: Path) -> None:
         "tool",
         "policy",
     ]
-    assert of["extend.md"].endswith("1.1\n")
+    said = of["extend.md"].splitlines()
+    assert "1.1" in said and said[-1] == "True", said
 
 
 @pytest.mark.slow
@@ -113,6 +123,44 @@ def test_the_programs_of_the_pages_run(tmp_path: Path) -> None:
 def test_the_longer_programs_of_the_pages_run(tmp_path: Path, page: Path) -> None:
     pytest.importorskip(NEEDS.get(page.name, "interlace"))
     ran([page], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_table_a_tool_and_a_reward_reach_a_training_step_in_five_commands(
+    tmp_path: Path,
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    text = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
+    section = text[text.index("## From a table of yours") : text.index("## A package of parts")]
+    (program,) = [block for language, block in BLOCK.findall(section) if language == "python"]
+    (tmp_path / "harbour.py").write_text(program)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    rows = [
+        {"port": port, "time": time, "metres": float(names["tide"](port, time))}
+        for port in names["PHASES"]
+        for time in range(24)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "tides.parquet")
+    typed = commands_of("".join(block for lang, block in BLOCK.findall(section) if lang == "bash"))
+    assert len(typed) == 5 and typed[0].startswith("pip install")
+    printed = []
+    for command in typed[1:]:
+        words = shlex.split(command)
+        smaller = ["--set", "tasks_per_step=2"] if words[1] == "train" else []
+        done = warm.run(
+            [*COMMAND, *words[1:], *smaller],
+            capture_output=True,
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        printed.append(done.stdout)
+    assert printed[0].startswith("tide: The height of the tide")
+    assert "accuracy" in printed[1] and "tide(port, time)" in printed[3]
+    metrics = (tmp_path / "runs/tides/metrics.jsonl").read_text()
+    assert '"reward/called"' in metrics
 
 
 SMALLER = [

@@ -88,7 +88,8 @@ def test_a_teams_wrong_answer_is_repaired_by_its_solver(accepted: bool) -> None:
     assert "[Ada]: " in told and "does not fit: grams: Input should be greater than 0" in told
     (round,) = read_rounds(result.episode)
     assert len(round.plans) == 3 and round.correct is accepted
-    assert result.trajectory.details["team"]["why"] == ("accepted" if accepted else "rounds")
+    assert result.trajectory.team is not None
+    assert result.trajectory.team.why == ("accepted" if accepted else "rounds")
 
 
 def test_a_teams_answer_that_never_fits_is_still_a_result() -> None:

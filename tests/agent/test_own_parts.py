@@ -79,7 +79,7 @@ def test_an_engine_of_ones_own_answers_a_question_and_is_measured(here: Path) ->
     episodes = list(read_episodes(here / "runs" / "episodes.jsonl"))
     assert {len(episode.trajectories) for episode in episodes} == {3}
     assert {episode.trajectory.model for episode in episodes} == {ENGINE[1]}
-    assert {str(each.trajectory.details["strategy"]) for each in episodes} == {"{'rounds': 3}"}
+    assert {str(each.trajectory.strategy) for each in episodes} == {"{'rounds': 3}"}
 
 
 def test_what_cannot_be_an_engine_is_one_sentence(here: Path) -> None:

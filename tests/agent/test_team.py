@@ -168,7 +168,7 @@ def test_a_critic_that_cannot_be_read_abstains_and_in_the_paper_agrees(
     assert voted.vote.agrees is counts
     assert engine.order.count("critic") == tries
     # Nothing is learnt from what could not be read, but for the last try.
-    tried = [t for t in result.episode.trajectories if t.details["team"]["role"] == "critic"]
+    tried = [t for t in result.episode.trajectories if t.speaker.role == "critic"]
     assert [bool(t.ledger.loss_weights.any()) for t in tried] == [False] * (tries - 1) + [True]
 
 
@@ -310,7 +310,8 @@ def test_a_spent_budget_leaves_the_plan_that_there_was() -> None:
     engine = cast({"critic": ["word " * 2000]})
     result, _ = run(engine, budget=Budget(tokens=200))
     assert (result.stop, result.answer) == (StopReason.BUDGET, "42")
-    assert result.episode.trajectory.details["team"]["why"] == "budget"
+    last = result.episode.trajectory.team
+    assert last is not None and last.why == "budget"
 
 
 @pytest.mark.parametrize("after", ["token", "turn"])
@@ -331,7 +332,7 @@ def test_a_cancel_leaves_what_there_was(after: Any) -> None:
     result = events[-1].result
     assert (result.stop, result.answer) == (StopReason.CANCELLED, "42")
     assert "evaluator" not in engine.order
-    roles = [t.details["team"]["role"] for t in result.episode.trajectories]
+    roles = [t.speaker.role for t in result.episode.trajectories]
     assert roles == ["ceo", "recruiter", "critic", "solver"]
     assert result.episode.trajectories[2].sampled_tokens > 0
 
@@ -357,7 +358,7 @@ def test_a_rolled_out_team_answers_as_the_one_that_is_asked() -> None:
 
     (episode,) = asyncio.run(roll_out())
     for one, other in zip(asked.episode.trajectories, episode.trajectories, strict=True):
-        assert one.ledgers == other.ledgers and one.details == other.details
+        assert one.ledgers == other.ledgers and one.team == other.team
     assert (episode.answer, episode.stop) == ("42", StopReason.ANSWERED)
     assert episode.settings["team"]["rules"]["name"] == "fixed"
 

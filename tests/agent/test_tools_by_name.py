@@ -155,7 +155,7 @@ def test_a_search_server_on_this_machine_is_asked_if_it_is_named_so(
     ("tool", "code", "says"),
     [
         ("sql:{folder}/nowhere.db", 9, "nowhere.db' can't be read: No such file"),
-        ("sql:{folder}/docs/tax.md", 9, "is no SQLite database, or an encrypted one"),
+        ("sql:{folder}/docs/tax.md", 9, "is not an SQLite database, or an encrypted one"),
         ("sql:{folder}", 9, "can't be read: Is a directory"),
         ("sql:{folder}/cut.db", 9, "cut.db: the database can't be opened: "),
         ("search:{folder}/nowhere", 9, "there is no file or folder"),
@@ -211,7 +211,9 @@ def test_a_function_in_a_file_is_a_tool(tmp_path: Path) -> None:
         assert done.stdout.startswith("tide: The height of the tide.\n  port (str)"), done.stderr
 
 
-@pytest.mark.parametrize("setting", ['tool = ["evil.py:t"]', 'format = "evil.py:t"'])
+@pytest.mark.parametrize(
+    "setting", ['tool = ["evil.py:t"]', 'format = "evil.py:t"', 'model = "evil.py:t"']
+)
 def test_a_folders_file_names_no_code(tmp_path: Path, setting: str) -> None:
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nt = 1\n")
     (tmp_path / "interlace.toml").write_text(setting)

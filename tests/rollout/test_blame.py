@@ -99,7 +99,7 @@ def test_code_that_breaks_its_own_session_is_scored_and_gets_no_fresh_try(
             assert episode.answer == "421", (text, outputs)
             assert checker.sign(episode, episode.task) == -1.0
             assert times == 3, text
-    assert runner.traffic.figures()["retried"] == 0
+    assert runner.metrics.figures()["retried"] == 0
 
 
 VALUES = [

@@ -137,7 +137,7 @@ def test_the_time_a_gate_takes_is_not_the_questions(tmp_path: Path) -> None:
 
     async def one() -> Trajectory:
         calm = policy(engine, Limits(seconds=3.5))
-        async with Rollout(calm, name="a", gate=think) as rollout:
+        async with Rollout(calm, name="a", call_gate=think) as rollout:
             return await rollout.ask("?")
 
     assert asyncio.run(one()).stop is StopReason.ANSWERED

@@ -74,7 +74,7 @@ def test_an_exact_server_gives_the_very_ledger_of_the_engine_behind_it(
             requests = len(server.at("/v1/completions"))
             assert server.connections == (2 if cut_after is None else 3) < requests
         here = await roll_out(front.engine, sampling=sampling)
-        assert there.exact and there.stop is here.stop
+        assert there.token_exact and there.stop is here.stop
         assert there.ledger.ids.tolist() == here.ledger.ids.tolist()
         mask = here.ledger.response_mask
         assert there.ledger.response_mask.tolist() == mask.tolist()
@@ -99,7 +99,7 @@ def test_what_a_servers_log_probabilities_mean_is_found_out(
             await engine.aclose()
         here = await roll_out(front.engine, sampling=Sampling(temperature=0.7))
         assert there.ledger.ids.tolist() == here.ledger.ids.tolist()
-        assert there.exact is processed
+        assert there.token_exact is processed
         mask = here.ledger.response_mask
         if processed:
             assert close(there.ledger.logprobs[mask], here.ledger.logprobs[mask])
@@ -196,7 +196,7 @@ def test_text_mode_speaks_messages_and_native_tool_calls() -> None:
 
     trajectory, server = asyncio.run(go())
     assert (trajectory.stop, trajectory.answer) == (StopReason.ANSWERED, "17")
-    assert not trajectory.exact and not trajectory.ledger.loss_weights.any()
+    assert not trajectory.token_exact and not trajectory.ledger.loss_weights.any()
     assert trajectory.calls[0].arguments == {"code": "say 17"}
     first, second = (asked.body for asked in server.at("/v1/chat/completions"))
     assert [tool["function"]["name"] for tool in first["tools"]] == ["python"]
@@ -223,7 +223,7 @@ def test_tags_can_not_be_spoken_in_text_mode() -> None:
 
     trajectory = asyncio.run(go())
     assert trajectory.stop is StopReason.INFRASTRUCTURE
-    assert "use --format hermes" in trajectory.details["error"]
+    assert "use --format hermes" in (trajectory.error or "")
 
 
 # -- asking -------------------------------------------------------------------------------------

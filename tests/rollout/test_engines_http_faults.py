@@ -17,7 +17,7 @@ from support.servers import Asked, Served, delta, serving
 
 from interlace.rollout.engines import Chunk, EngineError, HttpEngine, Request
 from interlace.rollout.episode_log import EpisodeLog
-from interlace.rollout.formats import FORMATS, Conversation, Message
+from interlace.rollout.formats import FORMATS, ChatContext, Message
 from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
@@ -123,7 +123,7 @@ def test_what_does_not_pass_ends_the_trajectory_with_one_sentence(
 ) -> None:
     trajectory, server = asyncio.run(ask(Faulty(*[fault] * 9)))
     assert trajectory.stop is StopReason.INFRASTRUCTURE
-    assert says in trajectory.details["error"]
+    assert says in (trajectory.error or "")
     assert len(server.at("/v1/chat/completions")) == requests
 
 
@@ -166,7 +166,7 @@ def test_a_silent_server_is_given_up_after_its_patience() -> None:
     async def go() -> None:
         async with serving(handler) as server:
             engine = await HttpEngine.connect(server.url, patience=0.1, tries=2, pause=0.001)
-            asked = Conversation((Message("user", "Hi"),))
+            asked = ChatContext((Message("user", "Hi"),))
             request = Request(np.array([1], np.int32), 10, conversation=lambda: asked)
             with pytest.raises(EngineError, match="ReadTimeout"):
                 await take(engine, request)
@@ -195,10 +195,10 @@ def test_a_key_is_sent_and_told_to_nobody(
     monkeypatch.setenv("INTERLACE_API_KEY", SECRET)
     trajectory, server = asyncio.run(go())
     assert all(asked.headers["authorization"] == f"bearer {SECRET}" for asked in server.asked)
-    assert "***" in trajectory.details["error"]
+    assert "***" in (trajectory.error or "")
     with EpisodeLog(tmp_path / "log.jsonl") as log:
         log.append(Episode("a", Task("a", QUESTION), "a", 0, [trajectory]))
-    for place in (trajectory.details["error"], (tmp_path / "log.jsonl").read_text(), caplog.text):
+    for place in (trajectory.error or "", (tmp_path / "log.jsonl").read_text(), caplog.text):
         assert SECRET not in place
 
 
@@ -222,6 +222,6 @@ def test_a_word_that_stands_in_for_a_key_is_not_cut_out_of_messages() -> None:
             engine = await HttpEngine.connect(server.url, key="m")
             trajectory = await roll_out(engine)
             await engine.aclose()
-            return str(trajectory.details["error"])
+            return str(trajectory.error)
 
     assert "out of memory" in asyncio.run(go())

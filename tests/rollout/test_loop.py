@@ -10,7 +10,7 @@ import pytest
 from support.fakes import NANO, Echo, answer, code
 
 from interlace.rollout import sessions
-from interlace.rollout.admission import Traffic
+from interlace.rollout.admission import SamplingGate
 from interlace.rollout.engines.base import Chunk, Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
 from interlace.rollout.events import CallFinished, Event, Finished, PolicyText
@@ -128,7 +128,7 @@ def test_every_way_to_end_is_named(limits: Limits, script: list[Reply], stop: St
     tool = Echo()
     t = roll(policy(script, limits=limits, tool=tool))
     assert (t.stop, t.answer) == (stop, None)
-    assert ("error" in t.details) == (stop is StopReason.INFRASTRUCTURE)
+    assert (t.error is not None) == (stop is StopReason.INFRASTRUCTURE)
     assert tool.opened == tool.closed
 
 
@@ -220,17 +220,17 @@ def test_a_session_that_starts_slowly_is_waited_for_and_one_that_never_does_is_o
     script = [code("say 1"), answer("1")]
     limits = Limits(call_seconds=0.05, seconds=30)
     assert roll(policy(script, tool=Slow(0.3), limits=limits)).answer == "1"
-    traffic = Traffic()
-    traffic.patience = 0.3
+    gate = SamplingGate()
+    gate.patience = 0.3
 
     async def impatient() -> Trajectory:
         late = policy(script, tool=Slow(3600), limits=limits)
-        async with Rollout(late, name="a", traffic=traffic) as rollout:
+        async with Rollout(late, name="a", sampling_gate=gate) as rollout:
             return await rollout.ask("?")
 
     t = asyncio.run(impatient())
     assert t.stop is StopReason.INFRASTRUCTURE
-    assert t.details["error"] == "the tool 'python' did not start within 0.3 s"
+    assert t.error == "the tool 'python' did not start within 0.3 s"
 
 
 def test_tags_in_the_strings_of_a_json_call_are_no_tags() -> None:

@@ -28,7 +28,7 @@ def test_names_folders_and_what_is_neither(tmp_path: Path, monkeypatch: pytest.M
     file = tmp_path / "model.gguf"
     file.touch()
     for name, says in {
-        "gpt-nano": "unknown model 'gpt-nano': name a folder, .* nano, smollm2",
+        "gpt-nano": "unknown model 'gpt-nano'; choose from nano, smollm2, or name a folder",
         f"{tmp_path}/nowhere": "there is no folder",
         str(file): "is a file",
         "https://server/v1": "needs the files of a model",

@@ -47,7 +47,7 @@ def test_a_turn_goes_on_under_new_weights_and_says_so(tmp_path: Path, n: int) ->
     assert len(group) == n
     for episode in group:
         trajectory = episode.trajectory
-        assert len(trajectory.turns) == 1 and trajectory.exact
+        assert len(trajectory.turns) == 1 and trajectory.token_exact
         ledger = trajectory.ledger
         versions = [span.version for span in ledger if span.source is Source.POLICY]
         assert versions == [0, 1]

@@ -43,7 +43,7 @@ def test_more_trajectories_than_sessions_wait_their_turn_and_record_their_walls(
     tool = PythonTool(sessions=2)
     episodes = roll(tool, [f"{n} * 2" for n in range(64)], Limits(seconds=500))
     assert [episode.answer for episode in episodes] == [str(2 * n) for n in range(64)]
-    tiers = {episode.trajectory.details["tools"]["python"]["isolation"] for episode in episodes}
+    tiers = {episode.trajectory.tools["python"]["isolation"] for episode in episodes}
     assert len(tiers) == 1 and tiers <= {"full", "confined"}
     assert tool.counts.waits > 0
 
@@ -84,7 +84,7 @@ def test_the_first_start_counts_against_nothing_and_a_new_one_against_the_questi
     for seconds in (300.0, 0.2):
         (patient,) = roll(Slow(), ["say 7"], Limits(call_seconds=0.1, seconds=seconds))
         assert (patient.stop, patient.answer) == (StopReason.ANSWERED, "7")
-        assert patient.trajectory.details["tools"] == {"python": {"starts": 1}}
+        assert patient.trajectory.tools == {"python": {"starts": 1}}
     again = code("say 1") + code("say 2")
     tokenizer = Tokenizer.load(NANO)
     policy = Policy(

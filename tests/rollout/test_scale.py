@@ -132,7 +132,7 @@ def test_two_thousand_attempts_with_faults_leave_nothing_behind(real: bool) -> N
     else:
         assert tool.counts.ends  # of their workers' own doing
     assert max(used[1:]) < used[0] + 8e6  # after warm-up it is flat: 1,600 episodes take 30 MB
-    figures = runner.traffic.figures()
+    figures = runner.metrics.figures()
     assert sum(figures["stops"].values()) == attempts
     assert set(figures["turns"]) <= set(range(9))
     assert (figures["in_flight"], figures["sampling"], figures["calling"]) == (0, 0, 0)
@@ -156,7 +156,7 @@ def test_stragglers_are_cancelled_once_enough_have_come() -> None:
     assert [len(group) for group in groups] == [3, 3, 3]
     assert all(episode.stop is StopReason.ANSWERED for group in groups for episode in group)
     assert tool.opened == tool.closed
-    assert runner.traffic.figures()["stops"] == {"answered": 9, "cancelled": 3}
+    assert runner.metrics.figures()["stops"] == {"answered": 9, "cancelled": 3}
 
 
 def test_a_group_that_is_decided_does_not_begin_its_other_attempts() -> None:
@@ -190,7 +190,7 @@ def test_an_attempt_that_failed_on_our_side_is_made_again(
     assert episodes["lost"].stop is StopReason.INFRASTRUCTURE
     assert episodes["lost"].error == "the server is gone"
     assert [len(episode.trajectories) for episode in episodes.values()] == [1, 1]
-    assert runner.traffic.figures()["retried"] == 4
+    assert runner.metrics.figures()["retried"] == 4
 
 
 @pytest.mark.parametrize("tool", [Pure(), Worker()])
@@ -250,10 +250,10 @@ def test_rounds_end_with_their_budget_and_go_on_where_they_stopped() -> None:
             while not rollouts.over:
                 got += await rollouts.round(tokens=150)
                 rounds += 1
-                sampled = runner.traffic.tokens
-                assert runner.traffic.sampling == 0
+                sampled = runner.metrics.tokens
+                assert runner.metrics.figures()["sampling"] == 0
                 await asyncio.sleep(0.02)
-                assert runner.traffic.tokens == sampled
+                assert runner.metrics.tokens == sampled
         return got, rounds
 
     groups, rounds = asyncio.run(go())

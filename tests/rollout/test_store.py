@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -20,7 +21,9 @@ from interlace.rollout.trajectory import (
     CallRecord,
     Episode,
     FinishReason,
+    Speaker,
     StopReason,
+    TeamCall,
     Trajectory,
     Turn,
 )
@@ -159,23 +162,47 @@ def test_a_turn_that_points_nowhere_is_refused(
         next(episodes)
 
 
-def test_records_of_the_first_version_are_read_and_written_as_of_this_one(tmp_path: Path) -> None:
-    """Version 1 called the model's name `policy`, and did not say what an episode was made with."""
-    path = tmp_path / "t.jsonl"
-    with EpisodeLog(path) as log:
-        log.append(episode())
-    record = json.loads(path.read_text())
+def as_of_version(version: int, record: dict[str, Any]) -> dict[str, Any]:
+    """A record as that version of this package wrote it."""
     (trajectory,) = record["trajectories"]
-    trajectory["policy"] = trajectory.pop("model")
-    del record["settings"]
-    record["schema_version"] = 1
+    trajectory["exact"] = trajectory.pop("token_exact")
+    team, details = trajectory.pop("team"), trajectory["details"]
+    details["team"] = {**team.pop("speaker"), **team}
+    for name in ("error", "tools", "strategy", "origin"):
+        details[name] = trajectory.pop(name)
+    if version == 1:
+        trajectory["policy"] = trajectory.pop("model")
+        del record["settings"]
+    return {**record, "schema_version": version}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_records_of_older_versions_are_read_and_written_as_of_this_one(
+    tmp_path: Path, version: int
+) -> None:
+    """Version 1 called the model's name `policy`, and did not say what an episode was made with.
+    Up to version 2 what is decided by stood in `details`, beside what others put there.
+    """
+    path = tmp_path / "t.jsonl"
+    written = episode()
+    written.trajectory.token_exact = False
+    written.trajectory.error = "the server is gone"
+    written.trajectory.tools = {"python": {"isolation": "full"}}
+    written.trajectory.strategy = {"rounds": 3}
+    written.trajectory.origin = "rewrite"
+    speaker = Speaker("critic", "Chemist", 1, 2, 3)
+    written.trajectory.team = TeamCall(speaker, 1, [{"role": "user"}], {"agrees": True}, "rounds")
+    with EpisodeLog(path) as log:
+        log.append(written)
+    record = as_of_version(version, json.loads(path.read_text()))
     path.write_text(json.dumps(record) + "\n")
     (read,) = read_episodes(path)
-    assert read == episode()
+    assert read == written and read.trajectory.details == {"tier": "none"}
     with EpisodeLog(tmp_path / "again.jsonl") as log:
         log.append(read)
     again = json.loads((tmp_path / "again.jsonl").read_text())
-    assert (again["schema_version"], again["trajectories"][0]["model"]) == (2, "nano")
+    assert (again["schema_version"], again["trajectories"][0]["model"]) == (3, "nano")
+    assert list(read_episodes(tmp_path / "again.jsonl")) == [written]
 
 
 @pytest.mark.parametrize("content", [b"notes without an end", b"one\ntwo", b'{"a": 1}\n'])

@@ -51,7 +51,7 @@ def answers(*texts: str) -> Callable[[str], Reply]:
 def test_a_vote_is_won_by_the_most_frequent_answer_however_it_is_written() -> None:
     episode = decide(find_strategy("vote@5"), answers("7", "1,200", "7", "1200.0", "$1200"))
     assert (episode.id, episode.answer) == ("a/0", "1,200")  # as the first of its camp wrote it
-    assert episode.trajectory.details["strategy"] == {
+    assert episode.trajectory.strategy == {
         "name": "vote",
         "votes": {"7": 2, "1,200": 3},
     }
@@ -153,7 +153,7 @@ def test_a_strategy_of_ones_own_has_parameters(thing: str, tmp_path: Path) -> No
     strategy = find_strategy(f"ways.py:{thing}@3", folder=tmp_path)
     episode = decide(strategy, answers("12", "7", "1234"))
     assert episode.answer == "1234"
-    assert episode.trajectory.details["strategy"] == {"rounds": 3}
+    assert episode.trajectory.strategy == {"rounds": 3}
     with pytest.raises(UsageError, match="would load code"):
         find_strategy(f"ways.py:{thing}", folder=tmp_path, trusted=False)
 

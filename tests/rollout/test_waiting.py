@@ -95,7 +95,7 @@ async def roll(
 ) -> tuple[Episode, Runner]:
     policy = Policy(engine, FORMATS["retool"], [tool or Echo()], limits=limits)
     runner = Runner(policy)
-    runner.traffic.patience = patience
+    runner.sampling_gate.patience = patience
     (episode,) = [each async for each in runner.run([Task("1", "?")])]
     return episode, runner
 
@@ -127,7 +127,7 @@ def test_a_server_that_never_begins_is_our_failure_and_counted() -> None:
     episode, runner = run(roll(Busy(7200, 0, SCRIPT), SHORT, patience=3600))
     assert episode.stop is StopReason.INFRASTRUCTURE
     assert episode.error == "scripted did not begin to sample within 3600 s"
-    assert runner.traffic.figures()["stops"] == {"infrastructure": 1}
+    assert runner.metrics.figures()["stops"] == {"infrastructure": 1}
 
 
 @pytest.mark.parametrize(

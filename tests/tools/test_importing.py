@@ -56,12 +56,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "    return source, scale\n"
     )
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "own.py").write_text("loads = []\nloads.append(1)\nvalue = loads\n")
+    (tmp_path / "sub" / "own.py").write_text(
+        "from own_helper import one\nloads = []\nloads.append(one)\nvalue = loads\n"
+    )
+    (tmp_path / "sub" / "own_helper.py").write_text("one = 1\n")
     (tmp_path / "sub" / "broken.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    sys.modules.pop("tidal_names", None)
-    sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
+    for module in ("tidal_names", "own_helper"):
+        sys.modules.pop(module, None)
+    sys.path[:] = [entry for entry in sys.path if not entry.startswith(str(tmp_path))]
 
 
 def test_ours_a_module_and_a_file_are_found_by_one_grammar(here: Path) -> None:

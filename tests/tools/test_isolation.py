@@ -27,7 +27,7 @@ from interlace.tools.python import PythonSession, processes
 from interlace.tools.python.files import HeldFolder
 from interlace.tools.python.jupyter.start import failure
 from interlace.tools.python.sandbox import channel
-from interlace.tools.python.walls import namespaces
+from interlace.tools.python.walls import landlock, namespaces
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -93,6 +93,50 @@ await copy.close()
 return said
 """
     assert run_trial(body.replace("\\", "\\\\"), "sandbox", tier) == ["42", "42"]
+
+
+ATTACK = """
+import resource
+def stopped(attempt):
+    try:
+        attempt()
+    except OSError:
+        return True
+attempts = [lambda: os.kill(-1, signal.SIGKILL)]
+for each in others:
+    attempts += [
+        lambda each=each: os.kill(each, signal.SIGSTOP),
+        lambda each=each: os.killpg(each, signal.SIGKILL),
+        lambda each=each: signal.pidfd_send_signal(os.pidfd_open(each), signal.SIGKILL),
+        lambda each=each: resource.prlimit(each, resource.RLIMIT_NOFILE, (9, 9)),
+    ]
+child = os.fork()
+if not child:
+    signal.pause()
+os.kill(child, signal.SIGKILL)
+[stopped(attempt) for attempt in attempts].count(True), len(attempts), os.waitpid(child, 0)[1]
+"""
+
+
+@pytest.mark.skipif(landlock.abi() < 6, reason="Landlock holds signals from Linux 6.12 on")
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier)])
+def test_a_copy_ends_nobody_but_itself(tier: str) -> None:
+    body = f"""
+await session.call({{"code": "import os, signal; trunk = os.getpid()"}}, 10)
+sibling, copy = await session.fork(), await session.fork()
+other = (await sibling.call({{"code": "os.getpid()"}}, 10)).text
+attack = f"others = trunk, {{other}}" + {ATTACK!r}
+said = [(await copy.call({{"code": attack}}, 10)).text]
+for each in (session, sibling):
+    said.append((await each.call({{"code": "6 * 7"}}, 10)).text)
+await sibling.close()
+await copy.close()
+return said
+"""
+    said = run_trial(body, "sandbox", tier)
+    # A signal to all goes to those that may be reached: to its own child at most.
+    assert said[0] in ("(9, 9, 9)", "(8, 9, 9)")
+    assert said[1:] == ["42", "42"]
 
 
 def test_no_signal_is_sent_to_a_process_that_is_not_a_guest() -> None:

@@ -133,3 +133,45 @@ def test_without_a_temporary_folder_it_says_so(monkeypatch: pytest.MonkeyPatch) 
                 pass
 
     asyncio.run(main())
+
+
+INHERITED = """
+import asyncio, json, sys
+from interlace.tools import PythonTool
+code = '''
+import os, resource, signal
+names = "NOFILE", "AS", "FSIZE"
+limits = [resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0] for name in names]
+numbers = signal.SIGCHLD, signal.SIGUSR1
+ignored = [each.name for each in numbers if signal.getsignal(each) == signal.SIG_IGN]
+[limits, ignored, open("mine", "w").write("x"), open("mine").read(), os.system("exit 3") >> 8]
+'''
+
+async def main(backend, isolation):
+    async with PythonTool(backend, isolation=isolation) as tool, tool.session() as session:
+        said = [(await session.call({"code": code}, 60)).text]
+        if backend == "sandbox":
+            copy = await session.fork()
+            said.append((await copy.call({"code": "6 * 7"}, 60)).text)
+            await copy.close()
+    print(json.dumps(said))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("backend", "isolation"), BACKENDS)
+def test_what_the_owner_inherited_is_taken_or_set_right(backend: str, isolation: str) -> None:
+    """Lower limits than ours hold; ignored signals, blocked ones and the umask do not."""
+    odd = "ulimit -n 64; ulimit -v 900000; ulimit -f 2000; trap '' CHLD USR1 INT; umask 777"
+    program = [sys.executable, "-c", INHERITED, backend, isolation]
+    done = subprocess.run(
+        ["bash", "-c", f'{odd}; exec "$@"', "bash", *program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    assert done.returncode == 0, done.stderr
+    first, *copies = json.loads(done.stdout)
+    assert first == f"[[64, {900_000 * 1024}, {2_000 * 1024}], [], 1, 'x', 3]"
+    assert copies == (["42"] if backend == "sandbox" else [])

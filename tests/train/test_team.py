@@ -90,9 +90,9 @@ def test_the_rows_of_a_team_are_every_call_and_only_what_was_read_is_learnt() ->
     tokens = sum(p.trajectories[0].ledger.response_mask.sum() for each in parts for p in each)
     assert int(rows.batch.mask.sum()) == tokens
     # The CEO's first words could not be read: they stand in the record, and give no gradient.
-    failed = [t for e in group for t in e.trajectories if t.details["team"]["attempt"] == 0]
+    failed = [t for e in group for t in e.trajectories if t.team and t.team.attempt == 0]
     unread = [t for t in failed if not t.ledger.loss_weights.any()]
-    assert len(unread) == 1 and unread[0].details["team"]["role"] == "ceo"
+    assert len(unread) == 1 and unread[0].speaker.role == "ceo"
 
 
 def test_the_local_trainer_trains_a_team(tmp_path: Path) -> None:
@@ -173,6 +173,6 @@ def test_our_episodes_come_back_from_m500s_shape_token_by_token(tmp_path: Path) 
     assert all(set(LISTS.values()) < set(row) for row in rows)
     again = list(read_m500(tmp_path / "ours.jsonl", TOKENIZER, model="nano"))
     for one, other in zip(group, again, strict=True):
-        before = [t.ledger.ids.tolist() for t in one.trajectories if t.details["team"]["read"]]
+        before = [t.ledger.ids.tolist() for t in one.trajectories if t.team and t.team.read]
         after = [t.ledger.ids.tolist() for t in other.trajectories]
         assert sorted(before) == sorted(after)

@@ -237,4 +237,4 @@ def test_what_a_writer_makes_of_solutions_is_a_proposal() -> None:
     checked = asyncio.run(write())
     assert [episode.group for episode in checked.kept] == ["t0"]
     assert dict(checked.dropped) == {"output": 1, "no_answer": 1}
-    assert checked.kept[0].trajectory.details == {"origin": "rewrite"}
+    assert checked.kept[0].trajectory.origin == "rewrite"

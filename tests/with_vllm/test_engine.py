@@ -97,7 +97,7 @@ def test_logprobs_are_those_of_a_forward_pass_after_tool_turns(
     assert sum(len(trajectory.calls) for trajectory in trajectories) >= 6
     models = {engine.version: plain_model(NANO)}
     for trajectory in trajectories:
-        assert trajectory.exact
+        assert trajectory.token_exact
         for ledger in trajectory.ledgers:
             assert assert_forward(models, ledger, sampling) > 10
         if kept:

@@ -96,7 +96,7 @@ def test_what_the_server_sampled_is_what_the_model_says(server: VllmServer) -> N
     for episode in episodes:
         assert episode.stop is not StopReason.INFRASTRUCTURE, episode.error
         trajectory = episode.trajectory
-        assert trajectory.exact
+        assert trajectory.token_exact
         assert assert_forward({0: model}, trajectory.ledger, Sampling()) > 10
         assert all(turn.prefilled + turn.cached == turn.start for turn in trajectory.turns)
 
@@ -123,4 +123,4 @@ def test_a_killed_server_fails_trajectories_and_its_return_mends_them(server: Vl
     assert all(episode.error for episode in lost)
     assert len(mended) == len(lost)
     assert all(episode.stop is not StopReason.INFRASTRUCTURE for episode in mended)
-    assert mending.traffic.figures()["retried"] >= 1
+    assert mending.metrics.figures()["retried"] >= 1

@@ -12,7 +12,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from ..errors import ToolUnavailable, UsageError
-from .folders import copy_fonts
+from .folders import copy_fonts, make_dir
 from .interpreter import Interpreter
 from .walls.walls import Walls, readable_paths
 
@@ -119,7 +119,8 @@ def prepare_trial(folder: Path, walls: Walls, session_dir: Path) -> None:
         folder.chmod(0o711)  # a session's user has to get to its own folder
     fonts = folder / "fonts"
     for each in (fonts, session_dir, session_dir / "profile", session_dir / "work"):
-        each.mkdir(mode=0o755, exist_ok=True)
+        if not each.exists():
+            make_dir(each, 0o755)
     copy_fonts(fonts)
     canary = folder / "canary"
     canary.write_text("A session that can read this is not isolated.\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..files import cache_dir
 from .files import remove_tree
 
-__all__ = ["PoolFolder", "copy_fonts", "make_session_dir", "sweep", "unused_path"]
+__all__ = ["PoolFolder", "copy_fonts", "make_dir", "make_session_dir", "sweep", "unused_path"]
 
 _PREFIX = "interlace-"
 _LONGEST_FOLDER = 60
@@ -32,6 +32,7 @@ class PoolFolder:
             base = Path("/tmp")
         self.base = base
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        self.path.chmod(0o700)  # whatever the umask
         lock = os.open(self.path / "new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.rename(self.path / "new", self.path / "lock")  # never seen unlocked while we live
@@ -68,15 +69,21 @@ def unused_path(path: Path) -> Path:
     return next(each for each in itertools.chain([path], tries) if not os.path.lexists(each))
 
 
+def make_dir(path: Path, mode: int) -> None:
+    """Make a folder with exactly this mode, whatever the umask. Raises `OSError`."""
+    path.mkdir()
+    path.chmod(mode)
+
+
 def make_session_dir(session_dir: Path, owner: int | None) -> None:
     """Make the folders of a session: `work` (where its code runs), `home`, `tmp` and `shm`.
 
     `owner`, if given, is who they are for; the place itself stays ours, so that what is in it
     can't be exchanged for links to elsewhere. Raises `OSError`.
     """
-    session_dir.mkdir(mode=0o711)
-    for name in ("work", "home/.matplotlib", "tmp", "shm"):
-        (session_dir / name).mkdir(parents=True, mode=0o700)
+    make_dir(session_dir, 0o711)
+    for name in ("work", "home", "home/.matplotlib", "tmp", "shm"):
+        make_dir(session_dir / name, 0o700)
     copy_fonts(session_dir / "home/.matplotlib")
     if owner is not None:
         for path in session_dir.rglob("*"):

@@ -6,19 +6,22 @@ what that imports are loaded, and no module above them.
 """
 
 import os
+import signal
 import site
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["child_environment", "python_program"]
+__all__ = ["child_environment", "python_program", "reset_inherited"]
 
 _PROGRAM = """
 import sys, types
 package = types.ModuleType("_interlace")
 package.__path__ = [{folder!r}]
 sys.modules["_interlace"] = package
+from _interlace.programs import reset_inherited
 from _interlace.{module} import main
+reset_inherited()
 main(*{arguments!r})
 """
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
@@ -32,6 +35,19 @@ def python_program(module: str, *arguments: str) -> list[str]:
     folder = str(Path(__file__).parent)
     program = _PROGRAM.format(folder=folder, module=module, arguments=arguments)
     return [sys.executable, "-P", "-c", program]
+
+
+def reset_inherited() -> None:
+    """Set what a process inherits from its owner, and code in it would meet, to what is usual.
+
+    The owner may have been started by a job runner that ignores signals, or with an odd umask.
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # Python ignores them
+        if signal.getsignal(number) == signal.SIG_IGN:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
 
 
 def child_environment(session_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:

@@ -105,8 +105,9 @@ class PythonTool:
                 "isolation='full', or backend='sandbox'"
             )
         if sessions is None:
-            descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100
-            sessions = max(1, min(SESSIONS[backend], descriptors // DESCRIPTORS[backend]))
+            here = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            spare = here - min(100, here // 2)  # for whatever else the program has open
+            sessions = max(1, min(SESSIONS[backend], spare // DESCRIPTORS[backend]))
         if sessions < 1 or warm < 0 or warm > sessions or characters < 100:
             raise UsageError(
                 "sessions must be 1 or more, warm 0 to sessions, characters 100 or more"

@@ -14,7 +14,7 @@ import json
 import math
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -124,7 +124,7 @@ class HttpRetriever:
                 raise ToolUnavailable(str(error)) from error
         return _read(body, flat=self._field == "query")[:top]
 
-    async def _whole(self, response: "httpx.Response") -> AsyncIterator[bytes]:
+    async def _whole(self, response: "httpx.Response") -> AsyncGenerator[bytes, None]:
         yield await self._http.read_whole(response)
 
     async def _prepare(
@@ -147,7 +147,7 @@ class HttpRetriever:
         )
 
     async def _resolve(self, host: str) -> list[_Address]:
-        """The addresses to connect to. All that a name stands for must be allowed."""
+        """The addresses to connect to. All addresses of a name must be allowed."""
         import httpx
 
         literal = _literal(host)
@@ -167,7 +167,9 @@ class HttpRetriever:
         return addresses
 
     def _may_ask(self, address: _Address) -> bool:
-        return self._allow_private or all(map(_public, _embedded(address)))
+        return self._allow_private or all(
+            each.is_global and not each.is_multicast for each in _embedded(address)
+        )
 
     def _client(self) -> "httpx.AsyncClient":
         import httpx
@@ -208,10 +210,6 @@ def _literal(host: str) -> _Address | None:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return None
-
-
-def _public(address: _Address) -> bool:
-    return address.is_global and not address.is_multicast
 
 
 def _embedded(address: _Address) -> list[_Address]:

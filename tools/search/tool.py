@@ -24,7 +24,7 @@ MOST_PASSAGES = 100
 _LONGEST_LABEL = 200
 """Characters of a title or an id that are shown."""
 _OPEN = 4_000
-"""Characters of a result, where nobody says how long it may be."""
+"""Characters of a result if the caller sets no limit."""
 _LONGEST_TOKEN = 32
 """Characters for one unit of a budget, at most: so long a text is not counted, but cut."""
 _LEAST = 3
@@ -48,8 +48,8 @@ class SearchTool:
 
     At most `top` passages come back, with title, id and score, cut so that all of it has at most
     `budget` as `count` measures it (characters, or a tokenizer's tokens; the loop gives the tokens
-    it has to a tool without a budget). What was cut is said. What is shown stands in
-    `details["hits"]`, too. That nothing was found is no error; that the search failed is
+    it has to a tool without a budget). What was cut is said. What is shown is in
+    `details["hits"]`, too. Finding nothing is not an error; a search that failed is
     `UNAVAILABLE`.
 
     >>> from pathlib import Path
@@ -199,7 +199,12 @@ def _head(rank: int, hit: Hit) -> str:
     labels = [("Title", hit.passage.title), ("id", hit.passage.id)]
     if hit.score is not None:
         labels.append(("score", f"{hit.score:.2f}"))
-    known = "; ".join(f"{name}: {_label(value)}" for name, value in labels if value)
+    # On one line, not longer than one.
+    known = "; ".join(
+        f"{name}: {_cut(' '.join(value.split()), _LONGEST_LABEL, len)}"
+        for name, value in labels
+        if value
+    )
     return f"Doc {rank} ({known})\n" if known else f"Doc {rank}\n"
 
 
@@ -224,8 +229,3 @@ def _beginning(text: str, characters: int) -> str:
 
 def _cut_note(characters: int) -> str:
     return f" [... {characters} more characters]"
-
-
-def _label(text: str) -> str:
-    """A title or id on one line, not longer than one."""
-    return _cut(" ".join(text.split()), _LONGEST_LABEL, len)

@@ -39,7 +39,7 @@ class Problem:
     """A failure as SQLite tells it.
 
     `name` is its error's name; `denied` what the authorizer refused, as (action, about what);
-    `at` where in the query a syntax error stands, if that is known.
+    `at` is the position of a syntax error in the query, if that is known.
     """
 
     query: str
@@ -79,7 +79,9 @@ def explain(problem: Problem, schema: Schema | None = None) -> tuple[ErrorKind, 
     if found := re.match(r"no such (table|column|function): (.*)", message, re.DOTALL):
         name = found[2].split(" - should this be")[0].strip('"')
         if found[1] == "function":
-            return ErrorKind.NOT_FOUND, _function(name)
+            close = difflib.get_close_matches(name.lower(), sorted(FUNCTIONS), 2, 0.75)
+            guess = f" Did you mean {_list(close)}?" if close else ""
+            return ErrorKind.NOT_FOUND, f"no such function: {name}.{guess}"
         if schema is None:
             return ErrorKind.NOT_FOUND, f"{message}."
         if found[1] == "table":
@@ -100,7 +102,7 @@ def described_table(query: str) -> str | None:
 
 
 def unknown_table(name: str, schema: Schema) -> str | None:
-    """The text about a table that does not exist; None where it does."""
+    """The text about a table that does not exist, or None if it does."""
     if any(_same(table.name, name) for table in schema.tables):
         return None
     return _table(name, schema)
@@ -179,12 +181,6 @@ def _column(name: str, query: str, schema: Schema) -> str:
     if columns:
         return f"{start} The columns: {'; '.join(columns)}."
     return f"{start} Tables: {_list([table.name for table in schema.tables])}."
-
-
-def _function(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), sorted(FUNCTIONS), 2, 0.75)
-    guess = f" Did you mean {_list(close)}?" if close else ""
-    return f"no such function: {name}.{guess}"
 
 
 def _mentioned(query: str, schema: Schema) -> list[Table]:

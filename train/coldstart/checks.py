@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ...rollout.formats import FORMATS, Encoder
+from ...rollout.formats import Encoder
 from ...rollout.formats.tags import Tagged
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
@@ -78,7 +78,7 @@ async def check_traces(
     not. Raises ToolUnavailable where the tool fails: a
     trace is never dropped, or kept, for that.
     """
-    encoder = Encoder(FORMATS[format.name], tokenizer, (tool,))
+    encoder = Encoder(format, tokenizer, (tool,))
     room = asyncio.Semaphore(concurrency)
 
     async def check(task: Task, text: str) -> tuple[Trace, list[CallRecord]] | Dropped:

@@ -14,9 +14,16 @@ from ...rollout.formats import Encoder, Message
 from ...rollout.formats.plain import PlainText
 from ...rollout.ledger import Ledger, Source, Span
 from ...rollout.task import Task
-from ...rollout.team.replies import TEAM
 from ...rollout.tokenizer import Tokenizer
-from ...rollout.trajectory import Episode, FinishReason, StopReason, Trajectory, Turn
+from ...rollout.trajectory import (
+    Episode,
+    FinishReason,
+    Speaker,
+    StopReason,
+    TeamCall,
+    Trajectory,
+    Turn,
+)
 from ...tools.errors import DataError
 from ...tools.files import write_beside
 
@@ -104,7 +111,7 @@ def _trajectory(
         turns=[Turn(0, start, len(ledger), FinishReason.EOS)],
         stop=StopReason.ANSWERED,
         answer=said.content,
-        details={TEAM: {"role": role, "name": role, "round": 0, "turn": turn, "index": 0}},
+        team=TeamCall(Speaker(role, role, 0, turn)),
     )
 
 
@@ -131,16 +138,17 @@ def _row(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
     row: dict[str, Any] = {"question": episode.task.question, "solution": ""}
     row |= {name: [] for name in LISTS.values()}
     for trajectory in episode.trajectories:
-        team = trajectory.details.get(TEAM)
-        if team is None or "asked" not in team:
+        team = trajectory.team
+        if team is None or not team.asked:
             raise DataError(f"{episode.id} is no episode of a team")
-        if not team["read"] or team["role"] not in LISTS:
+        role = team.speaker.role
+        if not team.read or role not in LISTS:
             continue
-        row[LISTS[team["role"]]] += [
-            *team["asked"],
+        row[LISTS[role]] += [
+            *team.asked,
             {"role": "assistant", "content": _said(trajectory, tokenizer)},
         ]
-        row["solution"] = team["read"].get("plan", row["solution"])
+        row["solution"] = team.read.get("plan", row["solution"])
     return row
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ...rollout.formats import FORMATS, Encoder
+from ...rollout.formats import FORMATS, Encoder, find_format
 from ...rollout.formats.tags import Tagged
 from ...rollout.ledger import Ledger, Source
 from ...rollout.task import Task
@@ -77,7 +77,7 @@ class Trace:
 
 def trace_format(name: str) -> Tagged:
     """The format of that name. Raises UsageError for one that has no tags in the text."""
-    format = FORMATS.get(name)
+    format = find_format(name)
     if not isinstance(format, Tagged):
         names = ", ".join(each.name for each in FORMATS.values() if isinstance(each, Tagged))
         raise UsageError(f"traces are written in one of the formats {names}, not {name!r}")
@@ -166,8 +166,8 @@ def to_episode(
     """The trace as an episode: its ledger holds the tools' real results, `calls`.
 
     A call that failed is shown with loss weight 0: the model learns from it, and doesn't learn it.
-    `model` is the one whose tokenizer wrote the ids; it sampled none of them: `origin`, in the
-    trajectory's details, says who made the trace.
+    `model` is the one whose tokenizer wrote the ids; it sampled none of them: `origin`
+    says who made the trace.
     """
     steps = [
         Step(section.text, call, 0.0 if call.error else 1.0)
@@ -183,7 +183,7 @@ def to_episode(
         _turns(ledger, reply.steps),
         StopReason.ANSWERED,
         trace.answer,
-        details={"origin": origin},
+        origin=origin,
     )
     id = f"{trace.task.id}/{sample}"
     rewards = {"correct": 1.0}

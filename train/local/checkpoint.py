@@ -2,7 +2,7 @@
 
 A run's folder holds one of them, `checkpoint/`: `model.safetensors` with its `config.json` (the
 weights, as an ordinary Hugging Face checkpoint), `optimizer.safetensors` (the optimizer's tensors,
-named `<index>.<name>`), `trainer.json` (what else the run needs to go on, and which run this is),
+named `<index>.<name>`), `trainer.json` (what else the run needs to resume, and which run this is),
 `interlace.json` (the format that it was trained in), and where there are adapters
 `adapters.safetensors`: the weights in `model.safetensors` have them added in.
 """
@@ -31,7 +31,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-
+_TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja")
 Change: TypeAlias = dict[str, Any]
 """A setting that was changed on purpose when a run was resumed: `step`, `name`, `was`, `now`."""
 
@@ -53,7 +53,7 @@ def write_checkpoint(
     tokenizer_from: Path | None = None,
     format: str | None = None,
 ) -> None:
-    """Write all that a run needs to go on, in place of the checkpoint before.
+    """Write all that a run needs to resume, in place of the previous checkpoint.
 
     `state` is plain data, its `identity` says which run this is. With the files of a tokenizer, the
     checkpoint can be used as a model; `format`, where given, is what it then speaks by default.
@@ -78,8 +78,10 @@ def write_checkpoint(
         (fresh / "trainer.json").write_text(json.dumps(state), encoding="utf-8")
         if format is not None:
             (fresh / FORMAT_FILE).write_text(json.dumps({"format": format}), encoding="utf-8")
-        for file in () if tokenizer_from is None else _tokenizer_files(tokenizer_from):
-            shutil.copy(file, fresh)
+        if tokenizer_from is not None:
+            for file in (each for names in _TOKENIZER_FILES for each in tokenizer_from.glob(names)):
+                if file.is_file():
+                    shutil.copy(file, fresh)
         _flush(fresh)
         replace_folder(fresh, folder / "checkpoint")
     except (OSError, SafetensorError) as error:
@@ -97,11 +99,6 @@ def _tensors(optimizer: "torch.optim.Optimizer") -> "dict[str, torch.Tensor]":
         for index, state in optimizer.state_dict()["state"].items()
         for name, value in state.items()
     }
-
-
-def _tokenizer_files(folder: Path) -> list[Path]:
-    names = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.jinja")
-    return [file for name in names for file in sorted(folder.glob(name)) if file.is_file()]
 
 
 def _flush(folder: Path) -> None:
@@ -144,11 +141,11 @@ def read_checkpoint(
     fixed: Collection[str] = (),
     advice: Callable[[Change], str] = lambda change: "say so",
 ) -> dict[str, Any] | None:
-    """Take up the checkpoint in `folder`: its state. None where there is none.
+    """Load the checkpoint in `folder` and return its state, or None if there is no checkpoint.
 
     What differs between the saved `identity` and this one must be among `changed`, the settings
-    that somebody changed in so many words, and not among those that are `fixed`. The state's
-    `changes` then has it, behind those of earlier times. `advice` is how to say so.
+    that the user changed explicitly, and not among those that are `fixed`. The state's `changes`
+    then has it, after the earlier ones. `advice` says how to change it.
 
     Raises DataError where it is of another run or can't be read.
     """

@@ -4,7 +4,7 @@ runs/NAME/
     config.yaml          what the run is made with
     metrics.jsonl        one line a step
     episodes/            00007.jsonl: the episodes of step 7; held-out-00010.jsonl: after step 10
-    checkpoint/          the last one: a model, and what the run needs to go on
+    checkpoint/          the last one: a model, and what the run needs to resume
     replaced/            steps after the checkpoint that a killed run had made, done over since
 """
 
@@ -63,7 +63,7 @@ class Record:
             raise DataError(f"can't write {folder}: {error.strerror}") from error
 
     def truncate_after(self, step: int, changes: Sequence[Change] = ()) -> None:
-        """Steps after `step` will be done over: what stands of them goes to `replaced/`.
+        """Move what is recorded of the steps after `step` to `replaced/`: they are repeated.
 
         config.yaml is written, with the settings that were changed on the way as comments.
         """
@@ -102,7 +102,8 @@ class Record:
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Add one step. Raises DataError (a full disk, say) and leaves no half line behind."""
-        numbers = {name: _json_number(value) for name, value in metrics.items()}
+        # JSON has no NaN.
+        numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         line = (json.dumps({"step": step, **numbers}) + "\n").encode()
         end = os.lseek(self._file, 0, os.SEEK_END)
         try:
@@ -141,11 +142,6 @@ def _step(line: str) -> int:
     return int(json.loads(line)["step"])
 
 
-def _json_number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None
-
-
 class TensorBoard:
     """Writes event files into the run's folder. Raises MissingExtra without tensorboard."""
 
@@ -169,7 +165,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Sends the metrics to a project; a resumed run goes on in the same one.
+    """Sends the metrics to a project; a resumed run continues the same one.
 
     Raises MissingExtra without wandb.
     """

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...rollout.engines.base import Trainable
 from ...rollout.episode_log import EpisodeLog
 from ...rollout.many.runner import Attempt, Runner
 from ...rollout.policy import Policy
@@ -88,7 +89,7 @@ class TrainingSetup:
 
 
 class Trainer:
-    """Trains a policy. `train()` runs it to the end and may be called again to go on.
+    """Trains a policy. `train()` runs to the last step and may be called again to resume.
 
     Example:
         with make_setup(config) as setup, Record(Path(config.out)) as record:
@@ -113,7 +114,7 @@ class Trainer:
         self.config, self.setup, self.changed = config, setup, changed
         self.folder = Path(config.out)
         self.done = 0
-        """Steps that are behind us."""
+        """Completed steps."""
         self.updates = 0
         """Updates that `train()` has made and that had a gradient."""
         self.update_config = UpdateConfig.of(config)
@@ -150,13 +151,13 @@ class Trainer:
         episode: Callable[[int, Episode], None] | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        """Go on from the checkpoint in the run's folder, if there is one, to the last step.
+        """Train to the last step, from the checkpoint in the run's folder if there is one.
 
         `progress(step, metrics)` is called after each step, `episode(step, episode)` after each
         episode, `tell` with a sentence on what a person should know. Ctrl-C and SIGTERM end the
         step, save a checkpoint and then end the run. Raises ModelError where updates or weights are
         not numbers or memory is out, ToolUnavailable where a whole step failed on our side,
-        DataError where the disk is full: in each case there is a whole checkpoint to go on from.
+        DataError where the disk is full: each leaves a whole checkpoint to resume from.
         """
         self._on_episode = episode or (lambda step, episode: None)
         tell = tell or (lambda sentence: None)
@@ -256,7 +257,9 @@ class Trainer:
                     found[group[0].group] = await self._score(step, group, log, collected)
             for task in tasks:  # in the order drawn, not in that of their ends
                 scored = found[task.id]
-                if dynamic and not _differ(scored):
+                right = [episode.rewards[CORRECT] for episode in scored]
+                differ = len(right) > 1 and bool(informative(right, [0] * len(right)).all())
+                if dynamic and not differ:
                     collected.uninformative += len(scored) > 1
                 elif len(scored) > 1:
                     collected.groups.append(scored)
@@ -354,8 +357,8 @@ class Trainer:
 
     async def _hand_over(self) -> None:
         """The new weights into the engine."""
-        engine: Any = self.setup.policy.engine
-        if hasattr(engine, "update_weights"):  # a script has none
+        engine = self.setup.policy.engine
+        if isinstance(engine, Trainable):  # a script has no weights
             await engine.update_weights(merged_weights(self.setup.model))
 
     # -- evaluation -----------------------------------------------------------------------------
@@ -393,7 +396,7 @@ class Trainer:
         self._saved = self.done
 
     def _resume(self, record: Record, tell: Callable[[str], None]) -> None:
-        """Take up the checkpoint, or make the first one: whatever ends the run, there is one."""
+        """Load the checkpoint, or write the first one, so that the run can always be resumed."""
         state = read_checkpoint(
             self.folder,
             self.setup.model,
@@ -414,11 +417,6 @@ class Trainer:
         if state is None or new:  # what was changed holds, whatever comes
             self.save()
         record.truncate_after(self.done, self._changes)
-
-
-def _differ(group: Sequence[Episode]) -> bool:
-    scores = [episode.rewards[CORRECT] for episode in group]
-    return len(scores) > 1 and bool(informative(scores, [0] * len(scores)).all())
 
 
 def _seed(*numbers: int) -> int:

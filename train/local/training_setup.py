@@ -53,6 +53,8 @@ def _load_tasks(
     """All that can be known of the tasks before a model is loaded. Raises UsageError, DataError."""
 
     def given(tasks: Any) -> list[Task]:
+        if isinstance(tasks, Iterator):
+            raise UsageError("tasks are read more than once: give a list, or a function")
         made = list(tasks() if callable(tasks) else tasks)
         if odd := [each for each in made if not isinstance(each, Task)]:
             raise UsageError(f"tasks are a list of interlace.Task, and one is {odd[0]!r:.60}")

@@ -102,8 +102,7 @@ def find_objective(
     made: Any = given
     if isinstance(given, str):
         found = find("objective", given, OBJECTIVES, trusted=trusted, folder=folder)
-        ready = isinstance(found.value, Objective) and not found.configured
-        made = found.value if ready else found.make()
+        made = found.make() if found.configured or callable(found.value) else found.value
     elif callable(given):
         made = given()
     if not isinstance(made, Objective):

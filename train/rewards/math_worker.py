@@ -10,6 +10,7 @@ math-verify reads and sympy works out. Two exact values are equal or not: no tol
 """
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -27,7 +28,7 @@ _LARGEST = 1e5
 _ROUNDED = 10**5
 """From six digits on a decimal gold answer counts as rounded: what rounds to it is equal, ..."""
 _CLOSE = "5e-7"
-"""... if it is no further off than this."""
+"""... if it is off by no more than this."""
 _NOISE = "1e-12"
 """How far off, of its value, any decimal gold answer may be: 0.1 + 0.2 is 0.30000000000000004."""
 _POINTS = ("3/7", "-5/3", "11/4", "-2/9", "17/5", "29/6", "-13/7", "5/11")
@@ -59,8 +60,6 @@ class Engine:
     """Compares values as `kinds.read_answer` gives them, gold first."""
 
     def __init__(self) -> None:
-        import logging
-
         import sympy
         from math_verify import LatexExtractionConfig, parse, verify
 
@@ -111,7 +110,8 @@ class Engine:
         if a == "equal" or b == "equal":
             return self._equations(gold, answer)
         if a == b == "expr":
-            return self._units(gold[3], answer[3]) and self._value(gold, answer)
+            same_unit = gold[3] is None or answer[3] is None or gold[3] == answer[3]
+            return same_unit and self._value(gold, answer)
         if a in ("list", "set") or b in ("list", "set"):
             if a == "region" or b == "region":
                 return self._regions(gold, answer)
@@ -130,9 +130,6 @@ class Engine:
             one, other = self._read(gold[1]), self._read(answer[1])
             return type(one) is type(other) and self._by_engine(one, other)
         return False
-
-    def _units(self, gold: str | None, answer: str | None) -> bool:
-        return gold is None or answer is None or gold == answer
 
     def _in_order(self, gold: list[Any], answer: list[Any]) -> bool:
         return len(gold) == len(answer) and all(map(self.equal, gold, answer))
@@ -201,14 +198,12 @@ class Engine:
                 return False
         if answer[0] == "equal":
             if len(answer) > 4:  # about: the rounded value is for a gold answer that is rounded
+                rounded = gold[0] == "expr" and gold[2] and gold[2][1] is not None
                 return all(self.equal(gold, each) for each in answer[2]) or (
-                    self._is_rounded(gold) and self.equal(gold, answer[4])
+                    bool(rounded) and self.equal(gold, answer[4])
                 )
             return all(self.equal(gold, each) for each in answer[2])
         return all(self.equal(each, answer) for each in gold[2])
-
-    def _is_rounded(self, value: Any) -> bool:
-        return value[0] == "expr" and bool(value[2]) and value[2][1] is not None
 
     def _proportional(self, gold: list[str], answer: list[str], *, positive: bool = False) -> bool:
         """True if one equation (or inequality) is the other, times a constant."""
@@ -260,7 +255,7 @@ class Engine:
         return None
 
     def _region(self, parts: list[Any], holes: list[Any]) -> Any:
-        """The set in sympy; None where an end is no number."""
+        """The set in sympy, or None if an end is not a number."""
         sympy = self._sympy
         region = sympy.S.EmptySet
         for low, closed_low, high, closed_high in parts:
@@ -301,7 +296,7 @@ class Engine:
         return self._same(gold[1], answer[1])
 
     def _number(self, expression: Any) -> Any:
-        """A real number as a decimal of many digits; None where it is none."""
+        """A real number as a decimal of many digits, or None if it is not one."""
         if not isinstance(expression, self._sympy.Expr) or expression.free_symbols:
             return None
         self._check_size(expression)
@@ -342,7 +337,7 @@ class Engine:
         return bool(sympy.simplify(a - b) == 0)
 
     def _at(self, a: Any, b: Any, symbols: list[Any], start: int) -> bool | None:
-        """True if they agree where the symbols are given values; None where one has no value."""
+        """True if they agree for given values of the symbols, or None if one has no value."""
         points = {
             symbol: self._sympy.Rational(_POINTS[(start + 3 * i) % len(_POINTS)]) + i
             for i, symbol in enumerate(symbols)

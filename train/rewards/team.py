@@ -1,7 +1,6 @@
 """Rewards for the members of a team, in addition to the reward for the team's answer."""
 
 from ...rollout.task import Task
-from ...rollout.team.replies import TEAM
 from ...rollout.trajectory import Episode
 from .base import RewardFunction
 from .checker import Checker
@@ -18,11 +17,11 @@ def judged_rightly(checker: Checker) -> RewardFunction:
     def judge(episode: Episode, task: Task) -> float:
         right = told = 0
         for trajectory in episode.trajectories:
-            team = trajectory.details[TEAM]
-            if team["role"] not in ("critic", "evaluator"):
+            team = trajectory.team
+            if team is None or team.speaker.role not in ("critic", "evaluator"):
                 continue
-            read = team["read"]
-            said = read.get("agrees" if team["role"] == "critic" else "correct")
+            read = team.read
+            said = read.get("agrees" if team.speaker.role == "critic" else "correct")
             told += 1
             right += said is not None and said == checker.right(task, read["answer"])
         return right / told if told else 0.0

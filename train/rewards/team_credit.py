@@ -17,10 +17,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from ...rollout.team.replies import TEAM
-from ...rollout.trajectory import Episode, Trajectory
+from ...rollout.trajectory import Episode, Speaker, Trajectory
 from ...tools.importing import find
 from .base import TOTAL, Rewards, bound, user_function
 
@@ -35,25 +34,13 @@ Parts: TypeAlias = Callable[[Episode], list[tuple[str, Episode]]]
 episodes of the task are not at hand."""
 
 
-def _team(details: Mapping[str, Any]) -> str:
-    return "team"
+Place: TypeAlias = Callable[[Speaker], str]
+"""The place of a trajectory, by who spoke in it and when."""
 
-
-def _role(details: Mapping[str, Any]) -> str:
-    return str(details["role"])
-
-
-def _turn(details: Mapping[str, Any]) -> str:
-    return f"{details['round']}.{details['role']}.{details['turn']}"
-
-
-Place: TypeAlias = Callable[[Mapping[str, Any]], str]
-"""The place of a trajectory, by what its record says of who spoke and when: `role`, `round`, `turn`
-and what else stands in its `details["team"]`."""
 CREDITS: dict[str, Place] = {
-    "team": _team,
-    "role": _role,
-    "turn": _turn,
+    "team": lambda speaker: "team",
+    "role": lambda speaker: speaker.role,
+    "turn": lambda speaker: f"{speaker.round}.{speaker.role}.{speaker.turn}",
 }
 
 
@@ -71,8 +58,8 @@ def find_place(given: str | Place, *, trusted: bool = True, folder: Path | None 
 
 
 def _place(name: str, given: Place) -> Place:
-    place = user_function("credit", name, given, "(details)")
-    return lambda details: str(place(details))
+    place = user_function("credit", name, given, "(speaker)")
+    return lambda speaker: str(place(speaker))
 
 
 def find_credit(
@@ -98,7 +85,7 @@ def find_parts(
 ) -> Parts:
     """How that credit takes one episode apart. Raises UsageError as `find_place` does."""
     place = find_place(given)
-    return partial(_split, place, place is _turn, dict(rewards or {}), learns)
+    return partial(_split, place, place is CREDITS["turn"], dict(rewards or {}), learns)
 
 
 def _compare(parts: Parts, group: Sequence[Episode]) -> list[list[Episode]]:
@@ -119,8 +106,8 @@ def _split(
     """`apart`: each trajectory is a part of its own, else those of one place together."""
     places: defaultdict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in episode.trajectories:
-        if learns is None or trajectory.details[TEAM]["role"] in learns:
-            places[place(trajectory.details.get(TEAM, {}))].append(trajectory)
+        if learns is None or trajectory.speaker.role in learns:
+            places[place(trajectory.speaker)].append(trajectory)
     found = []
     for name, trajectories in places.items():
         # A try that could not be read has no loss, so it is no part by itself.
@@ -145,7 +132,7 @@ def _part(
         trajectories=trajectories,
         rewards={TOTAL: episode.rewards[TOTAL]},
     )
-    own = rewards.get(trajectories[-1].details[TEAM]["role"]) if name != "team" else None
+    own = rewards.get(trajectories[-1].speaker.role) if name != "team" else None
     if own is not None:
         part.rewards = own.score(part).rewards
     return part if part.rewards else None

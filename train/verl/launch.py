@@ -26,7 +26,7 @@ from .plan import Plan, listed, make_plan
 from .rules import ACTOR, ROLLOUT
 from .settings import PLACE, read_settings
 
-__all__ = ["Launch", "find_recipe", "prepare", "recipes"]
+__all__ = ["Launch", "find_recipe", "own_names", "prepare", "recipes"]
 
 _FLAGS = {
     "model": ("actor_rollout_ref.model.path",),
@@ -160,13 +160,13 @@ def prepare(
     """
     out = Path(flags.get("out") or f"runs/{recipe.stem}").resolve()
     flags = absolute_names(flags, Path.cwd())
-    overrides = [
+    overrides = own_names(recipe)
+    overrides += [
         _override(key, _absolute(flags[name]) if name == "model" else flags[name])
         for name, keys in _FLAGS.items()
         if name in flags
         for key in keys
     ]
-    overrides += _own_names(recipe)
     if "objective" in flags:
         overrides += _objective(flags["objective"])
     data, given = {}, {}
@@ -219,7 +219,7 @@ def _absolute_data(config: Any) -> list[str]:
     return overrides
 
 
-def _own_names(recipe: Path) -> list[str]:
+def own_names(recipe: Path) -> list[str]:
     """The files of code that a recipe names itself, from its folder."""
     if recipe.parent.resolve() == RECIPES.resolve():
         return []

@@ -26,7 +26,7 @@ from .ending import note_why
 from .response import Response, to_responses
 from .rules import unread
 from .settings import LoopSettings, read_settings
-from .worker import Attempt, Lengths, Worker
+from .worker import Lengths, LoopWorker, VerlAttempt
 
 __all__ = ["InterlaceLoop"]
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have no types for us
     """`actor_rollout_ref.rollout.agent.default_agent_loop=interlace`; settings: `LoopSettings`."""
 
-    _worker: ClassVar["asyncio.Task[Worker] | None"] = None
+    _worker: ClassVar["asyncio.Task[LoopWorker] | None"] = None
     """What this process keeps; it ends with the process."""
     _failures: ClassVar[int] = 0
     """Episodes that failed on our side since the last one that did not."""
@@ -46,8 +46,8 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
     ) -> AgentLoopOutput | list[AgentLoopOutput]:
         """One episode, from a row of the data set to what verl trains on: for a team, a list.
 
-        Raises LeftOut where our side failed it: verl logs it, trains on the group's others, and
-        with `trainer.v1.sampler.sync_refill_failed_groups=True` replaces a group that has none.
+        Raises EpisodeSkipped where our side failed it: verl logs it, trains on the group's others,
+        and with `trainer.v1.sampler.sync_refill_failed_groups=True` replaces a group without any.
         Raises UsageError and DataError for settings and rows that make no sense.
         """
         try:
@@ -71,7 +71,7 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
     ) -> list[Response]:
         worker = await self._shared()
         task, history = from_row(row, keep_instruction=worker.settings.keep_instruction)
-        attempt = Attempt(
+        attempt = VerlAttempt(
             task,
             history,
             sample=int(row.get("session_id", 0)),
@@ -99,18 +99,18 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
             note_why(why)
             os._exit(1)
 
-    async def _shared(self) -> Worker:
+    async def _shared(self) -> LoopWorker:
         if InterlaceLoop._worker is None:
             InterlaceLoop._worker = asyncio.create_task(self._start())
         return await asyncio.shield(InterlaceLoop._worker)
 
-    async def _start(self) -> Worker:
+    async def _start(self) -> LoopWorker:
         rollout = self.rollout_config
         for problem in unread(self.config):
             raise UsageError(problem)
         custom = rollout.get("custom")
         settings = read_settings(None if custom is None else OmegaConf.to_container(custom))
-        worker = Worker(
+        worker = LoopWorker(
             settings,
             self.server_manager,
             self._own_tokenizer(),

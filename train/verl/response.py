@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...rollout.formats import FORMATS
+from ...rollout.formats import recorded_format
 from ...rollout.ledger import Ledger
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Trajectory
@@ -16,7 +16,7 @@ from ..monitor import tag_logprobs
 from ..objectives import void_turns
 from ..rewards import CORRECT, TOTAL
 from .team import row_name
-from .worker import Rolled
+from .worker import ScoredEpisode
 
 __all__ = ["Response", "to_responses"]
 
@@ -40,7 +40,7 @@ class Response:
     extra_fields: dict[str, Any]
 
 
-def to_responses(rolled: Rolled, *, without_void_turns: bool = False) -> list[Response]:
+def to_responses(rolled: ScoredEpisode, *, without_void_turns: bool = False) -> list[Response]:
     """The responses that verl trains on, read from the ledgers: one for a single agent.
 
     For a team, one for each of its calls on which a loss is taken: in the order of their start,
@@ -68,7 +68,7 @@ def to_responses(rolled: Rolled, *, without_void_turns: bool = False) -> list[Re
 
 
 def _response(
-    rolled: Rolled,
+    rolled: ScoredEpisode,
     trajectory: Trajectory,
     ledger: Ledger,
     reward: float,
@@ -114,7 +114,9 @@ def _described(trajectory: Trajectory, tokenizer: Tokenizer) -> dict[str, Any]:
     """How it went, turn by turn and tool by tool, times in seconds; and how likely the tokens of
     tags were to the policy, their sum and their number.
     """
-    format = FORMATS.get(trajectory.format)  # a role of a team that only speaks has none of these
+    format = recorded_format(
+        trajectory.format
+    )  # a role of a team that only speaks has none of these
     tags = tag_logprobs(trajectory, tokenizer, format.control_tags) if format else []
     tools: dict[str, dict[str, float]] = {}
     for call in trajectory.calls:

@@ -67,7 +67,8 @@ class LoopSettings(BaseModel):
     seconds: float = Field(default=1800.0, gt=0)
     """Wall time of one episode, waiting for the server included."""
     concurrency: int = Field(default=256, ge=1)
-    """Episodes under way at once in one of verl's agent-loop workers."""
+    """Trajectories that are sampled at once in one of verl's agent-loop workers: a team has several
+    an episode."""
     retries: int = Field(default=1, ge=0)
     """How often an episode that failed on our side is tried again, before it is left out."""
     give_up: int = Field(default=64, ge=1)

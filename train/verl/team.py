@@ -2,12 +2,12 @@
 verl compares with those of its place.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ...rollout.loop import Rollout
+from ...rollout.many.runner import Attempt, Open
 from ...rollout.policy import Policy
+from ...rollout.trajectory import Episode, StopReason, Trajectory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ADVANTAGE",
     "SAMPLER",
-    "opened",
     "row_name",
     "team_grpo_advantage",
+    "within",
 ]
 
 ADVANTAGE = "team_grpo"
@@ -30,13 +30,25 @@ SAMPLER = ("pkg://interlace.train.verl.sampler", "TeamSampler")
 _MARK = "#"
 
 
-@asynccontextmanager
-async def opened(
-    policy: Policy, *, name: str, seed: int | None, make: Callable[..., Rollout] = Rollout
-) -> AsyncIterator[Rollout]:
-    """An `Open` (rollout/many/runner.py) without a runner: verl bounds its own sessions."""
-    async with make(policy, name=name, seed=seed) as rollout:
-        yield rollout
+def within(attempt: Attempt, seconds: float) -> Attempt:
+    """The same attempt, ended with `StopReason.TIMEOUT` when its seconds are over."""
+
+    async def timed(episode: Episode, policy: Policy, open: Open) -> None:
+        timeout = asyncio.timeout(seconds)
+        try:
+            async with timeout:
+                await attempt(episode, policy, open)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            if not episode.trajectories:
+                episode.trajectories.append(Trajectory(policy.engine.name, policy.format.name))
+            for trajectory in episode.trajectories:
+                if trajectory.stop in (None, StopReason.CANCELLED):
+                    trajectory.stop = StopReason.TIMEOUT
+            episode.trajectory.stop = StopReason.TIMEOUT
+
+    return timed
 
 
 def row_name(place: str, sample: int, number: int) -> str:

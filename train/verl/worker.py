@@ -15,13 +15,11 @@ from ...rollout.episode_log import EpisodeLog
 from ...rollout.formats import Message, find_format
 from ...rollout.ledger import Source
 from ...rollout.limits import Limits
-from ...rollout.loop import Rollout
+from ...rollout.many.runner import Runner, back_off
 from ...rollout.policy import Policy
-from ...rollout.sessions import describe_error
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
-from ...rollout.trajectory import Episode, StopReason, Trajectory
-from ...tools import Tool
+from ...rollout.trajectory import Episode
 from ...tools.errors import UsageError
 from ...tools.named import find_tool
 from ..data.task_tools import TaskTools
@@ -30,16 +28,13 @@ from ..rewards.team_credit import find_parts
 from ..team import find_attempt, find_role_rewards
 from .engine import Client, Dialect, VerlEngine
 from .settings import LoopSettings
-from .team import opened
+from .team import within
 from .votes import Votes
 
-__all__ = ["Attempt", "LeftOut", "Lengths", "Rolled", "Worker"]
-
-_PAUSE = 1.0
-"""Seconds before an attempt that failed on our side is made again; they double."""
+__all__ = ["EpisodeSkipped", "Lengths", "LoopWorker", "ScoredEpisode", "VerlAttempt"]
 
 
-class LeftOut(Exception):
+class EpisodeSkipped(Exception):
     """An episode that can't be trained on, through no fault of the policy: why, in a sentence."""
 
 
@@ -53,7 +48,7 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class VerlAttempt:
     """One attempt at a task: verl's session."""
 
     task: Task
@@ -68,7 +63,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Rolled:
+class ScoredEpisode:
     """An episode that has its rewards, and the engine it was sampled from."""
 
     episode: Episode
@@ -85,8 +80,8 @@ class Rolled:
         return self.episode.rewards[TOTAL]
 
 
-class Worker:
-    """Rolls out and rewards, for as many of verl's sessions at once as the settings allow.
+class LoopWorker:
+    """Rolls out with a `Runner`, and rewards, for verl's sessions.
 
     The tools' processes, the checker's and the log's file are held while it is entered. Raises
     UsageError for settings that do not go together.
@@ -122,7 +117,10 @@ class Worker:
                 seconds=settings.seconds,
             ),
         )
-        self._attempt = None if settings.attempt is None else find_attempt(settings.attempt)
+        team = None
+        if settings.attempt is not None:
+            team = within(find_attempt(settings.attempt), settings.seconds)
+        self._runner = Runner(self._policy, concurrency=settings.concurrency, attempt=team)
         self._checker = Checker(default=settings.checker)
         self._votes = Votes(self._checker)
         own = find_role_rewards(settings.rewards, self._checker)
@@ -134,7 +132,6 @@ class Worker:
             response_tokens=lengths.response,
             overlong_buffer=settings.overlong_buffer,
         )
-        self._slots = asyncio.Semaphore(settings.concurrency)
         self._log: EpisodeLog | None = None
         self._stack = AsyncExitStack()
 
@@ -158,46 +155,38 @@ class Worker:
         """End the tools' processes."""
         await self._stack.aclose()
 
-    async def roll_out(self, attempt: Attempt) -> Rolled:
-        """One episode with its rewards. Raises LeftOut where our side failed it, after `retries`
-        more attempts, and where nobody can know its reward: verl then trains without it.
-        """
-        tries = 0
-        async with self._slots:
-            while True:
-                try:
-                    return await self._try(attempt, tries)
-                except LeftOut:
-                    if tries == self.settings.retries:
-                        raise
-                await asyncio.sleep(_PAUSE * 2.0**tries)
-                tries += 1
+    async def roll_out(self, attempt: VerlAttempt) -> ScoredEpisode:
+        """One episode with its rewards.
 
-    async def _try(self, attempt: Attempt, tried: int) -> Rolled:
+        Raises EpisodeSkipped where our side failed it, or nobody can know its reward, `retries`
+        more attempts included: verl then trains without it.
+        """
+        tried = 0
+        while True:
+            try:
+                return await self._try(attempt, tried)
+            except EpisodeSkipped:
+                if tried == self.settings.retries:
+                    raise
+            tried += 1
+            await back_off(tried)
+
+    async def _try(self, attempt: VerlAttempt, tried: int) -> ScoredEpisode:
         policy = await self._policy_for(attempt)
-        task, began = attempt.task, time.time()
+        task = attempt.task
         id = f"{attempt.step}.{task.id}/{attempt.sample}"
-        episode = Episode(id, task, task.id, attempt.sample, started=began)
+        episode = Episode(id, task, task.id, attempt.sample)
         episode.settings = {**policy.settings, "step": attempt.step}
-        engine = VerlEngine(
+        engine = VerlEngine(  # of this episode: it notes which weights drew its tokens
             self._client,
             policy.engine.tokenizer,
             name=self._name,
             context_length=self.lengths.context,
             dialect=self._dialect,
         )
-        policy = policy.with_engine(engine)
-        try:
-            if self._attempt is None:
-                await self._alone(episode, policy, attempt.history, f"{id}@{began}.{tried}")
-            else:
-                async with asyncio.timeout(self.settings.seconds):
-                    await self._attempt(episode, policy, opened)
-        except Exception as error:  # boundary: a tool that can't be closed, whatever a team raises
-            self._failed(episode, error)
-        if episode.stop is StopReason.INFRASTRUCTURE:
-            episode.error = episode.trajectory.details.get("error")
-        episode.seconds = time.time() - began
+        await self._runner.attempt_one(
+            episode, policy.with_engine(engine), history=attempt.history, tried=tried
+        )
         began = time.perf_counter()
         parts, problem = await asyncio.to_thread(self._score, episode)
         group, sample = attempt.group or id, attempt.sample
@@ -206,30 +195,8 @@ class Worker:
         if self._log is not None:
             self._log.append(episode)
         if problem is not None:
-            raise LeftOut(f"the episode {id} is left out: {problem}")
-        return Rolled(episode, engine, seconds, vote, parts)
-
-    async def _alone(
-        self, episode: Episode, policy: Policy, history: Sequence[Message], name: str
-    ) -> None:
-        rollout = Rollout(policy, name=name)
-        rollout.history.messages.extend(history)
-        episode.trajectories.append(rollout.trajectory)
-        async with rollout:
-            await rollout.ask(episode.task.question)
-
-    def _failed(self, episode: Episode, error: Exception) -> None:
-        """Set how it ended: by its limit of seconds, or by a failure of ours."""
-        if not episode.trajectories:
-            episode.trajectories.append(Trajectory(self._name, self._policy.format.name))
-        if self._attempt is not None and isinstance(error, TimeoutError):
-            for trajectory in episode.trajectories:
-                if trajectory.stop in (None, StopReason.CANCELLED):
-                    trajectory.stop = StopReason.TIMEOUT
-            episode.trajectory.stop = StopReason.TIMEOUT
-        else:
-            episode.trajectory.stop = StopReason.INFRASTRUCTURE
-            episode.trajectory.details.setdefault("error", describe_error(error))
+            raise EpisodeSkipped(f"the episode {id} is left out: {problem}")
+        return ScoredEpisode(episode, engine, seconds, vote, parts)
 
     def _score(self, episode: Episode) -> tuple[list[tuple[str, Episode]] | None, str | None]:
         """Set the episode's rewards; a team's parts with theirs, and why it can't be trained on."""
@@ -239,14 +206,14 @@ class Worker:
             return None, score.problem
         if not _sampled(episode):
             return None, "it ended before the policy said anything"
-        if self._attempt is None:
+        if self._runner.attempt is None:
             return None, None
         parts = self._split(episode)
         if not parts:
             return None, "of the roles that learn none spoke in it, or none could be rewarded"
         return parts, None
 
-    async def _policy_for(self, attempt: Attempt) -> Policy:
+    async def _policy_for(self, attempt: VerlAttempt) -> Policy:
         """The policy with the task's own tools. Raises UsageError for a prompt that is too long,
         and for what a team can't be asked. A team's own prompts need only fit the context.
         """
@@ -256,8 +223,9 @@ class Worker:
             top_k=attempt.sampling.top_k,
         )
         if self._world is not None:
-            policy = policy.with_tools(await asyncio.to_thread(self._tools_of, attempt.task))
-        if self._attempt is not None:
+            tools = await asyncio.to_thread(self._world, attempt.task)
+            policy = policy.with_tools(tools)
+        if self._runner.attempt is not None:
             if attempt.history:
                 raise UsageError(
                     f"the task {attempt.task.id} has messages before its question: a team is "
@@ -272,10 +240,6 @@ class Worker:
                 f"format adds, above data.max_prompt_length={self.lengths.prompt}: raise that"
             )
         return policy
-
-    def _tools_of(self, task: Task) -> Sequence[Tool]:
-        assert self._world is not None
-        return self._world(task)
 
 
 def _sampled(episode: Episode) -> bool:

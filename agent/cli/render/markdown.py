@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markdown import Heading, Markdown
 from rich.segment import Segment
@@ -12,10 +12,7 @@ from rich.text import Text
 
 from .terminal import printable
 
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-__all__ = ["Prose"]
+__all__ = ["MarkdownStream"]
 
 _FRAMES_A_SECOND = 12
 _LONGEST_DRAWN = 20_000
@@ -25,9 +22,9 @@ _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
 class _Heading(Heading):
-    """At the margin, where everything else stands, and without a frame."""
+    """A heading at the margin, like all other text, without a frame."""
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text.assemble((f"{'#' * int(self.tag[1:])} ", "dim"), self.text)
 
 
@@ -49,7 +46,7 @@ class _Words(Markdown):
                 child.type = "hardbreak" if child.type == "softbreak" else child.type
 
 
-def _drawn(text: str, console: "Console", options: "ConsoleOptions") -> list[list[Segment]]:
+def _drawn(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
     """The lines of a block, without the empty ones around it."""
     words = _Words(printable(text).strip("\n"))
     lines = console.render_lines(words, options, pad=False)
@@ -63,7 +60,7 @@ class _Block:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in _drawn(self._text, console, options):
             yield from line
             yield Segment.line()
@@ -148,7 +145,7 @@ class _OpenBlock:
         fence = self._fences[first] if first < len(self._fences) else self._fence_line
         return fence + text[-characters:]
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.size
         text = self._tail(max(_LEAST_DRAWN, 4 * width * height))
         lines = _drawn(text, console, options)[-max(1, height - 2) :]
@@ -158,7 +155,7 @@ class _OpenBlock:
             yield from line
 
 
-class Prose:
+class MarkdownStream:
     """Shows Markdown block by block, on a terminal with colours.
 
     A block (a paragraph, a table, a listing) that is finished is printed for good, one of more than
@@ -166,7 +163,7 @@ class Prose:
     far as the window holds it. Begins and ends at the beginning of a line.
     """
 
-    def __init__(self, console: "Console") -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
         self._open = _OpenBlock()
         self._live: Live | None = None

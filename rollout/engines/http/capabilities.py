@@ -1,4 +1,4 @@
-"""The abilities of a server, found out by asking it."""
+"""The capabilities of a server, found out by asking it."""
 
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ....tools.errors import ModelError
+from ...models.files import local_model
 from ...tokenizer import Tokenizer, TokenizerError
 from ..base import EngineError
 from .client import Refused, ServerClient
@@ -106,8 +107,6 @@ async def _card(server: ServerClient, wanted: str | None) -> dict[str, Any]:
 
 def _tokenizer_at(root: Any, model: str) -> Tokenizer | None:
     """The tokenizer of a served model, if its files are on this machine."""
-    from ...models.files import local_model
-
     for place in (root, model):
         if not isinstance(place, str) or "/" not in place:
             continue
@@ -167,7 +166,7 @@ async def _one_token(
 
 
 def _top(choice: dict[str, Any]) -> list[float]:
-    """The highest log-probabilities of the first token; none where what is given are no such."""
+    """Top log-probabilities of the first token, or an empty list if the server returned none."""
     try:
         values = [float(value) for value in choice["logprobs"]["top_logprobs"][0].values()]
     except (LookupError, TypeError, ValueError, AttributeError):

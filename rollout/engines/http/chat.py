@@ -17,7 +17,7 @@ from ...formats import Message
 from ...tokenizer import Tokenizer
 from .. import nano
 
-__all__ = ["ChatDeltas", "chat_tokenizer", "to_chat"]
+__all__ = ["ChatReply", "chat_tokenizer", "to_chat"]
 
 Dict: TypeAlias = dict[str, Any]
 
@@ -81,22 +81,29 @@ def to_chat(messages: Sequence[Message]) -> list[Dict]:
 
 
 @dataclass(slots=True)
-class ChatDeltas:
+class ChatReply:
     """The pieces of a streamed reply, as text in our notation, in the order in which it is said.
 
-    Thoughts that come apart from the content stand in `<think>` tags before it; native calls come
-    as JSON in tags behind it, once the reply is over.
+    Thoughts that come apart from the content are put in `<think>` tags before it, native calls as
+    JSON in tags after it, once the reply is over.
     """
 
     finish: str | None = None
+    usage: Dict = field(default_factory=dict)
+    """The server's counts of tokens, as far as it has told them."""
     _thinking: bool = False
     _half: str = ""  # of a character that JSON wrote in two halves
     _calls: dict[int, dict[str, list[str]]] = field(default_factory=dict)
 
-    def read(self, choice: Dict) -> str:
-        """The text of one event's choice. Raises LookupError, TypeError or AttributeError where it
-        is none.
+    def read(self, event: Dict) -> str:
+        """The text of one event. Raises LookupError, TypeError or AttributeError if it is not a
+        chat's.
         """
+        if isinstance(usage := event.get("usage"), dict):
+            self.usage = usage
+        return "".join(map(self._read_choice, event.get("choices") or ()))
+
+    def _read_choice(self, choice: Dict) -> str:
         delta = choice.get("delta") or choice.get("message") or {}
         self.finish = choice.get("finish_reason") or self.finish
         text = ""

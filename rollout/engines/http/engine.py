@@ -11,7 +11,7 @@ from ...trajectory import FinishReason
 from ..base import Chunk, EngineError, Request
 from ..stops import StopFinder
 from .capabilities import ServerCapabilities, probe_server, served
-from .chat import ChatDeltas, chat_tokenizer, to_chat
+from .chat import ChatReply, chat_tokenizer, to_chat
 from .client import Refused, ServerClient, StreamCut, api_key, split_address
 
 __all__ = ["HttpEngine", "served_models"]
@@ -36,8 +36,8 @@ class HttpEngine:
     """Samples from a server. Build one with `HttpEngine.connect`.
 
     **Exact**, where the server takes token ids and gives back ids and log-probabilities (vLLM's
-    does): it is asked, not told apart by its name. A stream that is cut off is taken up again
-    behind the last token that came. `Chunk.logprobs` are those of the sampling distribution; where
+    does): it is asked, not told apart by its name. A stream that is cut off is resumed
+    after the last token that came. `Chunk.logprobs` are those of the sampling distribution; where
     a server only gives those at temperature 1 and samples otherwise, there are none.
 
     **Text** otherwise: messages, the server's own tool calls, streamed. The ids in the ledger are
@@ -77,8 +77,8 @@ class HttpEngine:
         model comes from: a folder or a Hugging Face id. `key` is read from the environment
         (`api_key`); `patience`, `tries` and `pause` are those of `ServerClient`.
 
-        Raises ModelError where nobody answers, the model is not served, or the tokenizer is not the
-        model's; UsageError for an address that is none.
+        Raises ModelError if the server does not answer, the model is not served, or the tokenizer
+        is not the model's; UsageError for what is not an address.
         """
         base, wanted = split_address(address)
         key = key or api_key(base)
@@ -130,7 +130,7 @@ class HttpEngine:
                 yield reading.end()
                 return
             except StreamCut:
-                # What came is exact, so the rest is asked for behind it; unless nothing comes.
+                # What came is exact, so the rest is asked for after it; unless nothing comes.
                 if len(told) == before:
                     raise
                 if len(told) == room:
@@ -167,7 +167,7 @@ class HttpEngine:
         if request.stream_interval > 1:  # an event a token costs both sides more than all the rest
             body["stream_interval"] = request.stream_interval
         if sampling.seed is not None:
-            body["seed"] = sampling.seed + len(told)  # not the same draws again behind a cut
+            body["seed"] = sampling.seed + len(told)  # not the same draws again after a cut
         return body
 
     # -- text -----------------------------------------------------------------------------------
@@ -238,18 +238,16 @@ class _ChatReading:
 
     engine: HttpEngine
     room: int
-    _deltas: ChatDeltas = field(default_factory=ChatDeltas)
+    _reply: ChatReply = field(default_factory=ChatReply)
     _bytes: int = 0  # of what was said
-    _usage: dict[str, Any] = field(default_factory=dict)
 
     def read(self, event: Any) -> Chunk | None:
         """The text of an event, as ids of the ledger's notation. Raises EngineError."""
         host = self.engine._server.host
         try:
-            self._usage = event.get("usage") or self._usage
-            text = "".join(map(self._deltas.read, event.get("choices") or ()))
+            text = self._reply.read(event)
         except (LookupError, TypeError, AttributeError) as error:
-            raise EngineError(f"{host} sent what is no chat delta") from error
+            raise EngineError(f"{host} sent what is not a chat delta") from error
         if not text:
             return None
         # The server was told its limit and knows its tokens: what came is kept. This only ends a
@@ -259,14 +257,14 @@ class _ChatReading:
 
     def end(self) -> Chunk:
         """The last chunk: the calls, and what the server says of its tokens. Raises StreamCut."""
-        host, finish = self.engine._server.host, self._deltas.finish
+        host, finish = self.engine._server.host, self._reply.finish
         if finish is None:
             raise StreamCut(f"{host} broke off in the middle of a reply")
         if finish in _CUT:
             return self._chunk("", _CUT[finish])
         if finish not in _ENDED:
             raise StreamCut(f"{host} ended a reply with {finish!r}")
-        return self._chunk(self._deltas.end(), FinishReason.EOS)
+        return self._chunk(self._reply.end(), FinishReason.EOS)
 
     def _chunk(self, text: str, finish: FinishReason | None) -> Chunk:
         tokenizer = self.engine.tokenizer
@@ -274,23 +272,29 @@ class _ChatReading:
         ids = tokenizer.encode(tokenizer.escape_control_tokens(text, special_only=True))
         if finish is FinishReason.EOS:
             ids.append(min(tokenizer.eos_ids))
-        counted, prompt = (self._usage.get(f"{what}_tokens") for what in ("completion", "prompt"))
-        prefilled = cached = 0
-        if finish is not None and isinstance(prompt, int):
-            details = self._usage.get("prompt_tokens_details")
-            held = details.get("cached_tokens") if isinstance(details, dict) else None
-            cached = held if isinstance(held, int) else 0
-            prefilled = prompt - cached
-        known = finish is not None and isinstance(counted, int) and counted > 0
+        usage = self._reply.usage if finish is not None else {}
+        counted, prefilled, cached = _counts(usage)
         return Chunk(
             tuple(ids),
             None,
             finish=finish,
             prefilled=prefilled,
             cached=cached,
-            counted=counted if known else -(-self._bytes // _BYTES_PER_TOKEN),
-            estimated=not known,
+            counted=counted or -(-self._bytes // _BYTES_PER_TOKEN),
+            estimated=not counted,
         )
+
+
+def _counts(usage: dict[str, Any]) -> tuple[int, int, int]:
+    """Tokens sampled, prompt tokens computed and prompt tokens cached; 0 for what is not told."""
+    details = usage.get("prompt_tokens_details")
+    told = (
+        usage.get("completion_tokens"),
+        usage.get("prompt_tokens"),
+        details.get("cached_tokens") if isinstance(details, dict) else None,
+    )
+    sampled, prompt, cached = (each if isinstance(each, int) and each > 0 else 0 for each in told)
+    return sampled, max(0, prompt - cached), cached
 
 
 @dataclass(slots=True)
@@ -325,7 +329,7 @@ class _Reading:
             logprobs = [float(p) for p in (choice.get("logprobs") or {}).get("token_logprobs", ())]
             reason = choice.get("finish_reason")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise EngineError(f"{self._host} sent what is no completion") from error
+            raise EngineError(f"{self._host} sent what is not a completion") from error
         if len(ids) != len(logprobs):
             raise EngineError(
                 f"{self._host} sent {len(ids)} token ids with {len(logprobs)} log-probabilities"

@@ -29,8 +29,8 @@ def test_two_steps_of_a_team(tmp_path: Path) -> None:
     check_steps(ran, rows=len(calls))
     assert len(trained) >= 3 * len(episodes)
     places = Counter(row["uid"].split("#")[1] for row in trained)
-    told = [call.details["team"] for call in calls]
-    assert places == Counter(f"{t['round']}.{t['role']}.{t['turn']}" for t in told)
+    told = [call.speaker for call in calls]
+    assert places == Counter(f"{t.round}.{t.role}.{t.turn}" for t in told)
     assert {"0.ceo.0", "0.recruiter.0", "0.solver.0", "0.critic.0", "0.evaluator.0"} <= set(places)
     assert len({row["uid"] for row in trained}) == len(trained)
     assert ran.metrics[1]["critic/advantages/max"] > 0 > ran.metrics[1]["critic/advantages/min"]

@@ -27,7 +27,7 @@ from interlace.train.preflight.model_shapes import find_shape
 from interlace.train.verl.compose import RECIPES, check, compose
 from interlace.train.verl.engine import Client
 from interlace.train.verl.launch import find_recipe, prepare, recipes
-from interlace.train.verl.worker import LeftOut
+from interlace.train.verl.worker import EpisodeSkipped
 
 if importlib.util.find_spec("verl") is None:
     pytest.skip("verl is not installed", allow_module_level=True)
@@ -84,7 +84,7 @@ def run(client: Client, folder: Path, times: int = 1, **settings: int) -> list[A
         for _ in range(times):
             try:
                 outputs.append(await made.run(SAMPLING, **ROW))
-            except LeftOut as error:
+            except EpisodeSkipped as error:
                 outputs.append(error)
         await loop.InterlaceLoop._worker.result().__aexit__()
         return outputs
@@ -116,7 +116,7 @@ def test_a_worker_in_which_nothing_works_ends_before_verl_draws_tasks_for_ever(
     monkeypatch.setattr(loop.os, "_exit", ended.append)
     good = EngineClient(ScriptedEngine(Tokenizer.load(NANO), [answer("42")] * 2))
     outputs = run(BrokenClient(good, "aborted", 2), tmp_path / "a", 4, give_up=3, retries=0)
-    assert [isinstance(each, LeftOut) for each in outputs] == [True, True, False, False]
+    assert [isinstance(each, EpisodeSkipped) for each in outputs] == [True, True, False, False]
     assert ended == []
     run(BrokenClient(good, "aborted", 9), tmp_path / "b", 3, give_up=3, retries=0)
     assert ended == [1]

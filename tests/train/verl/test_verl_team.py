@@ -27,7 +27,13 @@ from interlace.train.team import find_attempt, find_role_rewards
 from interlace.train.verl.response import Response, to_responses
 from interlace.train.verl.settings import LoopSettings, read_settings
 from interlace.train.verl.team import team_grpo_advantage
-from interlace.train.verl.worker import Attempt, LeftOut, Lengths, Rolled, Worker
+from interlace.train.verl.worker import (
+    EpisodeSkipped,
+    Lengths,
+    LoopWorker,
+    ScoredEpisode,
+    VerlAttempt,
+)
 
 TASKS = [Task("a", "What?", "42"), Task("b", "And what is this?", "42")]
 LENGTHS = Lengths(prompt=4000, response=2000, context=20_000)
@@ -67,21 +73,21 @@ def players() -> Cast:
     return cast(said)
 
 
-def roll(client: EngineClient, *attempts: Attempt, **settings: Any) -> list[Rolled]:
+def roll(client: EngineClient, *attempts: VerlAttempt, **settings: Any) -> list[ScoredEpisode]:
     given = LoopSettings(
         format="retool",
         **{"tools": [], "retries": 0, "attempt": "my_team:attempt", **settings},
     )
-    worker = Worker(given, client, TOKENIZER, name="nano", lengths=LENGTHS)
+    worker = LoopWorker(given, client, TOKENIZER, name="nano", lengths=LENGTHS)
 
-    async def go() -> list[Rolled]:
+    async def go() -> list[ScoredEpisode]:
         async with worker:
             return [await worker.roll_out(attempt) for attempt in attempts]
 
     return asyncio.run(go())
 
 
-def rows(rolled: list[Rolled]) -> list[tuple[str, Response]]:
+def rows(rolled: list[ScoredEpisode]) -> list[tuple[str, Response]]:
     """All rows, each by the name that our sampler gives it."""
     return [
         (f"{each.episode.group}#{response.extra_fields['interlace']['part']}", response)
@@ -90,9 +96,9 @@ def rows(rolled: list[Rolled]) -> list[tuple[str, Response]]:
     ]
 
 
-def critics(rolled: Rolled) -> Episode:
+def critics(rolled: ScoredEpisode) -> Episode:
     """The critics' part of an episode."""
-    said = [t for t in rolled.episode.trajectories if t.details["team"]["role"] == "critic"]
+    said = [t for t in rolled.episode.trajectories if t.speaker.role == "critic"]
     return replace(rolled.episode, trajectories=said)
 
 
@@ -146,7 +152,7 @@ def test_each_token_has_the_advantage_that_the_local_trainer_gives_it(
     credit: str, own: bool, learns: list[str] | None
 ) -> None:
     """`own`: the critics are rewarded for their votes."""
-    attempts = [Attempt(task, sample=n) for task in TASKS for n in range(4)]
+    attempts = [VerlAttempt(task, sample=n) for task in TASKS for n in range(4)]
     given = {"credit": credit, "learns": learns, "rewards": "my_team:votes" if own else None}
     rolled = roll(EngineClient(players()), *attempts, **given)
     assert {each.reward for each in rolled} == {0.0, 1.0}
@@ -160,7 +166,7 @@ def test_each_token_has_the_advantage_that_the_local_trainer_gives_it(
 
 
 def test_a_role_that_is_rewarded_for_itself_has_rows_with_its_own_reward() -> None:
-    attempts = [Attempt(TASKS[0], sample=n) for n in range(4)]
+    attempts = [VerlAttempt(TASKS[0], sample=n) for n in range(4)]
     given = {"credit": "role", "rewards": "my_team:votes"}
     for each in roll(EngineClient(players()), *attempts, **given):
         scores = {
@@ -173,7 +179,7 @@ def test_a_role_that_is_rewarded_for_itself_has_rows_with_its_own_reward() -> No
 
 def test_each_call_is_a_row_and_only_what_was_read_is_learnt() -> None:
     client = EngineClient(players(), steps=[3, 4])
-    (rolled,) = roll(client, Attempt(TASKS[0], sample=2))
+    (rolled,) = roll(client, VerlAttempt(TASKS[0], sample=2))
     responses = to_responses(rolled)
     trajectories = rolled.episode.trajectories
     read = [t for t in trajectories if t.ledger.loss_weights.any()]
@@ -185,7 +191,7 @@ def test_each_call_is_a_row_and_only_what_was_read_is_learnt() -> None:
         ledger = trajectory.ledger
         assert response.response_mask == ledger.response_mask[ledger.prompt_length :].tolist()
     assert trajectories[-1] is read[-1]
-    assert trajectories[-1].details["team"]["role"] == "solver"  # whose is the answer
+    assert trajectories[-1].speaker.role == "solver"  # whose is the answer
     assert {response.reward_score for response in responses} == {rolled.reward}
     steps = [
         (r.extra_fields["min_global_steps"], r.extra_fields["max_global_steps"]) for r in responses
@@ -206,7 +212,7 @@ def test_a_part_with_nothing_to_be_compared_with_and_verls_padding_learn_nothing
 
 def test_a_team_that_fails_or_is_late_is_told_from_one_that_is_wrong(tmp_path: Path) -> None:
     late = cast(waits=lambda role: 30.0 if role == "critic" else 0.0)
-    (rolled,) = roll(EngineClient(late), Attempt(TASKS[0]), seconds=0.5)
+    (rolled,) = roll(EngineClient(late), VerlAttempt(TASKS[0]), seconds=0.5)
     assert rolled.episode.stop is StopReason.TIMEOUT
     module: Any = sys.modules["my_team"]
 
@@ -214,8 +220,8 @@ def test_a_team_that_fails_or_is_late_is_told_from_one_that_is_wrong(tmp_path: P
         raise RuntimeError("no graph")
 
     module.attempt = broken
-    with pytest.raises(LeftOut, match="no graph"):
-        roll(EngineClient(players()), Attempt(TASKS[0]))
+    with pytest.raises(EpisodeSkipped, match="no graph"):
+        roll(EngineClient(players()), VerlAttempt(TASKS[0]))
 
 
 @pytest.mark.parametrize(

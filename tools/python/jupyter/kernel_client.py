@@ -154,7 +154,9 @@ class RemoteKernel:
 
     def _status(self) -> os.waitid_result | None:
         """How the process ended, if it did; it is not reaped yet, so that its number stays ours."""
-        return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        with suppress(ChildProcessError):  # our own parent had us ignore the ends of children
+            return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return None
 
     async def execute(self, code: str, output: CellOutput) -> CellError | None:
         """Run a cell to its end, its output collected in `output`; the error it raised, if any.

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ToolUnavailable
 from ..files import HeldFolder, read_inside
+from ..folders import make_dir
 from ..programs import child_environment, python_program
 from ..walls.namespaces import SESSION
+from .enclosed import TRIED
 
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
@@ -45,7 +47,7 @@ def start_process(
     started from the thread that uses it, since it dies with that thread.
     """
     owner = enclosure.user if enclosure and enclosure.walls["own_user"] else None
-    sockets.mkdir(mode=0o700)
+    make_dir(sockets, 0o700)
     connection: KernelConnectionInfo = {
         "transport": "ipc",
         "ip": str(sockets / "k"),
@@ -62,6 +64,7 @@ def start_process(
     inside = Path(SESSION) if enclosure else session_dir
     seen = {**connection, "ip": str(inside / sockets.name / "k")}
     with open(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:
+        os.fchmod(out.fileno(), 0o600)  # whatever the umask
         json.dump(seen, out)
     if owner is not None:
         for path in (file, sockets):
@@ -107,18 +110,18 @@ async def try_enclosure(session_dir: Path, enclosure: Enclosure) -> None:
         cwd="/",
         env=child_environment(Path(SESSION), {}),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     try:
-        status = await process.wait()
+        output, _ = await process.communicate()
     except BaseException:
         process.kill()
         await process.wait()
         raise
-    if status:
+    if output != TRIED:
         raise ToolUnavailable(
-            failure(HeldFolder(session_dir)) or f"the trial ended with status {status}"
+            failure(HeldFolder(session_dir)) or f"the trial ended with status {process.returncode}"
         )
 
 

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from ...errors import ToolUnavailable
 from ..backend import SessionLimits, make_walls, needs_linux, prepare_trial
 from ..files import remove_tree
-from ..folders import unused_path
+from ..folders import make_dir, unused_path
 from ..interpreter import Interpreter, Monitored
 from ..monitor import resource_monitor
 from ..walls.users import UserIds
@@ -81,7 +81,7 @@ class SandboxBackend:
         home = unused_path(session_dir)
         try:
             if self._walls.tier != "full":
-                home.mkdir()
+                make_dir(home, 0o755)
             session = await zygote.session(self._walls, user, home)
         except BaseException as error:
             self._users.free(user)

@@ -21,7 +21,7 @@ ON_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 NET_TCP = 1 | 2
 """To bind and to connect."""
 SCOPES = 1 | 2
-"""Abstract UNIX sockets, and signals, of processes outside."""
+"""Abstract UNIX sockets, and signals, of processes outside: those that are not below this one."""
 
 _RIGHTS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}
 _ALL_RIGHTS = 0xFFFF
@@ -34,12 +34,12 @@ def abi() -> int:
     return max(0, int(_libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))))
 
 
-def restrict(rules: Iterable[tuple[str, int]], *, scoped: bool = True, tcp: bool = False) -> None:
+def restrict(rules: Iterable[tuple[str, int]], *, tcp: bool = False) -> None:
     """From now on nothing can be opened but what `rules` (path, rights beneath it) allow.
 
-    `scoped`: nor can anything outside be signalled, or reached through abstract sockets, where the
-    kernel knows how (ABI 6). `tcp`: no TCP at all (ABI 4). Needs no privilege but no_new_privs.
-    Paths that are missing or can't be opened are left out. Raises `OSError`.
+    Nor can a process be signalled, or reached through an abstract socket, but this one and those it
+    starts, where the kernel knows how (ABI 6). `tcp`: no TCP at all (ABI 4). Needs no privilege but
+    no_new_privs. Paths that are missing or can't be opened are left out. Raises `OSError`.
     """
     version = abi()
     if not version:
@@ -49,7 +49,7 @@ def restrict(rules: Iterable[tuple[str, int]], *, scoped: bool = True, tcp: bool
         "QQQ",
         handled,
         NET_TCP if tcp and version >= 4 else 0,
-        SCOPES if scoped and version >= 6 else 0,
+        SCOPES if version >= 6 else 0,
     )
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = _call(CREATE_RULESET, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))

@@ -120,7 +120,7 @@ def confine(walls: Walls, folder: str) -> None:
     ):
         if name == "RLIMIT_NPROC" and not walls.counts_processes:
             continue  # it would count all that the user does elsewhere
-        resource.setrlimit(getattr(resource, name), (limit, limit))
+        lower_limit(getattr(resource, name), limit)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # "file too large" is an error, not the end
     if walls.tier == "full":
         network = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
@@ -129,17 +129,25 @@ def confine(walls: Walls, folder: str) -> None:
         seccomp.install([], same_user=not walls.own_user)
 
 
+def lower_limit(kind: int, limit: int) -> None:
+    """Set a limit of this process, or leave the lower one that the machine has set already."""
+    hard = resource.getrlimit(kind)[1]
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (limit, limit))
+
+
 def confine_branch(walls: Walls, session: str, folder: str) -> None:
     """Let this process, a copy of another, change files of `session` only in `folder`.
 
-    It can then no longer reach the files of the process that it is a copy of; 16 such copies of
-    copies are the most that the kernel allows. Raises `OSError`.
+    It can then no longer reach the files of the process that it is a copy of, nor signal it or its
+    other copies, where the kernel knows how (Landlock 6); 16 such copies of copies are the most
+    that the kernel allows. Raises `OSError`.
     """
     if walls.tier == "none":
         return
     rules = [("/", landlock.READ), ("/dev", landlock.WRITE), (folder, landlock.WRITE)]
     rules += [(f"{session}/{name}", landlock.WRITE) for name in SHARED]
-    landlock.restrict(rules, scoped=False)
+    landlock.restrict(rules)
 
 
 def die_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
