@@ -45,9 +45,10 @@ async def evaluate_async(
     `tasks` are tasks, rows with a `question` and an `answer`, or the name of a source: a file,
     `gsm8k:FILE`, `arithmetic:test:200`. Each is attempted `samples` times, with seeds derived from
     `seed` (None: drawn, and recorded). Several samples of a greedy policy are all alike: give it a
-    temperature. `strategy`, such as "vote@8", makes each attempt several. `checker` judges the tasks that name none: exact, math, em, sql, a
-    function `f(task, a, b)` or a `Checker`. With `task_tools` a task is asked of the database or
-    corpus that it brings, in place of the policy's tools (None: if the policy has none).
+    temperature. `strategy`, such as "vote@8", makes each attempt several. `checker` judges the
+    tasks that name none: exact, math, em, sql, a function `f(task, a, b)` or a `Checker`. With
+    `task_tools` a task is asked of the database or corpus that it brings, in place of the policy's
+    tools (None: if the policy has none).
 
     With `out`, that folder holds `episodes.jsonl` (every token), `run.json` (the settings) and
     `results.json` (figures, and each attempt in numbers), and `resume` completes a run that was
