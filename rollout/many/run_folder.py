@@ -13,6 +13,7 @@ from ...tools.errors import DataError, UsageError
 from ...tools.files import write_whole
 from ..admission import RunMetrics
 from ..episode_log import EpisodeLog, read_episodes
+from ..limits import EARLIER_NAMES
 from ..task import Task
 from ..trajectory import Episode, StopReason
 from .runner import Runner
@@ -281,7 +282,8 @@ def _settings_of(episode: Episode) -> dict[str, Any]:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**settings.get("sampling", {}), **settings.get("limits", {}), **settings}
+    limits = {EARLIER_NAMES.get(k, k): value for k, value in settings.get("limits", {}).items()}
+    return {**settings.get("sampling", {}), **limits, **settings}
 
 
 def _refuse_other(log: str, then: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
