@@ -442,6 +442,8 @@ def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
     name, *inside = map(str, error["loc"] or ("",))
     if kind == "extra_forbidden":
         near = get_close_matches(name, model.model_fields, 3)
+        if (renamed := EARLIER_NAMES.get(name)) in model.model_fields:
+            near = [renamed]
         return "there is no such setting" + (f": did you mean {' or '.join(near)}?" if near else "")
     if kind == "missing" and not inside:
         return "is not set"
