@@ -115,6 +115,8 @@ def _find_engine(name: str) -> Found:
 
 
 def _make_engine(name: str) -> "Engine":
+    from ..tokenizer import Tokenizer
+
     made = _find_engine(name).make()
     for member in ("name", "tokenizer", "context_length", "generate", "release", "aclose"):
         if not hasattr(made, member):
@@ -122,6 +124,11 @@ def _make_engine(name: str) -> "Engine":
                 f"what {name} makes has no {member}: an engine has the members of "
                 "interlace.rollout.engines.Engine"
             )
+    if not isinstance(made.tokenizer, Tokenizer):
+        raise ModelError(
+            f"what {name} makes has a tokenizer of type {type(made.tokenizer).__name__}: let it be "
+            "one of interlace.rollout.tokenizer, Tokenizer.load(folder)"
+        )
     made.name = name  # as it was asked for, so that a record's name finds it again
     return made  # type: ignore[no-any-return]  # checked member by member
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...rollout.task import Task
 from ...rollout.task_files import Located, read_tasks, to_task
-from ...tools.errors import DataError, MissingExtra
+from ...tools.errors import DataError, InterlaceError, MissingExtra
 from ...tools.files import write_beside, write_whole
 from ...tools.sql import find_database
 from .public import Adapter, OtherKind, Row, find_adapter, shape_error
@@ -148,7 +148,9 @@ def adapt_located(
         except OtherKind as error:
             others[str(error)] += 1
             continue
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except InterlaceError:
+            raise
+        except Exception as error:  # boundary: an adapter, which may be the user's, and any row
             why = shape_error(error, row.row)
             raise DataError(f"{row.where} has another shape: {why}") from error
         id, count = task.id, 1
