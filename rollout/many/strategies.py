@@ -144,7 +144,7 @@ def find_strategy(
         ) from None
     if classes is not by_text and "classes" in signature.parameters:
         strategy = partial(strategy, classes=classes)
-    return strategy  # type: ignore[no-any-return]  # a partial, or what the user named
+    return strategy
 
 
 async def _ask_all(ask: Ask, question: str, k: int) -> Sequence[Episode]:
