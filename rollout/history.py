@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .formats import AnsweredCall, Conversation, Message
+from .formats import AnsweredCall, ChatContext, Message
 from .formats.layout import tagged_result
 from .ledger import Ledger, Span
 from .policy import Policy
@@ -25,7 +25,7 @@ class Mark:
 
 
 class History:
-    """The questions and replies of one trajectory as messages, beside its ledgers.
+    """The questions and replies of one trajectory as messages, next to its ledgers.
 
     As long as it goes, a later question is appended to the ledger that is open, and these messages
     are not needed. A template that strips earlier thinking, or a context that is full, starts the
@@ -60,7 +60,7 @@ class History:
         self._left_out = len(self.messages) - len(messages)
         return self._left_out
 
-    def conversation(self, trajectory: Trajectory) -> Conversation:
+    def conversation(self, trajectory: Trajectory) -> ChatContext:
         """The context of the question that is open as messages, with calls as data.
 
         It says what the ledger says; control tokens in it are broken up, as there.
@@ -80,10 +80,10 @@ class History:
             else:
                 chat.append(message)
         tools = tuple(policy.encoder.schemas)
-        return Conversation(tuple(chat), tools, policy.engine.tokenizer.decode(begun))
+        return ChatContext(tuple(chat), tools, policy.engine.tokenizer.decode(begun))
 
     def _with_calls(self, reply: Message, results: tuple[str, ...]) -> list[Message]:
-        """A reply with its calls as data, or as text with the results behind it if one of them
+        """A reply with its calls as data, or as text followed by the results if one of them
         can't be read.
         """
         tools = tuple(self._policy.tools.values())

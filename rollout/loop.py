@@ -314,7 +314,7 @@ class Rollout:
         self._calls_left -= 1
         tool = self.policy.tools.get(call.tool)
         if call.problem is not None:
-            result = ToolResult(call.problem, ErrorKind.ARGUMENTS)
+            result = ToolResult(call.problem, ErrorKind.SYNTAX)
         elif tool is None:
             names = ", ".join(self.policy.tools) or "none"
             text = f"There is no tool {call.tool!r}. Tools: {names}."
@@ -356,6 +356,8 @@ class Rollout:
         harmless = tokenizer.escape_control_tokens(result.text, self.policy.format.control_tags)
         output = truncate_middle(harmless, self._output_budget(), tokenizer)
         record = CallRecord.of(call.tool, call.arguments, result, output)
+        if call.id:
+            record.details["id"] = call.id
         turn.calls.append(record)
         self._unread += len(tokenizer.encode(output)) + self._around
         self._emit(CallFinished(record))

@@ -172,7 +172,7 @@ P = TypeVar("P", bound=PooledProcess)
 
 
 class ProcessPool(Generic[P]):
-    """The processes of one program that nobody uses now; thread-safe.
+    """The idle processes of one program; thread-safe.
 
     They end with `close`, or when the pool is dropped or the interpreter exits.
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..formats.base import Conversation
+from ..formats.base import ChatContext
 from ..ledger import Ids
 from ..tokenizer import Tokenizer
 from ..trajectory import FinishReason
@@ -67,7 +67,7 @@ class Request:
     stop: tuple[str, ...] = ()
     context: str | None = None
     stream_interval: int = 1
-    conversation: Callable[[], Conversation] | None = None
+    conversation: Callable[[], ChatContext] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,9 @@ from ...tools import Tool
 from ...tools.errors import ModelError, UsageError
 from ...tools.importing import Found, find, refuse_code, unknown
 from ..engines import Engine, HttpEngine, TransformersEngine, VllmEngine, nano
-from ..formats import find_format
+from ..formats import FORMATS, find_format
+from ..formats.native import rendered_calls
+from ..formats.template import ChatTemplate
 from ..tokenizer import Tokenizer
 from .files import FORMAT_FILE, KNOWN, find_model, is_engine, is_server
 
@@ -152,19 +153,40 @@ def _options(
     return own, {name: value for name, value in options.items() if name not in known}
 
 
-def default_format(name: str, tokenizer: Tokenizer, tools: Sequence[Tool] = ()) -> str:
-    """The format that a model speaks unless another is named.
+def default_format(
+    name: str, tokenizer: Tokenizer, tools: Sequence[Tool] = (), *, any_tool: bool = False
+) -> str:
+    """The format that a model speaks unless another is named. `any_tool`: each task may bring tools
+    of its own.
 
-    The one it was trained in here, if that can call all the tools. Otherwise hermes, which can call
-    any tool, if the chat template knows tools or there are tools other than python; otherwise
-    retool, whose tags the system prompt explains. The nano model knows both, and writes Python in
-    retool.
+    The one it was trained in here, if that can call all the tools. Otherwise the one that reads the
+    calls that its chat template writes. Otherwise, explained in its system prompt, hermes if there
+    are tools other than python, or retool. The nano model knows both, and writes Python in retool.
+    Raises UsageError if the template writes calls that no format reads.
     """
-    trained = _trained_format(name, tools)
-    if trained is not None or any(tool.name != "python" for tool in tools):
-        return trained or "hermes"
-    knows_tools = re.search(r"\btools\b", tokenizer.chat_template or "") is not None
-    return "hermes" if knows_tools and name != "nano" else "retool"
+    trained = None if any_tool else _trained_format(name, tools)
+    if trained is not None:
+        return trained
+    others = any_tool or any(tool.name != "python" for tool in tools)
+    told = "hermes" if others else "retool"
+    return told if name == "nano" else _native_format(name, tokenizer, tools) or told
+
+
+def _native_format(name: str, tokenizer: Tokenizer, tools: Sequence[Tool]) -> str | None:
+    """The format of the calls that a model's chat template writes; None if it writes none."""
+    if tokenizer.chat_template is None:
+        return None
+    writes_calls = False
+    for calls in rendered_calls(ChatTemplate(tokenizer)):
+        if (found := calls.format(FORMATS.values())) is not None:
+            return found.name
+        writes_calls = True
+    if writes_calls and tools:
+        raise UsageError(
+            f"the chat template of {name} writes tool calls in a syntax that interlace does not "
+            "read: name a format that the model is then told of in its prompt (--format hermes)"
+        )
+    return None
 
 
 def trained_formats(name: str) -> tuple[str, ...]:

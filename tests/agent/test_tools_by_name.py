@@ -155,7 +155,7 @@ def test_a_search_server_on_this_machine_is_asked_if_it_is_named_so(
     ("tool", "code", "says"),
     [
         ("sql:{folder}/nowhere.db", 9, "nowhere.db' can't be read: No such file"),
-        ("sql:{folder}/docs/tax.md", 9, "is no SQLite database, or an encrypted one"),
+        ("sql:{folder}/docs/tax.md", 9, "is not an SQLite database, or an encrypted one"),
         ("sql:{folder}", 9, "can't be read: Is a directory"),
         ("sql:{folder}/cut.db", 9, "cut.db: the database can't be opened: "),
         ("search:{folder}/nowhere", 9, "there is no file or folder"),

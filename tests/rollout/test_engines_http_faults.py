@@ -17,7 +17,7 @@ from support.servers import Asked, Served, delta, serving
 
 from interlace.rollout.engines import Chunk, EngineError, HttpEngine, Request
 from interlace.rollout.episode_log import EpisodeLog
-from interlace.rollout.formats import FORMATS, Conversation, Message
+from interlace.rollout.formats import FORMATS, ChatContext, Message
 from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
@@ -166,7 +166,7 @@ def test_a_silent_server_is_given_up_after_its_patience() -> None:
     async def go() -> None:
         async with serving(handler) as server:
             engine = await HttpEngine.connect(server.url, patience=0.1, tries=2, pause=0.001)
-            asked = Conversation((Message("user", "Hi"),))
+            asked = ChatContext((Message("user", "Hi"),))
             request = Request(np.array([1], np.int32), 10, conversation=lambda: asked)
             with pytest.raises(EngineError, match="ReadTimeout"):
                 await take(engine, request)

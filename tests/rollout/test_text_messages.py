@@ -17,7 +17,7 @@ from support.text_server import Reply, TextServer, call, says
 
 from interlace.rollout.engines import Chunk, HttpEngine, Request, ScriptedEngine
 from interlace.rollout.engines.http.chat import chat_tokenizer
-from interlace.rollout.formats import FORMATS, Conversation, Format, Message
+from interlace.rollout.formats import FORMATS, ChatContext, Format, Message
 from interlace.rollout.formats.plain import PlainText
 from interlace.rollout.limits import Limits
 from interlace.rollout.loop import Rollout
@@ -118,7 +118,7 @@ class Watching(ScriptedEngine):
 
     def __init__(self, *turns: Any) -> None:
         super().__init__(chat_tokenizer(), turns)
-        self.seen: list[tuple[str, Conversation]] = []
+        self.seen: list[tuple[str, ChatContext]] = []
 
     def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         assert request.conversation is not None

@@ -203,6 +203,29 @@ def test_credit_is_the_place_of_a_trajectory(here: Path) -> None:
     assert [part.rewards["total"] for part in parts] == [0.0, 1.0]
 
 
+def test_an_installed_package_may_be_named_by_a_task_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = here / "site" / "strange-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    kinds = {"reward.curt": "low", "checker.near": "near", "objective.own": "careful"}
+    points = "".join(f"{name} = strange_parts:{thing}\n" for name, thing in kinds.items())
+    (package / "entry_points.txt").write_text(f"[interlace.plugins]\n{points}credit.role_ = "
+                                              "strange_parts:by_role\n")  # fmt: skip
+    monkeypatch.syspath_prepend(here / "site")
+    monkeypatch.syspath_prepend(here)
+    with Checker() as checker:
+        assert checker.right(replace(TASK, data={"checker": "near"}), "7.001")
+    config = TrainConfig(
+        reward="curt@below=3", checker="near", objective="own@clip=0.2", credit="role_",
+        attempt="strange_parts:pair",
+    )  # fmt: skip
+    assert config.to_objective().config.clip_ratio_high == 0.2
+    with pytest.raises(UsageError, match=r"choose from correct, .*curt, or name your own"):
+        read_config(None, {"reward": "luck"})
+
+
 # -- commands -------------------------------------------------------------------------------------
 
 

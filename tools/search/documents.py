@@ -63,7 +63,7 @@ def lines(path: Path, seen: Callable[[bytes], object]) -> Iterator[str]:
 def passages(name: str, read: Iterable[str], characters: int) -> Iterator[Passage]:
     r"""The passages of one file, given its lines.
 
-    A row of JSONL is a passage as it stands. Text and Markdown are cut at the ends of paragraphs
+    A row of JSONL is a passage as it is. Text and Markdown are cut at the ends of paragraphs
     into pieces of at most `characters`, with ids like `guide.md#3`; a piece of Markdown is titled
     with its headings, a piece of text with the file's name. Raises `DataError` for a bad row.
 
@@ -140,7 +140,7 @@ SUFFIXES: dict[str, Callable[[str, Iterable[str], int], Iterator[Passage]]] = {
 
 
 def _sections(read: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each section's title, made of the headings it stands under, and its lines."""
+    """Each section's title, made of the headings above it, and its lines."""
     headings: list[tuple[int, str]] = []
     section: list[str] = []
     fence = ""

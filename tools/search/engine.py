@@ -44,9 +44,9 @@ def library() -> Any:
 
 
 def raise_unless_damage(error: BaseException) -> None:
-    """Raise an error again, unless it comes of a damaged index: tantivy's panics are no Exceptions.
+    """Raise an error again unless it signals a damaged index: tantivy's panics are not Exceptions.
 
-    What it raises otherwise are ValueErrors; LookupErrors and TypeErrors come of what is missing.
+    It raises ValueErrors otherwise; LookupErrors and TypeErrors come from missing fields.
     """
     panic = type(error).__name__ == "PanicException"
     if not panic and not isinstance(error, ValueError | LookupError | TypeError | OSError):
@@ -92,7 +92,7 @@ def left_out(query: str) -> str:
 
 
 def _words(query: str) -> list[str]:
-    """The different words of a query, as they stand in the index."""
+    """The different words of a query, as the index has them."""
     return list(dict.fromkeys(_analyzer().analyze(spaced(query))))
 
 

@@ -147,7 +147,7 @@ class HttpRetriever:
         )
 
     async def _resolve(self, host: str) -> list[_Address]:
-        """The addresses to connect to. All that a name stands for must be allowed."""
+        """The addresses to connect to. All addresses of a name must be allowed."""
         import httpx
 
         literal = _literal(host)

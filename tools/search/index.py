@@ -2,8 +2,8 @@
 
 The folder of an index holds a lock, a small file that names the current generation, and that
 generation's files. A generation is built under another name and named when it is whole; changed
-files are put into it in one commit, together with the list of files it was made from. So whoever
-is killed while building leaves the old index or none, never half of one.
+files are put into it in one commit, together with the list of files it was made from. So a process
+that is killed while building leaves the old index or none, never half of one.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class SearchIndex:
 
     Words are compared without case, accents and English endings. Every word of a query counts and
     none has to be there; operators and quotes mean nothing. Equal scores are ordered by id, and a
-    passage that stands in the corpus twice is found once.
+    passage that is in the corpus twice is found once.
 
     The index lies in `folder`, or in the user's cache. It is built or brought up to date, reading
     only the files that changed, when it is first used in this process.
@@ -153,7 +153,7 @@ class SearchIndex:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Waits until the index is there. The work goes on when whoever waits is cancelled."""
+        """Wait until the index is there. The work continues if the caller is cancelled."""
         if self._searcher is None:
             if self._building is None or self._building.done():
                 self._building = self._build_aside()
@@ -163,7 +163,7 @@ class SearchIndex:
     def _build_aside(self) -> "Future[None]":
         """Prepare in a thread that ends in good order when the program does."""
         done: Future[None] = Future()
-        done.set_running_or_notify_cancel()  # from here on, nobody can cancel it
+        done.set_running_or_notify_cancel()  # from here on it can't be cancelled
 
         def build() -> None:
             try:

@@ -24,7 +24,7 @@ MOST_PASSAGES = 100
 _LONGEST_LABEL = 200
 """Characters of a title or an id that are shown."""
 _OPEN = 4_000
-"""Characters of a result, where nobody says how long it may be."""
+"""Characters of a result if the caller sets no limit."""
 _LONGEST_TOKEN = 32
 """Characters for one unit of a budget, at most: so long a text is not counted, but cut."""
 _LEAST = 3
@@ -48,8 +48,8 @@ class SearchTool:
 
     At most `top` passages come back, with title, id and score, cut so that all of it has at most
     `budget` as `count` measures it (characters, or a tokenizer's tokens; the loop gives the tokens
-    it has to a tool without a budget). What was cut is said. What is shown stands in
-    `details["hits"]`, too. That nothing was found is no error; that the search failed is
+    it has to a tool without a budget). What was cut is said. What is shown is in
+    `details["hits"]`, too. Finding nothing is not an error; a search that failed is
     `UNAVAILABLE`.
 
     >>> from pathlib import Path

@@ -8,7 +8,7 @@ What all four have in common:
   (near zero); so 2 equals 2.0.
 - Text equals only the same text (case counts, and '2' is not 2); a blob only the same blob.
 - The names of columns do not count.
-- A result that is cut is never equal to anything, not even to itself: nobody knows the rest.
+- A result that is cut is never equal to anything, not even to itself: the rest is unknown.
 
 | rule | order of rows | duplicate rows | order of columns |
 |---|---|---|---|
@@ -64,7 +64,7 @@ def ordered(
 ) -> Comparison:
     """The same rows in the same order.
 
-    `keys` are the columns of `b` by which it was ordered: rows that tie on all of them may stand
+    `keys` are the columns of `b` by which it was ordered: rows that tie on all of them may come
     in any order among themselves. Without keys every row has its place.
     """
     return _compare(a, b, tolerance, _by_rows, _places(b, keys))
@@ -182,7 +182,7 @@ def _compare(
         return Comparison(False, f"{len(a.rows)} rows, not {len(b.rows)}")
     first, second = _classed(a, b, tolerance)
     if places is not None:
-        # Order as a column: each row must stand in the place, or run of ties, of its counterpart.
+        # Order as a column: each row is in its counterpart's place, or run of ties.
         place = places(second)
         first = [(p, *row) for p, row in zip(place, first, strict=True)]
         second = [(p, *row) for p, row in zip(place, second, strict=True)]

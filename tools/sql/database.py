@@ -98,7 +98,7 @@ class QueryFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. `key` is its place in the primary key (from 1), 0 where it is no part of it.
+    """A column. `key` is its place in the primary key (from 1), or 0 if it is not part of it.
 
     `target` is the table and column that a foreign key points to. `samples` are a few of its
     values, the smallest, each once.
@@ -113,7 +113,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table or a view. `rows` is None where they were not counted."""
+    """A table or a view. `rows` is None if they were not counted."""
 
     name: str
     columns: tuple[Column, ...]
@@ -148,5 +148,5 @@ class Database(Protocol):
         ...
 
     def held(self) -> AbstractAsyncContextManager[None]:
-        """Keep what it takes to answer (processes, connections) ready; leaving it frees them."""
+        """Keep the processes and connections that queries need ready; leaving it frees them."""
         ...

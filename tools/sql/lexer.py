@@ -1,4 +1,4 @@
-"""SQL as a list of words: what is a comment, a string, a quoted name, and how deep it stands.
+"""SQL as a list of words: what is a comment, a string, a quoted name, and how deeply nested it is.
 
 Not a parser: SQLite decides what a query means and an authorizer what it may do. This is for what
 is said about a query: whether it is empty, whether it orders its rows, where it went wrong.
@@ -28,7 +28,7 @@ _WORD = re.compile(
 class Word:
     """One word. `kind`: string, quoted, number, name (a keyword too) or sign.
 
-    `depth` is the number of parentheses it stands in.
+    `depth` is the number of parentheses around it.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Word:
 
     @property
     def name(self) -> str | None:
-        """The name that it spells, without quotes; None where it is no name."""
+        """The name that it spells, without quotes, or None if it is not a name."""
         if self.kind == "name":
             return self.text
         if self.kind == "quoted":
@@ -83,7 +83,7 @@ def names(sql: str) -> set[str]:
 
 
 def order_by(sql: str) -> list[list[Word]] | None:
-    """The terms by which a query orders its result; None where it does not.
+    """The terms by which a query orders its result, or None if it does not.
 
     An ORDER BY in a subquery, a window or an aggregate orders something else.
 

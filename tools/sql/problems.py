@@ -39,7 +39,7 @@ class Problem:
     """A failure as SQLite tells it.
 
     `name` is its error's name; `denied` what the authorizer refused, as (action, about what);
-    `at` where in the query a syntax error stands, if that is known.
+    `at` is the position of a syntax error in the query, if that is known.
     """
 
     query: str
@@ -102,7 +102,7 @@ def described_table(query: str) -> str | None:
 
 
 def unknown_table(name: str, schema: Schema) -> str | None:
-    """The text about a table that does not exist; None where it does."""
+    """The text about a table that does not exist, or None if it does."""
     if any(_same(table.name, name) for table in schema.tables):
         return None
     return _table(name, schema)

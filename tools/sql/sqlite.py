@@ -42,7 +42,7 @@ class SqliteDatabase:
     dialect = "SQLite"
 
     def __init__(self, path: str | PathLike[str], *, workers: Workers | None = None) -> None:
-        """Raises `DataError` where there is no such file or it is no SQLite database."""
+        """Raises `DataError` if the file is missing or is not an SQLite database."""
         place = Path(path).absolute()
         try:
             with place.open("rb") as file:
@@ -52,7 +52,7 @@ class SqliteDatabase:
             raise DataError(f"the database {str(path)!r} can't be read: {why}") from error
         if magic not in (b"SQLite format 3\0", b""):
             raise DataError(
-                f"{str(path)!r} is no SQLite database, or an encrypted one: save it unencrypted"
+                f"{str(path)!r} is not an SQLite database, or an encrypted one: save it unencrypted"
             )
         self._start(DatabaseSource(str(place), str(place)), workers)
 
@@ -222,7 +222,7 @@ class SqliteDatabase:
 def find_database(folder: str | PathLike[str], name: str) -> Path:
     """The file of a benchmark's database: `folder/name/name.sqlite`, or `folder/name.sqlite`.
 
-    Raises `DataError` where there is none, or `name` is not the plain name of one.
+    Raises `DataError` if there is none, or `name` is not the plain name of one.
     """
     plain = Path(name).name
     if name != plain or name in ("", ".", "..") or "\0" in name or "\\" in name:

@@ -24,7 +24,7 @@ from .sqlite import SqliteDatabase
 __all__ = ["SqlArguments", "SqlTool"]
 
 _OPEN = 4000
-"""Characters of a result, where nobody says how long it may be."""
+"""Characters of a result if the caller sets no limit."""
 
 Result = TypeVar("Result")
 
@@ -77,9 +77,10 @@ class SqlTool:
 
         `rows` changes that one bound.
         """
-        self._path: str | None = None
+        self.path: str | None = None
+        """The database's file, if the tool was made from one."""
         if isinstance(database, str | PathLike):
-            self._path = str(database)
+            self.path = str(database)
             database = SqliteDatabase(database)
         if budget is not None and budget < 1:
             raise UsageError(f"the budget of a result must be at least 1, not {budget}")
@@ -137,7 +138,7 @@ class SqlTool:
         try:
             return await self.database.schema()
         except QueryFailed as error:
-            whose = "" if self._path is None else f"{self._path}: "
+            whose = "" if self.path is None else f"{self.path}: "
             raise DataError(whose + error.text) from error
 
     @asynccontextmanager
@@ -181,7 +182,7 @@ class SqlTool:
         if name and (text := unknown_table(name, await self.database.schema())):
             return ToolResult(text, ErrorKind.NOT_FOUND)
         text, shown = render(rows, budget=self.budget or _OPEN, count=self.count)
-        # SQLite takes a name in double quotes that is no column for a text.
+        # SQLite takes a name in double quotes that is not a column for a text.
         taken = [name for name in rows.columns if name[:1] == '"' == name[-1:] and len(name) > 1]
         if taken:
             text += f"\n({', '.join(taken)}: no such column, read as text)"

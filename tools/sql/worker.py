@@ -177,7 +177,7 @@ class Connection:
     # -- opening --------------------------------------------------------------------------------
 
     def _identity(self) -> Identity | None:
-        """Which file it is, and whether a write-ahead log lies beside it; None for an image."""
+        """Device and inode of the file, and True if it has a write-ahead log; None for an image."""
         if self.path is None:
             return None
         status = os.stat(self.path)
@@ -194,8 +194,8 @@ class Connection:
                 db.deserialize(self._image)
                 self._image = b""
         else:
-            # A database in WAL mode that nobody writes to: without `immutable`, reading it would
-            # leave a log and its index beside it, and fail in a folder that can't be written to.
+            # A database in WAL mode without a writer: unless `immutable`, reading it would leave a
+            # log and its index next to it, and fail in a folder that can't be written to.
             with open(self.path, "rb") as file:
                 wal = file.read(20)[18:] == b"\2\2"
             mode = "ro&immutable=1" if wal and not identity[2] else "ro"

@@ -87,9 +87,9 @@ class _SqlProcess(PooledProcess):
 
 
 class Workers:
-    """At most `most` processes, started when needed and shared by whoever asks.
+    """At most `most` processes, started when needed and shared by all queries.
 
-    They live while somebody holds them (`async with workers.held()`) or a query runs. `memory`
+    They live while a caller holds them (`async with workers.held()`) or a query runs. `memory`
     bounds what SQLite may allocate in each, in bytes. `patience` is how long a query waits for a
     free one, in seconds. May be used from several threads and event loops at once.
     """
@@ -153,7 +153,7 @@ class Workers:
 
     @asynccontextmanager
     async def _seat(self) -> AsyncIterator[None]:
-        """One of the `most` seats; whoever waits longest gets the next free one.
+        """One of the `most` seats; the query that waits longest gets the next free one.
 
         Raises ToolUnavailable after `patience`.
         """

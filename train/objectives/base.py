@@ -22,7 +22,7 @@ __all__ = [
     "AdvantageConfig",
     "AdvantageEstimator",
     "Advantages",
-    "Bounds",
+    "ClipRange",
     "Loss",
     "LossConfig",
     "LossFormula",
@@ -159,7 +159,7 @@ def clip_range(config: ActorConfig) -> tuple[float, float]:
     )
 
 
-class Bounds(NamedTuple):
+class ClipRange(NamedTuple):
     """The bounds of a clip, as ratios of probabilities: `LossConfig` says what the numbers mean."""
 
     low: float
@@ -189,7 +189,7 @@ class LossFormula(Protocol):
         advantages: "Tensor",
         log_prob: "Tensor",
         mask: "Tensor",
-        bounds: Bounds,
+        bounds: ClipRange,
         /,
     ) -> TokenLosses:
         """`log_ratio` is log_prob - old_log_prob; it and `log_prob` have a gradient. `mask` is for
@@ -225,7 +225,7 @@ def verl_loss(mode: str, default: LossConfig) -> Callable[[LossFormula], PolicyL
                 masked(advantages, response_mask),
                 masked(log_prob, response_mask),
                 response_mask,
-                Bounds(*clip_range(config), config.clip_ratio_c),
+                ClipRange(*clip_range(config), config.clip_ratio_c),
             )
             if rollout_is_weights is not None:
                 losses = losses * masked(rollout_is_weights.detach(), response_mask)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .base import Bounds, LossConfig, Objective, TokenLosses, verl_loss
+from .base import ClipRange, LossConfig, Objective, TokenLosses, verl_loss
 from .grpo import grpo_advantage
 from .masked import to_ratio
 
@@ -16,7 +16,7 @@ _CLIPS = LossConfig(clip_ratio_low=1.0, clip_ratio_high=0.28)
 
 @verl_loss("token-mean", _CLIPS)
 def cispo_loss(
-    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: ClipRange
 ) -> TokenLosses:
     """REINFORCE with a clipped importance weight: no token's gradient is ever dropped.
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .base import Bounds, LossConfig, TokenLosses, verl_loss
+from .base import ClipRange, LossConfig, TokenLosses, verl_loss
 from .masked import to_ratio
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ __all__ = ["clipped_loss"]
 
 @verl_loss("token-mean", LossConfig())
 def clipped_loss(
-    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: ClipRange
 ) -> TokenLosses:
     """The pessimistic one of two surrogates, for each token.
 
@@ -29,13 +29,11 @@ def clipped_loss(
     unless `delta` is set.
     When: several updates on one batch; with a single one r = 1 and this is plain REINFORCE.
     """
-    import torch
-
     ratio = to_ratio(log_ratio)
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(bounds.low, bounds.high)
-    losses, bounded = torch.maximum(plain, clipped), None
+    losses, bounded = plain.maximum(clipped), None
     if bounds.dual is not None:
         bound = -advantages * bounds.dual
         bounded = (advantages < 0) & (losses > bound)
-        losses = torch.where(bounded, bound, losses)
+        losses = bound.where(bounded, losses)
     return TokenLosses(losses, clipped > plain, bounded)

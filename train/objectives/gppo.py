@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .base import Bounds, LossConfig, Objective, TokenLosses, verl_loss
+from .base import ClipRange, LossConfig, Objective, TokenLosses, verl_loss
 from .grpo import grpo_advantage
 from .masked import to_ratio
 
@@ -16,7 +16,7 @@ _CLIPS = LossConfig(clip_ratio_low=0.2, clip_ratio_high=0.28)
 
 @verl_loss("token-mean", _CLIPS)
 def gppo_loss(
-    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: ClipRange
 ) -> TokenLosses:
     """The value of PPO's clipped loss, with a gradient where that has none.
 
@@ -32,16 +32,14 @@ def gppo_loss(
     tokens. verl: none, so the plug-in brings it along. TRL: none.
     When: in place of DAPO's clip, where its clipped share is large.
     """
-    import torch
-
     ratio = to_ratio(log_ratio.detach())
-    weight = torch.where(advantages > 0, ratio.clamp(max=bounds.high), ratio.clamp(min=bounds.low))
+    weight = ratio.clamp(max=bounds.high).where(advantages > 0, ratio.clamp(min=bounds.low))
     # exp(0): the value 1, with the gradient of log pi.
     losses = -weight * advantages * (log_prob - log_prob.detach()).exp()
     clipped, bounded = (weight != ratio) & (advantages != 0), None
     if bounds.dual is not None:
         bounded = (advantages < 0) & (weight > bounds.dual)
-        losses = torch.where(bounded, -advantages * bounds.dual, losses)
+        losses = (-advantages * bounds.dual).where(bounded, losses)
     return TokenLosses(losses, clipped, bounded)
 
 

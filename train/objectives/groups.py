@@ -85,10 +85,8 @@ def group_statistics(scores: "Tensor", index: Groups) -> GroupStatistics:
 
 def to_tokens(values: "Tensor", response_mask: "Tensor") -> "Tensor":
     """One number a response (B,) put at each of its tokens that count (B, T); 0 elsewhere."""
-    import torch
-
     rows = values.unsqueeze(-1).expand(response_mask.shape)
-    return torch.where(response_mask > 0, rows, torch.zeros_like(rows))
+    return rows.masked_fill(~(response_mask > 0), 0.0)
 
 
 def outcome_rewards(scores: "Tensor", response_mask: "Tensor") -> "Tensor":

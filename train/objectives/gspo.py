@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .base import Bounds, LossConfig, Objective, TokenLosses, verl_loss
+from .base import ClipRange, LossConfig, Objective, TokenLosses, verl_loss
 from .grpo import grpo_advantage
 from .masked import or_one, precise
 
@@ -16,7 +16,7 @@ _CLIPS = LossConfig(clip_ratio_low=3e-4, clip_ratio_high=4e-4)
 
 @verl_loss("seq-mean-token-mean", _CLIPS)
 def gspo_loss(
-    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: ClipRange
 ) -> TokenLosses:
     """Clip the geometric mean of a response's ratios, not each ratio.
 
@@ -35,14 +35,12 @@ def gspo_loss(
     When: mixtures of experts, whose single ratios jump, and long responses. The mean is over the
     policy's tokens only: with a tool's output in it the ratio would be pulled towards 1.
     """
-    import torch
-
     weights = precise(mask)
     length = or_one(weights.sum(dim=-1, keepdim=True))
     sequence = (log_ratio * weights).sum(dim=-1, keepdim=True) / length
     ratio = (sequence.detach() + log_prob - log_prob.detach()).clamp(max=10.0).exp()
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(bounds.low, bounds.high)
-    return TokenLosses(torch.maximum(plain, clipped), clipped > plain)
+    return TokenLosses(plain.maximum(clipped), clipped > plain)
 
 
 GSPO = Objective(

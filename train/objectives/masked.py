@@ -32,24 +32,18 @@ def precise(values: "Tensor") -> "Tensor":
 
     A ratio of probabilities in bfloat16 is off by 1 %, and a count of tokens stops at 256.
     """
-    import torch
-
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+    exact = values.is_floating_point() and values.element_size() >= 4
+    return values if exact else values.float()
 
 
 def masked(values: "Tensor", mask: "Tensor") -> "Tensor":
     """The values where the mask is above 0, exact zeros elsewhere; at least float32."""
-    import torch
-
-    values = precise(values)
-    return torch.where(mask > 0, values, torch.zeros_like(values))
+    return precise(values).masked_fill(~(mask > 0), 0.0)
 
 
 def or_one(count: "Tensor") -> "Tensor":
     """A divisor: `count`, or 1 where it is 0 (and so is what it divides)."""
-    import torch
-
-    return torch.where(count > 0, count, torch.ones_like(count))
+    return count.masked_fill(~(count > 0), 1)
 
 
 def masked_mean(values: "Tensor", mask: "Tensor") -> "Tensor":
@@ -73,12 +67,10 @@ def whiten(values: "Tensor", mask: "Tensor", epsilon: float = 1e-8) -> "Tensor":
     The variance is the unbiased one. Values that are all equal give exact zeros: they are shifted
     by their smallest first, so that no rounding error is left to be blown up.
     """
-    import torch
-
     counts = mask > 0
     if not bool(counts.any()):
-        return torch.zeros_like(precise(values))
+        return masked(values, mask)
     shifted = masked(precise(values) - precise(values)[counts].min(), mask)
     centred = masked(shifted - masked_mean(shifted, mask), mask)
     variance = centred.square().sum() / (counts.sum() - 1).clamp(min=1)
-    return centred * torch.rsqrt(variance + epsilon)
+    return centred * (variance + epsilon).rsqrt()

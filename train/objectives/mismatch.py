@@ -45,8 +45,6 @@ def rollout_correction_weights(
 
     Returned with them: `rollout_is/mean` and `max` of w before it is cut, and the share `cut`.
     """
-    import torch
-
     if rollout_is not in IMPORTANCE_LEVELS:
         raise UsageError(
             f"there is no importance level {rollout_is!r}; "
@@ -58,7 +56,7 @@ def rollout_correction_weights(
     raw = masked(to_ratio(logs), response_mask)
     if isinstance(rollout_is_threshold, tuple):
         low, high = rollout_is_threshold
-        weights = torch.where((raw >= low) & (raw <= high), raw, torch.zeros_like(raw))
+        weights = raw.masked_fill((raw < low) | (raw > high), 0.0)
     else:
         weights = raw.clamp(max=rollout_is_threshold)
     metrics = {

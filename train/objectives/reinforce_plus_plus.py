@@ -39,19 +39,17 @@ def reinforce_plus_plus_advantage(
     before it earned it. TRL: none.
     When: one response a task, many tasks; no groups are needed.
     """
-    import torch
-
     token_returns(token_level_rewards)  # refuses what is not a number
     rewards, counts = precise(token_level_rewards.detach()), response_mask > 0
     gamma = 1.0 if config is None else config.gamma
-    g = torch.zeros_like(rewards)
+    g = rewards.new_zeros(rewards.shape)
     # The return from the policy's next token on, and what was earned since its last one.
-    ahead, earned = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards[:, 0])
+    ahead = earned = rewards.new_zeros(len(rewards))
     for t in reversed(range(rewards.shape[1])):
         earned = earned + rewards[:, t]
-        g[:, t] = torch.where(counts[:, t], earned + gamma * ahead, g[:, t])
-        ahead = torch.where(counts[:, t], g[:, t], ahead)
-        earned = torch.where(counts[:, t], 0.0, earned)
+        g[:, t] = (earned + gamma * ahead).where(counts[:, t], g[:, t])
+        ahead = g[:, t].where(counts[:, t], ahead)
+        earned = earned.masked_fill(counts[:, t], 0.0)
     return whiten(g, counts), g
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .base import (
     AdvantageConfig,
     Advantages,
-    Bounds,
+    ClipRange,
     LossConfig,
     Objective,
     TokenLosses,
@@ -44,7 +44,7 @@ def rloo_advantage(
 
 @verl_loss("seq-mean-token-sum", LossConfig())
 def reinforce_loss(
-    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: Bounds
+    log_ratio: "Tensor", advantages: "Tensor", log_prob: "Tensor", mask: "Tensor", bounds: ClipRange
 ) -> TokenLosses:
     """The policy gradient as it is, without ratio and clip.
 

@@ -126,7 +126,7 @@ def _start(seconds: float, memory: int) -> PooledProcess:
 
 
 def _at_once(gold: Value, answer: Value) -> bool | None:
-    """The verdict on what is plain to see; None where it has to be worked out."""
+    """The verdict on what is plain to see, or None if it has to be worked out."""
     if "" in (gold[-1], answer[-1]):  # nothing was written but spaces and signs
         return False
     if gold == answer:

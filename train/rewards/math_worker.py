@@ -28,7 +28,7 @@ _LARGEST = 1e5
 _ROUNDED = 10**5
 """From six digits on a decimal gold answer counts as rounded: what rounds to it is equal, ..."""
 _CLOSE = "5e-7"
-"""... if it is no further off than this."""
+"""... if it is off by no more than this."""
 _NOISE = "1e-12"
 """How far off, of its value, any decimal gold answer may be: 0.1 + 0.2 is 0.30000000000000004."""
 _POINTS = ("3/7", "-5/3", "11/4", "-2/9", "17/5", "29/6", "-13/7", "5/11")
@@ -255,7 +255,7 @@ class Engine:
         return None
 
     def _region(self, parts: list[Any], holes: list[Any]) -> Any:
-        """The set in sympy; None where an end is no number."""
+        """The set in sympy, or None if an end is not a number."""
         sympy = self._sympy
         region = sympy.S.EmptySet
         for low, closed_low, high, closed_high in parts:
@@ -296,7 +296,7 @@ class Engine:
         return self._same(gold[1], answer[1])
 
     def _number(self, expression: Any) -> Any:
-        """A real number as a decimal of many digits; None where it is none."""
+        """A real number as a decimal of many digits, or None if it is not one."""
         if not isinstance(expression, self._sympy.Expr) or expression.free_symbols:
             return None
         self._check_size(expression)
@@ -337,7 +337,7 @@ class Engine:
         return bool(sympy.simplify(a - b) == 0)
 
     def _at(self, a: Any, b: Any, symbols: list[Any], start: int) -> bool | None:
-        """True if they agree where the symbols are given values; None where one has no value."""
+        """True if they agree for given values of the symbols, or None if one has no value."""
         points = {
             symbol: self._sympy.Rational(_POINTS[(start + 3 * i) % len(_POINTS)]) + i
             for i, symbol in enumerate(symbols)

@@ -1,9 +1,9 @@
 """A model's words as Markdown, while it writes them."""
 
 import re
-from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markdown import Heading, Markdown
 from rich.segment import Segment
@@ -11,19 +11,16 @@ from rich.text import Text
 
 from .terminal import printable
 
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-__all__ = ["Prose"]
+__all__ = ["MarkdownStream"]
 
 _FRAMES_A_SECOND = 12
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
 class _Heading(Heading):
-    """At the margin, where everything else stands, and without a frame."""
+    """A heading at the margin, like all other text, without a frame."""
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text.assemble((f"{'#' * int(self.tag[1:])} ", "dim"), self.text)
 
 
@@ -52,7 +49,7 @@ class _Block:
         self._words = _Words(printable(text).strip("\n"))
         self._live = live
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(self._words, options, pad=False)
         full = [number for number, line in enumerate(lines) if any(s.text.strip() for s in line)]
         lines = lines[full[0] : full[-1] + 1] if full else []
@@ -66,7 +63,7 @@ class _Block:
             yield Segment.line()
 
 
-class Prose:
+class MarkdownStream:
     """Shows Markdown block by block, on a terminal with colours.
 
     A block (a paragraph, a table, a listing) that is finished is printed for good; the one that is
@@ -74,7 +71,7 @@ class Prose:
     beginning of a line.
     """
 
-    def __init__(self, console: "Console") -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
         self._block = ""
         self._live: Live | None = None

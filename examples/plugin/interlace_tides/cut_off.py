@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from interlace.train.objectives import Objective
-from interlace.train.objectives.base import Bounds, LossConfig, TokenLosses, verl_loss
+from interlace.train.objectives.base import ClipRange, LossConfig, TokenLosses, verl_loss
 from interlace.train.objectives.grpo import grpo_advantage
 
 __all__ = ["cut_off"]
@@ -14,7 +14,7 @@ def cut_off(*, most: float = 2.0) -> Objective:
 
     @verl_loss("token-mean", LossConfig())
     def loss(
-        log_ratio: Tensor, advantages: Tensor, log_prob: Tensor, mask: Tensor, bounds: Bounds
+        log_ratio: Tensor, advantages: Tensor, log_prob: Tensor, mask: Tensor, bounds: ClipRange
     ) -> TokenLosses:
         weight = log_ratio.detach().exp().clamp(max=most)
         return TokenLosses(-weight * advantages * log_prob)

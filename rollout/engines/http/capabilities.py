@@ -1,4 +1,4 @@
-"""The abilities of a server, found out by asking it."""
+"""The capabilities of a server, found out by asking it."""
 
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -166,7 +166,7 @@ async def _one_token(
 
 
 def _top(choice: dict[str, Any]) -> list[float]:
-    """The highest log-probabilities of the first token; none where what is given are no such."""
+    """Top log-probabilities of the first token, or an empty list if the server returned none."""
     try:
         values = [float(value) for value in choice["logprobs"]["top_logprobs"][0].values()]
     except (LookupError, TypeError, ValueError, AttributeError):

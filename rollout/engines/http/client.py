@@ -1,4 +1,4 @@
-"""The way to an HTTP server: retries, time-outs, streamed events, and a key that nobody sees."""
+"""The client of a model server: addresses, keys that no message shows, streamed events."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def split_address(address: str) -> tuple[str, str | None]:
         parts = urlsplit(address)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(f"that is no server's address: {error}") from error
+        raise UsageError(f"this is not a server's address: {error}") from error
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError("a server's address begins with http:// or https:// and names a host")
     if parts.username or parts.password or parts.query:
@@ -123,7 +123,7 @@ class ServerClient:
     def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """The JSON of each event that answers a request; one item if the answer is not a stream.
 
-        Closing the generator closes the connection, by which the server learns that nobody waits.
+        Closing the generator closes the connection, by which the server learns to stop.
         Raises Refused for an answer that says no, StreamCut where the end is missing, and
         EngineError where the server can't be reached or says what can't be read.
         """
@@ -173,7 +173,7 @@ class ServerClient:
         return EngineError(f"{self.host} failed {self._tries} times ({why})")
 
     def _masked(self, text: str) -> str:
-        """A server's words, short and without the key, behind a colon."""
+        """A colon and a server's words, short and without the key."""
         text = " ".join(text.split())
         if len(self._key) >= _SHORTEST_SECRET:
             text = text.replace(self._key, "***")

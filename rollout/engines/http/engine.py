@@ -36,8 +36,8 @@ class HttpEngine:
     """Samples from a server. Build one with `HttpEngine.connect`.
 
     **Exact**, where the server takes token ids and gives back ids and log-probabilities (vLLM's
-    does): it is asked, not told apart by its name. A stream that is cut off is taken up again
-    behind the last token that came. `Chunk.logprobs` are those of the sampling distribution; where
+    does): it is asked, not told apart by its name. A stream that is cut off is resumed
+    after the last token that came. `Chunk.logprobs` are those of the sampling distribution; where
     a server only gives those at temperature 1 and samples otherwise, there are none.
 
     **Text** otherwise: messages, the server's own tool calls, streamed. The ids in the ledger are
@@ -77,8 +77,8 @@ class HttpEngine:
         model comes from: a folder or a Hugging Face id. `key` is read from the environment
         (`api_key`); `patience`, `tries` and `pause` are those of `ServerClient`.
 
-        Raises ModelError where nobody answers, the model is not served, or the tokenizer is not the
-        model's; UsageError for an address that is none.
+        Raises ModelError if the server does not answer, the model is not served, or the tokenizer
+        is not the model's; UsageError for what is not an address.
         """
         base, wanted = split_address(address)
         key = key or api_key(base)
@@ -130,7 +130,7 @@ class HttpEngine:
                 yield reading.end()
                 return
             except StreamCut:
-                # What came is exact, so the rest is asked for behind it; unless nothing comes.
+                # What came is exact, so the rest is asked for after it; unless nothing comes.
                 if len(told) == before:
                     raise
                 if len(told) == room:
@@ -167,7 +167,7 @@ class HttpEngine:
         if request.stream_interval > 1:  # an event a token costs both sides more than all the rest
             body["stream_interval"] = request.stream_interval
         if sampling.seed is not None:
-            body["seed"] = sampling.seed + len(told)  # not the same draws again behind a cut
+            body["seed"] = sampling.seed + len(told)  # not the same draws again after a cut
         return body
 
     # -- text -----------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ class _ChatReading:
         try:
             text = self._reply.read(event)
         except (LookupError, TypeError, AttributeError) as error:
-            raise EngineError(f"{host} sent what is no chat delta") from error
+            raise EngineError(f"{host} sent what is not a chat delta") from error
         if not text:
             return None
         # The server was told its limit and knows its tokens: what came is kept. This only ends a
@@ -286,15 +286,12 @@ class _ChatReading:
 
 
 def _counts(usage: dict[str, Any]) -> tuple[int, int, int]:
-    """Tokens sampled, prompt tokens computed and prompt tokens cached; 0 for what is not told."""
+    """Tokens sampled, prompt tokens computed, prompt tokens cached; 0 for what is not told."""
     details = usage.get("prompt_tokens_details")
-    told = (
-        usage.get("completion_tokens"),
-        usage.get("prompt_tokens"),
-        details.get("cached_tokens") if isinstance(details, dict) else None,
-    )
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    told = usage.get("completion_tokens"), usage.get("prompt_tokens"), cached
     sampled, prompt, cached = (each if isinstance(each, int) and each > 0 else 0 for each in told)
-    return sampled, max(0, prompt - cached), cached
+    return sampled, max(0, prompt - cached) if told[2] is not None else 0, cached
 
 
 @dataclass(slots=True)
@@ -329,7 +326,7 @@ class _Reading:
             logprobs = [float(p) for p in (choice.get("logprobs") or {}).get("token_logprobs", ())]
             reason = choice.get("finish_reason")
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise EngineError(f"{self._host} sent what is no completion") from error
+            raise EngineError(f"{self._host} sent what is not a completion") from error
         if len(ids) != len(logprobs):
             raise EngineError(
                 f"{self._host} sent {len(ids)} token ids with {len(logprobs)} log-probabilities"
