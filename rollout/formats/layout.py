@@ -6,7 +6,7 @@ dummy texts in them; a conversation that was sampled is never rendered again.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ..tokenizer import Tokenizer
@@ -128,7 +128,12 @@ class TemplateLayouts:
             probe = _Probe(self.template, opening, self._ends, tools, style)
             strips = not _keeps_thinking(self.template, opening)
             question = None if strips else probe.question()
-            self._found[kind] = Layout(strips, question, probe.results() if results else None)
+            frame = probe.results() if results else None
+            if results and frame is None and style is not None:
+                # Some templates show the system message beside the last question alone: where
+                # results come, they have moved on. The ledger keeps it where it was.
+                frame = replace(probe, opening=opening[-1:]).results()
+            self._found[kind] = Layout(strips, question, frame)
         return self._found[kind]
 
 

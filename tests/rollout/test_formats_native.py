@@ -409,6 +409,20 @@ def test_ids_go_from_the_call_to_its_result() -> None:
     assert '"2", "call_id": "000000001"}' in shown
 
 
+def test_a_system_prompt_beside_the_last_question_alone_hinders_no_results() -> None:
+    source = (TEMPLATES / "mistral_v3.jinja").read_text("utf-8")
+    moving = source.replace("\n{{ message.content }}\n", "\n", 1).replace(
+        "[INST]{{",
+        '[INST]{{ messages[0].content if loop.last and messages[0].role == "system" }}{{',
+    )
+    encoder = Encoder(FORMATS["mistral_v3"], native_tokenizer("mistral_v3", moving), TOOLS)
+    assert encoder.format.system(()) in encoder.tokenizer.decode(ids(encoder.prompt("How?")))
+    shown = encoder.tokenizer.decode(
+        ids(encoder.results([CallRecord("weigh", {}, "1")], ended=True))
+    )
+    assert shown == '[TOOL_RESULTS]{"content": "1", "call_id": "000000000"}[/TOOL_RESULTS]'
+
+
 def test_code_in_an_argument_comes_without_its_fence() -> None:
     for fence in ("```python", "```Python", "```PY", "```python3.11", "```"):
         for name in NAMES:
