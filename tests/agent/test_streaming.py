@@ -18,7 +18,7 @@ from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Limits, tool
 from interlace.agent import AgentEvent, Reasoning, Result
-from interlace.agent.cli.render.markdown import Prose
+from interlace.agent.cli.render.markdown import MarkdownStream
 from interlace.agent.cli.render.terminal import make_console
 from interlace.agent.thinking import Thinking
 from interlace.rollout.engines import Reply, ScriptedEngine
@@ -173,7 +173,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *parts: str) -> str:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    prose = Prose(make_console(stream, width=40, height=20))
+    prose = MarkdownStream(make_console(stream, width=40, height=20))
     for part in parts:
         prose.feed(part)
     prose.end()
@@ -236,3 +236,12 @@ def test_a_listing_is_one_block_and_may_be_longer_than_the_window(
     parts = ["```text\n", *(f"line {n}\n\n" for n in range(30)), "```\n"]
     lines = [f" line {n}" for n in range(30)]
     assert shown(monkeypatch, *parts) == "\n\n".join(lines)
+
+
+def test_a_block_of_any_length_is_shown_whole_and_a_very_long_one_as_it_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long, very_long = ("*word*\n" * count for count in (2_000, 4_000))
+    parts = [very_long[at : at + 1_000] for at in range(0, len(very_long), 1_000)]
+    assert shown(monkeypatch, long) == "\n".join(["word"] * 2_000)
+    assert shown(monkeypatch, *parts, "\nThe *end*.") == f"{very_long}\nThe end."

@@ -249,6 +249,73 @@ time.sleep(60)
     assert after.text.endswith("2")
 
 
+UNNAMED = """
+import mmap, os, time
+kept = []
+for n in range(20):
+    f = open(f'part{n}', 'w+b')
+    os.unlink(f'part{n}')
+    f.write(bytes(5_000_000)); f.flush()
+    KEEP
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("keep", ["kept.append(f)", "kept.append(mmap.mmap(f.fileno(), 0))"])
+def test_files_without_a_name_are_counted(box: Box, keep: str) -> None:
+    few, many, after = box.cells(
+        "import tempfile; f = tempfile.TemporaryFile(); f.write(bytes(5_000_000))",
+        UNNAMED.replace("KEEP", keep),
+        "1 + 1",
+    )
+    assert few.text == "5000000"
+    assert "No space left" in many.text or "writing more than 40 MB" in many.text
+    assert after.text.endswith("2")
+
+
+def test_room_on_the_disk_is_not_taken_at_a_stroke(box: Box) -> None:
+    taken = box.cell("""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+f = open('room', 'wb')
+one = libc.fallocate(f.fileno(), 0, ctypes.c_long(0), ctypes.c_long(10_000_000))
+error = ctypes.get_errno()
+os.posix_fallocate(f.fileno(), 0, 1_000_000)
+one, os.strerror(error), os.stat('room').st_size
+""")
+    assert taken.text == "(-1, 'Operation not supported', 1000000)"
+
+
+def test_connections_that_nobody_accepts_are_counted(box: Box) -> None:
+    code = """
+import socket, time
+kept = []
+for n in range(60):
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(f"\\0listener-{n}")
+    server.listen(4096)
+    kept.append(server)
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        try:
+            client.connect(f"\\0listener-{n}")
+            while True: client.send(bytes(60_000))
+        except BlockingIOError:
+            try: client.getpeername()  # connected, and full
+            except OSError: break  # no more of them may wait
+        finally:
+            client.close()
+time.sleep(60)
+"""
+    eater, after = box.cells(code, "1 + 1")
+    if box.tier == "confined":  # which has no sockets that could listen
+        assert eater.error is ErrorKind.EXCEPTION
+    else:
+        assert eater.error is ErrorKind.MEMORY, eater.text
+    assert after.text.endswith("2")
+
+
 @pytest.mark.parametrize(
     ("code", "how"),
     [

@@ -15,6 +15,8 @@ from support.sandbox_fixtures import Box, begin, below, eventually, mounted
 from interlace.tools import ErrorKind, PythonTool, Unforkable
 from interlace.tools.errors import ToolUnavailable, UsageError
 from interlace.tools.python import PythonSession
+from interlace.tools.python.processes import children
+from interlace.tools.python.sandbox.remote import RemoteWorker
 
 
 def ours() -> set[int]:
@@ -99,6 +101,27 @@ def test_copies_outlive_their_parent_and_each_others_ends(sandbox: Box) -> None:
         assert (await two.call({"code": "1"}, 60)).error is ErrorKind.UNAVAILABLE
 
     sandbox.run(main())
+
+
+def test_what_is_killed_and_still_dying_counts_for_nobody(sandbox: Box) -> None:
+    """On a busy machine that takes a while; here the supervisor, which reaps it, stands still."""
+
+    async def work(session: PythonSession) -> None:
+        code = "import os, signal\nfor _ in range(20):\n  if not os.fork(): signal.pause()"
+        await text(session, code)
+        assert session._slot is not None and isinstance(session._slot.interpreter, RemoteWorker)
+        worker = session._slot.interpreter
+        supervisor = worker.session.supervisor
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            worker.end("was ended for this test")
+            assert eventually(lambda: len(children(supervisor)) == 21)
+            assert worker.session.orphans() == set()
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        assert (await text(session, "1 + 1")).endswith("2")
+
+    sandbox.use(work)
 
 
 def test_threads_and_programs_can_not_be_copied(sandbox: Box) -> None:

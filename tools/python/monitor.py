@@ -4,8 +4,9 @@ import asyncio
 import ctypes
 import errno
 import os
+import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -81,7 +82,7 @@ async def _look(one: Monitored, memory: int, due: dict[tuple[int, int], float]) 
         due[one.pid, one.requests] = start + REST_SECONDS
 
 
-def _exact(pids: Iterable[int]) -> int:
+def _exact(pids: Sequence[int]) -> int:
     spaces = [pid for pid in pids if not _lives_in_its_parent(pid)]
     return sum(map(_proportional, spaces)) + _buffered(pids)
 
@@ -112,16 +113,29 @@ def _lives_in_its_parent(pid: int) -> bool:
     return False
 
 
-def _most_buffered(pids: Iterable[int]) -> int:
+def _most_buffered(pids: Sequence[int]) -> int:
     """Bytes that the kernel holds for the processes at most, were every descriptor a socket."""
     count = 0
     for pid in pids:
         with suppress(OSError):
             count += os.stat(f"/proc/{pid}/fd").st_size or len(os.listdir(f"/proc/{pid}/fd"))
-    return count * _SOCKET_BYTES
+    return max(count, _sockets_in_namespace(pids)) * _SOCKET_BYTES
 
 
-def _buffered(pids: Iterable[int]) -> int:
+def _sockets_in_namespace(pids: Iterable[int]) -> int:
+    """The sockets of a session that has a network of its own, also those without a descriptor:
+    what waits to be accepted, or to be received in a message, holds memory as well.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        ours = os.readlink("/proc/self/ns/net")
+        for pid in pids:  # a kernel's launcher, which is its first, has our network
+            if os.readlink(f"/proc/{pid}/ns/net") != ours:
+                with open(f"/proc/{pid}/net/sockstat", "rb") as file:
+                    return int(file.readline().split()[2])  # "sockets: used 7"
+    return 0
+
+
+def _buffered(pids: Sequence[int]) -> int:
     """The same of the sockets that there are, each counted once."""
     sockets = set()
     for pid in pids:
@@ -132,8 +146,10 @@ def _buffered(pids: Iterable[int]) -> int:
         except FileNotFoundError:
             continue
         except OSError:  # it does not let us look: all that it has is taken for sockets
-            sockets |= {f"socket:{pid}/{n}" for n in range(_most_buffered([pid]) // _SOCKET_BYTES)}
-    return _SOCKET_BYTES * sum(name.startswith("socket:") for name in sockets)
+            count = _most_buffered([pid]) // _SOCKET_BYTES
+            sockets |= {f"socket:{pid}/{n}" for n in range(count)}
+    count = sum(name.startswith("socket:") for name in sockets)
+    return max(count, _sockets_in_namespace(pids)) * _SOCKET_BYTES
 
 
 async def _check_disk(
@@ -144,7 +160,9 @@ async def _check_disk(
     Its next interpreter would else be over the limit from the first cell on.
     """
     walls = one.walls
-    if await asyncio.to_thread(_too_much, session_dir, walls.disk, walls.files):
+    sharing = [other for other in interpreters() if other.session_dir == session_dir]
+    roots = {root for other in sharing if other.alive and other.pid for root in other.roots}
+    if await asyncio.to_thread(_too_much, session_dir, walls.disk, walls.files, roots):
         how = (
             f"was ended for writing more than {walls.disk // 1_000_000:,} MB "
             f"or {walls.files:,} files, which are removed now,"
@@ -156,16 +174,18 @@ async def _check_disk(
             await asyncio.to_thread(empty_tree, session_dir / name)
 
 
-def _too_much(session_dir: Path, most_bytes: int, most_files: int) -> bool:
+def _too_much(session_dir: Path, most_bytes: int, most_files: int, roots: Iterable[int]) -> bool:
     """True if the folder exceeds the limits, or is nested too deep to be searched.
 
+    Files without a name count as long as a process below `roots` has them open or mapped.
     `session_dir` is in a folder of ours. Anything below it may be replaced by links at any time.
     """
     try:
         root = HeldFolder(session_dir)
     except OSError:
         return False
-    size = files = 0
+    size = sum(_unlinked(pid for root in roots for pid in (root, *descendants(root))).values())
+    files = 0
     waiting = ["."]
     try:
         while waiting:
@@ -182,6 +202,39 @@ def _too_much(session_dir: Path, most_bytes: int, most_files: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def _unlinked(pids: Iterable[int]) -> dict[tuple[int, int], int]:
+    """The bytes on the disk of each file that has lost its name and lives on in a process.
+
+    Where the kernel does not let us look at what a process has mapped, the mapped part is counted.
+    """
+    sizes: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with suppress(OSError):
+            for fd in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    _add_unlinked(sizes, os.stat(fd.path))
+        with suppress(OSError), open(f"/proc/{pid}/maps", "rb") as maps:
+            # Bytes: a process gives its files any name.
+            for line in maps:
+                if not line.rstrip().endswith(b" (deleted)"):
+                    continue
+                with suppress(ValueError, IndexError):
+                    area, _, _, device, inode = line.split()[:5]
+                    try:
+                        _add_unlinked(sizes, os.stat(f"/proc/{pid}/map_files/{area.decode()}"))
+                    except OSError:
+                        start, end = (int(part, 16) for part in area.split(b"-"))
+                        major, minor = (int(part, 16) for part in device.split(b":"))
+                        file = os.makedev(major, minor), int(inode)
+                        sizes[file] = max(sizes.get(file, 0), end - start)
+    return sizes
+
+
+def _add_unlinked(sizes: dict[tuple[int, int], int], file: os.stat_result) -> None:
+    if stat.S_ISREG(file.st_mode) and not file.st_nlink:
+        sizes[file.st_dev, file.st_ino] = file.st_blocks * 512
 
 
 def _entries(root: HeldFolder, path: str) -> Iterator[os.DirEntry[str]]:

@@ -82,10 +82,12 @@ def end_process(process: subprocess.Popen[bytes], owner: int) -> None:
     process.wait()
 
 
-def end_trees(roots: Iterable[int]) -> None:
-    """Kill these processes with all that they started."""
-    for pid in stop_trees(roots):
+def end_trees(roots: Iterable[int]) -> set[int]:
+    """Kill these processes with all that they started; their numbers."""
+    stopped = stop_trees(roots)
+    for pid in stopped:
         signal_process(pid, signal.SIGKILL)
+    return stopped
 
 
 def stop_trees(roots: Iterable[int]) -> set[int]:

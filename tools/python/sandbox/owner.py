@@ -156,6 +156,8 @@ class SandboxSession:
         self._link = link
         self._loop = asyncio.get_running_loop()
         self._copies = itertools.count(1)
+        self._killed: set[int] = set()
+        """Processes that are dying, which takes a while on a busy machine: they count no more."""
         handle = os.pidfd_open(supervisor)
         alone = walls.tier == "full"
         self._end = weakref.finalize(
@@ -205,12 +207,14 @@ class SandboxSession:
         known = {worker.pid for worker in self.workers}
         if not self.alive or 0 in known:  # one that is about to say hello is no stray
             return set()
-        return set(children(self.supervisor)) - known
+        found = set(children(self.supervisor))
+        self._killed &= found
+        return found - known - self._killed
 
     def end_worker(self, worker: "RemoteWorker") -> None:
         """Kill a worker and all that it started, and what earlier workers left behind."""
         roots = {worker.pid} if worker.signal(signal.SIGSTOP) else set()
-        end_trees(roots | self.orphans())
+        self._killed |= end_trees(roots | self.orphans())
 
     def close(self) -> None:
         """End every process of the session. May be called again."""

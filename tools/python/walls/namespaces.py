@@ -136,6 +136,8 @@ def enter() -> None:
     for name in ("tcp_rmem", "tcp_wmem"):  # or buffers grow to megabytes, which no limit counts
         with suppress(OSError):
             _write(f"/proc/sys/net/ipv4/{name}", "4096 65536 131072")
+    with suppress(OSError):  # connections that nobody accepts hold memory without a descriptor
+        _write("/proc/sys/net/core/somaxconn", "128")
     socket.sethostname("sandbox")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh14x", b"lo", 0)
