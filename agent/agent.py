@@ -8,6 +8,7 @@ from contextlib import (
     aclosing,
     asynccontextmanager,
 )
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..rollout.many.strategies import Strategy, find_strategy
 from ..rollout.many.votes import classes_of
 from ..rollout.models.load import check_engine, default_format, load_engine
 from ..rollout.policy import Policy
+from ..rollout.rollable import RolloutPlan
 from ..tools.errors import UsageError
 from ..tools.named import AnyTool, as_tool
 from .approval import Approval, Asker
@@ -218,6 +220,22 @@ class Agent(Answerer[T]):
             default_format(engine.name, engine.tokenizer, self.tools)
         )
         return Policy(engine, format, self.tools, sampling=self.sampling, limits=self.limits)
+
+    @property
+    def early_settings(self) -> dict[str, Any]:
+        """The settings of rolled out episodes that are known before the model is loaded."""
+        sampling = asdict(self.sampling)
+        del sampling["seed"]  # each episode has its own
+        known = {"model": getattr(self.model, "name", self.model), "sampling": sampling}
+        known |= {"limits": asdict(self.limits)}
+        return known if self.format is None else known | {"format": self.format.name}
+
+    async def rollout_plan(self) -> RolloutPlan:
+        """How a `Runner` rolls the agent out: its policy, with its strategy. Raises as `run`."""
+        policy = await self.policy()
+        if self.keeps_tools:
+            await self.start_tools()
+        return RolloutPlan(policy, strategy=self.strategy)
 
     async def start_tools(self) -> None:
         """Start what the tools' sessions share and keep it until `aclose`. Raises ToolUnavailable.

@@ -151,7 +151,7 @@ class Answerer(ABC, Generic[T]):
 
     def run_sync(self, question: str) -> Result[T]:
         """As `run`. Ctrl-C stops the answer and raises KeyboardInterrupt; `last` is what it had."""
-        return self._wait(self.run(question))
+        return self.wait(self.run(question))
 
     def stream_sync(self, question: str) -> Iterator[AgentEvent[T]]:
         """As `stream`."""
@@ -160,7 +160,7 @@ class Answerer(ABC, Generic[T]):
     def close(self) -> None:
         """As `aclose`, for one that was used through its sync methods."""
         if self._background is not None:
-            self._wait(self.aclose())
+            self.wait(self.aclose())
             self._background.close()
             self._background = None
 
@@ -177,12 +177,13 @@ class Answerer(ABC, Generic[T]):
             return await anext(run, None)
 
         try:
-            while (event := self._wait(step())) is not None:
+            while (event := self.wait(step())) is not None:
                 yield event
         finally:
-            self._wait(run.aclose())
+            self.wait(run.aclose())
 
-    def _wait(self, work: Coroutine[Any, Any, V]) -> V:
+    def wait(self, work: Coroutine[Any, Any, V]) -> V:
+        """Run async work to its end from sync code, in the event loop of the sync methods."""
         if self._background is None:
             self._background = BackgroundLoop()
         return self._background.run(work)

@@ -82,7 +82,7 @@ class EpisodeLog:
         self.close()
 
     def _repair(self) -> None:
-        """Cut off a last line without an end: a writer was killed in it.
+        """Cut off a last line that a killed writer tore; one that lacks only its end gets it.
 
         Raises DataError for a file that is not a log: nothing of it is touched.
         """
@@ -91,7 +91,10 @@ class EpisodeLog:
             raise DataError(f"{self.path} is not a log of episodes: name another file")
         end = self._last_line_end(size)
         if end < size:
-            os.ftruncate(self._file, end)
+            if _is_whole(os.pread(self._file, size - end, end)):
+                os.write(self._file, b"\n")
+            else:
+                os.ftruncate(self._file, end)
 
     def _last_line_end(self, size: int) -> int:
         step = 1 << 16
@@ -118,9 +121,17 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
         raise DataError(f"can't read {path}: {error.strerror}") from error
     with file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and not _is_whole(line):
                 return
             yield _parse(line, f"{path}, line {number}")
+
+
+def _is_whole(line: bytes) -> bool:
+    """True if a line without an end is a record all the same: an editor took the end away."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def dump_record(adapter: TypeAdapter[T], record: T) -> bytes:

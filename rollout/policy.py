@@ -1,11 +1,12 @@
 """A policy: a model and how it is let act."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 from ..tools import Tool
 from ..tools.errors import UsageError
@@ -13,8 +14,11 @@ from .engines.base import Engine, Sampling
 from .formats import Encoder, Format
 from .formats.plain import PlainText
 from .limits import Limits
+from .rollable import RolloutPlan
 
 __all__ = ["Policy"]
+
+V = TypeVar("V")
 
 
 class Policy:
@@ -53,6 +57,22 @@ class Policy:
             "limits": asdict(self.limits),
             "tools": {name: _digest(tool) for name, tool in self.tools.items()},
         }
+
+    @property
+    def early_settings(self) -> dict[str, Any]:
+        """All of them: the model is loaded."""
+        return self.settings
+
+    async def rollout_plan(self) -> RolloutPlan:
+        """One rollout of this policy an episode."""
+        return RolloutPlan(self)
+
+    def wait(self, work: Coroutine[Any, Any, V]) -> V:
+        """Run async work to its end from sync code, in an event loop of its own.
+
+        Raises RuntimeError inside a running loop: await the work there.
+        """
+        return asyncio.run(work)
 
     def with_sampling(self, **changes: float | int | None) -> "Policy":
         """The same policy, sampled otherwise."""

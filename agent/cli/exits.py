@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, signals, and one sentence where something went wrong."""
+"""The end of a command: exit codes, signals, and one sentence if something went wrong."""
 
 import asyncio
 import json
@@ -15,13 +15,16 @@ from typing import Any, TypeVar
 
 import typer
 
+from .render.terminal import escape_json, printable
+
 __all__ = [
     "EXIT_CODES",
     "JSON_VERSION",
     "Exit",
     "Terminated",
     "catch_sigterm",
-    "guarded",
+    "eprint",
+    "exit_codes",
     "print_json",
     "run_to_end",
 ]
@@ -53,8 +56,8 @@ class Exit(IntEnum):
 EXIT_CODES = """\
 Exit codes:
   0    done; for a question: answered
-  1    a bug of ours
-  2    the command line makes no sense, or an optional part is missing
+  1    a bug in interlace
+  2    invalid command line, or an optional dependency is missing
   3    no answer: the model ended without one, or a limit was reached
   4    no answer: a budget is spent
   5    no answer: a call was not approved
@@ -63,7 +66,7 @@ Exit codes:
   8    an evaluation is below its threshold
   9    a data file is missing, unreadable or corrupt
   130  stopped with Ctrl-C
-  141  nobody reads the output any more (`| head -1`)
+  141  the reader of the output has gone (`| head -1`)
   143  stopped with SIGTERM"""
 
 
@@ -118,10 +121,10 @@ async def _watched(work: Coroutine[Any, Any, T], signals: Sequence[int]) -> T:
 
 
 @contextmanager
-def guarded(*, json: bool = False, debug: bool = False) -> Iterator[None]:
-    """Turn whatever a command raises into its exit code and one sentence on stderr.
+def exit_codes(*, json: bool = False, debug: bool = False) -> Iterator[None]:
+    """Turn an error that a command raises into its exit code and one sentence on stderr.
 
-    With `json`, an error of the first kind is an object on stdout as well. With `debug`, the
+    With `json`, an error other than a bug is an object on stdout as well. With `debug`, the
     traceback comes before the sentence.
     """
     try:
@@ -140,7 +143,7 @@ def guarded(*, json: bool = False, debug: bool = False) -> Iterator[None]:
             raise typer.Exit(Exit.UNREAD) from None
         if debug:
             traceback.print_exc()
-        raise typer.Exit(_told(error, json=json, debug=debug)) from None
+        raise typer.Exit(_report(error, json=json, debug=debug)) from None
 
 
 def _silence_unread() -> bool:
@@ -160,32 +163,28 @@ def _is_unread(descriptor: int) -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def _told(error: Exception, *, json: bool, debug: bool) -> int:
-    """Say what went wrong and return the exit code."""
+def _report(error: Exception, *, json: bool, debug: bool) -> int:
+    """Print an error in one sentence and return its exit code."""
     from ...tools.errors import (
         InterlaceError,  # here: it takes the tools along, a fifth of a second
     )
 
     if not isinstance(error, InterlaceError):
         more = "" if debug else " (please report it with what --debug prints)"
-        tell(f"a bug in interlace: {type(error).__name__}: {error}{more}")
+        eprint(f"a bug in interlace: {type(error).__name__}: {error}{more}")
         return Exit.BUG
-    tell(str(error))
+    eprint(str(error))
     if json:
         print_json({"answer": None, "stop": None, "error": str(error)})
     return error.exit_code
 
 
-def tell(sentence: str) -> None:
-    """Say one thing on stderr."""
-    from .render.terminal import printable
-
+def eprint(sentence: str) -> None:
+    """Print one sentence on stderr."""
     print(f"interlace: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def print_json(fields: dict[str, Any]) -> None:
     """One object, one line, on stdout; nothing in it can act on a terminal."""
-    from .render.terminal import escape_json
-
     line = json.dumps({"schema_version": JSON_VERSION, **fields}, ensure_ascii=False)
     print(escape_json(line), flush=True)

@@ -1,41 +1,63 @@
-"""The options that commands share, each group as one dataclass."""
+"""The options that commands share, each group as one dataclass, and how a command is declared.
+
+Light: what a command does is loaded when it runs (`actions/`), so that `--help` is quick.
+"""
 
 import dataclasses
 import functools
 import inspect
-import json
+import os
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import typer
+from typer.core import TyperCommand
 
 from .completion import formats, models, tools
-
-if TYPE_CHECKING:
-    from ...rollout.engines import Sampling
-    from ...rollout.limits import Limits
-    from ..agent import Agent, AnyTool
+from .exits import exit_codes
 
 __all__ = [
+    "LAYERED",
+    "CliCommand",
     "Databases",
+    "GuardOptions",
     "LimitOptions",
     "ModelOptions",
     "OutputOptions",
+    "ReportOptions",
     "Strategy",
+    "TeamOptions",
     "command",
-    "make_agent",
+    "folder_file",
+    "own_file",
     "variable",
 ]
 
-R = TypeVar("R")
+LAYERED = ("run", "chat", "rollout", "eval", "coldstart")
+"""The commands whose model, limits and approvals can also be set in files and the environment; a
+section of such a file has the name of one."""
+
+
+def own_file() -> Path:
+    """The user's settings: `$XDG_CONFIG_HOME/interlace/config.toml`, else below `~/.config`."""
+    # Not tools.files.config_dir: it takes all the tools along.
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "interlace" / "config.toml"
+
+
+def folder_file() -> Path:
+    """The settings of the working directory: `interlace.toml`."""
+    return Path("interlace.toml")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model, which tools, how it samples."""
+    """The model, its tools and how it samples."""
 
+    panel: ClassVar = "Model and sampling"
     layered: ClassVar = True
     model: Annotated[
         str,
@@ -43,48 +65,55 @@ class ModelOptions:
             "--model",
             "-m",
             autocompletion=models,
-            help="nano (bundled), smollm2 (fetched once), a folder, a Hugging Face id, a server "
-            "(http://host:8000/v1#name) or an engine of yours (mine.py:engine).",
+            help="Model: nano (bundled), smollm2 (fetched once), a folder, a Hugging Face id, a "
+            "server (http://host:8000/v1#name) or an engine of yours (mine.py:engine).",
         ),
     ] = "nano"
     format: Annotated[
         str | None,
         typer.Option(
-            help="How the model asks for tools; without it, what suits the model.",
+            help="Format in which the model calls tools. Default: the one that suits the model.",
             autocompletion=formats,
+            show_default=False,
         ),
     ] = None
     tool: Annotated[
         list[str] | None,
         typer.Option(
-            help="python, python:jupyter, sql:FILE, search:PATH, mine.py:tool or none; again for "
-            "several.",
+            help="Tool: python, python:jupyter, sql:FILE, search:PATH, mine.py:tool or none. "
+            "Repeat for several.",
             autocompletion=tools,
         ),
     ] = None
     no_isolation: Annotated[
-        bool, typer.Option("--no-isolation", help="Run the model's Python code with your rights.")
+        bool,
+        typer.Option("--no-isolation", help="Run the model's Python code with your own rights."),
     ] = False
     engine: Annotated[
-        str, typer.Option(help="What runs the model here: transformers, or vllm (an extra).")
+        str, typer.Option(help="Inference engine: transformers, or vllm (needs that extra).")
     ] = "transformers"
     engine_option: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="max_batch=256, dtype=bfloat16; with vllm also its own arguments, such as "
-            "tensor_parallel_size=2. Again for several.",
+            help="Engine setting: max_batch=256, dtype=bfloat16; with vllm also vLLM's own "
+            "arguments, such as tensor_parallel_size=2. Repeat for several.",
         ),
     ] = None
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="For a server whose model's files lie elsewhere: a folder, or an id."),
+        typer.Option(help="Tokenizer of a server's model, if not found: a folder or an id."),
     ] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes sampling repeatable.")] = None
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampling.")] = None
     temperature: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="0 is greedy. Default: 0; for rollout: 1."),
+        typer.Option(
+            min=0,
+            max=100,
+            help="Sampling temperature; 0 is greedy. Default: 0, or 1 for several attempts.",
+            show_default=False,
+        ),
     ] = None
     top_p: Annotated[
         float, typer.Option(min=1e-6, max=1, help="Sample from the top tokens of this mass only.")
@@ -98,160 +127,148 @@ Databases: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--databases",
-        help="The folder of the databases that tasks name (BIRD, Spider): DB/DB.sqlite in it.",
+        help="Folder of the databases that tasks name (BIRD, Spider): DB/DB.sqlite in it.",
     ),
 ]
 Strategy: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--strategy",
-        help="Several attempts, one answer: vote@8 (the most frequent), best@4 (as the model "
-        "judges), twice@2 (asked again with its answer), or mine.py:strategy.",
+        help="Several attempts, one answer: vote@8 (the most frequent), best@4 (the one the model "
+        "rates best), twice@2 (asked again with its answer), or mine.py:strategy.",
     ),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LimitOptions:
-    """How much one question may use. The model is told where a limit comes near."""
+    """Limits of one question. The model is told when one is near."""
 
+    panel: ClassVar = "Limits of one question"
     layered: ClassVar = True
-    max_turns: Annotated[int, typer.Option(min=1, help="Times the model may speak.")] = 16
-    max_calls: Annotated[int, typer.Option(min=0, help="Tool calls that are run.")] = 16
+    max_turns: Annotated[int, typer.Option(min=1, help="Turns of the model.")] = 16
+    max_calls: Annotated[int, typer.Option(min=0, help="Tool calls.")] = 16
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of the response, those of tools included.")
+        int, typer.Option(min=1, help="Tokens of the response, tool output included.")
     ] = 4096
     max_tool_tokens: Annotated[
         int,
-        typer.Option(min=1, help="Tokens of one call's output; of more, head and tail."),
+        typer.Option(min=1, help="Tokens of one call's output; longer output loses its middle."),
     ] = 512
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one question.")] = 300.0
     call_timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one call.")] = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
-    """Options of output."""
+class GuardOptions:
+    """Approval of tool calls, and the budget of all questions together."""
 
+    panel: ClassVar = "Approval and budget"
+    layered: ClassVar = True
+    approve: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Approval of tool calls: allow, ask or deny; a rule such as 'deny python open'; "
+            "or a file of rules. Repeat for several: the first that fits decides."
+        ),
+    ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Budget of all questions together: tokens=5000,calls=20,seconds=60."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamOptions:
+    """The team that answers, if one does, and its size."""
+
+    panel: ClassVar = "Team"
+    team: Annotated[
+        bool, typer.Option("--team", help="Let a CEO and its experts answer, not one agent.")
+    ] = False
+    experts: Annotated[int, typer.Option(min=2, help="Largest number of experts.")] = 4
+    rounds: Annotated[int, typer.Option(min=1, help="Largest number of rounds.")] = 2
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Follow the paper's released code in every detail.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """The form of a command's output."""
+
+    panel: ClassVar = "Output"
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")] = (
-        False
-    )
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(ReportOptions):
+    """The form of a command's output, and how much of it there is."""
+
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors on stderr.")
+    ] = False
+
+
 def variable(option: str) -> str:
-    """The variable of the environment that stands for an option."""
+    """The environment variable that sets an option."""
     return f"INTERLACE_{option.upper()}"
 
 
-def command(function: Callable[..., R]) -> Callable[..., R]:
-    """Spread the parameters that are option groups into the options they consist of.
+class CliCommand(TyperCommand):
+    """A command whose help lists its options group by group."""
 
-    Those of a group that is `layered` can be set in the environment and in files too (config.py).
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section for the arguments, and one for each panel of options.
+
+        The types are click's, which typer holds a private copy of from 0.29 on.
+        """
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                kind = "Arguments" if param.param_type_name == "argument" else "Options"
+                title = getattr(param, "rich_help_panel", None) or kind
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def command(function: Callable[..., int | None]) -> Callable[..., None]:
+    """A function as a command: it exits with the code that `function` returns, or whose error it
+    raises, and the parameters that are option groups become the options they consist of.
+
+    The options of a `layered` group can also be set in the environment and in files (settings.py).
     """
     signature = inspect.signature(function)
     groups: dict[str, Any] = {}
     spread: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
         group = parameter.annotation
-        if isinstance(group, type) and dataclasses.is_dataclass(group):
-            groups[name] = group
-            inside = inspect.signature(group).parameters
-            spread += inside.values()
-            if getattr(group, "layered", False):
-                for option in inside:
-                    told = inside[option].annotation.__metadata__[0]
-                    told.envvar, told.show_envvar = variable(option), False
-        else:
+        if not (isinstance(group, type) and dataclasses.is_dataclass(group)):
             spread.append(parameter)
+            continue
+        groups[name] = group
+        for option, declared in inspect.signature(group).parameters.items():
+            info = copy(declared.annotation.__metadata__[0])
+            info.rich_help_panel = getattr(group, "panel", None)
+            if getattr(group, "layered", False):
+                info.envvar, info.show_envvar = variable(option), False
+            kind = declared.annotation.__origin__
+            spread.append(declared.replace(annotation=Annotated[kind, info]))
     spread = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in spread]
 
     @functools.wraps(function)
-    def run(**given: Any) -> R:
-        for name, kind in groups.items():
-            fields = [field.name for field in dataclasses.fields(kind)]
-            given[name] = kind(**{field: given.pop(field) for field in fields})
-        return function(**given)
+    def run(**given: Any) -> None:
+        with exit_codes(json=given.get("json", False), debug=given.get("debug", False)):
+            for name, kind in groups.items():
+                fields = [field.name for field in dataclasses.fields(kind)]
+                given[name] = kind(**{field: given.pop(field) for field in fields})
+            if code := function(**given):
+                raise typer.Exit(code)
 
     run.__signature__ = signature.replace(parameters=spread)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
     return run
-
-
-def make_agent(
-    model: ModelOptions, limits: LimitOptions, *, temperature: float, **terms: Any
-) -> "Agent":
-    """The agent that the options describe; `temperature` is the command's default, `terms` what
-    `Agent` takes besides (`budget`, `approve`, ...).
-
-    Its model is not loaded yet, but fetched, if need be. Raises UsageError and ModelError.
-    """
-    from ...rollout.models.files import find_model, is_engine, is_server
-    from ..agent import Agent
-
-    names = model.tool or ["python"]
-    agent = Agent(
-        model.model,
-        tools=[_unwalled(name) if model.no_isolation else name for name in names if name != "none"],
-        format=model.format,
-        limits=_limits(limits),
-        sampling=_sampling(model, temperature),
-        device=model.device,
-        engine=model.engine,
-        engine_options=_engine_options(model.engine_option or []),
-        tokenizer=model.tokenizer,
-        **terms,
-    )
-    # Fetching may take long: here, before there is an event loop, Ctrl-C ends it at once.
-    if not (is_server(model.model) or is_engine(model.model)):
-        find_model(model.model)
-    return agent
-
-
-def _engine_options(said: list[str]) -> dict[str, Any]:
-    """Values are JSON (`2`, `true`, `0.9`), or else the text that they are."""
-    from ...tools.errors import UsageError
-
-    found: dict[str, Any] = {}
-    for each in said:
-        name, equals, value = each.partition("=")
-        if not equals or not name.isidentifier():
-            raise UsageError(f"--engine-option {each}: write NAME=VALUE, such as max_batch=256")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
-
-
-def _unwalled(name: str) -> "AnyTool":
-    """The tool of that name; if it is Python, without walls."""
-    from ...tools import PythonTool
-
-    kind, _, backend = name.partition(":")
-    return PythonTool(backend or "sandbox", isolation="none") if kind == "python" else name
-
-
-def _limits(options: LimitOptions) -> "Limits":
-    from ...rollout.limits import Limits
-
-    return Limits(
-        turns=options.max_turns,
-        calls=options.max_calls,
-        response_tokens=options.max_tokens,
-        tool_output_tokens=options.max_tool_tokens,
-        call_seconds=options.call_timeout,
-        seconds=options.timeout,
-    )
-
-
-def _sampling(options: ModelOptions, temperature: float) -> "Sampling":
-    from ...rollout.engines import Sampling
-
-    return Sampling(
-        temperature=temperature if options.temperature is None else options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        seed=options.seed,
-    )

@@ -1,28 +1,40 @@
-"""Settings that hold for every command: flags, then the environment, the folder's file, your own
-file, and the defaults.
+"""The settings of a command in layers: flags, then the environment, the folder's file, the user's
+own file, and the defaults.
 """
 
 import dataclasses
+import json as jsonlib
 import os
+import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Any, get_type_hints
 
-import typer
+from pydantic import TypeAdapter, ValidationError
 
-from ...tools.files import config_dir
-from .approval_options import GuardOptions
-from .exits import guarded, print_json
-from .options import LimitOptions, ModelOptions, variable
+from ...rollout.formats import FORMATS
+from ...rollout.models.load import refuse_engine
+from ...tools.errors import UsageError
+from ...tools.importing import refuse_code
+from ...tools.named import TOOLS
+from .exits import print_json
+from .options import (
+    LAYERED,
+    GuardOptions,
+    LimitOptions,
+    ModelOptions,
+    folder_file,
+    own_file,
+    variable,
+)
+from .render.terminal import printable
 
-__all__ = ["COMMANDS", "Setting", "config", "defaults", "folder_notice", "settings"]
+__all__ = ["Setting", "defaults", "print_settings", "settings"]
 
-COMMANDS = ("run", "chat", "rollout", "eval", "coldstart")
-"""The commands that take these settings; a section of a file has the name of one."""
 _GROUPS = (ModelOptions, LimitOptions, GuardOptions)
 _LOOSENS = ("approve", "no_isolation", "engine_option")
-"""What no file may set that merely lies in the folder where one works: it may be anybody's."""
+"""Settings that `interlace.toml` in the working directory may not have: it may be anybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +43,6 @@ class Setting:
 
     value: Any
     source: str
-
-
-def own_file() -> Path:
-    """`$XDG_CONFIG_HOME/interlace/config.toml`, else below `~/.config`."""
-    return config_dir() / "config.toml"
-
-
-def folder_file() -> Path:
-    """`interlace.toml` in the folder where one works."""
-    return Path("interlace.toml")
 
 
 def defaults(command: str) -> dict[str, Any]:
@@ -56,12 +58,6 @@ def settings(command: str) -> dict[str, Setting]:
         if value := os.environ.get(variable(name)):
             found[name] = Setting(value, f"${variable(name)}")
     return found
-
-
-def folder_notice() -> list[str]:
-    """A notice that the folder's file sets options, or an empty list if there is no such file."""
-    file = folder_file()
-    return [f"{file} in this folder sets options: see interlace config"] if file.is_file() else []
 
 
 @cache
@@ -80,7 +76,7 @@ def _from_files(command: str) -> dict[str, Setting]:
         if not file.is_file():
             continue
         said = _read(file)
-        for section in ({k: v for k, v in said.items() if k not in COMMANDS}, said.get(command)):
+        for section in ({k: v for k, v in said.items() if k not in LAYERED}, said.get(command)):
             for key, value in (section or {}).items():
                 name = key.replace("-", "_")
                 found[name] = Setting(_checked(file, name, value), str(file))
@@ -88,29 +84,21 @@ def _from_files(command: str) -> dict[str, Setting]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    import tomllib
-
-    from ...tools.errors import UsageError
-
     try:
         said = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"can't read the settings in {file}: {error}") from error
     for name, value in said.items():
-        if isinstance(value, dict) is not (name in COMMANDS):
-            known = f"its sections are {', '.join(COMMANDS)}"
-            raise UsageError(f"{file}: {name!r} is no setting, and no section: {known}")
+        if isinstance(value, dict) is not (name in LAYERED):
+            known = f"its sections are {', '.join(LAYERED)}"
+            raise UsageError(f"{file}: {name!r} is neither a setting nor a section: {known}")
     return said
 
 
 def _checked(file: Path, name: str, value: Any) -> Any:
-    from pydantic import TypeAdapter, ValidationError
-
-    from ...tools.errors import UsageError
-
     key = name.replace("_", "-")
     if name not in _options():
-        raise UsageError(f"{file}: there is no setting {key!r}: `interlace config` lists them all")
+        raise UsageError(f"{file}: unknown setting {key!r}: `interlace config` lists them all")
     if name in _LOOSENS and file == folder_file():
         where = f"in {own_file()}, or give --{key}"
         raise UsageError(f"{file} may not set {key!r}, since any folder could: set it {where}")
@@ -129,46 +117,21 @@ def _checked(file: Path, name: str, value: Any) -> Any:
 
 def _refuse_code(name: str, value: Any) -> None:
     """Refuse what would load code, in the folder's file, which may be anybody's."""
-    from ...rollout.formats import FORMATS
-    from ...rollout.models.load import refuse_engine
-    from ...tools.importing import refuse_code
-    from ...tools.named import TOOLS
-
     if name == "model":
         refuse_engine(value, folder_file())
     elif name in ("tool", "format"):
         refuse_code(name, value, TOOLS if name == "tool" else FORMATS, folder_file())
 
 
-def config(
-    command: Annotated[
-        str, typer.Argument(help=f"For which command: {', '.join(COMMANDS)}.")
-    ] = "chat",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Show every setting and where it comes from: a variable, a file, or the default.
-
-    A flag comes before a variable of the environment (INTERLACE_MODEL, ...), that before
-    `interlace.toml` in this folder, that before your own config.toml. The names are those of the
-    flags; a section such as [chat] is for one command.
-    """
-    with guarded(json=json, debug=debug):
-        from ...tools.errors import UsageError
-
-        if command not in COMMANDS:
-            raise UsageError(f"{command!r} takes no settings; {', '.join(COMMANDS)} do")
-        found = settings(command)
-        if json:
-            said = {name: dataclasses.asdict(setting) for name, setting in found.items()}
-            print_json({"command": command, "settings": said, "error": None})
-            return
-        _print(found)
-
-
-def _print(found: dict[str, Setting]) -> None:
-    from .render.terminal import printable
-
+def print_settings(command: str, *, json: bool) -> None:
+    """Print every setting of a command and its source. Raises UsageError."""
+    if command not in LAYERED:
+        raise UsageError(f"{command!r} takes no settings; {', '.join(LAYERED)} do")
+    found = settings(command)
+    if json:
+        plain = {name: dataclasses.asdict(setting) for name, setting in found.items()}
+        print_json({"command": command, "settings": plain, "error": None})
+        return
     values = {name: _as_toml(setting.value) for name, setting in found.items()}
     wide = max(len(name) for name in found)
     for name, setting in found.items():
@@ -178,6 +141,4 @@ def _print(found: dict[str, Setting]) -> None:
 
 
 def _as_toml(value: Any) -> str:
-    import json
-
-    return "-" if value is None else json.dumps(value, ensure_ascii=False)
+    return "-" if value is None else jsonlib.dumps(value, ensure_ascii=False)

@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 from ...rollout.budget import Budget
 from ...rollout.many.runner import Open, Runner
 from ...rollout.policy import Policy
+from ...rollout.rollable import RolloutPlan
 from ...rollout.task import Task
 from ...rollout.trajectory import Episode
 from ...tools import PythonTool, Tool
@@ -327,6 +328,16 @@ class Team(Answerer[T]):
     def settings(self) -> dict[str, Any]:
         """The team's plan without its agent, as kept in records."""
         return {"team": asdict(self.plan)}
+
+    @property
+    def early_settings(self) -> dict[str, Any]:
+        """The settings of rolled out episodes that are known before the model is loaded."""
+        return self.agent.early_settings | self.settings
+
+    async def rollout_plan(self) -> RolloutPlan:
+        """How a `Runner` rolls the team out. Raises as `run` does."""
+        plan = await self.agent.rollout_plan()
+        return replace(plan, attempt=self.attempt, settings=self.settings)
 
     async def attempt(self, episode: Episode, policy: Policy, open: Open) -> None:
         """Make one episode: what a `Runner`, and so a trainer, rolls out (`Runner(attempt=...)`).

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -147,19 +146,44 @@ def _options(
     return own, {name: value for name, value in options.items() if name not in known}
 
 
-def default_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = ()) -> str:
-    """The format a model is let speak where nobody names one.
+def default_format(
+    name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = (), *, any_tool: bool = False
+) -> str:
+    """The format that a model is let speak where nobody names one. `any_tool`: each task may bring
+    tools of its own.
 
-    What it was trained in here, if that can call all the tools. Else hermes, which can call any
-    tool, where the chat template knows tools or there are others than python; else retool, whose
-    tags the model is told of in its system prompt. The nano model knows both, and writes Python in
-    retool.
+    The one it was trained in here, if that can call all the tools. Else the one that reads the
+    calls that its chat template writes. Else, told of it in its system prompt, hermes where there
+    are other tools than python, or retool. The nano model knows both, and writes Python in retool.
+    Raises UsageError where the template writes calls that no format reads.
     """
-    trained = _trained_format(name, tools)
-    if trained is not None or any(tool.name != "python" for tool in tools):
-        return trained or "hermes"
-    knows_tools = re.search(r"\btools\b", tokenizer.chat_template or "") is not None
-    return "hermes" if knows_tools and name != "nano" else "retool"
+    trained = None if any_tool else _trained_format(name, tools)
+    if trained is not None:
+        return trained
+    others = any_tool or any(tool.name != "python" for tool in tools)
+    told = "hermes" if others else "retool"
+    return told if name == "nano" else _native_format(name, tokenizer, tools) or told
+
+
+def _native_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool]) -> str | None:
+    """The format of the calls that a model's chat template writes; None where it writes none."""
+    from ..formats import FORMATS
+    from ..formats.native import rendered_calls
+    from ..formats.template import ChatTemplate
+
+    if tokenizer.chat_template is None:
+        return None
+    writes_calls = False
+    for calls in rendered_calls(ChatTemplate(tokenizer)):
+        if (found := calls.format(FORMATS.values())) is not None:
+            return found.name
+        writes_calls = True
+    if writes_calls and tools:
+        raise UsageError(
+            f"the chat template of {name} writes tool calls in a syntax that interlace does not "
+            "read: name a format that the model is then told of in its prompt (--format hermes)"
+        )
+    return None
 
 
 def trained_formats(name: str) -> tuple[str, ...]:

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from .rollout.task import Task
     from .tools import PythonTool, SearchTool, SqlTool, Tool, ToolResult, tool
     from .tools.errors import InterlaceError
+    from .train.evaluation import Evaluation, evaluate, evaluate_async
 
 __all__ = [
     "Agent",
     "Approval",
     "Budget",
     "Conversations",
+    "Evaluation",
     "Hooks",
     "InterlaceError",
     "Limits",
@@ -31,6 +33,8 @@ __all__ = [
     "Team",
     "Tool",
     "ToolResult",
+    "evaluate",
+    "evaluate_async",
     "tool",
 ]
 
@@ -39,6 +43,7 @@ _HOMES = {
     "Approval": "agent",
     "Budget": "rollout.budget",
     "Conversations": "agent",
+    "Evaluation": "train.evaluation",
     "Hooks": "agent",
     "InterlaceError": "tools.errors",
     "Limits": "rollout.limits",
@@ -50,6 +55,8 @@ _HOMES = {
     "Team": "agent",
     "Tool": "tools",
     "ToolResult": "tools",
+    "evaluate": "train.evaluation",
+    "evaluate_async": "train.evaluation",
     "tool": "tools",
 }
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from interlace.rollout.engines import TransformersEngine
 from interlace.train.evaluation.attempts import read_attempts
-from interlace.train.evaluation.evaluate import Evaluation
+from interlace.train.evaluation.results import Evaluation
 from interlace.train.local.record import read_metrics
 from interlace.train.rewards import Checker
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from interlace.train.evaluation.evaluate import Evaluation
 from interlace.train.evaluation.intervals import Estimate, bootstrap
+from interlace.train.evaluation.results import Evaluation
 
 from .arms import ARMS
 from .cold_starts import Start

@@ -200,7 +200,7 @@ def test_a_killed_rollout_is_completed_by_resume(resumed: Resumed) -> None:
         assert episode.rewards == ({"correct": 0.0} if episode.group == "a" else {})
     assert resumed.log.with_suffix(".parquet").stat().st_size > 1000
     code, _, err = interlace(*resumed.again, "--temperature", "0.5")
-    assert code == 2 and "--temperature 1.0, not 0.5: resume it with the same" in err
+    assert code == 2 and "begun with temperature 1.0, not 0.5: resume it with the same" in err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -214,7 +214,7 @@ def test_a_stopped_rollout_keeps_what_there_is(
         process.send_signal(number)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
-    assert "--resume goes on" in err and "Traceback" not in err
+    assert "--resume continues" in err and "Traceback" not in err
     stops = Counter(str(episode.stop) for episode in read_episodes(out))
     assert stops["cancelled"] == 2 and stops.total() >= 4
 
@@ -244,8 +244,8 @@ def test_show_prints_who_wrote_what(resumed: Resumed) -> None:
 @pytest.mark.parametrize("end", ["raise BrokenPipeError(32, 'the tool hung up')", "print('x')"])
 def test_a_pipe_that_breaks_elsewhere_is_an_error(end: str) -> None:
     script = (
-        "import typer\nfrom interlace.agent.cli.exits import guarded\n"
-        f"try:\n with guarded():\n  {end}\n"
+        "import typer\nfrom interlace.agent.cli.exits import exit_codes\n"
+        f"try:\n with exit_codes():\n  {end}\n"
         "except typer.Exit as error:\n raise SystemExit(error.exit_code)"
     )
     read, write = os.pipe()

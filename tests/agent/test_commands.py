@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import warm
 
 from interlace.agent.cli.render.images import picture_protocol, show_picture
-from interlace.agent.cli.render.live_view import Screen
+from interlace.agent.cli.render.live_view import LiveView
 from interlace.agent.cli.render.sql_table import as_grid
 from interlace.agent.cli.render.terminal import make_console
 from interlace.rollout.events import CallFinished
@@ -126,6 +126,6 @@ def test_a_plot_is_shown_where_the_terminal_can_and_saved_where_not(
     stream = io.StringIO()
     record = CallRecord("python", {}, "[image/png: plot-1.png]")
     record.artifacts = [Artifact("image/png", png)]
-    Screen(make_console(stream)).show(CallFinished(record))
+    LiveView(make_console(stream)).show(CallFinished(record))
     named = re.search(r"\[image/png: (.*\.png)\]\Z", stream.getvalue().rstrip())
     assert named is not None and Path(named[1]).read_bytes() == png

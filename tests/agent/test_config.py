@@ -43,11 +43,11 @@ def test_each_layer_stands_over_the_next(here: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("said", "wrong"),
     [
-        ("modle = 'x'", "there is no setting 'modle'"),
+        ("modle = 'x'", "unknown setting 'modle'"),
         ("max-turns = 'many'", "max-turns can't be 'many'"),
         ("max-turns = true", "max-turns can't be True"),
-        ("[talk]\nseed = 1", "'talk' is no setting, and no section"),
-        ("chat = 1", "'chat' is no setting, and no section"),
+        ("[talk]\nseed = 1", "'talk' is neither a setting nor a section"),
+        ("chat = 1", "'chat' is neither a setting nor a section"),
         ("model = ", "can't read the settings"),
         ("approve = 'allow'", "may not set 'approve', since any folder could"),
         ("engine-option = 'trust_remote_code=true'", "may not set 'engine-option'"),

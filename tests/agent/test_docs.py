@@ -13,7 +13,8 @@ from support import warm
 from typer.main import get_command
 
 from interlace.agent.cli.main import app
-from interlace.agent.cli.settings import COMMANDS, settings
+from interlace.agent.cli.options import LAYERED
+from interlace.agent.cli.settings import settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -73,7 +74,7 @@ def test_each_section_on_parts_of_ones_own_ends_with_a_command() -> None:
 def test_settings_in_pages_are_settings(page: Path) -> None:
     for text in blocks(page, "toml"):
         said = tomllib.loads(text)
-        names = {name for name in said if name not in COMMANDS}
+        names = {name for name in said if name not in LAYERED}
         for section in set(said) - names:
             names |= set(said[section])
         assert {name.replace("-", "_") for name in names} <= set(settings("chat")), text

@@ -6,24 +6,21 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from support import warm
 from support.toy_tokenizers import VOCABULARIES, tokenizer
 from typer.testing import CliRunner
 
-from interlace.agent.cli.commands.doctor import doctor, report
+from interlace.agent.cli.actions.doctor import report
+from interlace.agent.cli.main import app
 from interlace.rollout.formats import FORMATS
 from interlace.tools.errors import UsageError
-
-app = typer.Typer()
-app.command()(doctor)
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("format", FORMATS)
 def test_tags_and_the_trajectory_are_shown_for_every_format(vocabulary: str, format: str) -> None:
     path = str(tokenizer(vocabulary).path)
-    result = CliRunner().invoke(app, ["--tokenizer", path, "--format", format])
+    result = CliRunner().invoke(app, ["doctor", "--tokenizer", path, "--format", format])
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.stdout  # no terminal, no colours
     for tag in FORMATS[format].control_tags:
@@ -35,13 +32,13 @@ def test_tags_and_the_trajectory_are_shown_for_every_format(vocabulary: str, for
 
 
 def test_the_walls_are_tried_one_by_one_and_together() -> None:
-    result = CliRunner().invoke(app, ["--json"])
+    result = CliRunner().invoke(app, ["doctor", "--json"])
     found = json.loads(result.stdout)["python"]
     assert {"landlock", "system-call filter", "network namespace"} <= set(found["walls"])
     assert result.exit_code == (0 if found["tier"] else 7)
     if found["tier"] == "full":
         assert not found["why"] and found["walls"]["landlock"] == "ok"
-        text = CliRunner().invoke(app, []).stdout
+        text = CliRunner().invoke(app, ["doctor"]).stdout
         assert "Python sandbox            full" in text and "landlock                ok" in text
 
 
@@ -87,7 +84,9 @@ def where(refused: tuple[str, ...], *arguments: str) -> "subprocess.CompletedPro
 
 def test_for_machines_it_is_one_json_object() -> None:
     path = str(tokenizer("qwen").path)
-    result = CliRunner().invoke(app, ["--tokenizer", path, "--format", "hermes", "--json"])
+    result = CliRunner().invoke(
+        app, ["doctor", "--tokenizer", path, "--format", "hermes", "--json"]
+    )
     found = json.loads(result.stdout)
     assert found["eos"] == {"<|im_end|>": tokenizer("qwen").encode("<|im_end|>")[0]}
     assert found["tags"]["<tool_call>"] == ["<tool_call>"]
@@ -117,6 +116,6 @@ def test_what_is_no_trap_is_not_named() -> None:
 def test_an_unknown_format_is_told_with_those_there_are() -> None:
     with pytest.raises(UsageError, match="retool, reex_sql"):
         report(tokenizer("qwen").path, "nope")
-    result = CliRunner().invoke(app, ["--tokenizer", "/nowhere"])
+    result = CliRunner().invoke(app, ["doctor", "--tokenizer", "/nowhere"])
     assert result.exit_code == 6
     assert result.stderr.count("\n") == 1

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import answer, code
 
-from interlace.agent.cli.render.live_view import Screen
-from interlace.agent.cli.render.tag_stream import Painter
+from interlace.agent.cli.render.live_view import LiveView
+from interlace.agent.cli.render.tag_stream import TagStream
 from interlace.agent.cli.render.terminal import escape_json, is_plain, make_console, printable
 from interlace.rollout.events import CallFinished, CallStarted, Notice, PolicyText
 from interlace.rollout.trajectory import CallRecord
@@ -23,7 +23,7 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2066\ud800-\udfff]")
 
 def painted(parts: list[str]) -> list[tuple[str, str]]:
     """Each kind's text, joined where it goes on."""
-    painter, joined = Painter(), list[tuple[str, str]]()
+    painter, joined = TagStream(), list[tuple[str, str]]()
     for piece in [*(p for part in parts for p in painter.feed(part)), *painter.end()]:
         if joined and joined[-1][1] == piece[1]:
             joined[-1] = (joined[-1][0] + piece[0], piece[1])
@@ -78,7 +78,7 @@ def test_nothing_that_acts_on_a_terminal_gets_through(text: str) -> None:
 
 def test_a_screen_without_colours_reads_like_this() -> None:
     stream = io.StringIO()
-    screen = Screen(make_console(stream))
+    screen = LiveView(make_console(stream))
     screen.show(PolicyText("I count.\n" + code("print(1)\n1/0"), 9))
     screen.show(CallStarted("python", {"code": "print(1)\n1/0"}))
     failed = CallRecord("python", {}, "1\x1b[2J\nZeroDivisionError", ErrorKind.EXCEPTION)
@@ -114,6 +114,6 @@ def test_colours_only_where_they_belong(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     stream = Terminal()
-    Screen(make_console(stream)).say("1 / 0", "error")
+    LiveView(make_console(stream)).say("1 / 0", "error")
     assert is_plain(stream) is plain
     assert ("\x1b[" in stream.getvalue()) is not plain

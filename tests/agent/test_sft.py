@@ -93,7 +93,7 @@ def test_a_run_stopped_with_ctrl_c_goes_on_and_its_checkpoint_is_a_model(
                 process.send_signal(signal.SIGINT)
                 break
         _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130 and "--resume goes on" in err
+    assert process.returncode == 130 and "--resume continues" in err
     done = len(metrics(tmp_path / "run"))
     assert 4 <= done < 40
     assert sft(*arguments)[0] == 2  # there is a run: nothing is trained over it
@@ -124,7 +124,7 @@ def test_sigterm_saves_and_a_lower_rate_and_fewer_tokens_at_once_may_follow(
                 process.send_signal(signal.SIGTERM)
                 break
         _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143 and "--resume goes on" in err
+    assert process.returncode == 143 and "--resume continues" in err
     done = json.loads((out / "checkpoint" / "trainer.json").read_text())["done"]
     assert done == metrics(out)[-1]["step"] < 60
     arguments[arguments.index("60")] = str(done + 1)

@@ -18,7 +18,7 @@ from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Limits, tool
 from interlace.agent import AgentEvent, Reasoning, Result
-from interlace.agent.cli.render.markdown import Prose
+from interlace.agent.cli.render.markdown import MarkdownStream
 from interlace.agent.cli.render.terminal import make_console
 from interlace.agent.thinking import Thinking
 from interlace.rollout.engines import Reply, ScriptedEngine
@@ -173,7 +173,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *parts: str) -> str:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    prose = Prose(make_console(stream, width=40, height=20))
+    prose = MarkdownStream(make_console(stream, width=40, height=20))
     for part in parts:
         prose.feed(part)
     prose.end()

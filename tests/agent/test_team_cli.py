@@ -97,7 +97,7 @@ def test_what_is_typed_behind_a_slash_holds_for_a_team_too(tmp_path: Path) -> No
     notices = [line for line in told.splitlines() if line[:1] in "[>" or line.startswith("spent")]
     assert re.sub(r"\d+ (?=tokens|s\b)", "N ", "\n".join(notices)) == "\n".join([
         "[there is nothing to save yet]", "[there is nothing to take back]", "> First?",
-        "[taken back: Second?]", "spent: N tokens, 0 calls, N s", "[nano goes on]",
+        "[taken back: Second?]", "spent: N tokens, 0 calls, N s", "[nano answers from now on]",
         f"[saved; interlace show {log}]", "[forgotten: what was asked]",
         "[there is nothing to save yet]",
     ])  # fmt: skip

@@ -129,7 +129,7 @@ def test_slash_commands(tmp_path: Path) -> None:
         for typed, shown in [
             ("/help", r"/budget \[tokens=5000\] +what is left"),
             ("/tools", "python: Runs Python code"),
-            ("/nonsense", "there is no /nonsense"),
+            ("/nonsense", "unknown command /nonsense"),
             ("Well?", "wrong\n(.|\n)* tokens"),
             ("/retry", "> Well(.|\n)*right False(.|\n)* tokens"),
             ("/budget calls=3,tokens=90000", "90000 tokens, 3 calls left"),
@@ -164,7 +164,7 @@ def test_another_model_goes_on_and_the_history_is_searched(tmp_path: Path) -> No
         for typed, shown in [
             ("Remember seven.", "one\n(.|\n)* tokens"),
             ("/model ./nowhere", "there is no folder"),  # the old one goes on
-            ("/model nano", "nano goes on; it has read"),
+            ("/model nano", "nano answers from now on; it has read"),
         ]:
             ready(terminal)
             terminal.type(typed + ENTER)

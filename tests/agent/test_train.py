@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert code == 0, err
     told = json.loads(out)
     assert (told["out"], told["steps"]) == (str(folder), 2)
-    assert "resuming goes on from the same state with new noise" in err
+    assert "resuming continues from the same state with new noise" in err
     assert "step 1: " in err and "step 2: " in err
     return folder
 
@@ -61,7 +61,7 @@ def test_a_run_leaves_all_that_one_may_want_to_see_of_it(folder: Path) -> None:
 
 def test_a_run_goes_on_only_when_asked_and_further_than_planned(folder: Path) -> None:
     code, _, err = interlace(*SMALL, "--steps", "3", "--out", folder)
-    assert code == 2 and "holds a run already: --resume goes on with it" in err
+    assert code == 2 and "holds a run already: --resume continues it" in err
     code, _, err = interlace("--resume", "--out", folder, "--lora-rank", "4")
     assert code == 9 and "of another run, whose lora_rank is 0 and not 4" in err
     lower = ("--steps", "3", "--learning-rate", "1e-6", "--set", "micro_tokens=4096")
@@ -84,7 +84,7 @@ def test_sigterm_saves_the_step_and_ends_with_143(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGTERM)
                 break
         err = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == 143 and f"interlace train --resume --out {out} goes on" in err
+    assert process.returncode == 143 and f"interlace train --resume --out {out} continues" in err
     done = json.loads((out / "checkpoint" / "trainer.json").read_text())["done"]
     assert done == read_metrics(out)[-1]["step"] >= 1
     code, _, err = interlace("--resume", "--out", out, "--steps", str(done + 1))

@@ -12,7 +12,7 @@ from support.toy_tokenizers import TEMPLATES, VOCABULARIES, save, tokenizer
 from tokenizers import Tokenizer as Fast
 from tokenizers import normalizers
 
-from interlace.agent.cli.commands.doctor import report
+from interlace.agent.cli.actions.doctor import report
 from interlace.rollout.engines.scripted import ScriptedEngine
 from interlace.rollout.formats import FORMATS
 from interlace.rollout.loop import Rollout

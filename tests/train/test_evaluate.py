@@ -14,13 +14,13 @@ from interlace.tools.errors import DataError, UsageError
 from interlace.train.data.sources import find_tasks
 from interlace.train.evaluation.attempts import Attempt
 from interlace.train.evaluation.compare import compare
-from interlace.train.evaluation.evaluate import (
+from interlace.train.evaluation.plots import plot_evaluations
+from interlace.train.evaluation.results import (
     Evaluation,
     load_evaluation,
     measure,
     save_evaluation,
 )
-from interlace.train.evaluation.plots import plot_evaluations
 from interlace.train.rewards import Checker
 
 TASK = Task("a", "What is 3 * 4?", "12")

@@ -23,7 +23,7 @@ from interlace.rollout.trajectory import Episode, StopReason
 from interlace.tools import Tool
 from interlace.tools.sql import SqlTool
 from interlace.train.evaluation.attempts import told_apart
-from interlace.train.evaluation.evaluate import measure
+from interlace.train.evaluation.results import measure
 from interlace.train.rewards import Checker, why_unscored
 
 SCRIPT = """

@@ -57,7 +57,7 @@ def test_a_rollout_stopped_by_ctrl_c_leaves_nothing_and_is_completed(tmp_path: P
         finally:
             process.kill()
     assert process.returncode == 130, said
-    assert "--resume goes on" in said and "Traceback" not in said
+    assert "--resume continues" in said and "Traceback" not in said
     assert alive(process.pid) == []
     assert log.read_bytes().startswith(kept)
     before = {episode.id for episode in read_episodes(log) if episode.stop not in CUT_OFF}

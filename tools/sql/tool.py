@@ -77,9 +77,10 @@ class SqlTool:
 
         `rows` changes that one bound.
         """
-        self._path: str | None = None
+        self.path: str | None = None
+        """The database's file, if the tool was made from one."""
         if isinstance(database, str | PathLike):
-            self._path = str(database)
+            self.path = str(database)
             database = SqliteDatabase(database)
         if budget is not None and budget < 1:
             raise UsageError(f"the budget of a result must be at least 1, not {budget}")
@@ -137,7 +138,7 @@ class SqlTool:
         try:
             return await self.database.schema()
         except QueryFailed as error:
-            whose = "" if self._path is None else f"{self._path}: "
+            whose = "" if self.path is None else f"{self.path}: "
             raise DataError(whose + error.text) from error
 
     @asynccontextmanager

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 
 from ...rollout.formats import recorded_format
 from ...rollout.many.votes import Classes, mean_logprob, numbered
@@ -32,6 +33,8 @@ class Attempt:
     sample: int
     correct: bool
     stop: str
+    question: str = ""
+    """A digest of the question, by which the tasks of two runs are told to be the same."""
     answer: str | None = None
     vote: int | None = None
     logprob: float | None = None
@@ -144,6 +147,9 @@ def _attempt(episode: Episode, vote: int | None, tokenizer: Tokenizer | None) ->
         sample=episode.sample,
         correct=episode.rewards["correct"] > 0,
         stop=episode.stop.value if episode.stop else "cancelled",
+        question=blake2b(
+            episode.task.question.encode("utf-8", "replace"), digest_size=6
+        ).hexdigest(),
         answer=episode.answer,
         vote=vote,
         logprob=mean_logprob(episode),
@@ -158,6 +164,10 @@ def _attempt(episode: Episode, vote: int | None, tokenizer: Tokenizer | None) ->
         first_call=None if tokenizer is None else _first_call(episode, tokenizer),
         corrected=False in passed and any(passed[passed.index(False) :]),
     )
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 def _response_tokens(trajectory: Trajectory) -> int:

@@ -1,13 +1,13 @@
 """Two runs on the same tasks: paired differences, with intervals and tests."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...tools.errors import DataError
 from .attempts import Attempt
-from .evaluate import Evaluation
 from .intervals import Estimate, bootstrap, mcnemar, sign_flip
+from .results import Evaluation
 
 __all__ = ["Comparison", "compare"]
 
@@ -34,6 +34,8 @@ class Comparison:
     test: str
     table: tuple[int, int, int, int] | None
     means: dict[str, Estimate]
+    remarks: list[str] = field(default_factory=list)
+    """Reasons for doubt: how the runs were made otherwise, tasks that ask something else."""
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -47,9 +49,18 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     by flipping the signs of the tasks' differences; all intervals are bootstraps over tasks.
     """
     a, b = first.by_task, second.by_task
-    shared = [task for task in a if task in b]
+    named = [task for task in a if task in b]
+    # A record of an earlier version does not say what was asked.
+    shared = [task for task in named if len({a[task][0].question, b[task][0].question} - {""}) < 2]
     if not shared:
         raise DataError("the two runs have no task in common: there is nothing to compare")
+    remarks = _differences(first, second)
+    if len(shared) < len(named):
+        strange = [task for task in named if task not in shared]
+        remarks.append(
+            f"{len(strange)} tasks have one id and two questions, and are left out: "
+            + ", ".join(strange[:5])
+        )
 
     def differences(value: Callable[[Attempt], float]) -> list[float]:
         return [_mean(b[task], value) - _mean(a[task], value) for task in shared]
@@ -75,7 +86,24 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         test=test,
         table=table,
         means={name: bootstrap(differences(_field(name))) for name in _MEANS},
+        remarks=remarks,
     )
+
+
+def _differences(first: Evaluation, second: Evaluation) -> list[str]:
+    """How two runs were made otherwise, beside the model and its tools, which are meant to differ.
+
+    Seeds count where the policy samples; a setting that one run does not record is not compared.
+    """
+    was, now = (
+        {**run.run.get("sampling", {}), **run.run.get("limits", {}), **run.run}
+        for run in (first, second)
+    )
+    names = ["n", "checker", "temperature", "top_p", "top_k", *first.run.get("limits", {})]
+    if was.get("temperature"):
+        names.append("seed")
+    found = [name for name in names if name in was and name in now and was[name] != now[name]]
+    return [f"the runs differ in {name}: {was[name]} and {now[name]}" for name in found]
 
 
 def _correct(attempt: Attempt) -> float:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...tools.errors import DataError, MissingExtra
-from .evaluate import Evaluation
 from .intervals import Estimate
+from .results import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,23 +14,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ...rollout.engines.vllm.engine import VllmEngine
 from ...rollout.ledger import Ledger, Source, Span
 from ...rollout.many.runner import Runner
+from ...rollout.models.files import find_model
 from ...rollout.policy import Policy
 from ...rollout.task import Task
 from ...rollout.trajectory import Episode, StopReason, Trajectory
 from ...tools.errors import InterlaceError, ModelError, ToolUnavailable
 from ..config import TrainConfig
 from ..data.generators.catalog import GENERATORS
+from ..local.lora import merged_weights
+from ..local.rl import Trainer, TrainingSetup
+from ..local.training_setup import make_policy, make_setup
+from ..local.update import TrainBatch, compute_logprobs, update
 from .finding import Finding, where
-
-if TYPE_CHECKING:
-    from ..local.rl import Trainer, TrainingSetup
-    from ..local.update import TrainBatch
 
 __all__ = ["Trial", "try_out"]
 
@@ -139,8 +141,6 @@ class _Trying:
 
     def agree(self) -> tuple[bool | None, str]:
         """The trainer's probabilities of the tokens that were sampled."""
-        from ..local.update import TrainBatch, compute_logprobs
-
         if self.trial.vllm is not None:
             self._load()
         recipe = self.trainer.update_config
@@ -159,8 +159,6 @@ class _Trying:
 
     def update(self) -> tuple[bool | None, str]:
         """A step of the optimizer, and the new weights into the engine."""
-        from ..local.lora import merged_weights
-
         self._step(self.rows)
         if self.trial.vllm is None:
             engine: Any = self.setup.policy.engine
@@ -171,8 +169,6 @@ class _Trying:
     def fill(self) -> tuple[bool | None, str]:
         """As many tokens at once as there will be: made-up ones, in rows as long as they get."""
         import torch
-
-        from ..local.update import TrainBatch
 
         config, policy = self.trial.config, self.setup.policy
         most = min(_PROMPT + config.response_tokens, policy.engine.context_length)
@@ -195,16 +191,11 @@ class _Trying:
     # -- parts ----------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        from ..local.rl import Trainer
-        from ..local.training_setup import make_setup
 
         self.setup = self.stack.enter_context(make_setup(self.config))
         self.trainer = Trainer(self.config, self.setup)
 
     def _sample_with_vllm(self, options: Mapping[str, Any]) -> None:
-        from ...rollout.engines.vllm.engine import VllmEngine
-        from ...rollout.models.files import find_model
-        from ..local.training_setup import make_policy
 
         folder = find_model(self.config.model)
         engine = VllmEngine.load(folder, device=self.config.device, max_batch=2, options=options)
@@ -214,7 +205,7 @@ class _Trying:
         finally:
             asyncio.run(engine.aclose())
 
-    async def _roll_out(self, policy: Policy, task: Task, setup: "TrainingSetup | None") -> None:
+    async def _roll_out(self, policy: Policy, task: Task, setup: TrainingSetup | None) -> None:
         async with AsyncExitStack() as stack:
             if setup is not None and setup.resource is not None:
                 await stack.enter_async_context(setup.resource)
@@ -223,10 +214,8 @@ class _Trying:
             groups = await stack.enter_async_context(aclosing(runner.groups([task], n=2, seed=0)))
             self.episodes = [episode async for group in groups for episode in group]
 
-    def _step(self, rows: "TrainBatch") -> float:
+    def _step(self, rows: TrainBatch) -> float:
         """An update; its gradient's norm. Raises ModelError where it is not a number."""
-        from ..local.update import update
-
         done = update(self.setup.model, self.trainer.optimizer, rows, self.trainer.update_config)
         if done.refused:
             raise ModelError("the gradient is not a number")

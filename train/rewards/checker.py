@@ -84,6 +84,8 @@ class Checker:
         math: MathVerify | None = None,
         sql: SqlJudge | None = None,
     ) -> None:
+        self.name = default if isinstance(default, str) else getattr(default, "__name__", "?")
+        """The name of the default, for records."""
         self._default = find_checker(default)
         self._named: dict[str, _Check] = {}
         self.math = MathVerify() if math is None else math

@@ -14,7 +14,7 @@ from prompt_toolkit.output.defaults import create_output
 
 from ....tools.files import state_dir
 
-__all__ = ["Prompt", "history_file"]
+__all__ = ["LineEditor", "history_file"]
 
 
 def history_file() -> Path:
@@ -22,9 +22,9 @@ def history_file() -> Path:
     return state_dir() / "history"
 
 
-class Prompt:
+class LineEditor:
     """Reads questions from a terminal. `loading` ends the reading if it fails; `interrupt` hears
-    of Ctrl-C, and says whether to leave; Tab completes `words`; `example` stands at the first
+    of Ctrl-C, and returns True to leave; Tab completes `words`; `example` is the text of the first
     prompt, to be asked with Enter or typed over.
     """
 
@@ -51,7 +51,7 @@ class Prompt:
         self._example = example
 
     async def read(self) -> AsyncGenerator[str, None]:
-        """One question after the other, until who is here leaves. Raises what `loading` raised."""
+        """Yield one question after the other, until the person leaves. Raises as `loading` did."""
         while True:
             if self._loading.done():
                 self._loading.result()

@@ -5,55 +5,44 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import Any
 
-import typer
-
-from ..approval_options import GuardOptions, ask_person, left_line, read_approval, read_budget
-from ..commands.run import as_json, exit_code, load, warnings
+from ....rollout.budget import Budget
+from ....rollout.formats import FORMATS
+from ....rollout.models.load import refuse_engine
+from ....rollout.trajectory import Episode, StopReason
+from ....tools.errors import DataError, UsageError
+from ....tools.importing import names, refuse_code
+from ....tools.named import TOOLS
+from ...agent import Agent
+from ...approval import Approval
+from ...conversation import Conversation
+from ...conversations import Conversations, default_file
+from ...events import ApprovalAsked
+from ...result import Result
+from ...run import AgentRun
+from ...team.runs import Runs, SavedRun
+from ...team.team import Team
+from ..answering import as_json, exit_code, load, make_agent, warnings
+from ..approvals import ask_person, left_line, read_approval, read_budget
+from ..commands.chat import KeepOptions
 from ..exits import Exit, print_json
-from ..options import LimitOptions, ModelOptions, OutputOptions, make_agent
-from ..settings import folder_notice, settings
-from ..team_options import TeamOptions, as_it_was, find_unfinished, team_of
+from ..options import GuardOptions, LimitOptions, ModelOptions, OutputOptions, TeamOptions
+from ..render.live_view import LiveView, usage_line, why_no_answer
+from ..render.terminal import make_console, printable
+from ..settings import settings
+from ..teams import find_unfinished, make_team, recorded_options
 
-if TYPE_CHECKING:
-    from ....rollout.trajectory import Episode
-    from ...agent import Agent
-    from ...conversation import Conversation
-    from ...conversations import Conversations
-    from ...result import Result
-    from ...run import AgentRun
-    from ...team.runs import Runs, SavedRun
-    from ...team.team import Team
-
-__all__ = ["Chat", "KeepOptions"]
+__all__ = ["ChatSession"]
 
 _AGAIN = 2.0
 """Seconds within which a second Ctrl-C leaves."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeepOptions:
-    """Which conversation, and whether it is kept."""
-
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", "-r", help="Go on with the latest conversation, or that of ID."),
-    ] = False
-    keep: Annotated[
-        bool | None,
-        typer.Option(
-            "--keep/--no-keep",
-            help="Keep the conversation, to be resumed. Default: on a terminal.",
-            show_default=False,
-        ),
-    ] = None
-
-
-class Chat:
-    """A conversation on the terminal, or through pipes. `example` stands at the first prompt; with
-    `team.team` a CEO and its experts answer, each question on its own.
+class ChatSession:
+    """A conversation on the terminal, or through pipes. `example` is the text of the first prompt;
+    with `team.team` a CEO and its experts answer, each question on its own.
     """
 
     def __init__(
@@ -67,11 +56,6 @@ class Chat:
         example: str = "",
     ) -> None:
         """Raises UsageError, and ModelError for a model that is not there."""
-        from ....rollout.budget import Budget
-        from ...approval import Approval
-        from ..render.live_view import Screen
-        from ..render.terminal import make_console
-
         self.interactive = sys.stdin.isatty() and sys.stderr.isatty()
         self.conversation: Conversation | None = None
         self.approval: Approval = read_approval(guard) or Approval("allow")
@@ -92,24 +76,16 @@ class Chat:
         self.code = Exit.DONE
         """That of the first question that failed."""
         self.leaving = False
-        """Whether Ctrl-C was pressed twice."""
+        """True once Ctrl-C was pressed twice."""
         self._interrupted = -_AGAIN  # when Ctrl-C was pressed, seconds
         self.agent: Agent = self._make_agent()
-        self._screen = Screen(self._console, format=self.agent.format)
+        self._screen = LiveView(self._console, format=self.agent.format)
 
     def keep(self, options: KeepOptions, id: str | None) -> None:
-        """Open what is kept, if it is to be; what is resumed has its model, and its team, again.
+        """Open the stores, if conversations are kept; a resumed one brings its model and its team.
 
         Raises DataError and UsageError.
         """
-        from ....rollout.formats import FORMATS
-        from ....rollout.models.load import refuse_engine
-        from ....tools.errors import DataError
-        from ....tools.importing import names, refuse_code
-        from ....tools.named import TOOLS
-        from ...conversations import Conversations, default_file
-        from ...team.runs import Runs
-
         wanted = self.interactive if options.keep is None else options.keep
         if not (wanted or options.resume):
             return
@@ -126,7 +102,7 @@ class Chat:
         named = self._model  # on the command line and in settings, which may name code
         if self._runs is not None and options.resume:
             self._unfinished = find_unfinished(self._runs, id)
-            self._team, model, format = as_it_was(self._unfinished)
+            self._team, model, format = recorded_options(self._unfinished)
             self._refuse_other(model)
             self._model = replace(self._model, model=model, format=format)
         elif self._store is not None and options.resume:
@@ -139,7 +115,7 @@ class Chat:
         if options.resume:
             resumed = self._model
             if named.format is not None and resumed.format not in names("format", FORMATS):
-                self._model = replace(resumed, format=named.format)  # a format's name is no place
+                self._model = replace(resumed, format=named.format)  # a format's name loads no code
             else:
                 refuse_code("format", resumed.format, FORMATS, "what is resumed")
             again = set(resumed.tool or ()) - set(named.tool or ())
@@ -149,15 +125,13 @@ class Chat:
         self.agent = self._make_agent()
 
     def _refuse_other(self, model: str) -> None:
-        from ....tools.errors import UsageError
-
         if self._model.model not in (settings("chat")["model"].value, model):
             raise UsageError(
-                f"what is to be resumed is {model}'s: /model {self._model.model} goes on with "
-                "another, once it is resumed"
+                f"the resumed conversation is with {model}: leave out --model, and once it is "
+                f"resumed, switch with /model {self._model.model}"
             )
 
-    def _make_agent(self) -> "Agent":
+    def _make_agent(self) -> Agent:
         terms: dict[str, Any] = {"approve": self.approval, "budget": self._budget}
         terms["conversations"] = self._store
         return make_agent(self._model, self._limits, temperature=0.0, **terms)
@@ -167,13 +141,13 @@ class Chat:
         self._screen.say(text, kind)
 
     async def load(self) -> None:
-        """Load the model and start the tools, and tell what has to be known of them."""
+        """Load the model, start the tools, and print the warnings about them."""
         await load(self.agent, self._console, quiet=self._output.quiet)
         if not self._output.quiet:
             self._warn()
 
     async def greet(self) -> None:
-        """Start the tools, and say who answers here, and where the conversation stands."""
+        """Start the tools, and show who answers and how far the conversation is."""
         await self.agent.start_tools()
         if not self._output.quiet:
             who = f"a team of {self.agent.model}" if self._team.team else self.agent.model
@@ -195,7 +169,7 @@ class Chat:
             self._answers.append(None)
 
     async def go_on(self) -> None:
-        """Go on with what a team was asked and did not finish, where that is wanted."""
+        """Resume the question that a team did not finish, if asked to."""
         if self._unfinished is None:
             return
         saved, self._unfinished = self._unfinished, None
@@ -206,7 +180,7 @@ class Chat:
         await self._by_team(saved.question, saved.id)
 
     async def _by_team(self, question: str, unfinished: str | None = None) -> None:
-        team = team_of(self.agent, self._team, self._runs)
+        team = make_team(self.agent, self._team, self._runs)
         run = team.stream(question) if unfinished is None else team.resume(unfinished)
         await self._hear(team, run)
         if team.last is None:
@@ -215,8 +189,8 @@ class Chat:
         if self._runs is not None and self._runs.load(team.last.episode.id).ended is not None:
             await team.forget(team.last.episode.id)  # it is kept to be gone on with
 
-    async def _hear(self, who: "Team | Conversation", run: "AgentRun") -> None:
-        """Show what happens, and how it ended."""
+    async def _hear(self, who: Team | Conversation, run: AgentRun) -> None:
+        """Show the events of an answer, then how it ended."""
         task = asyncio.create_task(self._stream(run))
         loop = asyncio.get_running_loop()
 
@@ -239,7 +213,7 @@ class Chat:
                 self._report(who.last, seen=self._seen and who is self.conversation)
 
     def interrupt(self) -> bool:
-        """Ctrl-C was pressed; whether for the second time within two seconds, which leaves."""
+        """Handle Ctrl-C. Return True on the second press within two seconds: it exits the chat."""
         now = time.monotonic()
         self.leaving = self.leaving or now - self._interrupted < _AGAIN
         self._interrupted = now
@@ -251,14 +225,14 @@ class Chat:
         return self._team.team
 
     @property
-    def episodes(self) -> "list[Episode]":
+    def episodes(self) -> list[Episode]:
         """The episodes to save: the conversation, and each answer of a team."""
         conversation = [] if self.conversation is None else [self.conversation.episode]
         said = [*(one for one in conversation if one.started), *filter(None, self._answers)]
         return [episode for episode in said if episode.trajectories]
 
     def undo(self) -> tuple[str, bool] | None:
-        """Take back the last question; it, and whether a team had answered it."""
+        """Take back the last question; return it, and True if a team had answered it."""
         last = self._answers.pop() if self._answers else None
         if last is not None:
             return last.task.question, True
@@ -281,7 +255,7 @@ class Chat:
         await self.agent.aclose()
 
     async def change_model(self, name: str) -> None:
-        """Go on with another model, which begins with what was said. Raises as loading does."""
+        """Switch to another model, which reads the conversation so far. Raises as loading does."""
         before, old, model = self.conversation, self.agent, self._model
         self._model = replace(model, model=name, format=None)
         try:
@@ -299,14 +273,14 @@ class Chat:
         opening = self.agent.conversation(after=before)
         self.conversation = await self._stack.enter_async_context(opening)
 
-    async def _open(self) -> "Conversation":
+    async def _open(self) -> Conversation:
         if self.conversation is None:
             opening = self.agent.conversation(resume=self._resume)
             self.conversation = await self._stack.enter_async_context(opening)
         return self.conversation
 
     async def _tell_resumed(self) -> None:
-        """Show where the conversation stands."""
+        """Show the last questions and answers of a resumed conversation."""
         conversation = await self._open()
         questions = conversation.questions
         self.say(f"[resumed: {len(questions)} questions; the tools begin anew]", "notice")
@@ -316,13 +290,11 @@ class Chat:
             self.say(answer, "answer")
 
     def _warn(self) -> None:
-        notice = [] if self.example else folder_notice()  # the first chat has no settings
-        for warning in [*notice, *warnings(self.agent)]:
+        # The first chat, which has an example, reads no settings.
+        for warning in warnings(self.agent, settings_file=not self.example):
             self.say(warning, "notice")
 
-    async def _stream(self, run: "AgentRun") -> None:
-        from ...events import ApprovalAsked
-
+    async def _stream(self, run: AgentRun) -> None:
         async with aclosing(run):
             async for event in run:
                 asked = isinstance(event, ApprovalAsked)
@@ -335,12 +307,8 @@ class Chat:
                         self.interrupt()
                         raise asyncio.CancelledError from None
 
-    def _report(self, result: "Result", *, seen: bool) -> None:
-        """How it ended, and the answer where that was not `seen`: of a team, a lane is."""
-        from ....rollout.trajectory import StopReason
-        from ..render.live_view import usage_line, why_no_answer
-        from ..render.terminal import printable
-
+    def _report(self, result: Result, *, seen: bool) -> None:
+        """Show how it ended, and the answer unless it was `seen`: of a team, only a lane is."""
         self._screen.line()
         if self._output.json:
             print_json(as_json(result))

@@ -1,32 +1,34 @@
 """The slash commands of a chat."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .session import Chat
+from ....rollout.episode_log import EpisodeLog
+from ....tools.errors import DataError, InterlaceError, UsageError
+from ...approval import Rule
+from ..approvals import left_line, read_numbers
+from .session import ChatSession
 
-__all__ = ["COMMANDS", "obey"]
+__all__ = ["COMMANDS", "run_command"]
 
 _KEYS = """\
-Alt-Enter, or a backslash at the end of a line, goes on in the next line; Ctrl-R searches what was \
-asked before. Ctrl-C stops an answer; what was said until then stays in the conversation. Ctrl-D \
-leaves, and so does Ctrl-C twice."""
+Alt-Enter, or a backslash at the end of a line, continues in the next line; Ctrl-R searches the \
+earlier questions. Ctrl-C stops an answer; what was said until then stays in the conversation. \
+Ctrl-D leaves, and so does Ctrl-C twice."""
 
 
-async def obey(chat: "Chat", line: str) -> bool:
-    """Carry out a line that begins with a slash; whether it was the last."""
+async def run_command(chat: ChatSession, line: str) -> bool:
+    """Run a line that begins with a slash. Returns True if it ends the chat."""
     word, _, rest = line.partition(" ")
     if word in ("/quit", "/exit"):
         return True
     if word not in COMMANDS:
-        chat.say(f"[there is no {word}; /help lists what there is]", "notice")
+        chat.say(f"[unknown command {word}; /help lists all]", "notice")
     else:
         await COMMANDS[word][0](chat, rest.strip())
     return False
 
 
-async def _help(chat: "Chat", rest: str) -> None:
+async def _help(chat: ChatSession, rest: str) -> None:
     heads = {word: f"{word} {usage}".rstrip() for word, (_, usage, _) in COMMANDS.items()}
     wide = max(map(len, heads.values()))
     for word, (_, _, what) in COMMANDS.items():
@@ -34,34 +36,32 @@ async def _help(chat: "Chat", rest: str) -> None:
     chat.say(_KEYS, "dim")
 
 
-async def _reset(chat: "Chat", rest: str) -> None:
+async def _reset(chat: ChatSession, rest: str) -> None:
     await chat.forget()
     what = "what was asked" if chat.alone else "the conversation and the state of the tools"
     chat.say(f"[forgotten: {what}]", "notice")
 
 
-async def _tools(chat: "Chat", rest: str) -> None:
+async def _tools(chat: ChatSession, rest: str) -> None:
     policy = await chat.agent.policy()
     for tool in policy.tools.values():
         chat.say(f"{tool.name}: {tool.description}", "dim")
     chat.say(f"format: {policy.format.name}", "dim")
 
 
-async def _model(chat: "Chat", rest: str) -> None:
-    from ....tools.errors import InterlaceError
-
+async def _model(chat: ChatSession, rest: str) -> None:
     if not rest:
         chat.say(f"model: {chat.agent.model}", "dim")
         return
     try:
         await chat.change_model(rest)
         read = "" if chat.alone else "; it has read what was said, its tools begin anew"
-        chat.say(f"[{rest} goes on{read}]", "notice")
+        chat.say(f"[{rest} answers from now on{read}]", "notice")
     except InterlaceError as error:
         chat.say(f"[{error}]", "error")
 
 
-async def _undo(chat: "Chat", rest: str) -> None:
+async def _undo(chat: ChatSession, rest: str) -> None:
     gone = chat.undo()
     if gone is None:
         chat.say("[there is nothing to take back]", "notice")
@@ -71,7 +71,7 @@ async def _undo(chat: "Chat", rest: str) -> None:
     chat.say(f"[taken back: {question}{stays}]", "notice")
 
 
-async def _retry(chat: "Chat", rest: str) -> None:
+async def _retry(chat: ChatSession, rest: str) -> None:
     gone = chat.undo()
     if gone is None:
         chat.say("[there is nothing to ask again]", "notice")
@@ -81,9 +81,7 @@ async def _retry(chat: "Chat", rest: str) -> None:
     await chat.answer(question, team=by_team)
 
 
-async def _team(chat: "Chat", rest: str) -> None:
-    from ....tools.errors import InterlaceError
-
+async def _team(chat: ChatSession, rest: str) -> None:
     if not rest:
         chat.say("[/team needs a question]", "notice")
         return
@@ -93,10 +91,7 @@ async def _team(chat: "Chat", rest: str) -> None:
         chat.say(f"[{error}]", "error")
 
 
-async def _save(chat: "Chat", rest: str) -> None:
-    from ....rollout.episode_log import EpisodeLog
-    from ....tools.errors import DataError
-
+async def _save(chat: ChatSession, rest: str) -> None:
     episodes = chat.episodes
     if not rest or not episodes:
         why = "/save needs a file's name" if not rest else "there is nothing to save yet"
@@ -111,10 +106,7 @@ async def _save(chat: "Chat", rest: str) -> None:
         chat.say(f"[{error}]", "error")
 
 
-async def _budget(chat: "Chat", rest: str) -> None:
-    from ....tools.errors import UsageError
-    from ..approval_options import left_line, read_numbers
-
+async def _budget(chat: ChatSession, rest: str) -> None:
     budget = chat.agent.settings.budget
     try:
         if rest:
@@ -127,10 +119,7 @@ async def _budget(chat: "Chat", rest: str) -> None:
     chat.say(left_line(budget.left), "dim")
 
 
-async def _approve(chat: "Chat", rest: str) -> None:
-    from ....tools.errors import UsageError
-    from ...approval import Rule
-
+async def _approve(chat: ChatSession, rest: str) -> None:
     try:
         if rest:
             chat.approval.rules.insert(0, Rule.read(rest))
@@ -140,10 +129,10 @@ async def _approve(chat: "Chat", rest: str) -> None:
         chat.say(f"{rule.verdict} {rule.tool} {rule.pattern}".rstrip(), "dim")
 
 
-COMMANDS: dict[str, tuple[Callable[["Chat", str], Awaitable[None]], str, str]] = {
+COMMANDS: dict[str, tuple[Callable[[ChatSession, str], Awaitable[None]], str, str]] = {
     "/help": (_help, "", "this list"),
     "/tools": (_tools, "", "the tools and the format"),
-    "/model": (_model, "[NAME]", "the model; with a name, another one goes on"),
+    "/model": (_model, "[NAME]", "the model; with a name, another one takes over"),
     "/team": (_team, "QUESTION", "a CEO and its experts answer, outside of the conversation"),
     "/undo": (_undo, "", "take back the last question and its answer"),
     "/retry": (_retry, "", "take back the last answer and ask again"),

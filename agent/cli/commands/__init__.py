@@ -1,1 +1,1 @@
-"""The commands, one file each: options in, printing and an exit code out."""
+"""The commands: a signature each, light enough for `--help`; their work is in `actions/`."""

@@ -1,15 +1,10 @@
-"""`interlace conversations`: what was said, to be read again, resumed or forgotten."""
+"""`interlace conversations`: list, show and delete the conversations that chats kept."""
 
-import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..exits import guarded, print_json
-
-if TYPE_CHECKING:
-    from ...conversations import Saved, Summary
+from ..options import CliCommand, ReportOptions, command
 
 __all__ = ["conversations"]
 
@@ -19,134 +14,37 @@ conversations = typer.Typer(
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Id = Annotated[
     str | None,
-    typer.Argument(help="The id, or how it begins; without one, the latest.", show_default=False),
+    typer.Argument(help="Id or its beginning. Default: the latest.", show_default=False),
 ]
 
 
 @conversations.callback()
-def _list(context: typer.Context, json: Json = False) -> None:
-    if context.invoked_subcommand is not None:
-        return
-    with guarded(json=json):
-        from ...conversations import Conversations
+@command
+def _list(context: typer.Context, output: ReportOptions) -> None:
+    from ..actions.conversations import list_conversations
 
-        kept = Conversations().all()
-        if json:
-            print_json({"conversations": [_as_json(one) for one in kept], "error": None})
-        elif kept:
-            _print_list(kept)
-        else:
-            print("no conversation yet: `interlace chat` begins one", file=sys.stderr)
+    if context.invoked_subcommand is None:
+        list_conversations(json=output.json)
 
 
-@conversations.command(epilog="Example: interlace conversations show 4f2a")
-def show(id: Id = None, json: Json = False) -> None:
-    """Print one: questions, calls, what came back, and answers."""
-    with guarded(json=json):
-        from ...conversations import Conversations
+@conversations.command(cls=CliCommand, epilog="Example: interlace conversations show 4f2a")
+@command
+def show(id: Id = None, *, output: ReportOptions) -> None:
+    """Print one conversation: questions, calls with their output, and answers."""
+    from ..actions.conversations import show_conversation
 
-        store = Conversations()
-        saved = store.load(store.find(id))
-        if json:
-            print_json({"conversation": _whole(saved), "error": None})
-        else:
-            _print(saved)
+    show_conversation(id, json=output.json)
 
 
-@conversations.command(epilog="Example: interlace conversations delete 4f2a 9c01")
+@conversations.command(cls=CliCommand, epilog="Example: interlace conversations delete 4f2a 9c01")
+@command
 def delete(
-    ids: Annotated[list[str], typer.Argument(help="Ids, or how they begin.")], json: Json = False
+    ids: Annotated[list[str], typer.Argument(help="Ids or their beginnings.")],
+    output: ReportOptions,
 ) -> None:
-    """Forget one or more, for good."""
-    with guarded(json=json):
-        from ...conversations import Conversations
+    """Delete one or more conversations for good."""
+    from ..actions.conversations import delete_conversations
 
-        store = Conversations()
-        found = [store.find(id) for id in ids]  # all of them are there, or none is deleted
-        for id in found:
-            store.delete(id)
-        if json:
-            print_json({"deleted": found, "error": None})
-
-
-def _as_json(one: "Summary") -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "title": one.title,
-        "model": one.model,
-        "format": one.format,
-        "tools": list(one.tools),
-        "started": one.started,
-        "updated": one.updated,
-        "questions": one.questions,
-    }
-
-
-def _print_list(kept: "list[Summary]") -> None:
-    from rich.table import Table
-
-    from ..render.pager import paged
-    from ..render.terminal import printable
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for head in ("id", "when", "model", "asked", "begins with"):
-        last = head == "begins with"
-        table.add_column(head, no_wrap=True, overflow="ellipsis", ratio=1 if last else None)
-    for one in kept:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.updated))
-        title = printable(" ".join(one.title.split()))
-        table.add_row(one.id, when, printable(one.model), str(one.questions), title)
-    with paged() as console:
-        console.print(table, markup=False)
-
-
-def _turns(saved: "Saved") -> "list[list[Any]]":
-    """The calls of each question."""
-    turns, asked = saved.episode.trajectory.turns, saved.asked
-    ends = [one.mark.turns for one in asked[1:]] + [len(turns)]
-    return [
-        [call for turn in turns[one.mark.turns : end] for call in turn.calls]
-        for one, end in zip(asked, ends, strict=True)
-    ]
-
-
-def _whole(saved: "Saved") -> dict[str, Any]:
-    return {
-        "id": saved.episode.id,
-        "model": saved.episode.trajectory.model,
-        "format": saved.episode.trajectory.format,
-        "questions": [
-            {
-                "question": one.question,
-                "calls": [
-                    {"tool": call.tool, "arguments": call.arguments, "output": call.output}
-                    for call in calls
-                ],
-                "answer": one.answer,
-                "stop": one.stop,
-            }
-            for one, calls in zip(saved.asked, _turns(saved), strict=True)
-        ],
-    }
-
-
-def _print(saved: "Saved") -> None:
-    from ....rollout.events import CallFinished, CallStarted
-    from ..render.live_view import Screen
-    from ..render.pager import paged
-
-    with paged() as console:
-        screen = Screen(console)
-        for one, calls in zip(saved.asked, _turns(saved), strict=True):
-            screen.say(f"> {one.question}", "dim")
-            for call in calls:
-                screen.show(CallStarted(call.tool, call.arguments or {}))
-                screen.show(CallFinished(call))
-            answered = one.answer is not None
-            screen.say(
-                one.answer or f"[{one.stop or 'broken off'}]", "answer" if answered else "notice"
-            )
-            screen.gap()
+    delete_conversations(ids, json=output.json)

@@ -1,75 +1,24 @@
-"""`interlace init`: a folder to begin with."""
+"""`interlace init`: a folder to start from."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..exits import guarded, print_json, tell
+from ..options import ReportOptions, command
 
-__all__ = ["FILES", "init"]
-
-FILES = {
-    "agent.py": '''"""An agent of your own: a model, tools, and what it may use."""
-
-from interlace import Agent, Approval, Budget
-
-QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
-
-# Offer functions of your own as tools: Agent("Qwen/Qwen3-0.6B", tools=["python", my_function]).
-with Agent(
-    "nano",
-    tools=["python"],
-    budget=Budget(tokens=20_000, calls=50, seconds=300),
-    approve=Approval(r"deny python \\bsubprocess\\b", "allow"),
-) as agent:
-    result = agent.run_sync(QUESTION)
-
-print(result.answer, f"({result.stop}, {result.usage.calls} call)")
-''',
-    "tasks.jsonl": """\
-{"id": "bolts", "question": "A crate holds 43 bolts. How many bolts are in 29 crates?", \
-"answer": "1247"}
-{"id": "nails", "question": "A box holds 25 nails. How many nails are in 312 boxes?", \
-"answer": "7800"}
-""",
-    "approve.txt": """\
-# Which calls are run: the first rule that fits decides; where none does, you are asked.
-# allow, ask or deny; then a tool; then a regular expression for its arguments.
-deny python \\bsubprocess\\b
-allow sql
-allow search
-ask
-""",
-}
-_NEXT = """\
-{folder}: {files}. Next:
-  python {folder}/agent.py
-  interlace chat --approve {folder}/approve.txt
-  interlace rollout {folder}/tasks.jsonl --n 4 --out {folder}/t.jsonl"""
+__all__ = ["init"]
 
 
+@command
 def init(
     folder: Annotated[
-        Path, typer.Argument(help="Made where it is missing; no file is overwritten.")
+        Path, typer.Argument(help="Folder; made if it is missing. No file is overwritten.")
     ] = Path("."),
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    *,
+    output: ReportOptions,
 ) -> None:
-    """Write an agent, tasks and rules to begin with."""
-    with guarded(json=json, debug=debug):
-        from ....tools.errors import DataError, UsageError
+    """Write an agent, tasks and approval rules to start from."""
+    from ..actions.init import write_starter_files
 
-        there = [name for name in FILES if (folder / name).exists()]
-        if there:
-            raise UsageError(f"{folder} has a file {there[0]} already: name another folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, text in FILES.items():
-                (folder / name).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"can't write to {folder}: {error.strerror}") from error
-        if json:
-            print_json({"files": [str(folder / name) for name in FILES], "error": None})
-        else:
-            tell(_NEXT.format(folder=folder, files=", ".join(FILES)))
+    write_starter_files(folder, json=output.json)

@@ -1,12 +1,9 @@
-"""`interlace models`: what a server serves, or what is on this machine."""
+"""`interlace models`: the models of a server, or of this machine."""
 
-import asyncio
-import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..exits import guarded, print_json
 from ..options import OutputOptions, command
 
 __all__ = ["models"]
@@ -14,68 +11,18 @@ __all__ = ["models"]
 
 @command
 def models(
-    output: OutputOptions,
     server: Annotated[
         str | None,
         typer.Argument(
             metavar="ADDRESS",
-            help="A server, http://host:8000/v1; with #name, or if it serves one model, it is "
-            "asked what it can do. Without: the models on this machine.",
+            help="Server, such as http://host:8000/v1. With #name, or if it serves one model, its "
+            "abilities are probed. Default: the models of this machine.",
         ),
     ] = None,
+    *,
+    output: OutputOptions,
 ) -> None:
-    """List the models that --model can name: those of a server, or those on this machine."""
-    with guarded(json=output.json, debug=output.debug):
-        found = _on_this_machine() if server is None else asyncio.run(_on_server(server))
-        if output.json:
-            print_json({"models": found, "error": None})
-        else:
-            _print(found)
+    """List the models that --model can name: those of a server, or those of this machine."""
+    from ..actions.models import list_models
 
-
-def _on_this_machine() -> list[dict[str, Any]]:
-    from ....rollout.models.files import KNOWN, cached_models, local_model
-
-    known = [
-        {"name": name, "here": local_model(name) is not None, "note": note}
-        for name, note in KNOWN.items()
-    ]
-    cached = [
-        {"name": name, "here": True, "note": f"Hugging Face cache, {size / 1e6:,.0f} MB"}
-        for name, size in cached_models()
-    ]
-    return [*known, *cached]
-
-
-async def _on_server(address: str) -> list[dict[str, Any]]:
-    from ....rollout.engines.http.engine import HttpEngine, served_models
-
-    base, _, wanted = address.partition("#")
-    found = []
-    cards = [] if wanted else await served_models(base)
-    for card in cards:
-        length = card["context_length"]
-        note = "context length unknown" if length is None else f"context of {length} tokens"
-        found.append({"name": f"{base}#{card['id']}", "here": False, "note": note} | card)
-    if len(cards) < 2:  # a token is sampled to find this out: not of every model of a large server
-        engine = await HttpEngine.connect(str(found[0]["name"]) if found else address)
-        said = "token ids: can be trained on" if engine.exact else f"text only: {engine.why}"
-        first = found[0] if found else {"name": address, "here": False, "note": ""}
-        first["note"] = "; ".join(filter(None, [str(first["note"]), said]))
-        found = [first | {"exact": engine.exact}]
-    return found
-
-
-def _print(found: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..render.terminal import make_console, printable
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("--model", "here", ""):
-        table.add_column(title, overflow="fold")
-    for one in found:
-        here = "yes" if one["here"] else "no"
-        table.add_row(Text(printable(one["name"])), here, Text(printable(str(one["note"]))))
-    make_console(sys.stdout).print(table)
+    list_models(server, json=output.json)

@@ -1,23 +1,15 @@
 """`interlace sft`: supervised fine-tuning on logs of episodes."""
 
-import math
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, ClassVar
 
 import typer
 
-from ..exits import Exit, Terminated, guarded, print_json, tell
 from ..options import OutputOptions, command
-from ..resume import check_folder
 
-if TYPE_CHECKING:
-    from ....train.local.ledgers import Ledgers
-    from ....train.local.sft import SFTConfig, SFTReport
-
-__all__ = ["sft"]
+__all__ = ["Precision", "SftOptions", "sft"]
 
 
 class Precision(StrEnum):
@@ -29,47 +21,59 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SftOptions:
-    """Which model is trained, how, and where to."""
+    """The model to train, how, and the output folder."""
 
+    panel: ClassVar = "Training"
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The run's folder; its checkpoint/ is the model.")
+        Path,
+        typer.Option("--out", "-o", help="Folder of the run; its checkpoint/ is the model."),
     ]
     model: Annotated[
         str,
-        typer.Option("--model", "-m", help="nano, smollm2, a folder or a Hugging Face id."),
+        typer.Option("--model", "-m", help="Model: nano, smollm2, a folder, a Hugging Face id."),
     ] = "nano"
-    epochs: Annotated[float, typer.Option(min=0.01, help="How often all is gone through.")] = 2.0
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of --epochs.")] = None
-    batch_size: Annotated[int, typer.Option(min=1, help="Ledgers a step.")] = 16
+    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the data.")] = 2.0
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Number of steps, instead of --epochs.")
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="Ledgers per step.")] = 16
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="AdamW's. Default: 2e-5; with adapters 2e-4.", show_default=False),
+        typer.Option(
+            help="Learning rate of AdamW. Default: 2e-5; with adapters 2e-4.", show_default=False
+        ),
     ] = None
     lora_rank: Annotated[
-        int, typer.Option(min=0, help="Rank of adapters; 0 trains all weights.")
+        int, typer.Option(min=0, help="Rank of LoRA adapters; 0 trains all weights.")
     ] = 0
-    lora_alpha: Annotated[float, typer.Option(min=0.001, help="Their scale, times the rank.")] = (
-        32.0
-    )
+    lora_alpha: Annotated[
+        float, typer.Option(min=0.001, help="Scale of the adapters times their rank (LoRA alpha).")
+    ] = 32.0
     held_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="The share of tasks that only the loss is of.")
+        float, typer.Option(min=0, max=0.9, help="Fraction of tasks held out for validation loss.")
     ] = 0.05
     max_length: Annotated[
-        int, typer.Option(min=2, help="Tokens; longer ledgers, or than the context, are left out.")
+        int,
+        typer.Option(min=2, help="Skip ledgers longer than this, or than the model's context."),
     ] = 2048
     micro_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens that go through the model at once.")
     ] = 8192
-    precision: Annotated[Precision, typer.Option(help="What is computed in.")] = Precision.FLOAT32
+    precision: Annotated[Precision, typer.Option(help="Compute dtype.")] = Precision.FLOAT32
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
+        bool,
+        typer.Option("--gradient-checkpointing", help="Save memory for a third more time."),
     ] = False
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
-    seed: Annotated[int, typer.Option(min=0, help="Of the order, and of adapters.")] = 0
-    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between held-out losses.")] = 50
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the order of the data and of new adapters.")
+    ] = 0
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between validation losses.")] = (
+        50
+    )
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 50
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, from its checkpoint.")
+        bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")
     ] = False
 
 
@@ -80,206 +84,16 @@ def sft(
     job: SftOptions,
     output: OutputOptions,
 ) -> None:
-    """Fine-tune a model on logs of episodes, such as `interlace coldstart` makes.
+    """Fine-tune a model on logs of episodes, such as those of `interlace coldstart`.
 
-    Only what the model itself is to say carries loss, weighed as the log says; what tools returned
-    and failed attempts are context. Everything in the logs is learnt from: choose before.
+    Only the model's own tokens carry loss, weighted as the log says; tool output and failed
+    attempts are context. The model learns from every episode of the logs, so filter them first.
     """
-    with guarded(json=output.json, debug=output.debug):
-        check_folder(job.out, resume=job.resume)
-        _run(logs, job, output, _said(context))
-        raise typer.Exit(Exit.DONE)
+    from ..actions.sft import run
 
-
-_SETTINGS = {
-    "epochs": ("steps", "warmup"),
-    "steps": ("steps", "warmup"),
-    "precision": ("bfloat16",),
-}
-"""The settings of a run that an option decides, where they have another name."""
-
-
-def _said(context: typer.Context) -> set[str]:
-    """The settings that were given on the command line, and so may differ in a run that goes on."""
-    given = [
+    given = {
         name
         for name in map(str, context.params)
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    ]
-    return {setting for name in given for setting in _SETTINGS.get(name, (name,))}
-
-
-def _run(logs: list[Path], job: SftOptions, output: OutputOptions, said: set[str]) -> None:
-    from ....rollout.formats import FORMATS
-    from ....rollout.models.files import find_model
-    from ....rollout.tokenizer import Tokenizer
-    from ....train.config import read_config
-    from ....train.local.ledgers import read_ledgers
-    from ....train.local.record import Record
-    from ....train.local.sft import sft
-    from ....train.local.training_setup import load_trainable
-
-    names = ("model", "device", "lora_rank", "lora_alpha", "gradient_checkpointing", "seed")
-    asked = {name: getattr(job, name) for name in names} | {"precision": job.precision.value}
-    loading = read_config(None, asked).config
-    source = find_model(job.model)
-    longest = min(job.max_length, _context(source) or job.max_length)
-    found = read_ledgers(logs, Tokenizer.load(source), held_out=job.held_out, max_length=longest)
-    config = _config(job, len(found.training))
-    # A team's members speak in plain words, which no agent is given as its format.
-    formats = [name for name, _ in found.formats.most_common() if name in FORMATS]
-    with Record(job.out, settings=_as_yaml(logs, job, config)) as record:
-        model = load_trainable(source, loading)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        with _Screen(config, hidden=output.quiet) as screen:
-            screen.say(_begin(found, config, trained, str(model.device)))
-            try:
-                report = sft(
-                    model,
-                    found.training,
-                    config,
-                    job.out,
-                    held_out=found.held_out,
-                    progress=screen.step,
-                    record=record,
-                    source=source,
-                    format=formats[0] if formats else None,
-                    changed=said,
-                    tell=screen.say,
-                )
-            except (KeyboardInterrupt, Terminated):
-                screen.say(f"stopped; the same command with --resume goes on in {job.out}")
-                raise
-    _tell(job, found, config, report, output)
-
-
-def _as_yaml(logs: list[Path], job: SftOptions, config: "SFTConfig") -> str:
-    """All settings of a run, a line each."""
-    import json
-
-    settings = {"logs": list(map(str, logs)), "model": job.model, "lora_rank": job.lora_rank}
-    settings |= {"lora_alpha": job.lora_alpha, "held_out": job.held_out, "device": job.device}
-    settings |= {**asdict(config), "gradient_checkpointing": job.gradient_checkpointing}
-    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.items())
-
-
-def _context(source: Path) -> int | None:
-    """The tokens that the model of a folder can read, where it says so."""
-    import json
-
-    try:
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # loading the model will say what is wrong with it
-    length = config.get("text_config", config).get("max_position_embeddings")
-    return length if isinstance(length, int) else None
-
-
-def _config(job: SftOptions, ledgers: int) -> "SFTConfig":
-    """The configuration from the options, for so many ledgers."""
-    from ....train.local.sft import SFTConfig
-
-    size = min(job.batch_size, ledgers)
-    steps = job.steps or max(1, round(job.epochs * ledgers / size))
-    usual = 2e-4 if job.lora_rank else 2e-5
-    rate = usual if job.learning_rate is None else job.learning_rate
-    return SFTConfig(
-        steps=steps,
-        batch_size=size,
-        learning_rate=rate,
-        warmup=max(1, steps // 20),
-        max_length=job.max_length,
-        micro_tokens=job.micro_tokens,
-        bfloat16=job.precision is Precision.BFLOAT16,
-        seed=job.seed,
-        evaluate_every=job.evaluate_every,
-        save_every=job.save_every,
-    )
-
-
-def _begin(found: "Ledgers", config: "SFTConfig", trained: int, device: str) -> str:
-    tokens = sum(map(len, found.training))
-    learnt = sum(int((ledger.loss_weights > 0).sum()) for ledger in found.training)
-    left_out = ", ".join(f"{count} {why}" for why, count in found.left_out.items()) or "none"
-    return (
-        f"{len(found.training)} ledgers of {tokens:,} tokens, {learnt / tokens:.0%} of them learnt "
-        f"from; held out {len(found.held_out)}, left out {left_out} · {trained:,} weights on "
-        f"{device} · {config.steps} steps of {config.batch_size}"
-    )
-
-
-def _tell(
-    job: SftOptions,
-    found: "Ledgers",
-    config: "SFTConfig",
-    report: "SFTReport",
-    output: OutputOptions,
-) -> None:
-    """The end: what came of it."""
-    fields: dict[str, Any] = {
-        "out": str(job.out),
-        "model": str(job.out / "checkpoint"),
-        "steps": config.steps,
-        "ledgers": len(found.training),
-        "held_out": len(found.held_out),
-        "left_out": dict(found.left_out),
-        "loss": report.losses[-1],
-        "held_out_loss": report.held_out.get(config.steps),
-        "tokens": report.tokens,
-        "seconds": report.seconds,
-        "refused": report.refused,
-        "error": None,
     }
-    if output.json:
-        print_json(fields)
-    elif not output.quiet:
-        tell(f"{config.steps} steps in {report.seconds:.0f} s; the model is {fields['model']}")
-
-
-class _Screen:
-    """On a terminal a bar; elsewhere some twenty lines over the run."""
-
-    def __init__(self, config: "SFTConfig", *, hidden: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn as Remaining
-
-        from ..render.terminal import make_console
-
-        self._config = config
-        self._hidden = hidden
-        self._console = make_console(sys.stderr)
-        self._live = self._console.is_terminal and not hidden
-        self._bar = Progress(
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            Remaining(),
-            console=self._console,
-            transient=True,
-            disable=not self._live,
-        )
-        self._task = self._bar.add_task("", total=config.steps)
-
-    def say(self, sentence: str) -> None:
-        """One line."""
-        if not self._hidden:
-            self._console.print(sentence, markup=False, soft_wrap=True)
-
-    def step(self, step: int, report: "SFTReport") -> None:
-        """A step is done."""
-        recent = report.losses[-10:]
-        text = f"loss {sum(recent) / len(recent):.4f}"
-        if report.held_out:
-            text += f" · held out {report.held_out[max(report.held_out)]:.4f}"
-        text += f" · {report.tokens / max(report.seconds, 1e-9):.0f} tokens/s"
-        self._bar.update(self._task, completed=step, description=text)
-        every = math.ceil(self._config.steps / 20)
-        if not self._live and (step % every == 0 or step in report.held_out):
-            self.say(f"step {step} of {self._config.steps}: {text}")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    run(logs, job, output, given)

@@ -1,15 +1,17 @@
 """Episodes as text: who wrote what, what is trained, how it ended."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from ....rollout.ledger import Ledger, Source, Span
 from ....rollout.tokenizer import Tokenizer
 from ....rollout.trajectory import Episode, StopReason, Trajectory
 from .terminal import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["print_episode", "print_stats", "summary"]
 
@@ -57,7 +59,7 @@ def _counts(trajectories: list[Trajectory]) -> dict[str, int]:
 
 
 def print_episode(
-    console: "Console", episode: Episode, tokenizer: Tokenizer | None, *, ids: bool = False
+    console: Console, episode: Episode, tokenizer: Tokenizer | None, *, ids: bool = False
 ) -> None:
     """One episode: a head, then each span with its source, or, with `ids`, each token."""
     _print_head(console, episode)
@@ -86,9 +88,7 @@ def _speaker(trajectory: Trajectory) -> str:
     return printable(f": {speaker.role} {speaker.name}, round {speaker.round + 1}")
 
 
-def _print_head(console: "Console", episode: Episode) -> None:
-    from rich.text import Text
-
+def _print_head(console: Console, episode: Episode) -> None:
     stop = episode.stop
     head = Text(f"── {printable(episode.id)}  ", "bold")
     head.append(stop.value if stop else "not finished", "green" if stop in _GOOD else "red")
@@ -127,14 +127,12 @@ def _turns(trajectory: Trajectory) -> Iterator[str]:
 
 
 def _print_span(
-    console: "Console", span: Span, tokenizer: Tokenizer | None, *, trained: bool
+    console: Console, span: Span, tokenizer: Tokenizer | None, *, trained: bool
 ) -> None:
     """The text of a span beside its source, its length and, for the policy's, its loss weight.
 
     What the policy wrote and is not trained on is underlined.
     """
-    from rich.text import Text
-
     weight = span.weight if trained else 0.0
     style, mark = _STYLES[span.source], ""
     if span.source is Source.POLICY:
@@ -151,9 +149,7 @@ def _print_span(
         console.print(row.append_text(line), soft_wrap=True)
 
 
-def _print_tokens(console: "Console", ledger: Ledger, tokenizer: Tokenizer | None) -> None:
-    from rich.table import Table
-
+def _print_tokens(console: Console, ledger: Ledger, tokenizer: Tokenizer | None) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("place", "id", "token", "source", "logprob", "raw", "weight", "version"):
         table.add_column(name, justify="left" if name in ("token", "source") else "right")
@@ -174,8 +170,6 @@ def _print_tokens(console: "Console", ledger: Ledger, tokenizer: Tokenizer | Non
 
 
 def _escape(text: str) -> str:
-    from rich.markup import escape
-
     return escape(text)
 
 
@@ -183,10 +177,8 @@ def _at(values: Any, offset: int) -> str:
     return "" if values is None else f"{float(values[offset]):.4f}"
 
 
-def print_stats(console: "Console", episodes: Iterable[Episode]) -> None:
+def print_stats(console: Console, episodes: Iterable[Episode]) -> None:
     """A table with one line for each group: how its episodes ended, and means of the rest."""
-    from rich.table import Table
-
     groups: dict[str, list[Episode]] = {}
     for episode in episodes:
         groups.setdefault(episode.group, []).append(episode)

@@ -1,18 +1,18 @@
 """Evaluations and comparisons as tables."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ....train.evaluation.compare import Comparison
+from ....train.evaluation.intervals import Estimate
+from ....train.evaluation.results import Evaluation
 from .terminal import printable
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-    from ....train.evaluation.compare import Comparison
-    from ....train.evaluation.evaluate import Evaluation
-    from ....train.evaluation.intervals import Estimate
-
-__all__ = ["print_comparison", "print_evaluation"]
+__all__ = ["print_comparison", "print_evaluation", "print_modes"]
 
 _MEANS = {
     "tokens": "tokens sampled",
@@ -35,8 +35,18 @@ _BEHAVIOUR = {
 }
 
 
-def print_evaluation(console: "Console", evaluation: "Evaluation", title: str) -> None:
-    """Two tables: figures with intervals, and how tools were used."""
+def print_evaluation(console: Console, evaluation: Evaluation, title: str) -> None:
+    """Two tables: figures with intervals, and how tools were used; then what was not judged."""
+    if evaluation.attempts:
+        _print_figures(console, evaluation, title)
+    left_out = sum(evaluation.unjudged.values())
+    tasks = f"{len(evaluation.by_task)} tasks, {len(evaluation.attempts)} attempts judged"
+    console.out(f"{tasks}, {left_out} not", style="dim")
+    for why, count in evaluation.unjudged.items():
+        console.out(f"  {count} not judged: {printable(why)}", style="yellow")
+
+
+def _print_figures(console: Console, evaluation: Evaluation, title: str) -> None:
     table = _table(title, "", "value", "95 % interval", "by")
     name = "accuracy" if evaluation.n == 1 else f"accuracy (avg@{evaluation.n})"
     _row(table, name, evaluation.accuracy, percent=True)
@@ -56,14 +66,9 @@ def print_evaluation(console: "Console", evaluation: "Evaluation", title: str) -
     for key, (label, percent) in _BEHAVIOUR.items():
         use.add_row(label, _plain(behaviour[key], percent))
     console.print(use)
-    left_out = sum(evaluation.unjudged.values())
-    tasks = f"{len(evaluation.by_task)} tasks, {len(evaluation.attempts)} attempts judged"
-    console.out(f"{tasks}, {left_out} not", style="dim")
-    for why, count in evaluation.unjudged.items():
-        console.out(f"  {count} not judged: {printable(why)}", style="yellow")
 
 
-def print_comparison(console: "Console", comparison: "Comparison", first: str, second: str) -> None:
+def print_comparison(console: Console, comparison: Comparison, first: str, second: str) -> None:
     """A table of differences, second less first, and the test."""
     table = _table(f"{second} less {first}", "", "difference", "95 % interval", "by")
     _row(table, "accuracy", comparison.accuracy, percent=True, signed=True)
@@ -77,14 +82,31 @@ def print_comparison(console: "Console", comparison: "Comparison", first: str, s
         line += f"; right: both {both}, only the first {only_first}"
         line += f", only the second {only_second}, neither {neither}"
     console.out(line)
+    for remark in comparison.remarks:
+        console.out(printable(remark), style="yellow")
     if comparison.left_out:
-        console.out(f"{comparison.left_out} tasks stand in one run alone", style="yellow")
+        console.out(f"{comparison.left_out} tasks are in one run only", style="yellow")
 
 
-def _table(title: str, *columns: str) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
+def print_modes(console: Console, modes: Mapping[str, Evaluation]) -> None:
+    """A row for each mode: accuracy with its interval, and what an answer costs."""
+    table = Table(title="side by side", title_justify="left", box=None, header_style="bold")
+    table.add_column("")
+    for name in ("accuracy", "95 % interval", "tokens", "turns", "calls", "seconds"):
+        table.add_column(name, justify="right")
+    for mode, evaluation in modes.items():
+        right = evaluation.accuracy
+        means = (evaluation.mean(name).value for name in ("tokens", "turns", "calls", "seconds"))
+        table.add_row(
+            mode,
+            f"{right.value:.1%}",
+            f"{right.low:.1%} to {right.high:.1%}",
+            *(f"{mean:.1f}" for mean in means),
+        )
+    console.print(table)
 
+
+def _table(title: str, *columns: str) -> Table:
     table = Table(title=Text(printable(title)), title_justify="left", box=None, header_style="bold")
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number in (1, 2) else "left")
@@ -92,7 +114,7 @@ def _table(title: str, *columns: str) -> "Table":
 
 
 def _row(
-    table: "Table", name: str, estimate: "Estimate", *, percent: bool, signed: bool = False
+    table: Table, name: str, estimate: Estimate, *, percent: bool, signed: bool = False
 ) -> None:
     kind = ("+" if signed else "") + (".1%" if percent else ".2f")
     ends = f"{format(estimate.low, kind)} to {format(estimate.high, kind)}"

@@ -4,26 +4,25 @@ import os
 import re
 import textwrap
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.syntax import Syntax
 
 from ....rollout.events import CallFinished, CallOutput, CallStarted, Notice, PolicyText
+from ....rollout.formats import Format
 from ....rollout.trajectory import CallRecord, StopReason
 from ....tools import Artifact
 from ...events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
 from ...result import Result
-from ..team_options import lane
+from ..teams import lane
 from .images import picture_protocol, save_artifact, show_picture
-from .markdown import Prose
+from .markdown import MarkdownStream
 from .sql_table import as_grid
-from .tag_stream import Painter
+from .tag_stream import TagStream
 from .terminal import printable
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from ....rollout.formats import Format
-
-__all__ = ["Screen", "usage_line", "why_no_answer"]
+__all__ = ["LiveView", "usage_line", "why_no_answer"]
 
 _STYLES = {
     "words": "",
@@ -39,30 +38,30 @@ _STYLES = {
 _MARGINS = {"code": ("│ ", "│ "), "output": ("→ ", "  "), "error": ("→ ", "  ")}
 
 
-class Screen:
+class LiveView:
     """Shows events: the model's words plain, code, output, errors and notices each in a colour.
 
     Without colours, code and output still differ by their margin; with them, code is highlighted,
     line by line, and words are Markdown. On a terminal, tables are grids and plots are shown, if it
     can. What a call prints is shown as it comes. `answers` says whether an answer in tags is shown
-    where it is written; whoever prints it at the end anyway leaves it out. `format` is the model's,
+    where it is written; a caller that prints it at the end leaves it out. `format` is the model's,
     if it is not one of interlace's own.
     """
 
     def __init__(
-        self, console: "Console", *, answers: bool = True, format: "Format | None" = None
+        self, console: Console, *, answers: bool = True, format: Format | None = None
     ) -> None:
         self._console = console
         self._answers = answers
-        self._painter = Painter(format.blocks if format is not None else ())
+        self._painter = TagStream(format.blocks if format is not None else ())
         self._kind = ""
         self._begun = False  # whether this block has a first line already
-        self._inside = False  # whether the cursor stands inside a line
+        self._inside = False  # whether the cursor is inside a line
         self._breaks = 0  # line feeds that wait for text to follow
         self._language = ""
-        self._unlit = ""  # code, until its line is whole
+        self._unlit: list[str] = []  # code, until its line is whole
         self._heard = ""  # what the call that runs has shown
-        self._prose = Prose(console) if console.color_system is not None else None
+        self._prose = MarkdownStream(console) if console.color_system is not None else None
 
     def show(self, event: AgentEvent) -> None:
         """Show one event."""
@@ -100,7 +99,7 @@ class Screen:
             self.line()
 
     def say(self, text: str, kind: str = "words") -> None:
-        """A line of its own; what the host says is broken between words, where somebody looks."""
+        """Show one line; on a terminal, the host's own words are wrapped."""
         if kind in ("dim", "notice", "error") and self._console.file.isatty():
             text = "\n".join(_fold(line, self._console.width) for line in text.split("\n"))
         self._block(text, kind)
@@ -155,7 +154,7 @@ class Screen:
             self._block(f"[the model reads {read:,} of these {of:,} characters]", "notice")
 
     def _whole(self, call: CallRecord) -> None:
-        # Somebody looks, also where no colours belong.
+        # A person may look at a terminal without colours, too.
         seen = self._console.is_terminal or self._console.file.isatty()
         grid = as_grid(call.output, self._console.width - 2) if seen and not call.error else None
         self._block(grid or call.output, "error" if call.error else "output")
@@ -200,14 +199,14 @@ class Screen:
                 margin = _MARGINS.get(kind, ("", ""))[self._begun]
                 self._console.out(margin, style="dim", end="", highlight=False)
             if kind == "code" and self._console.color_system is not None:
-                self._unlit += part
+                self._unlit.append(part)
             else:
                 self._console.out(part, style=style, end="", highlight=False)
             self._begun = self._inside = True
 
     def _light(self) -> None:
         """Print the line of code that is whole now, highlighted."""
-        line, self._unlit = self._unlit, ""
+        line, self._unlit = "".join(self._unlit), []
         if not line:
             return
         lexer = _lexer(self._language)
@@ -240,7 +239,6 @@ def _lexer(language: str) -> Any:
     """The highlighter of a language, or None if it is not code."""
     if language not in ("python", "sql"):
         return None
-    from rich.syntax import Syntax
 
     return Syntax("", language, theme="ansi_dark", background_color="default")
 

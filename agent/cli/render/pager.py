@@ -1,4 +1,4 @@
-"""A pager for what is long, where somebody looks."""
+"""A pager for long output on a terminal."""
 
 import os
 import shutil
@@ -6,18 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from .terminal import is_plain, make_console
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["paged"]
 
 
 @contextmanager
-def paged() -> "Iterator[Console]":
+def paged() -> Iterator[Console]:
     """A console on stdout; on a terminal through `less`, which ends at once if one page is enough.
 
     Set `PAGER` to another program, or to `cat` for none.
@@ -30,7 +28,7 @@ def paged() -> "Iterator[Console]":
     pager = subprocess.Popen(less, stdin=subprocess.PIPE, text=True, errors="backslashreplace")
     assert pager.stdin is not None
     try:
-        # Somebody who has seen enough closes the pipe.
+        # A reader who has seen enough closes the pipe.
         with suppress(BrokenPipeError), pager.stdin:
             yield make_console(pager.stdin, force_terminal=True, width=width)
     finally:

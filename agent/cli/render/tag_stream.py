@@ -7,17 +7,20 @@ from typing import TypeAlias
 from ....rollout.formats import FORMATS, Block
 from ....rollout.formats.stream import MarkStream
 
-__all__ = ["Painter", "Piece"]
+__all__ = ["Piece", "TagStream"]
 
 Piece: TypeAlias = tuple[str, str]
 """Text and the kind of text it is: `words`, `code` or `answer`."""
 
 
 _FENCES = ("```python\n", "```py\n", "```sql\n", "```\n", "```")
-_BRACES = re.compile(r"(\\boxed\s*\{)|(\\(?:b(?:o(?:x(?:e(?:d\s*)?)?)?)?)?\Z)|\\.|[{}]", re.DOTALL)
+# Blanks behind `\boxed` are held back until a brace comes, so there is a bound.
+_BRACES = re.compile(
+    r"(\\boxed\s{0,64}\{)|(\\(?:b(?:o(?:x(?:e(?:d\s{0,64})?)?)?)?)?\Z)|\\.|[{}]", re.DOTALL
+)
 
 
-class Painter:
+class TagStream:
     """Cuts a stream of text into pieces of one kind each; tags themselves are left out, and
     LaTeX's boxes around answers.
 

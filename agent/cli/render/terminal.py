@@ -55,7 +55,7 @@ def make_console(stream: IO[str], **settings: Any) -> "Console":
 
     class Quiet(Console):
         def on_broken_pipe(self) -> None:
-            """Let it be raised: `guarded` ends the command, with an exit code of ours."""
+            """Raise it: `exit_codes` ends the command, with an exit code of ours."""
             raise BrokenPipeError
 
     if is_plain(stream) and not settings.get("force_terminal"):

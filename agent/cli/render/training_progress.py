@@ -1,19 +1,17 @@
 """The progress display of a training run: bars and a table, or a line per step."""
 
 from collections import deque
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, Self
 
 from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ....rollout.trajectory import Episode
+from ....train.config import TrainConfig
 from ....train.monitor import Monitor
 from .terminal import make_console
-
-if TYPE_CHECKING:
-    from ....rollout.trajectory import Episode
-    from ....train.config import TrainConfig
 
 __all__ = ["COLUMNS", "TrainingScreen"]
 
@@ -35,7 +33,7 @@ _ROWS = 12
 class TrainingScreen:
     """On a terminal a live table of the last steps with bars beneath; elsewhere a line a step."""
 
-    def __init__(self, config: "TrainConfig", stream: IO[str], *, hidden: bool) -> None:
+    def __init__(self, config: TrainConfig, stream: IO[str], *, hidden: bool) -> None:
         self.last: dict[str, float] = {}
         """The metrics of the last step."""
         self._hidden = hidden
@@ -64,7 +62,7 @@ class TrainingScreen:
         if not self._hidden:
             self._console.print(sentence, soft_wrap=True, markup=False)
 
-    def episode(self, step: int, episode: "Episode") -> None:
+    def episode(self, step: int, episode: Episode) -> None:
         """One more episode of a step is done."""
         self._bars.advance(self._episodes)
         if self._live is not None:

@@ -1,17 +1,22 @@
 """The sandbox here: the walls around a model's Python code, each really tried."""
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import sys
+from dataclasses import asdict, dataclass, field
 
-if TYPE_CHECKING:
-    from rich.text import Text
+from rich.text import Text
 
-__all__ = ["Sandbox", "python_sandbox", "render_sandbox"]
+from ....tools import PythonTool
+from ....tools.errors import ToolUnavailable
+from ....tools.python.sandbox.probe import probe
+from ..exits import Exit, print_json
+from ..render.terminal import make_console, printable
+
+__all__ = ["SandboxReport", "examine_sandbox", "python_sandbox"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sandbox:
+class SandboxReport:
     """The state of the Python sandbox here."""
 
     tier: str | None
@@ -22,24 +27,19 @@ class Sandbox:
     """Each wall, and "ok" or why it can't be raised."""
 
 
-def python_sandbox() -> Sandbox:
+def python_sandbox() -> SandboxReport:
     """Try each wall by itself, then each tier whole, the stronger first, around a real session."""
-    from ....tools.python.sandbox.probe import probe
-
     reasons: list[str] = []
     for tier in ("full", "confined"):
         reason = asyncio.run(_try(tier))
         if reason is None:
-            return Sandbox(tier, "\n".join(reasons), probe())
+            return SandboxReport(tier, "\n".join(reasons), probe())
         reasons.append(reason)
-    return Sandbox(None, "\n".join(reasons), probe())
+    return SandboxReport(None, "\n".join(reasons), probe())
 
 
 async def _try(tier: str) -> str | None:
     """Run a cell behind the walls of a tier; why that can't be."""
-    from ....tools import PythonTool
-    from ....tools.errors import ToolUnavailable
-
     try:
         async with PythonTool(isolation=tier) as tool, tool.session() as session:
             result = await session.call({"code": "6 * 7"}, 30)
@@ -48,12 +48,8 @@ async def _try(tier: str) -> str | None:
         return str(error)
 
 
-def render_sandbox(found: Sandbox) -> "Text":
+def render_sandbox(found: SandboxReport) -> Text:
     """The report for people."""
-    from rich.text import Text
-
-    from ..render.terminal import printable
-
     text = Text()
     text.append(f"{'Python sandbox':<26}{found.tier or 'none can be had'}\n", "bold")
     for wall, answer in found.walls.items():
@@ -62,3 +58,13 @@ def render_sandbox(found: Sandbox) -> "Text":
     if found.why:
         text.append(f"note: {printable(found.why)}\n", "yellow")
     return text
+
+
+def examine_sandbox(*, json: bool) -> int:
+    """Print which walls stand on this machine; `Exit.UNAVAILABLE` if neither tier can be had."""
+    sandbox = python_sandbox()
+    if json:
+        print_json({"python": asdict(sandbox)})
+    else:
+        make_console(sys.stdout).print(render_sandbox(sandbox), soft_wrap=True, end="")
+    return Exit.DONE if sandbox.tier else Exit.UNAVAILABLE

@@ -1,57 +1,31 @@
-"""A team on the command line: its options, and what its CEO decides as a compact lane."""
+"""A team on the command line: made from options, and its CEO's decisions as a compact lane."""
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
+from ...tools.errors import DataError
+from ..agent import Agent
+from ..events import AgentEvent, Decided, Executed, Judged, Recruited, Voted
+from ..team.runs import Runs, SavedRun
+from ..team.team import Team
+from .options import TeamOptions
 
-if TYPE_CHECKING:
-    from ..agent import Agent
-    from ..events import AgentEvent
-    from ..run import Answerer
-    from ..team.runs import Runs, SavedRun
-    from ..team.team import Team
-
-__all__ = ["TeamOptions", "as_it_was", "find_unfinished", "lane", "team_of", "who_answers"]
+__all__ = ["find_unfinished", "lane", "make_team", "recorded_options"]
 
 _WIDE = 76
 
 
-@dataclass(frozen=True, kw_only=True)
-class TeamOptions:
-    """Options for whether a team answers, and how large it may be."""
-
-    team: Annotated[
-        bool, typer.Option("--team", help="A CEO and its experts answer, not one agent alone.")
-    ] = False
-    experts: Annotated[int, typer.Option(min=2, help="The most experts of a team.")] = 4
-    rounds: Annotated[int, typer.Option(min=1, help="The most rounds of a team.")] = 2
-    paper: Annotated[
-        bool, typer.Option("--paper", help="The team does what the paper's released code does.")
-    ] = False
-
-
-def who_answers(agent: "Agent[Any]", options: TeamOptions) -> "Answerer[Any]":
-    """The agent, or its team. Raises UsageError."""
-    return team_of(agent, options) if options.team else agent
-
-
-def team_of(agent: "Agent[Any]", options: TeamOptions, runs: "Runs | None" = None) -> "Team":
+def make_team(agent: Agent[Any], options: TeamOptions, runs: Runs | None = None) -> Team:
     """A team of such agents, whose steps are kept in `runs`. Raises UsageError."""
-    from ..team.team import Team
-
     paper: Any = "paper" if options.paper else None
     sizes: Any = {"max_experts": options.experts, "rounds": options.rounds}
     return Team.ceo(agent, **sizes, compat=paper, runs=runs)
 
 
-def find_unfinished(runs: "Runs", start: str | None) -> "SavedRun":
+def find_unfinished(runs: Runs, start: str | None) -> SavedRun:
     """The run whose id begins so, of those that have not ended; without one, the latest. Raises
     DataError.
     """
-    from ...tools.errors import DataError
-
     unfinished = [run for run in runs.all() if run.ended is None]
     found = [run for run in unfinished if run.id.startswith(start)] if start else unfinished[:1]
     if len(found) == 1:
@@ -63,7 +37,7 @@ def find_unfinished(runs: "Runs", start: str | None) -> "SavedRun":
     )
 
 
-def as_it_was(run: "SavedRun") -> tuple[TeamOptions, str, str]:
+def recorded_options(run: SavedRun) -> tuple[TeamOptions, str, str]:
     """The team that a run was begun with, its model and its format."""
     made = json.loads(run.made)
     paper = made["rules"]["name"] == "paper"
@@ -71,10 +45,8 @@ def as_it_was(run: "SavedRun") -> tuple[TeamOptions, str, str]:
     return TeamOptions(team=True, paper=paper, **sizes), made["model"], made["format"]
 
 
-def lane(event: "AgentEvent[Any]") -> str | None:
+def lane(event: AgentEvent[Any]) -> str | None:
     """A team's event in one line for the user, or None if the event is not shown."""
-    from ..events import Decided, Executed, Judged, Recruited, Voted
-
     match event:
         case Decided():
             if not event.goes_on:

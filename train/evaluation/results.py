@@ -7,6 +7,7 @@ compared without the model.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,18 @@ class Evaluation:
         }
 
     def summary(self) -> dict[str, Any]:
-        """All figures as plain data."""
+        """All figures as plain data; without a judged attempt, the counts alone."""
         means = ("tokens", "response_tokens", "turns", "calls", "seconds")
-        return {
+        counts = {
             "tasks": len(self.by_task),
             "attempts": len(self.attempts),
             "n": self.n,
             "unjudged": self.unjudged,
+        }
+        if not self.attempts:
+            return {**counts, "accuracy": None}
+        return {
+            **counts,
             "accuracy": asdict(self.accuracy),
             "pass_at": {str(k): asdict(e) for k, e in self.pass_at.items()},
             "majority_at": {str(k): asdict(e) for k, e in self.majority_at.items()},
@@ -181,16 +187,20 @@ def measure(
 
 def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluation:
     """An evaluation from what `interlace eval` wrote (its folder, or the JSON in it), or from a log
-    of episodes, which is judged anew. Raises DataError for anything else.
+    of episodes, which is judged anew: of a run that was stopped, too. Raises DataError for anything
+    else.
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "results.json"
+        finished = path / "results.json"
+        log = path / "episodes.jsonl"
+        path = log if log.is_file() and not finished.exists() else finished  # log: it was stopped
     if path.suffix == ".jsonl":
-        if checker is not None:
-            return measure(read_episodes(path), checker, run={"log": str(path)})
-        with Checker() as own:
-            return measure(read_episodes(path), own, run={"log": str(path)})
+        with nullcontext(checker) if checker is not None else Checker() as judge:
+            episodes = list(read_episodes(path))
+            settings = episodes[0].settings if episodes else {}
+            run = {**settings, "checker": judge.name, "log": str(path)}
+            return measure(episodes, judge, run=run)
     try:
         evaluation = TypeAdapter(Evaluation).validate_json(path.read_bytes())
     except OSError as error:

@@ -1,10 +1,11 @@
-"""`interlace` alone: whoever comes for the first time is led to an answer."""
+"""`interlace` alone: leads a new user to a first answer."""
 
 import sys
 
-from ..approval_options import GuardOptions
-from ..exits import guarded, run_to_end
-from ..options import LimitOptions, ModelOptions, OutputOptions
+from ..chat.session import ChatSession
+from ..exits import exit_codes, run_to_end
+from ..options import GuardOptions, LimitOptions, ModelOptions, OutputOptions
+from .chat import converse
 
 __all__ = ["EXAMPLE", "welcome"]
 
@@ -23,14 +24,11 @@ everything else."""
 
 def welcome() -> int:
     """A first chat with the bundled model; returns the exit code. For a terminal."""
-    from ..chat.session import Chat
-    from .chat import converse
-
-    with guarded():
+    with exit_codes():
         print(_WORDS, file=sys.stderr)
-        talk = Chat(
+        session = ChatSession(
             ModelOptions(), LimitOptions(), GuardOptions(), OutputOptions(), example=EXAMPLE
         )
-        code = run_to_end(converse(talk), interrupt=False)
+        code = run_to_end(converse(session), interrupt=False)
         print(_MORE, file=sys.stderr)
     return code

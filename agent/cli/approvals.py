@@ -1,19 +1,19 @@
-"""Which calls are approved and how much may be used: options, and the person who is asked."""
+"""Approval rules and budgets from options, and the question to a person."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Any
 
-import typer
+from prompt_toolkit import PromptSession
+from prompt_toolkit.output.defaults import create_output
 
-if TYPE_CHECKING:
-    from ...rollout.budget import Budget, Left
-    from ..approval import Approval
-    from ..events import ApprovalAsked
+from ...rollout.budget import Budget, Left
+from ...tools.errors import DataError, UsageError
+from ..approval import Approval
+from ..events import ApprovalAsked
+from .options import GuardOptions
 
 __all__ = [
-    "GuardOptions",
     "ask_person",
     "left_line",
     "read_approval",
@@ -22,29 +22,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GuardOptions:
-    """Options for which tool calls need approval, and how much may be used in all."""
-
-    layered: ClassVar = True
-    approve: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="allow, ask or deny the calls of tools; a rule such as 'deny python open'; or a "
-            "file of rules. Again for several: the first that fits decides."
-        ),
-    ] = None
-    budget: Annotated[
-        str | None,
-        typer.Option(help="For all questions together: tokens=5000,calls=20,seconds=60."),
-    ] = None
-
-
-def read_approval(options: GuardOptions) -> "Approval | None":
+def read_approval(options: GuardOptions) -> Approval | None:
     """The rules that the options give. Raises UsageError, and DataError for an unreadable file."""
-    from ...tools.errors import DataError
-    from ..approval import Approval
-
     if not options.approve:
         return None
     rules = []
@@ -60,17 +39,13 @@ def read_approval(options: GuardOptions) -> "Approval | None":
     return Approval(*rules)
 
 
-def read_budget(options: GuardOptions) -> "Budget":
+def read_budget(options: GuardOptions) -> Budget:
     """The budget that the options give. Raises UsageError."""
-    from ...rollout.budget import Budget
-
     return Budget(**read_numbers(options.budget or ""))
 
 
 def read_numbers(text: str) -> dict[str, Any]:
     """`tokens=5000,calls=20` as what it says. Raises UsageError."""
-    from ...tools.errors import UsageError
-
     kinds = {"tokens": int, "calls": int, "seconds": float}
     numbers: dict[str, Any] = {}
     for part in filter(None, text.replace(",", " ").split()):
@@ -86,7 +61,7 @@ def read_numbers(text: str) -> dict[str, Any]:
     return numbers
 
 
-def left_line(left: "Left") -> str:
+def left_line(left: Left) -> str:
     """The rest of a budget, in words."""
     parts = [
         None if left.tokens is None else f"{left.tokens} tokens",
@@ -97,16 +72,14 @@ def left_line(left: "Left") -> str:
     return f"{', '.join(said)} left" if said else "no budget is set: /budget tokens=5000,calls=20"
 
 
-async def ask_person(event: "ApprovalAsked", *, here: bool) -> None:
-    """Ask whoever sits at the terminal; where nobody does (`here` False), the call is denied.
+async def ask_person(event: ApprovalAsked, *, here: bool) -> None:
+    """Ask the person at the terminal; deny the call if there is none (`here` False).
 
-    Raises KeyboardInterrupt where they press Ctrl-C.
+    Raises KeyboardInterrupt if they press Ctrl-C.
     """
     if not here:
         event.deny("it needs a person's approval, and there is nobody to ask.")
         return
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.output.defaults import create_output
 
     session: PromptSession[str] = PromptSession(output=create_output(stdout=sys.stderr))
     while True:

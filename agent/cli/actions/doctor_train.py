@@ -1,28 +1,32 @@
 """`interlace doctor --train`: a training run, looked at before it runs."""
 
+import json as json_module
 import platform
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from json import dumps
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.text import Text
+
+from ....tools.errors import UsageError
 from ....tools.files import write_whole
-from ..exits import print_json
+from ....train.preflight.examine import Examination, examine
+from ....train.preflight.finding import Finding
+from ....train.preflight.trial_run import try_out
+from ..exits import Exit, eprint, print_json
+from ..render.terminal import make_console, printable
+from .doctor_sandbox import python_sandbox
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from ....train.preflight.examine import Examination
-    from ....train.preflight.finding import Finding
-
-__all__ = ["preflight"]
+__all__ = ["examine_training"]
 
 _MARKS = {True: ("ok", "green"), None: ("?", "yellow"), False: ("NO", "bold red")}
 
 
-def preflight(
+def examine_training(
     config: str, gpu: str | None, report: Path | None, *, tried: bool | None, json: bool
 ) -> int:
     """Look at a configuration and say what was found; the exit code of the first that is wrong.
@@ -31,12 +35,6 @@ def preflight(
     model is on this machine. Raises UsageError for a size that is none, DataError for a report that
     can't be written.
     """
-    import sys
-
-    from ....train.preflight.examine import examine
-    from ....train.preflight.finding import Finding
-    from ..render.terminal import make_console
-
     card, name = _card(gpu)
     examination = examine(config, card)
     findings = list(examination.findings)
@@ -47,7 +45,7 @@ def preflight(
     findings += _tried(examination, findings, tried, found=bool(card) and gpu is None)
     told = _as_json(config, examination, findings)
     if report is not None:
-        write_whole(report, dumps(told, indent=1) + "\n")
+        write_whole(report, json_module.dumps(told, indent=1) + "\n")
     if json:
         print_json(told)
     else:
@@ -58,8 +56,6 @@ def preflight(
 
 def _card(gpu: str | None) -> tuple[float | None, str]:
     """The memory of a card, GB of 10^9 bytes: as given, or of the first one found."""
-    from ....tools.errors import UsageError
-
     if gpu is not None:
         size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GB|GiB|G)?", gpu.strip(), re.IGNORECASE)
         if size is None or not float(size[1]):
@@ -76,11 +72,7 @@ def _card(gpu: str | None) -> tuple[float | None, str]:
     return round(found.total_memory / 1e9, 1), str(found.name)
 
 
-def _sandbox() -> "Finding":
-    from ....train.preflight.finding import Finding
-    from ..exits import Exit
-    from .doctor_sandbox import python_sandbox
-
+def _sandbox() -> Finding:
     found = python_sandbox()
     if found.tier is None:
         text = f"no walls can be had: {' '.join(found.why.split())}"
@@ -89,11 +81,9 @@ def _sandbox() -> "Finding":
 
 
 def _tried(
-    examination: "Examination", findings: "list[Finding]", asked: bool | None, *, found: bool
-) -> "Iterator[Finding]":
+    examination: Examination, findings: list[Finding], asked: bool | None, *, found: bool
+) -> Iterator[Finding]:
     """Yield the findings of a small trial run, if `asked` for; by default if a card was `found`."""
-    from ....train.preflight.finding import Finding
-
     wrong = [finding.what for finding in findings if finding.ok is False]
     here = any(finding.what == "tokenizer" for finding in findings)  # read where the model is
     if asked is False or (asked is None and not found):
@@ -105,16 +95,11 @@ def _tried(
     elif asked is None and not here:
         yield Finding("tried", None, "not tried: --try fetches the model first")
     else:
-        from ....train.preflight.trial_run import try_out
-        from ..exits import tell
-
-        tell("trying it in small: one rollout, one update (a minute or two)")
+        eprint("trying it in small: one rollout, one update (a minute or two)")
         yield from try_out(examination.trial)
 
 
-def _as_json(config: str, examination: "Examination", findings: "list[Finding]") -> dict[str, Any]:
-    from importlib.metadata import version
-
+def _as_json(config: str, examination: Examination, findings: list[Finding]) -> dict[str, Any]:
     estimate = examination.estimate
     phases = {} if estimate is None else estimate.phases
     return {
@@ -128,11 +113,7 @@ def _as_json(config: str, examination: "Examination", findings: "list[Finding]")
     }
 
 
-def _render(examination: "Examination", findings: "list[Finding]") -> "Text":
-    from rich.text import Text
-
-    from ..render.terminal import printable
-
+def _render(examination: Examination, findings: list[Finding]) -> Text:
     text = Text()
     for finding in findings:
         mark, style = _MARKS[finding.ok]
