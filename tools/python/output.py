@@ -155,7 +155,7 @@ class _HeadAndTail:
 
 
 def one_line(value: object) -> str:
-    """What code says of itself, as one short line for messages and logs."""
+    """The words of code about itself, as one short line for messages and logs."""
     words = _as_on_screen(as_text(value)[:2_000]).split()
     return " ".join(words)[:300]
 
