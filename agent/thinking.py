@@ -8,7 +8,6 @@ from .events import Reasoning
 
 __all__ = ["Thinking"]
 
-_OPEN, _CLOSE = "<think>", "</think>"
 _LAST_TOKENS = 16
 """So many of a prompt are looked at: a template may open a thought at its end."""
 
@@ -22,6 +21,7 @@ class Thinking:
     def __init__(self, policy: Policy) -> None:
         self._tokenizer = policy.engine.tokenizer
         self._inline = policy.format.inline
+        self._open, self._close = policy.format.thought
         self._turns = 0
         self._thinks = False
         self._stream = MarkStream()
@@ -41,7 +41,7 @@ class Thinking:
     def _begin(self, trajectory: Trajectory) -> None:
         turn = trajectory.turns[-1]
         ids = trajectory.ledgers[turn.ledger].ids[max(0, turn.start - _LAST_TOKENS) : turn.start]
-        opened = self._tokenizer.decode(ids.tolist()).rstrip().endswith(_OPEN)
+        opened = self._tokenizer.decode(ids.tolist()).rstrip().endswith(self._open)
         # Where results come in the middle of a turn's text, a thought goes on behind them.
         self._thinks = opened or (self._inline and self._thinks)
 
@@ -50,7 +50,7 @@ class Thinking:
         events: list[PolicyText | Reasoning] = []
         opening = ""
         for text, tag in self._stream.feed(
-            event.text, lambda: (_CLOSE if self._thinks else _OPEN,)
+            event.text, lambda: (self._close if self._thinks else self._open,)
         ):
             events += self._piece(opening + text + (tag if self._thinks else ""))
             opening = "" if self._thinks else tag

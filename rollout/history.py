@@ -1,4 +1,4 @@
-"""The memory of earlier questions and replies, for a later question that opens a new ledger."""
+"""The memory of earlier questions and replies: for a new ledger, and for servers of text."""
 
 from dataclasses import dataclass
 

@@ -51,6 +51,11 @@ CallGate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
 _STREAM_INTERVAL = 16
 """Tokens that may come in one chunk where no listener is attached. It bounds how long the gate
 waits for an engine when it shuts, and how many tokens a cancel may lose."""
+_FALSE_ALARMS = 64
+"""Stops of one turn that close nothing; then it is sampled to its end."""
+_SHORT_TEXT = 20_000
+"""Characters of a turn that are read at once; more are read in a thread, so that no other
+trajectory waits."""
 
 
 class _Sampled(Enum):
@@ -192,9 +197,11 @@ class Rollout:
         self.trajectory.turns.append(turn)
         stream = policy.engine.tokenizer.stream()
         tools = tuple(policy.tools.values())
+        stops = policy.format.stop
+        false_alarms = 0
         while True:
             before = len(ledger)
-            if await self._sample(turn, stream) is not _Sampled.WHOLE:
+            if await self._sample(turn, stream, stops) is not _Sampled.WHOLE:
                 continue
             if turn.finish is FinishReason.CANCELLED:
                 raise EngineError(f"{policy.engine.name} broke off in the middle of a turn")
@@ -202,17 +209,21 @@ class Rollout:
                 raise EngineError(f"{policy.engine.name} stopped without sampling a token")
             if turn.finish is FinishReason.FILTERED:
                 return turn, Parsed()
-            parsed = policy.format.parse(
-                self.trajectory.text(turn, policy.engine.tokenizer), turn.finish, tools
-            )
+            text = self.trajectory.text(turn, policy.engine.tokenizer)
+            parse = partial(policy.format.parse, text, turn.finish, tools)
+            parsed = parse() if len(text) <= _SHORT_TEXT else await asyncio.to_thread(parse)
             turn.forged = parsed.forged
             # A stop string that closes nothing (it stands in a string of the code, say) is a false
-            # alarm: the policy has not finished its turn.
+            # alarm: the policy has not finished its turn. Each is one more request and reads all of
+            # the turn again, so one that does nothing else is heard out.
             said = parsed.complete and (parsed.calls or parsed.answer is not None)
             if said or turn.finish is not FinishReason.STOP:
                 return turn, parsed
+            false_alarms += 1
+            if false_alarms == _FALSE_ALARMS:
+                stops = ()
 
-    async def _sample(self, turn: Turn, stream: TextStream) -> _Sampled:
+    async def _sample(self, turn: Turn, stream: TextStream, stops: tuple[str, ...]) -> _Sampled:
         """One request to the engine: its tokens into the ledger, its text to the listener.
 
         Four things may make it wait or cut it short. The budget grants fewer tokens than the turn
@@ -220,7 +231,7 @@ class Rollout:
         until the engine's first token; and the caller may cancel.
         """
         policy, ledger = self.policy, self.trajectory.ledger
-        tokenizer, stops = policy.engine.tokenizer, policy.format.stop
+        tokenizer = policy.engine.tokenizer
         wanted = self._tokens_left()
         if wanted <= 0:
             turn.finish = FinishReason.LENGTH
@@ -314,7 +325,7 @@ class Rollout:
         self._calls_left -= 1
         tool = self.policy.tools.get(call.tool)
         if call.problem is not None:
-            result = ToolResult(call.problem, ErrorKind.ARGUMENTS)
+            result = ToolResult(call.problem, ErrorKind.SYNTAX)
         elif tool is None:
             names = ", ".join(self.policy.tools) or "none"
             text = f"There is no tool {call.tool!r}. Tools: {names}."
@@ -356,6 +367,8 @@ class Rollout:
         harmless = tokenizer.escape_control_tokens(result.text, self.policy.format.control_tags)
         output = truncate_middle(harmless, self._output_budget(), tokenizer)
         record = CallRecord.of(call.tool, call.arguments, result, output)
+        if call.id:
+            record.details["id"] = call.id
         turn.calls.append(record)
         self._unread += len(tokenizer.encode(output)) + self._around
         self._emit(CallFinished(record))

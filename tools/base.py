@@ -43,7 +43,7 @@ class ErrorKind(StrEnum):
     ARGUMENTS = "arguments"
     """The arguments do not fit the tool's schema."""
     SYNTAX = "syntax"
-    """The code or query does not parse."""
+    """The code, the query, or the call itself does not parse."""
     EXCEPTION = "exception"
     """The code ran and raised."""
     TIMEOUT = "timeout"

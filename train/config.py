@@ -139,12 +139,12 @@ class TrainConfig(BaseModel):
     """python, sql:FILE, search:PATH; null: the database or corpus that a task brings, or python."""
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What the trainer computes in. What it trains stays float32."""
+    """The trainer's compute dtype; the weights in training stay float32."""
     lora_rank: int = Field(default=0, ge=0)
     """0: all weights are trained."""
     lora_alpha: float = Field(default=32.0, gt=0)
     gradient_checkpointing: bool = False
-    """Layers are computed again for the gradient: less memory, a third more time."""
+    """Recompute layers for the gradient: less memory, a third more time."""
 
     # The tasks.
     tasks: _Tasks = "arithmetic:train"
@@ -156,7 +156,7 @@ class TrainConfig(BaseModel):
     reward: _Reward = "correct"
     """The recipe's name, or a function of an episode and its task: see docs/rewards.md."""
     checker: _Checker = "exact"
-    """When an answer is right, for tasks that do not say it themselves."""
+    """How answers are checked, for tasks that don't name a checker."""
     overlong_buffer: int = Field(default=0, ge=0)
     """DAPO's soft punishment over the last so many of `response_tokens`; 0: none."""
 
@@ -183,18 +183,18 @@ class TrainConfig(BaseModel):
     """Wall time of one episode."""
     concurrency: int = Field(default=64, ge=1)
 
-    # What is made of it.
+    # The update.
     objective: _Objective = "dapo"
     loss_agg_mode: str | None = None
     """null: the objective's, as for the next three."""
     clip_ratio_low: float | None = Field(default=None, gt=0)
     clip_ratio_high: float | None = Field(default=None, gt=0)
     dynamic_sampling: bool | None = None
-    """Whether groups that are all right or all wrong are replaced by others."""
+    """Replace groups that are all right or all wrong."""
     refills: int = Field(default=3, ge=0)
-    """How often a step draws anew for such groups; then it takes what it has."""
+    """Rounds of new groups that a step may draw for that; it then trains on what it has."""
     without_void_turns: bool = False
-    """Whether episodes with a void turn give no gradient (SimpleTIR)."""
+    """Give episodes with a void turn no gradient (SimpleTIR)."""
     importance_level: str = "token"
     importance_cap: float | None = Field(default=2.0, gt=0)
     """Cap of the weights for the gap between engine and trainer; null: no weights."""
@@ -205,19 +205,19 @@ class TrainConfig(BaseModel):
     # The optimizer (AdamW).
     steps: int = Field(default=100, ge=1)
     epochs: int = Field(default=1, ge=1)
-    """How often a step goes over its episodes."""
+    """Passes over a step's episodes."""
     minibatches: int = Field(default=1, ge=1)
-    """Updates an epoch."""
+    """Updates per epoch."""
     micro_tokens: int = Field(default=16384, ge=1)
-    """Tokens that go through the model at once: memory, and nothing else, depends on it."""
+    """Tokens per forward pass, padding included; it changes memory use only."""
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     warmup: int = Field(default=0, ge=0)
-    """Steps until the learning rate is full; it then stays."""
+    """Steps of linear warm-up; the learning rate is constant afterwards."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     clip_norm: float = Field(default=1.0, gt=0)
     patience: int = Field(default=3, ge=1)
-    """The run stops after so many updates in a row that were not a number."""
+    """Stop the run after this many updates in a row that are not finite."""
 
     # The run.
     out: str = "runs/train"
@@ -231,7 +231,7 @@ class TrainConfig(BaseModel):
     wandb: str | None = None
     """A project's name; null: not used."""
     plot: bool = False
-    """A picture of the run in its folder, at the end."""
+    """Write a plot of the run to its folder at the end."""
 
     @model_validator(mode="after")
     def _known(self) -> "TrainConfig":
@@ -427,7 +427,7 @@ _BOUNDS = {
 
 
 def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
-    """Why a setting can't be as it is given, for a person: what pydantic found wrong with `model`.
+    """Explain to a person why a setting is invalid, from the error that pydantic found in `model`.
 
     Example:
         >>> try:
@@ -463,7 +463,7 @@ def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """The settings in a YAML file. Raises DataError where it can't be read or is no mapping."""
+    """The settings in a YAML file. Raises DataError if it can't be read or is not a mapping."""
     yaml = _yaml()
     try:
         given = yaml.load(file.read_text(encoding="utf-8"), _loader())
@@ -479,7 +479,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A value as it would stand in the file: `16`, `null`, `[python, "sql:a.db"]`."""
+    """Parse a value as in the file: `16`, `null`, `[python, "sql:a.db"]`. Raises UsageError."""
     yaml = _yaml()
     try:
         return yaml.load(text, _loader())

@@ -6,9 +6,13 @@ from ...tools.errors import UsageError
 from ...tools.importing import find
 from .base import AnsweredCall, Block, Call, ChatContext, Format, Message, Parsed, Sample
 from .encoder import Encoder
+from .harmony import Harmony
 from .hermes import Hermes
+from .llama3 import Llama3, PythonCalls
 from .markdown import Markdown
+from .named_calls import DeepSeek, DeepSeekFenced, Kimi, Mistral, MistralList
 from .notebook import Notebook
+from .tagged_calls import DeepSeekInvoked, Glm, MiniMax, Qwen3Coder
 from .tags import ReexSql, Retool, SearchR1
 
 __all__ = [
@@ -33,6 +37,18 @@ FORMATS: dict[str, Format] = {
     "hermes": Hermes(),
     "notebook": Notebook(),
     "markdown": Markdown(),
+    "qwen3_coder": Qwen3Coder(),
+    "glm": Glm(),
+    "gpt_oss": Harmony(),
+    "llama3": Llama3(),
+    "llama3_python": PythonCalls(),
+    "mistral": Mistral(),
+    "mistral_v3": MistralList(),
+    "deepseek": DeepSeek(),
+    "deepseek_v3": DeepSeekFenced(),
+    "deepseek_v3_2": DeepSeekInvoked(),
+    "kimi_k2": Kimi(),
+    "minimax_m2": MiniMax(),
 }
 
 

@@ -60,13 +60,15 @@ class ChatContext:
 class Call:
     """A call that the policy wrote. `problem` says why it could not be read, where it could not.
 
-    `written` are its arguments as JSON text, readable or not.
+    `written` are its arguments as JSON text, readable or not; `id` is the name that the policy gave
+    the call, in syntaxes that have one.
     """
 
     tool: str
     arguments: dict[str, Any] | None
     problem: str | None = None
     written: str = field(default="", compare=False, repr=False)
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,11 @@ class Format(Protocol):
         the encoder asks for each call's alone.
         """
         ...
+
+    @property
+    def thought(self) -> tuple[str, str]:
+        """The marks that open and close a thought."""
+        return "<think>", "</think>"
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -4,7 +4,8 @@ The one place that knows chat templates. The ids of a tool turn are worked out o
 nothing the policy sampled is ever rendered again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ...tools import Tool
@@ -13,9 +14,11 @@ from ..ledger import Source, Span
 from ..tokenizer import Tokenizer
 from ..trajectory import CallRecord
 from .base import Format, Message
-from .hermes import tool_schema
-from .layout import TemplateFrame, TemplateLayouts, tagged_result, takes_tools
+from .layout import TemplateFrame, TemplateLayouts, tagged_result
+from .native import CallStyle, describes
+from .schema import tool_schema
 from .template import TemplateRefusal
+from .tool_calls import ToolCalls
 
 __all__ = ["Encoder"]
 
@@ -41,15 +44,18 @@ class Encoder:
         self._layouts = layouts or TemplateLayouts(tokenizer)
         self.template = self._layouts.template
         self.takes_system = self._layouts.takes_system
-        schemas = [] if format.inline else [tool_schema(tool) for tool in tools]
-        self.tells_tools = bool(schemas) and takes_tools(self.template, schemas)
+        style = None if format.inline else self._layouts.style(format)
+        self.tells_tools = bool(tools) and style is not None and describes(self.template, tools)
         """Whether the template tells the model of the tools (else the system prompt does)."""
-        self.schemas = schemas if self.tells_tools else []
+        self._tools = tools
+        self.schemas = [tool_schema(tool) for tool in tools] if self.tells_tools else []
         self._system = format.system(() if self.tells_tools else tools)
+        self._results: TemplateFrame | None = None  # until it is found
         self._layout = self._layouts.find(
-            self.messages("?"), self.schemas, results=not format.inline
+            self.messages("?"), self.schemas, results=not format.inline, style=style
         )
-        if not format.inline and self._layout.results is None and tools:
+        self._results = self._layout.results
+        if not format.inline and self._results is None and tools:
             raise UsageError(
                 f"the chat template in {tokenizer.path} can't take tool results in the format "
                 f"{format.name}; use one with tags, such as retool"
@@ -72,6 +78,14 @@ class Encoder:
     def strips_thinking(self) -> bool:
         """True if the template leaves earlier thoughts out once a later question has come."""
         return self._layout.strips_thinking
+
+    def turn_end(self, *, calls: bool) -> list[int]:
+        """The token with which the model ends a turn: one that calls tools may have its own."""
+        frame = self._results
+        named = self.tokenizer.encode(self.tokenizer.special_text("eos_token") or "")
+        if calls and frame is not None and frame.end:
+            return self.tokenizer.encode_continuation(frame.end)[-1:]
+        return named if len(named) == 1 else sorted(self.tokenizer.eos_ids)[:1]
 
     def prompt(self, question: str, history: Sequence[Message] = ()) -> list[Span]:
         """The spans (source PROMPT) that open a ledger: system, history, question, and whatever
@@ -103,14 +117,23 @@ class Encoder:
             notice = f"[{self.escape_control_tokens(notice)}]\n" if notice else ""
             encode = self.tokenizer.encode_continuation
             return _spans((Source.TOOL, encode(text)), (Source.HOST, encode(notice)))
-        frame = self._layout.results
+        frame = self._results
         assert frame is not None, "checked when the encoder was made"
         text = "" if ended else frame.end
+        ids = self._ids(harmless, frame)
         for number, call in enumerate(harmless):
             name = self.tokenizer.escape_control_tokens(call.tool)
-            text += frame.joint(name) if number else frame.opening(name)
-            text += frame.prepare(self.format.render([call]))
-        return self._result_spans(text, frame, ended, notice)
+            text += frame.before(number, name, ids) + frame.prepare(self.format.render([call]))
+        return self._result_spans(text, frame, frame.behind(ids), ended, notice)
+
+    def _ids(self, calls: Sequence[CallRecord], frame: TemplateFrame) -> list[str]:
+        """The ids of calls: those the model wrote, else what the template wants."""
+        escape = self.tokenizer.escape_control_tokens
+        style = frame.style or CallStyle()
+        return [
+            escape(str(call.details.get("id") or style.id(call.tool, number)))
+            for number, call in enumerate(calls)
+        ]
 
     def follow_up(self, question: str, *, ended: bool) -> list[Span] | None:
         """The spans (PROMPT) of a later question in the same ledger; None where the template
@@ -129,17 +152,17 @@ class Encoder:
         return self.tokenizer.escape_control_tokens(text, self.format.control_tags)
 
     def _result_spans(
-        self, text: str, frame: TemplateFrame, ended: bool, notice: str
+        self, text: str, frame: TemplateFrame, close: str, ended: bool, notice: str
     ) -> list[Span]:
         """The notice goes inside the last message, on a line of its own."""
         if not notice:
-            return _spans((Source.TOOL, self._behind(text + frame.close, ended)))
+            return _spans((Source.TOOL, self._behind(text + close, ended)))
         told = frame.prepare(f"x\n[{self.escape_control_tokens(notice)}]")[1:]
         encode = self.tokenizer.encode_continuation
         return _spans(
             (Source.TOOL, self._behind(text, ended)),
             (Source.HOST, encode(told)),
-            (Source.TOOL, encode(frame.close)),
+            (Source.TOOL, encode(close)),
         )
 
     def _behind(self, text: str, ended: bool) -> list[int]:
@@ -149,18 +172,18 @@ class Encoder:
 
     def messages(self, question: str, history: Sequence[Message] = ()) -> list[dict[str, Any]]:
         """The messages given to the template for a prompt: system message, history, question."""
-        messages: list[dict[str, Any]] = []
-        for message in self.escaped([*history, Message("user", question)]):
-            role, content = message.role, message.content
-            if role == "tool":
-                frame = self._layout.results
-                if frame is not None and frame.role == "user":
-                    role, content = "user", tagged_result(content)
-            messages.append({"role": role, "content": content})
-        if messages[0]["role"] == "system" and not self.takes_system:
-            system = messages.pop(0)["content"]
-            first = next(message for message in messages if message["role"] == "user")
-            first["content"] = f"{system}\n\n{first['content']}"
+        conversation = [*history, Message("user", question)]
+        escaped = self.escaped(conversation)
+        head = escaped[:1] if escaped[0].role == "system" else []
+        if conversation[0].role == "system":
+            conversation = conversation[1:]
+        messages = self._given(conversation, escaped[len(head) :])
+        if not head:
+            return messages
+        if self.takes_system:
+            return [{"role": "system", "content": head[0].content}, *messages]
+        first = next(message for message in messages if message["role"] == "user")
+        first["content"] = f"{head[0].content}\n\n{first['content']}"
         return messages
 
     def escaped(self, messages: Sequence[Message]) -> list[Message]:
@@ -184,6 +207,66 @@ class Encoder:
             escaped.append(Message(message.role, content, message.results))
         return escaped
 
+    def _given(self, said: Sequence[Message], escaped: Sequence[Message]) -> list[dict[str, Any]]:
+        """Messages for the template, from what was said and the same escaped.
+
+        A turn whose calls hold control tokens is given as data, as the template's makers meant it,
+        with the results behind it as those of its calls.
+        """
+        given: list[dict[str, Any]] = []
+        open_calls: list[dict[str, Any]] = []
+        frame = self._results
+        for message, harmless in zip(said, escaped, strict=True):
+            role, content = message.role, harmless.content
+            if role == "assistant":
+                turn = self._turn(message.content, content, frame)
+                open_calls = list(turn.get("tool_calls", ()))
+                given.append(turn)
+            elif role == "tool":
+                for result in message.results or (message.content,):
+                    given.append(self._result(result, open_calls, frame))
+            else:
+                given.append({"role": role, "content": content})
+        return given
+
+    def _result(
+        self, text: str, open_calls: list[dict[str, Any]], frame: TemplateFrame | None
+    ) -> dict[str, Any]:
+        """A result as a message: of the next open call, where calls were given as data."""
+        content = self.escape_control_tokens(text)
+        if open_calls:
+            call = open_calls.pop(0)
+            named = {"name": call["function"]["name"], "tool_call_id": call["id"]}
+            return {"role": "tool", **named, "content": content}
+        if frame is not None and frame.role == "user":
+            return {"role": "user", "content": tagged_result(content)}
+        return {"role": "tool", "content": content}
+
+    def _turn(self, text: str, harmless: str, frame: TemplateFrame | None) -> dict[str, Any]:
+        """A turn of the model as a message: its text, or what it said and called as data."""
+        style = None if frame is None else frame.style
+        if style is None or harmless == text or not isinstance(self.format, ToolCalls):
+            return {"role": "assistant", "content": harmless}
+        escape = partial(self.tokenizer.escape_control_tokens, special_only=True)
+        turn = self.format.read_turn(text, self._tools)
+        said = {"role": "assistant"} | {key: escape(words) for key, words in turn.words.items()}
+        calls = []
+        for number, call in enumerate(turn.calls):
+            name, id = escape(call.tool), escape(call.id) or style.id(call.tool, number)
+            calls.append(style.call(name, _escaped(call.arguments, escape), id))
+        return {**said, "tool_calls": calls} if calls else said
+
+
+def _escaped(value: Any, escape: Callable[[str], str]) -> Any:
+    """A JSON value with each text in it escaped."""
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, list):
+        return [_escaped(each, escape) for each in value]
+    if isinstance(value, dict):
+        return {escape(key): _escaped(each, escape) for key, each in value.items()}
+    return value
+
 
 def _in_turns(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same, as strict templates want it: a user begins, and no role speaks twice in a row."""
@@ -205,4 +288,4 @@ def _spans(*parts: tuple[Source, list[int]]) -> list[Span]:
 
 
 def _replace(call: CallRecord, output: str) -> CallRecord:
-    return CallRecord(tool=call.tool, arguments=call.arguments, output=output, error=call.error)
+    return CallRecord(call.tool, call.arguments, output, call.error, details=call.details)

@@ -5,21 +5,23 @@ dummy texts in them; a conversation that was sampled is never rendered again.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ..tokenizer import Tokenizer
+from .base import Format
+from .native import ASKED, NAME, SAID, CallStyle, rendered_calls
 from .template import ChatTemplate, TemplateRefusal
 
-__all__ = ["Layout", "TemplateFrame", "TemplateLayouts", "tagged_result", "takes_tools"]
+__all__ = ["Layout", "TemplateFrame", "TemplateLayouts", "tagged_result"]
 
 Dict: TypeAlias = dict[str, Any]
 ContentTransform: TypeAlias = Callable[[str], str]
 MessageShape: TypeAlias = Callable[[Sequence[str]], list[Dict]]
 
-# Dummy texts: words that no template holds, changes or escapes.
-SAID, ASKED, NAME, CALL_ID = "Qzsaid", "Qzasked", "qzname", "qzcallid0"
+# They stand for the id of the call whose result ends, and of the one whose result begins.
+_PREVIOUS, _NEXT = "\0previous\0", "\0next\0"
 GIVEN = ("Qzgiven", "Qzother", "Qzthird")
 
 
@@ -30,7 +32,8 @@ class TemplateFrame:
     `end` closes the assistant's message ("" where the template writes nothing), then comes `open`,
     a content, any number of (`between`, a content), and `close`, with what opens the assistant's
     next message. `prepare` is what the template does to a content (trim it, escape it as JSON);
-    `role` is the role that the messages have.
+    `role` is the role that the messages have, and `style` how calls were given before them, where
+    they were given as data.
     """
 
     end: str
@@ -39,14 +42,23 @@ class TemplateFrame:
     close: str
     prepare: ContentTransform
     role: str
+    style: CallStyle | None = None
 
-    def opening(self, name: str) -> str:
-        """`open`, naming the tool where the template does."""
-        return self.open.replace(NAME, name)
+    def before(self, number: int, name: str, ids: Sequence[str]) -> str:
+        """The text before the content of that number, naming the tool and its call where the
+        template does. `ids` are those of all calls.
+        """
+        return self._named(self.between if number else self.open, number, ids).replace(NAME, name)
 
-    def joint(self, name: str) -> str:
-        """`between`, naming the tool of the next content where the template does."""
-        return self.between.replace(NAME, name)
+    def behind(self, ids: Sequence[str]) -> str:
+        """The text behind the last content."""
+        return self._named(self.close, len(ids), ids)
+
+    def _named(self, text: str, number: int, ids: Sequence[str]) -> str:
+        """A text before the content of that number, with the ids of the calls around it."""
+        for mark, at in ((_PREVIOUS, number - 1), (_NEXT, number)):
+            text = text.replace(mark, ids[at] if 0 <= at < len(ids) else "")
+        return text
 
 
 def _as_json(text: str) -> str:
@@ -86,18 +98,42 @@ class TemplateLayouts:
         self.template = ChatTemplate(tokenizer)
         self.takes_system = _takes_system(self.template)
         self._ends = [tokenizer.token(id) for id in sorted(tokenizer.eos_ids)]
-        self._found: dict[tuple[int, bool, bool], Layout] = {}
+        self._styles: dict[str, CallStyle | None] = {}
+        self._found: dict[tuple[int, bool, bool, CallStyle | None], Layout] = {}
 
-    def find(self, opening: Sequence[Dict], tools: Sequence[Dict], *, results: bool) -> Layout:
-        """The layout behind the messages `opening`, the last one the first question, with the
-        schemas `tools` given to the template; with `results`, of tool results too.
+    def style(self, format: Format) -> CallStyle | None:
+        """The style in which the template is given calls that the format reads in its text; None
+        where it writes others.
         """
-        kind = (len(opening), bool(tools), results)
+        if format.name not in self._styles:
+            read = (calls for calls in rendered_calls(self.template) if calls.read_by(format))
+            found = next(read, None)
+            self._styles[format.name] = None if found is None else found.style
+        return self._styles[format.name]
+
+    def find(
+        self,
+        opening: Sequence[Dict],
+        tools: Sequence[Dict],
+        *,
+        results: bool,
+        style: CallStyle | None = None,
+    ) -> Layout:
+        """The layout behind the messages `opening`, the last one the first question, with the
+        schemas `tools` given to the template; with `results`, of tool results too, behind calls in
+        a style that the template knows.
+        """
+        kind = (len(opening), bool(tools), results, style)
         if kind not in self._found:
-            probe = _Probe(self.template, opening, self._ends, tools)
+            probe = _Probe(self.template, opening, self._ends, tools, style)
             strips = not _keeps_thinking(self.template, opening)
             question = None if strips else probe.question()
-            self._found[kind] = Layout(strips, question, probe.results() if results else None)
+            frame = probe.results() if results else None
+            if results and frame is None and style is not None:
+                # Some templates show the system message beside the last question alone: where
+                # results come, they have moved on. The ledger keeps it where it was.
+                frame = replace(probe, opening=opening[-1:]).results()
+            self._found[kind] = Layout(strips, question, frame)
         return self._found[kind]
 
 
@@ -106,39 +142,52 @@ class _Probe:
     """The inputs of the search for one template's frames.
 
     `opening` are the messages up to the first question, `ends` the texts of the end-of-sequence
-    tokens, `tools` the schemas the template is given.
+    tokens, `tools` the schemas the template is given, `style` that of the calls it writes as the
+    format reads them.
     """
 
     template: ChatTemplate
     opening: Sequence[Dict]
     ends: Sequence[str]
     tools: Sequence[Dict]
+    style: CallStyle | None
 
     def results(self) -> TemplateFrame | None:
         """How tool results are laid out behind an assistant's message; None where nothing is sound.
 
-        Tried in turn: messages of role tool behind the assistant's text; the same behind calls as
-        the template's own data; one user message with the tags of Hermes.
+        Behind calls that are the template's own, where it writes them as the format reads them.
+        Else tried in turn: messages of role tool behind the assistant's text; the same behind
+        calls; one user message with the tags of Hermes.
         """
-        call: Dict = {"id": CALL_ID, "type": "function"}
-        call["function"] = {"name": NAME, "arguments": {"a": SAID}}
+        style = self.style or CallStyle()
+        said: Dict = {"role": "assistant", "content": ""}
+
+        def calls(count: int) -> list[Dict]:
+            ids = map(style.dummy_id, range(count))
+            return [style.call(NAME, {"text": SAID}, id) for id in ids]
 
         def as_tools(texts: Sequence[str]) -> list[Dict]:
+            given: Dict = {"role": "tool", "name": NAME}
             return [
-                {"role": "tool", "name": NAME, "tool_call_id": CALL_ID, "content": text}
-                for text in texts
+                {**given, "tool_call_id": style.dummy_id(number), "content": text}
+                for number, text in enumerate(texts)
             ]
 
         def behind_text(texts: Sequence[str]) -> list[Dict]:
             return [_said(), *as_tools(texts)]
 
         def behind_calls(texts: Sequence[str]) -> list[Dict]:
-            return [{**_said(), "tool_calls": [call] * len(texts)}, *as_tools(texts)]
+            return [{**said, "tool_calls": calls(len(texts))}, *as_tools(texts)]
+
+        def behind_a_call(texts: Sequence[str]) -> list[Dict]:
+            return [{**said, "tool_calls": calls(1)}, *as_tools(texts)]
 
         def as_user(texts: Sequence[str]) -> list[Dict]:
             return [_said(), {"role": "user", "content": "\n".join(map(tagged_result, texts))}]
 
-        return self._first([behind_text, behind_calls, as_user], (1, 2, 3))
+        others = [behind_text, behind_calls, as_user]
+        own = [] if self.style is None else [behind_calls, behind_a_call]
+        return self._first([*own, *others], (1, 2, 3))
 
     def question(self) -> TemplateFrame | None:
         """How a later question is laid out; None where earlier messages are then written anew."""
@@ -168,17 +217,31 @@ class _Probe:
             pieces = _around(whole, [prepare(text) for text in texts])
             if pieces is None or not whole.startswith(before) or SAID not in pieces[0]:
                 return None
-            found.append([pieces[0].rpartition(SAID)[2], *pieces[1:]])
+            pieces[0] = pieces[0].rpartition(SAID)[2]
+            found.append([self._marked(piece, number) for number, piece in enumerate(pieces)])
         joints = {joint for pieces in found for joint in pieces[1:-1]}
         if len(joints) > 1 or len({(pieces[0], pieces[-1]) for pieces in found}) > 1:
             return None
+        called = "tool_calls" in way([""])[0]
         end, opened = _split(found[0][0], self.ends)
         between, close = "".join(joints), found[0][-1]
-        if CALL_ID in opened + between + close:
-            return None  # results that name a call, which the format does not number
-        if end is None and "tool_calls" in way([""])[0]:
+        style = self.style if called else None
+        if style is None and any(mark in opened + between + close for mark in (_PREVIOUS, _NEXT)):
+            return None  # results that name a call, of which nobody knows the name
+        if called and end is None:
             return None  # no telling where the calls end
-        return TemplateFrame(end or "", opened, between, close, prepare, way([""])[-1]["role"])
+        if called and end:  # what closes the call is the policy's to write
+            token = max((each for each in self.ends if each and end.endswith(each)), key=len)
+            call = end.removesuffix(token)
+            end = call[len(call.rstrip()) :] + token
+        role = way([""])[-1]["role"]
+        return TemplateFrame(end or "", opened, between, close, prepare, role, style)
+
+    def _marked(self, text: str, number: int) -> str:
+        """The text before the content of that number, with marks in place of the calls' ids."""
+        style = self.style or CallStyle()
+        text = text.replace(style.dummy_id(number), _NEXT)
+        return text.replace(style.dummy_id(number - 1), _PREVIOUS) if number else text
 
 
 def tagged_result(text: str) -> str:
@@ -227,14 +290,3 @@ def _takes_system(template: ChatTemplate) -> bool:
         return SAID in template.render(messages)
     except TemplateRefusal:
         return False
-
-
-def takes_tools(template: ChatTemplate, tools: Sequence[Mapping[str, Any]]) -> bool:
-    """True if the template describes tools, and asks for calls that the format hermes reads."""
-    messages = [{"role": "user", "content": ASKED}]
-    try:
-        bare, text = template.render(messages), template.render(messages, tools=tools)
-    except TemplateRefusal:
-        return False
-    named = all(tool["function"]["name"] in text for tool in tools)
-    return named and text != bare and "<tool_call>" in text and "<function=" not in text

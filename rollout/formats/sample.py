@@ -54,12 +54,9 @@ def sample_ledger(encoder: Encoder, tools: Sequence[Tool], notice: str = "") -> 
     format, tokenizer = encoder.format, encoder.tokenizer
     sample = sample_of(format)
     ledger = Ledger(encoder.prompt(sample.question))
-    # What ends a turn is most often the named token; a name that is several tokens is none.
-    end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
-    if len(end) != 1:
-        end = sorted(tokenizer.eos_ids)[:1]
     for number, said in enumerate(sample.said):
         last = number == len(sample.outputs)
+        end = encoder.turn_end(calls=not last)
         ended = bool(end) and (last or not format.inline)
         ids = tokenizer.encode_continuation(said) + (end if ended else [])
         ledger.append(Span.policy(ids))
@@ -73,7 +70,10 @@ def sample_ledger(encoder: Encoder, tools: Sequence[Tool], notice: str = "") -> 
 def _calls(format: Format, said: str, output: str, tools: Sequence[Tool]) -> list[CallRecord]:
     finish = FinishReason.STOP if format.stop else FinishReason.EOS
     calls = format.parse(said, finish, tools).calls
-    return [CallRecord(call.tool, call.arguments, output) for call in calls]
+    return [
+        CallRecord(call.tool, call.arguments, output, details={"id": call.id} if call.id else {})
+        for call in calls
+    ]
 
 
 def spelled(tokenizer: Tokenizer, span: Span) -> list[str]:

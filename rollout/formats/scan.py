@@ -14,6 +14,7 @@ __all__ = [
     "last_block",
     "scan",
     "unfenced",
+    "unlabelled",
 ]
 
 # So many closing tags may stand in strings of one block before the next one counts. Each is looked
@@ -183,17 +184,39 @@ def _breaks_off(body: str, strings: re.Pattern[str]) -> bool:
     return False
 
 
-_OPENING_FENCE = re.compile(
-    r"\A[ \t]*```(?:(?:python3?|py)\b)?[ \t]*\n?|(?<=\n)```(?:python3?|py)[ \t]*\n"
-)
+_LANGUAGES = {"python": "python|py", "sql": "sqlite|sql|postgresql|postgres|duckdb|mysql"}
+_FENCE = re.compile(r"\A\s*```[^\n`]*\n")
+_CLOSING_FENCE = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
 
 
-def unfenced(body: str) -> str:
-    """Code without the Markdown fence around it, if there is one."""
+def unfenced(body: str, language: str = "python") -> str:
+    r"""Code without the Markdown fence around it, if there is one, and what is said behind it.
+
+    The fence may name any language with any attributes on its line; before code that begins on the
+    same line, or behind words, it is known by a name of `language`, whatever its case or version.
+
+    Example:
+        >>> unfenced("```Python3.11\nprint(6)\n```\nThis prints six.")
+        'print(6)'
+    """
     body = body.strip("\n").rstrip()
-    if opening := _OPENING_FENCE.search(body):
-        body = body[opening.end() :].removesuffix("```")
+    name = rf"(?:{_LANGUAGES[language]})[\d.]*"
+    opening = _FENCE.match(body) or re.search(
+        rf"\A[ \t]*```(?:{name}\b)?[ \t]*\n?|(?<=\n)```{name}[ \t]*\n", body, re.IGNORECASE
+    )
+    if opening:
+        body = body[opening.end() :]
+        closing = [*_CLOSING_FENCE.finditer(body)]
+        body = body[: closing[-1].start()] if closing else body.rstrip().removesuffix("```")
     return body.strip("\n").rstrip()
+
+
+_LABEL = re.compile(r"\A\s*(?:SQL ?Query|SQLite|SQL|Query)\s*:", re.IGNORECASE)
+
+
+def unlabelled(query: str) -> str:
+    """A query without a label before it (`SQLQuery: SELECT ...`)."""
+    return _LABEL.sub("", query).strip() if _LABEL.match(query) else query
 
 
 def last_block(text: str, tag: str, *, final: bool) -> str | None:

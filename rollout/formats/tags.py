@@ -12,7 +12,16 @@ from ...tools import Tool
 from ...tools.errors import UsageError
 from ..trajectory import CallRecord, FinishReason
 from .base import Block, Call, Format, Parsed, Sample
-from .scan import Marks, boxed, in_python_string, in_sql_string, last_block, scan, unfenced
+from .scan import (
+    Marks,
+    boxed,
+    in_python_string,
+    in_sql_string,
+    last_block,
+    scan,
+    unfenced,
+    unlabelled,
+)
 
 __all__ = ["PYTHON_SAMPLE", "ReexSql", "Retool", "SearchR1", "Tagged"]
 
@@ -263,10 +272,7 @@ class ReexSql(Tagged):
 
 
 def _query(body: str) -> str:
-    body = body.strip()
-    if body.startswith("```") and body.endswith("```") and len(body) > 5:
-        body = body[3:-3].removeprefix("sqlite").removeprefix("sql").strip()
-    return body
+    return unlabelled(unfenced(body, "sql")).strip()
 
 
 class SearchR1(Tagged):

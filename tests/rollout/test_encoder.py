@@ -8,8 +8,8 @@ import pytest
 from support.toy_tokenizers import MISTRAL_LIKE, QWEN_LIKE, TEMPLATES, VOCABULARIES, save, tokenizer
 
 from interlace.rollout.formats import FORMATS, Encoder, Message
-from interlace.rollout.formats.hermes import tool_schema
 from interlace.rollout.formats.sample import sample_tools
+from interlace.rollout.formats.schema import tool_schema
 from interlace.rollout.formats.template import ChatTemplate
 from interlace.rollout.ledger import Source, Span
 from interlace.rollout.tokenizer import Tokenizer, TokenizerError
@@ -204,7 +204,8 @@ def test_tools_are_told_by_the_template_or_else_by_our_own_prompt() -> None:
 
 
 def test_a_template_that_asks_for_other_calls_does_not_tell_of_ours(tmp_path: Path) -> None:
-    other = QWEN_LIKE.replace("A call is JSON in", "A call is <function=name> in")
+    other = QWEN_LIKE.replace('"<tool_call>\\n" +', '"<function>\\n" +')
+    assert other != QWEN_LIKE
     e = Encoder(FORMATS["hermes"], with_template(tmp_path, other), TOOLS)
     assert not e.tells_tools
     assert '{"name": "...", "arguments": {...}}' in text(e, e.prompt("?"))

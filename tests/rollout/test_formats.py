@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from interlace.rollout.formats import FORMATS, Call, Parsed
-from interlace.rollout.formats.hermes import tool_schema
 from interlace.rollout.formats.sample import sample_of, sample_tools
+from interlace.rollout.formats.schema import tool_schema
 from interlace.rollout.trajectory import CallRecord, FinishReason
 from interlace.tools.errors import UsageError
 

@@ -15,6 +15,7 @@ from support.fakes import Echo, code
 from support.servers import serving
 from support.text_server import Reply, TextServer, call, says
 
+from interlace.rollout.budget import Budget
 from interlace.rollout.engines import Chunk, HttpEngine, Request, ScriptedEngine
 from interlace.rollout.engines.http.chat import chat_tokenizer
 from interlace.rollout.formats import FORMATS, ChatContext, Format, Message
@@ -91,13 +92,15 @@ TALKS = {
 }
 
 
-async def talk(way: Talk, **options: Any) -> tuple[TextServer, Trajectory]:
+async def talk(
+    way: Talk, budget: Budget | None = None, **options: Any
+) -> tuple[TextServer, Trajectory]:
     server = TextServer(*way.replies, **options)
     async with serving(server) as served:
         engine = await HttpEngine.connect(served.url)
         tools = [Echo()] if way.tools else []
         policy = Policy(engine, way.format, tools, limits=way.limits)
-        async with Rollout(policy, name="a") as rollout:
+        async with Rollout(policy, name="a", budget=budget) as rollout:
             rollout.history.messages += way.history
             for question in way.questions:
                 await rollout.ask(question)
@@ -168,7 +171,9 @@ def test_tokens_are_those_that_the_server_counts() -> None:
     usage: dict[str, Any] = {"prompt_tokens": 90, "completion_tokens": 500}
     usage |= {"prompt_tokens_details": {"cached_tokens": 64}}
     way = Talk([says("", call("say 1"), usage=usage), says("\\boxed{1}", usage=usage)])
-    server, trajectory = asyncio.run(talk(way))
+    budget = Budget(tokens=5000)
+    server, trajectory = asyncio.run(talk(way, budget))
+    assert budget.spent.tokens == 1000
     assert server.bodies[0]["stream_options"] == {"include_usage": True}
     assert trajectory.sampled_tokens == 1000
     assert [(turn.prefilled, turn.cached) for turn in trajectory.turns] == [(26, 64)] * 2

@@ -38,7 +38,13 @@ QWEN_LIKE = """\
 {%- endif %}
 {%- for message in messages %}
 {%- if message.role == "user" or message.role == "assistant" %}
-{{- "<|im_start|>" + message.role + "\\n" + message.content + "<|im_end|>\\n" }}
+{{- "<|im_start|>" + message.role + "\\n" + message.content }}
+{%- for call in message.tool_calls or [] %}
+{%- set written = {"name": call.function.name, "arguments": call.function.arguments} %}
+{{- "<tool_call>\\n" + written | tojson }}
+{{- "\\n</tool_call>" }}
+{%- endfor %}
+{{- "<|im_end|>\\n" }}
 {%- elif message.role == "tool" %}
 {%- if messages[loop.index0 - 1].role != "tool" %}{{- "<|im_start|>user" }}{%- endif %}
 {{- "\\n<tool_response>\\n" + message.content + "\\n</tool_response>" }}

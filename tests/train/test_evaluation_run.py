@@ -59,6 +59,8 @@ def test_a_policy_an_agent_and_a_team_are_evaluated_by_one_function(tmp_path: Pa
 
     with Agent(ScriptedEngine(TOKENIZER, product), tools=[Echo()], format="retool") as agent:
         assert evaluate(agent, TASKS).accuracy.value == 1
+        rows = [{"question": task.question, "answer": task.answer} for task in TASKS]
+        assert evaluate(agent, rows).accuracy.value == 1
         assert agent.run_sync("How much is 8 times 7?").answer == "56"  # it is still there
 
     said = [decision(n=2, tokens=256), experts("A", "B"), answer("14"), "[Agree]", verdict(1)]

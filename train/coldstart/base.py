@@ -44,7 +44,6 @@ class Demonstration:
 def to_ledger(demonstration: Demonstration, encoder: Encoder) -> Ledger:
     """The demonstration as the policy would have written it, turn by turn, as token ids."""
     tokenizer = encoder.tokenizer
-    end = tokenizer.encode(tokenizer.special_text("eos_token") or "")
     ledger = Ledger()
     for number, reply in enumerate(demonstration.replies):
         question = reply.task.question
@@ -55,7 +54,8 @@ def to_ledger(demonstration: Demonstration, encoder: Encoder) -> Ledger:
             ledger.append(span)
         for step in reply.steps:
             ends = step.call is None or not encoder.format.inline
-            ids = tokenizer.encode(step.text) + (end if ends else [])
+            end = encoder.turn_end(calls=step.call is not None) if ends else []
+            ids = tokenizer.encode(step.text) + end
             ledger.append(Span.policy(ids, weight=step.weight))
             if step.call is not None:
                 for span in encoder.results([step.call], ended=ends):

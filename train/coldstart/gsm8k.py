@@ -17,8 +17,10 @@ from ...rollout.trajectory import CallRecord
 __all__ = ["trace_of"]
 
 _RETOOL = FORMATS["retool"]
+_LONGEST = 200
+"""Characters of a calculation: deeper nesting than fits into it is not parsed everywhere."""
 _MARK = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)%(?!\d)")
+_PERCENT = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)%(?!\d)")
 
 
 def trace_of(task: Task) -> str | None:
@@ -29,19 +31,22 @@ def trace_of(task: Task) -> str | None:
     parts = _MARK.split(str(task.data.get("solution", "")))
     if len(parts) == 1:
         return None
-    text = parts[0]
+    said, text = list[str](), parts[0]
     for expression, result, following in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         found = _calculation(expression.strip(), result.strip())
         if found is None:
             return None
         code, output = found
-        text = _RETOOL.write_call("python", {"code": code}, thought=text.rstrip())
-        text += _RETOOL.render([CallRecord("python", {"code": code}, output)]) + following
-    return _RETOOL.write_answer(parts[-2].strip(), thought=text.rstrip())
+        said.append(_RETOOL.write_call("python", {"code": code}, thought=text.rstrip()))
+        text = _RETOOL.render([CallRecord("python", {"code": code}, output)]) + following
+    said.append(_RETOOL.write_answer(parts[-2].strip(), thought=text.rstrip()))
+    return "".join(said)
 
 
 def _calculation(expression: str, result: str) -> tuple[str, str] | None:
     """Code that gives the result a solution claims, and what it prints; None if none does."""
+    if len(expression) > _LONGEST:
+        return None
     expression = _PERCENT.sub(r"(\1/100)", expression)
     try:
         value = _value(ast.parse(expression, mode="eval").body)

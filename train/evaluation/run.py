@@ -10,6 +10,7 @@ from ...rollout.many.run_folder import RunFolder, RunObserver
 from ...rollout.many.strategies import Strategy
 from ...rollout.rollable import Rollable
 from ...rollout.task import Task
+from ...rollout.task_files import Located, to_tasks
 from ...tools.errors import DataError
 from ..data.collect import collect
 from ..data.sources import find_tasks
@@ -26,7 +27,7 @@ V = TypeVar("V")
 
 async def evaluate_async(
     subject: Rollable,
-    tasks: Iterable[Task] | str,
+    tasks: Iterable[Task | dict[str, Any]] | str,
     *,
     out: str | Path | None = None,
     samples: int = 1,
@@ -41,12 +42,13 @@ async def evaluate_async(
 ) -> Evaluation:
     """Measure an agent, a team or a policy on tasks with answers.
 
-    `tasks` are tasks, or the name of a source: a file, `gsm8k:FILE`, `arithmetic:test:200`. Each is
-    attempted `samples` times, with seeds derived from `seed` (None: drawn, and recorded). Several
-    samples of a greedy policy are all alike: give it a temperature. `strategy`, such as "vote@8",
-    makes each attempt several. `checker` judges the tasks that name none: exact, math, em, sql, a
-    function `f(task, a, b)` or a `Checker`. With `task_tools` a task is asked of the database or
-    corpus that it brings, in place of the policy's tools (None: if the policy has none).
+    `tasks` are tasks, rows with a `question` and an `answer`, or the name of a source: a file,
+    `gsm8k:FILE`, `arithmetic:test:200`. Each is attempted `samples` times, with seeds derived from
+    `seed` (None: drawn, and recorded). Several samples of a greedy policy are all alike: give it a
+    temperature. `strategy`, such as "vote@8", makes each attempt several. `checker` judges the
+    tasks that name none: exact, math, em, sql, a function `f(task, a, b)` or a `Checker`. With
+    `task_tools` a task is asked of the database or corpus that it brings, in place of the policy's
+    tools (None: if the policy has none).
 
     With `out`, that folder holds `episodes.jsonl` (every token), `run.json` (the settings) and
     `results.json` (figures, and each attempt in numbers), and `resume` completes a run that was
@@ -59,7 +61,9 @@ async def evaluate_async(
     """
     if isinstance(tasks, str):
         tasks = find_tasks(tasks)
-    tasks = list(tasks)
+    else:
+        rows = enumerate(tasks, 1)
+        tasks = to_tasks(Located(f"tasks, row {number}", number, row) for number, row in rows)
     if not tasks:
         raise DataError("there are no tasks to evaluate on")
     with ExitStack() as stack:

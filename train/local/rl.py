@@ -53,7 +53,7 @@ class Collected:
     """A step's episodes."""
 
     groups: list[list[Episode]] = field(default_factory=list)
-    """What is trained on: episodes that could be rewarded, two or more of each task."""
+    """Groups to train on: episodes that could be rewarded, two or more of each task."""
     episodes: list[Episode] = field(default_factory=list)
     """All of them."""
     unscored: list[str] = field(default_factory=list)
@@ -77,11 +77,11 @@ class TrainingSetup:
     tools_for: Callable[[Task], Sequence[Tool]] | None = None
     """Where tasks bring their own tools."""
     attempt: Attempt | None = None
-    """What makes an episode, where it is more than one rollout: a team's `attempt`."""
+    """Makes an episode of several rollouts, such as a team's `attempt`; None: one rollout."""
     credit: Credit | None = None
     """Takes a group of a team's episodes apart: see `train/rewards/team_credit.py`."""
     resource: AbstractAsyncContextManager[Any] | None = None
-    """Entered before the first episode, left after the last: what the tools live in."""
+    """Resources of the tools: entered before the first episode, left after the last."""
     reference: "PreTrainedModel | None" = None
     """For a KL penalty; with LoRA the model without its adapters takes its place."""
     tokenizer_from: Path | None = None
@@ -196,7 +196,7 @@ class Trainer:
     # -- one step -------------------------------------------------------------------------------
 
     def _step(self, record: Record) -> dict[str, float]:
-        """Everything a step does; returns its metrics."""
+        """Run one step and return its metrics."""
         import torch
 
         step, began = self.done + 1, time.perf_counter()
@@ -232,7 +232,7 @@ class Trainer:
         return metrics
 
     def _clock(self) -> float:
-        """Seconds, once the card has done what it was given: what is timed runs behind our back."""
+        """Seconds, once the device has finished its queue: CUDA kernels run asynchronously."""
         import torch
 
         device = self.setup.model.device
@@ -241,7 +241,7 @@ class Trainer:
         return time.perf_counter()
 
     async def _roll_out(self, step: int, log: EpisodeLog) -> Collected:
-        """Groups for the step; those that teach nothing are replaced, as often as is allowed."""
+        """The step's groups; uninformative ones are replaced, up to `refills` times."""
         config, collected = self.config, Collected()
         dynamic = self.update_config.objective.dynamic_sampling
         for refill in range(1 + (config.refills if dynamic else 0)):
@@ -273,7 +273,7 @@ class Trainer:
     async def _score(
         self, step: int, group: list[Episode], log: EpisodeLog, collected: Collected
     ) -> list[Episode]:
-        """Reward a group and log it; those of its episodes that have a reward."""
+        """Reward a group and log it. Returns its episodes that have a reward."""
         clock = time.perf_counter()
         scores = await asyncio.to_thread(self.setup.rewards.score_all, group)
         collected.reward_seconds += time.perf_counter() - clock
@@ -285,8 +285,8 @@ class Trainer:
         return [episode for episode in group if episode.rewards]
 
     def _advantages(self, groups: list[list[Episode]]) -> TrainBatch | None:
-        """The tokens to learn from, each with its advantage, and how likely they were: what an
-        update needs to know. None where no group is left.
+        """The batch of an update: tokens with their advantages and their log-probabilities under
+        the old and the reference policy. None if no group is left.
         """
         config, model, credit = self.config, self.setup.model, self.setup.credit
         if credit is not None:
@@ -356,7 +356,7 @@ class Trainer:
             return compute_logprobs(model, rows, self.update_config)
 
     async def _hand_over(self) -> None:
-        """The new weights into the engine."""
+        """Give the engine the new weights."""
         engine = self.setup.policy.engine
         if isinstance(engine, Trainable):  # a script has no weights
             await engine.update_weights(merged_weights(self.setup.model))
@@ -376,8 +376,8 @@ class Trainer:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """A checkpoint, in place of the one before. Raises DataError where it can't be written,
-        ModelError where weights are not numbers.
+        """Write a checkpoint in place of the previous one. Raises DataError if it can't be written,
+        ModelError if weights are not finite.
         """
         state = {
             "done": self.done,

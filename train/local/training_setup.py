@@ -242,5 +242,4 @@ def _format(
 ) -> Format:
     if (format := config.to_format()) is not None:
         return format
-    name = "hermes" if own_tools else default_format(config.model, tokenizer, tools)
-    return find_format(name)
+    return find_format(default_format(config.model, tokenizer, tools, any_tool=own_tools))

@@ -48,19 +48,19 @@ class UpdateConfig:
 
     objective: Objective
     temperature: float = 1.0
-    """That of the sampling: the policy whose gradient is taken is the one that sampled."""
+    """The sampling temperature: the gradient is that of the policy that sampled."""
     loss_scale_factor: float | None = None
-    """What "seq-mean-token-sum-norm" divides by: the longest allowed response."""
+    """The divisor of "seq-mean-token-sum-norm": the longest allowed response."""
     importance: tuple[str, float] | None = ("token", 2.0)
-    """Level and cap of the weights for what the engine and the trainer compute differently."""
+    """Level and cap of the importance weights for the gap between engine and trainer."""
     kl_weight: float = 0.0
     kl_estimator: str = "k3"
     micro_tokens: int = 16384
-    """Tokens, padding included, that go through the model at once."""
+    """Tokens per forward pass, padding included."""
     clip_norm: float = 1.0
     """The largest norm of a gradient."""
     bfloat16: bool = False
-    """Whether the model computes in bfloat16; weights and optimizer keep their own type."""
+    """Compute in bfloat16; weights and optimizer keep their own dtype."""
 
     @classmethod
     def of(cls, config: "TrainConfig") -> "UpdateConfig":
@@ -91,11 +91,11 @@ class TrainBatch:
     """Loss weights, 0 wherever the policy did not write and where a filter took a row out."""
     advantages: "Tensor"
     engine: "Tensor"
-    """The engine's log-probabilities; NaN where there is none."""
+    """The engine's log-probabilities; NaN if it gave none."""
     old: "Tensor | None" = None
-    """Those of the policy that began the batch. None: the one in training is still that one."""
+    """Log-probabilities under the policy that began the batch; None: it is the one in training."""
     reference: "Tensor | None" = None
-    """Those of the reference model, where there is a KL penalty."""
+    """Log-probabilities under the reference model, if there is a KL penalty."""
 
     @classmethod
     def of(
@@ -194,8 +194,8 @@ def _advantages(
 
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
-    """The result of an optimizer step. `refused`: the step was not made, since something was not a
-    number, and the model is unchanged.
+    """The result of an optimizer step. `refused`: something was not finite, so the step was not
+    made and the model is unchanged.
     """
 
     metrics: dict[str, float]
@@ -210,8 +210,8 @@ def update(
 ) -> UpdateResult:
     """One step of the optimizer on `rows`, in micro-batches. The gradient is zero before and after.
 
-    A loss or a gradient that is not finite is not let into the weights. Raises ModelError where the
-    weights are not finite after the step: they must replace no others.
+    A loss or a gradient that is not finite does not reach the weights. Raises ModelError if the
+    weights are not finite after the step: they must not be saved or handed on.
     """
     import torch
 

@@ -59,7 +59,7 @@ class LiveView:
         self._inside = False  # whether the cursor is inside a line
         self._breaks = 0  # line feeds that wait for text to follow
         self._language = ""
-        self._unlit = ""  # code, until its line is whole
+        self._unlit: list[str] = []  # code, until its line is whole
         self._heard = ""  # what the call that runs has shown
         self._prose = MarkdownStream(console) if console.color_system is not None else None
 
@@ -199,14 +199,14 @@ class LiveView:
                 margin = _MARGINS.get(kind, ("", ""))[self._begun]
                 self._console.out(margin, style="dim", end="", highlight=False)
             if kind == "code" and self._console.color_system is not None:
-                self._unlit += part
+                self._unlit.append(part)
             else:
                 self._console.out(part, style=style, end="", highlight=False)
             self._begun = self._inside = True
 
     def _light(self) -> None:
         """Print the line of code that is whole now, highlighted."""
-        line, self._unlit = self._unlit, ""
+        line, self._unlit = "".join(self._unlit), []
         if not line:
             return
         lexer = _lexer(self._language)

@@ -1,6 +1,7 @@
 """A model's words as Markdown, while it writes them."""
 
 import re
+from collections.abc import Iterator
 
 from markdown_it import MarkdownIt
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -14,6 +15,9 @@ from .terminal import printable
 __all__ = ["MarkdownStream"]
 
 _FRAMES_A_SECOND = 12
+_LONGEST_DRAWN = 20_000
+"""Characters: a quarter of a second at worst."""
+_LEAST_DRAWN = 4_000
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 
 
@@ -42,65 +46,149 @@ class _Words(Markdown):
                 child.type = "hardbreak" if child.type == "softbreak" else child.type
 
 
-class _Block:
-    """A block without empty lines around it; `live`: as much of its end as the window holds."""
+def _drawn(text: str, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
+    """The lines of a block, without the empty ones around it."""
+    words = _Words(printable(text).strip("\n"))
+    lines = console.render_lines(words, options, pad=False)
+    full = [number for number, line in enumerate(lines) if any(s.text.strip() for s in line)]
+    return lines[full[0] : full[-1] + 1] if full else []
 
-    def __init__(self, text: str, *, live: bool) -> None:
-        self._words = _Words(printable(text).strip("\n"))
-        self._live = live
+
+class _Block:
+    """A finished block."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = console.render_lines(self._words, options, pad=False)
-        full = [number for number, line in enumerate(lines) if any(s.text.strip() for s in line)]
-        lines = lines[full[0] : full[-1] + 1] if full else []
-        if self._live:
-            lines = lines[-max(1, options.size.height - 2) :]
+        for line in _drawn(self._text, console, options):
+            yield from line
+            yield Segment.line()
+
+
+class _OpenBlock:
+    """The block that is being written; drawn as much of its end as the window holds.
+
+    A block ends where another begins: behind an empty line outside a fence, with a line that is not
+    indented (if it were, it would belong to a list before it). Each line is looked at once, and a
+    drawing reads no more of a long block than could be seen.
+    """
+
+    def __init__(self) -> None:
+        self._begin([], blank=True)
+
+    def _begin(self, rest: list[str], *, blank: bool) -> None:
+        self._lines: list[str] = []
+        self._fences: list[str] = []  # for each line, the one that opened the fence around it
+        self._rest = rest  # of a line that has no end yet
+        self._fence = self._fence_line = ""
+        self._seen = self._gap = False
+        self.blank = blank
+
+    def feed(self, text: str) -> Iterator[str]:
+        """Take in text; the blocks that it ends."""
+        if not text:
+            return
+        last = self._rest[-1][-1] if self._rest else ""
+        self.blank &= not text.strip()
+        self._rest.append(text)
+        if len(f"{last}{text}.".splitlines()) > 1:
+            lines = "".join(self._rest).splitlines(keepends=True)
+            # A line feed may follow a carriage return, and makes one end of the two.
+            self._rest = [] if lines[-1].endswith("\n") else [lines.pop()]
+            for line in lines:
+                if self._ends_before(line):
+                    yield self._end()
+                self._add(line)
+        if self._rest and self._ends_before(self._rest[0]):
+            yield self._end()
+
+    def end(self) -> str:
+        """All that is left: nothing more comes."""
+        block = "".join([*self._lines, *self._rest])
+        self._begin([], blank=True)
+        return block
+
+    def _end(self) -> str:
+        block = "".join(self._lines)
+        self._begin(self._rest, blank=False)
+        return block
+
+    def _ends_before(self, line: str) -> bool:
+        indented = line.startswith((" ", "\t"))
+        return self._gap and not self._fence and not indented and bool(line.strip())
+
+    def _add(self, line: str) -> None:
+        self._lines.append(line)
+        self._fences.append(self._fence_line)
+        told = line.strip()
+        if self._fence:
+            if told.startswith(self._fence) and not told.strip(self._fence[0]):
+                self._fence = self._fence_line = ""
+        elif not told:
+            self._gap = self._seen and line.endswith("\n")
+        else:
+            self._seen, self._gap = True, False
+            if found := _FENCE.match(line):
+                self._fence, self._fence_line = found[1], line
+
+    def _tail(self, characters: int) -> str:
+        parts = ["".join(self._rest)]
+        size, first = len(parts[0]), len(self._lines)
+        while first and size < characters:
+            first -= 1
+            parts.append(self._lines[first])
+            size += len(parts[-1])
+        text = "".join(reversed(parts))
+        if not first and size <= characters:
+            return text
+        fence = self._fences[first] if first < len(self._fences) else self._fence_line
+        return fence + text[-characters:]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, height = options.size
+        text = self._tail(max(_LEAST_DRAWN, 4 * width * height))
+        lines = _drawn(text, console, options)[-max(1, height - 2) :]
         for number, line in enumerate(lines):
             if number:
                 yield Segment.line()
             yield from line
-        if not self._live:
-            yield Segment.line()
 
 
 class MarkdownStream:
     """Shows Markdown block by block, on a terminal with colours.
 
-    A block (a paragraph, a table, a listing) that is finished is printed for good; the one that is
-    being written is drawn again and again, as far as the window holds it. Begins and ends at the
-    beginning of a line.
+    A block (a paragraph, a table, a listing) that is finished is printed for good, one of more than
+    20,000 characters as it was written; the one that is being written is drawn again and again, as
+    far as the window holds it. Begins and ends at the beginning of a line.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._block = ""
+        self._open = _OpenBlock()
         self._live: Live | None = None
         self._printed = False
 
     def feed(self, text: str) -> None:
         """Take in what was written, in any number of parts."""
-        self._block += text
-        while (end := _end_of_block(self._block)) is not None:
-            block, self._block = self._block[:end], self._block[end:]
+        for block in self._open.feed(text):
             self._print(block)
-        if self._block.strip():
-            if self._live is None:
-                self._gap()
-                self._live = Live(
-                    console=self._console,
-                    transient=True,
-                    refresh_per_second=_FRAMES_A_SECOND,
-                    redirect_stdout=False,
-                    redirect_stderr=False,
-                    vertical_overflow="visible",
-                )
-                self._live.start()
-            self._live.update(_Block(self._block, live=True))
+        if not self._open.blank and self._live is None:
+            self._gap()
+            self._live = Live(
+                self._open,
+                console=self._console,
+                transient=True,
+                refresh_per_second=_FRAMES_A_SECOND,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                vertical_overflow="visible",
+            )
+            self._live.start()
 
     def end(self) -> None:
         """Print what is left: something else comes next."""
-        block, self._block = self._block, ""
-        self._print(block)
+        self._print(self._open.end())
         self._printed = False
 
     def _print(self, block: str) -> None:
@@ -111,33 +199,13 @@ class MarkdownStream:
         if block.strip():
             if not started:
                 self._gap()
-            self._console.print(_Block(block, live=False))
+            if len(block) <= _LONGEST_DRAWN:
+                self._console.print(_Block(block))
+            else:
+                self._console.out(printable(block).strip("\n"), highlight=False)
             self._printed = True
 
     def _gap(self) -> None:
         """An empty line between two blocks."""
         if self._printed:
             self._console.out("", highlight=False)
-
-
-def _end_of_block(text: str) -> int | None:
-    """The end of the first block, or None unless another begins after it: an empty line outside a
-    fence, then a line that is not indented (if it were, it would belong to a list before it).
-    """
-    fence = ""
-    seen = gap = False
-    at = 0
-    for line in text.splitlines(keepends=True):
-        if fence:
-            if line.strip().startswith(fence) and not line.strip().strip(fence[0]):
-                fence = ""
-        elif not line.strip():
-            gap = seen and line.endswith("\n")
-        elif gap and not line.startswith((" ", "\t")):
-            return at
-        else:
-            seen, gap = True, False
-            found = _FENCE.match(line)
-            fence = found[1] if found else ""
-        at += len(line)
-    return None

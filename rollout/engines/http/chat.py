@@ -28,7 +28,10 @@ TEMPLATE = """\
 Calls are written as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im_end|>
 {% endif %}
 {%- for message in messages %}<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
+{{ message.content }}{% for call in message.tool_calls or [] %}
+<tool_call>
+{"name": {{ call.function.name | tojson }}, "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
 {% endfor %}
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
@@ -114,7 +117,9 @@ class ChatReply:
         if delta.get("content"):
             text += self._close() + delta["content"]
         for at, call in enumerate(delta.get("tool_calls") or ()):
-            made = self._calls.setdefault(call.get("index", at), {"name": [], "arguments": []})
+            index = call.get("index")
+            key = index if isinstance(index, int) else at
+            made = self._calls.setdefault(key, {"name": [], "arguments": []})
             function = call.get("function") or {}
             if not isinstance(name := function.get("name") or "", str):
                 raise TypeError("the name of a call is not text")

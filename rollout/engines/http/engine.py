@@ -286,15 +286,12 @@ class _ChatReading:
 
 
 def _counts(usage: dict[str, Any]) -> tuple[int, int, int]:
-    """Tokens sampled, prompt tokens computed and prompt tokens cached; 0 for what is not told."""
+    """Tokens sampled, prompt tokens computed, prompt tokens cached; 0 for what is not told."""
     details = usage.get("prompt_tokens_details")
-    told = (
-        usage.get("completion_tokens"),
-        usage.get("prompt_tokens"),
-        details.get("cached_tokens") if isinstance(details, dict) else None,
-    )
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    told = usage.get("completion_tokens"), usage.get("prompt_tokens"), cached
     sampled, prompt, cached = (each if isinstance(each, int) and each > 0 else 0 for each in told)
-    return sampled, max(0, prompt - cached), cached
+    return sampled, max(0, prompt - cached) if told[2] is not None else 0, cached
 
 
 @dataclass(slots=True)
