@@ -9,7 +9,7 @@ __all__ = ["Limits"]
 class Limits:
     """How much one question may use.
 
-    Where turns, calls or tokens come to their end, a notice behind the results of a turn's calls
+    Where turns, calls or tokens come to their end, a notice after the results of a turn's calls
     tells the model; before its first results it is told nothing.
     """
 

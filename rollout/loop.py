@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from enum import Enum
-from functools import cached_property, partial
+from functools import partial
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -46,7 +46,7 @@ from .trajectory import CallRecord, FinishReason, StopReason, Trajectory, Turn
 __all__ = ["CallGate", "Rollout"]
 
 CallGate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
-"""Asked before a call is run: None lets it run, a result stands in its place (a refusal, say)."""
+"""Asked before a call is run: None lets it run, a result replaces it (a refusal, say)."""
 
 _STREAM_INTERVAL = 16
 """Tokens that may come in one chunk where no listener is attached. It bounds how long the gate
@@ -75,7 +75,7 @@ class Rollout:
 
     The ledgers, the tools' state and the engine's kept context live from question to question;
     limits count anew for each. `trajectory` is readable at any time: whatever ends a question, a
-    cancel included, what happened until then stands in it.
+    cancel included, it holds what happened until then.
 
     Example:
         async with Rollout(policy, name="a") as rollout:
@@ -213,7 +213,7 @@ class Rollout:
             parse = partial(policy.format.parse, text, turn.finish, tools)
             parsed = parse() if len(text) <= _SHORT_TEXT else await asyncio.to_thread(parse)
             turn.forged = parsed.forged
-            # A stop string that closes nothing (it stands in a string of the code, say) is a false
+            # A stop string that closes nothing (it is part of a string in the code, say) is a false
             # alarm: the policy has not finished its turn. Each is one more request and reads all of
             # the turn again, so one that does nothing else is heard out.
             said = parsed.complete and (parsed.calls or parsed.answer is not None)
@@ -370,11 +370,11 @@ class Rollout:
         if call.id:
             record.details["id"] = call.id
         turn.calls.append(record)
-        self._unread += len(tokenizer.encode(output)) + self._around
+        self._unread += len(tokenizer.encode(output)) + self.policy.encoder.result_overhead
         self._emit(CallFinished(record))
 
     def _answer_calls(self, turn: Turn, turns_left: int | None) -> None:
-        """Write the results and, where the policy may go on and a limit is near, a notice."""
+        """Write the results and, if the policy may continue and a limit is near, a notice."""
         ended = self.trajectory.ended(self.policy.engine.tokenizer)
         results = partial(self.policy.encoder.results, turn.calls, ended=ended)
         self._unread = 0
@@ -405,15 +405,8 @@ class Rollout:
     def _output_budget(self) -> int:
         """Tokens for one call's output, such that the policy still has room to answer."""
         limits = self.policy.limits
-        reserve = min(256, limits.response_tokens // 8) + self._around
+        reserve = min(256, limits.response_tokens // 8) + self.policy.encoder.result_overhead
         return max(0, min(limits.tool_output_tokens, self._tokens_left() - reserve))
-
-    @cached_property
-    def _around(self) -> int:
-        """Tokens that the format or the template writes around one call's output."""
-        shown = CallRecord(next(iter(self.policy.tools), ""), {}, "1")
-        spans = self.policy.encoder.results([shown], ended=False)
-        return sum(map(len, spans)) - len(self.policy.engine.tokenizer.encode(shown.output))
 
     def _near(self, turns_left: int) -> str:
         """The notice to the policy that turns or calls are running out, or ""."""

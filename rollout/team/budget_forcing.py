@@ -16,7 +16,7 @@ _CUE = "\n\nFinal answer: "
 
 
 class BudgetForcedRollout(Rollout):
-    """A rollout that goes on where its limit of response tokens has cut it off.
+    """A rollout that continues where its limit of response tokens has cut it off.
 
     The end of the thought (or, where the model has ended it already, a cue) goes behind what it
     said, as the host's, and it has `tail` tokens more. Where it says nothing then, it is given the

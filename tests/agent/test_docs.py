@@ -45,7 +45,9 @@ def commands_of(text: str) -> list[str]:
     return typed
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "examples/plugin/README.md"], ids=lambda page: page.name
+)
 def test_every_command_is_one_that_is_understood(page: Path) -> None:
     group: Any = get_command(app)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
