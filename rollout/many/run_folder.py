@@ -275,10 +275,11 @@ def _settings_of(episode: Episode) -> dict[str, Any]:
     """The settings an episode was made with; an older record keeps only the model and the format,
     in its trajectories.
     """
+    settings = {"team": None, **episode.settings} if episode.settings else {}
     if not episode.trajectories:
-        return episode.settings
+        return settings
     made = episode.trajectory
-    return {"model": made.model, "format": made.format, **episode.settings}
+    return {"model": made.model, "format": made.format, **settings}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

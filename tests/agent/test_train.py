@@ -149,7 +149,7 @@ def test_a_dry_run_names_what_would_fail_later(
     [
         (["--set", "stepps=3"], "stepps (flag): there is no such setting: did you mean steps?"),
         (["--set", "steps"], "write NAME=VALUE"),
-        (["--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
+        (["--resume", "--out", "nowhere"], "nowhere holds no run to continue"),
         (["--tasks", "arithmetic:tset"], "names no tasks"),
     ],
 )

@@ -70,6 +70,8 @@ def test_a_policy_an_agent_and_a_team_are_evaluated_by_one_function(tmp_path: Pa
     assert found.accuracy.value == 1 and found.run["team"]["max_experts"] == 2
     (episode,) = read_episodes(tmp_path / "team/episodes.jsonl")
     assert len(episode.trajectories) == 5
+    with pytest.raises(UsageError, match="begun with a team: resume it with the same"):
+        evaluate(solo, TASKS[:1], out=tmp_path / "team", resume=True)
 
 
 def test_a_run_that_was_cut_off_is_completed_with_the_same_seeds(tmp_path: Path) -> None:
