@@ -228,7 +228,7 @@ class Conversation(Generic[T]):
         return Saved(episode, [], self._settings.tools or tuple(policy.tools))
 
     def _take_up(self) -> None:
-        """Go on where the conversation that was read back stands."""
+        """Continue from the end of the conversation that was read back."""
         if not self.episode.trajectories:
             self.episode.trajectories.append(self._rollout.trajectory)
             return

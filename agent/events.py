@@ -52,7 +52,7 @@ class Reasoning:
 
 
 class ApprovalAsked:
-    """A call waits: say `allow()` or `deny()`, from any thread. The answer's clock stands still."""
+    """A call waits: say `allow()` or `deny()`, from any thread. The answer's clock is paused."""
 
     __match_args__ = ("tool", "arguments")
 
@@ -67,7 +67,7 @@ class ApprovalAsked:
         self._decide(ApprovalDecision(True, always=always))
 
     def deny(self, why: str = "") -> None:
-        """Don't run it; the model is told why and goes on."""
+        """Don't run it; the model is told why and continues."""
         self._decide(ApprovalDecision(False, why))
 
     async def decision(self) -> ApprovalDecision:

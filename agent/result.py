@@ -40,7 +40,7 @@ class Result(Generic[T]):
     None where there is none. `text` is all that the model wrote. `output` is the answer as the type
     that the agent was given; where it does not fit, it is None and `output_problem` says why.
     `error` says what failed on our side, where `stop` is `INFRASTRUCTURE`. `episode` is the record
-    with every token, as a log and a trainer take it; in a conversation it is shared and goes on
+    with every token, as a log and a trainer take it; in a conversation it is shared and keeps
     growing.
     """
 

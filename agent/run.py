@@ -30,7 +30,7 @@ After: TypeAlias = Literal["token", "turn"]
 class AgentRun(Generic[T]):
     """An asynchronous iterator of events; the last one is `Done`, with the result.
 
-    `cancel` ends it with all that there is: the stream goes on to its `Done`. Closing it
+    `cancel` ends it with all that there is: the stream continues to its `Done`. Closing it
     (`aclosing`), or cancelling the task that reads it, ends it without.
 
     Example:
@@ -115,7 +115,7 @@ class AgentRun(Generic[T]):
 
 
 class Answerer(ABC, Generic[T]):
-    """Somebody who can be asked, and their sync twins.
+    """Base class of Agent and Team: async methods and their synchronous counterparts.
 
     The methods whose names end in `_sync` need no event loop and work inside a running one too.
     """
@@ -240,14 +240,14 @@ class BackgroundLoop:
 
 
 class LazyResource(Generic[V]):
-    """Something that takes long to make: made once, for all who wait for it, from any event loop.
+    """A value that takes long to make: made once, for all who wait for it, from any event loop.
 
     It is made in a thread that never keeps the program alive and can't be stopped: who stops
     waiting leaves it going for the others.
     """
 
     def __init__(self, make: Callable[[], V], discard: Callable[[V], None]) -> None:
-        """`discard` is called in that thread with what comes when nobody wants it any more."""
+        """`discard` is called in that thread with a value that is ready only after `give_up`."""
         self._make, self._discard = make, discard
         self._made: concurrent.futures.Future[V] = concurrent.futures.Future()
         # From now on it can't be cancelled by one of those who wait.

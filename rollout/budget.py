@@ -55,7 +55,7 @@ class Budget:
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._seconds = 0.0  # of the times that are over
         self._running = 0
-        self._since = 0.0  # when somebody began to answer
+        self._since = 0.0  # when the first of those who answer now began
         self.allow(tokens=tokens, calls=calls, seconds=seconds)
 
     def allow(
@@ -95,19 +95,19 @@ class Budget:
 
     @property
     def tokens_left(self) -> int:
-        """As `left`, with a number beyond any use where there is no bound."""
+        """Tokens left, or `sys.maxsize` if there is no bound."""
         left = self.left.tokens
         return sys.maxsize if left is None else left
 
     @property
     def calls_left(self) -> int:
-        """As `left`, with a number beyond any use where there is no bound."""
+        """Calls left, or `sys.maxsize` if there is no bound."""
         left = self.left.calls
         return sys.maxsize if left is None else left
 
     @property
     def seconds_left(self) -> float:
-        """As `left`, with infinity where there is no bound."""
+        """Seconds left, or infinity if there is no bound."""
         left = self.left.seconds
         return math.inf if left is None else left
 

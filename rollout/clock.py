@@ -11,7 +11,7 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Runs while the policy acts, and stands still while it waits for what is ours.
+    """Runs while the policy acts, and is paused while it waits for what is ours.
 
     The policy's are the tokens it samples and the time of its calls, each up to the call's own
     limit. Ours are: the time until an engine begins to sample, in its queue or ours; the start of a

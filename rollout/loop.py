@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from enum import Enum
-from functools import cached_property, partial
+from functools import partial
 from typing import Self, TypeAlias
 
 import numpy as np
@@ -46,7 +46,7 @@ from .trajectory import CallRecord, FinishReason, StopReason, Trajectory, Turn
 __all__ = ["CallGate", "Rollout"]
 
 CallGate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
-"""Asked before a call is run: None lets it run, a result stands in its place (a refusal, say)."""
+"""Asked before a call is run: None lets it run, a result replaces it (a refusal, say)."""
 
 _STREAM_INTERVAL = 16
 """Tokens that may come in one chunk where no listener is attached. It bounds how long the gate
@@ -75,7 +75,7 @@ class Rollout:
 
     The ledgers, the tools' state and the engine's kept context live from question to question;
     limits count anew for each. `trajectory` is readable at any time: whatever ends a question, a
-    cancel included, what happened until then stands in it.
+    cancel included, it holds what happened until then.
 
     Example:
         async with Rollout(policy, name="a") as rollout:
@@ -133,7 +133,7 @@ class Rollout:
         trajectory.stop = trajectory.answer = trajectory.error = None
         self._first_turn = len(trajectory.turns)
         self.stop_after_turn = False
-        self._clock = clock = Clock(self.policy.limits.seconds, self._budget)
+        self._clock = clock = Clock(self.policy.limits.timeout, self._budget)
         try:
             async with clock:
                 with self._budget.answering():
@@ -166,13 +166,13 @@ class Rollout:
             self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
         self._first_token = len(trajectory.ledger)
         self._unread = 0
-        self._calls_left = min(self.policy.limits.calls, self._budget.calls_left)
+        self._calls_left = min(self.policy.limits.max_calls, self._budget.calls_left)
 
     # -- one question ---------------------------------------------------------------------------
 
     async def _take_turns(self) -> StopReason:
         limits = self.policy.limits
-        for turns_left in reversed(range(limits.turns)):
+        for turns_left in reversed(range(limits.max_turns)):
             turn, parsed = await self._take_turn()
             if not parsed.calls:
                 self.trajectory.answer = parsed.answer
@@ -213,7 +213,7 @@ class Rollout:
             parse = partial(policy.format.parse, text, turn.finish, tools)
             parsed = parse() if len(text) <= _SHORT_TEXT else await asyncio.to_thread(parse)
             turn.forged = parsed.forged
-            # A stop string that closes nothing (it stands in a string of the code, say) is a false
+            # A stop string that closes nothing (it is part of a string in the code, say) is a false
             # alarm: the policy has not finished its turn. Each is one more request and reads all of
             # the turn again, so one that does nothing else is heard out.
             said = parsed.complete and (parsed.calls or parsed.answer is not None)
@@ -370,17 +370,17 @@ class Rollout:
         if call.id:
             record.details["id"] = call.id
         turn.calls.append(record)
-        self._unread += len(tokenizer.encode(output)) + self._around
+        self._unread += len(tokenizer.encode(output)) + self.policy.encoder.result_overhead
         self._emit(CallFinished(record))
 
     def _answer_calls(self, turn: Turn, turns_left: int | None) -> None:
-        """Write the results and, where the policy may go on and a limit is near, a notice."""
+        """Write the results and, if the policy may continue and a limit is near, a notice."""
         ended = self.trajectory.ended(self.policy.engine.tokenizer)
         results = partial(self.policy.encoder.results, turn.calls, ended=ended)
         self._unread = 0
         near = notice = "" if turns_left is None else self._near(turns_left)
         spans = results(notice=notice)
-        enough, left = self.policy.limits.response_tokens // 8, self._budget.tokens_left
+        enough, left = self.policy.limits.max_tokens // 8, self._budget.tokens_left
         # The notice itself uses tokens, so recompute until the number that it states is true.
         for _ in range(4):
             left = min(left, max(0, self._tokens_left() - sum(map(len, spans))))
@@ -400,20 +400,13 @@ class Rollout:
         length = len(self.trajectory.ledger) + self._unread
         used = length - self._first_token
         room = self.policy.engine.context_length - length
-        return min(self.policy.limits.response_tokens - used, room)
+        return min(self.policy.limits.max_tokens - used, room)
 
     def _output_budget(self) -> int:
         """Tokens for one call's output, such that the policy still has room to answer."""
         limits = self.policy.limits
-        reserve = min(256, limits.response_tokens // 8) + self._around
-        return max(0, min(limits.tool_output_tokens, self._tokens_left() - reserve))
-
-    @cached_property
-    def _around(self) -> int:
-        """Tokens that the format or the template writes around one call's output."""
-        shown = CallRecord(next(iter(self.policy.tools), ""), {}, "1")
-        spans = self.policy.encoder.results([shown], ended=False)
-        return sum(map(len, spans)) - len(self.policy.engine.tokenizer.encode(shown.output))
+        reserve = min(256, limits.max_tokens // 8) + self.policy.encoder.result_overhead
+        return max(0, min(limits.max_tool_tokens, self._tokens_left() - reserve))
 
     def _near(self, turns_left: int) -> str:
         """The notice to the policy that turns or calls are running out, or ""."""

@@ -72,7 +72,7 @@ def to_task(located: Located) -> Task:
     where, number, row, table = located
     if isinstance(row, Task):
         return row
-    if isinstance(row, str):
+    if isinstance(row, str) and row.strip():
         return Task(_id(number, row), row)
     fields = dict(row) if isinstance(row, dict) else {}
     question = fields.pop("question", None)

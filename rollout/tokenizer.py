@@ -277,7 +277,7 @@ def truncate_middle(text: str, limit: int, tokenizer: Tokenizer) -> str:
 
 
 def _broken_up(text: str, marks: Sequence[str]) -> str:
-    """Text with a character inside each mark, so that it is none any more."""
+    """Break every mark by inserting a character into it."""
     pattern = re.compile("|".join(map(re.escape, marks)), re.IGNORECASE)
 
     def change(match: re.Match[str]) -> str:

@@ -114,7 +114,7 @@ class Turn:
     """One time the policy spoke: tokens [start, stop) of its ledger, and the calls it made.
 
     `prefilled` counts the context tokens that the engine computed for this turn, `cached` those it
-    still held, `overshoot` the tokens it is known to have sampled behind the turn's end, in vain.
+    still held, `overshoot` the tokens sampled after the end of the turn and discarded.
     `forged` says that the policy wrote tool output itself. `counted` is the number of tokens that
     the model sampled where the ids are not its own (text servers): the server's count, or a guess
     from the length of the text if `estimated`.

@@ -98,6 +98,8 @@ class Found:
         given = dict(self.name.parameters)
         if self.name.bare is None and not given:
             return function
+        if not callable(function):
+            raise UsageError(f"{self.name.head} takes neither a source nor parameters")
         try:
             signature = inspect.signature(function, eval_str=True).parameters.values()
         except NameError:  # an annotation that is there for type checkers alone

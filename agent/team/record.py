@@ -70,7 +70,7 @@ class TeamRecord:
     def finalize(self, plan: str | None = None) -> None:
         """Put the trajectories into the episode, that of the last plan last, as far as it came.
 
-        Where our side failed, it is the one that failed that stands last.
+        If a call failed with an infrastructure error, that trajectory is placed last.
         """
         if self.episode.trajectories and plan is None:
             return

@@ -5,7 +5,7 @@ nothing the policy sampled is ever rendered again.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from ...tools import Tool
@@ -41,6 +41,7 @@ class Encoder:
     ) -> None:
         self.format = format
         self.tokenizer = tokenizer
+        self._a_tool = tools[0].name if tools else ""
         self._layouts = layouts or TemplateLayouts(tokenizer)
         self.template = self._layouts.template
         self.takes_system = self._layouts.takes_system
@@ -103,6 +104,13 @@ class Encoder:
             except TemplateRefusal as error:
                 raise UsageError(f"the chat template refuses these messages: {error}") from error
         return _spans((Source.PROMPT, self.tokenizer.encode(text)))
+
+    @cached_property
+    def result_overhead(self) -> int:
+        """Tokens that the format or the template writes around one call's output."""
+        shown = CallRecord(self._a_tool, {}, "1")
+        whole = sum(map(len, self.results([shown], ended=False)))
+        return whole - len(self.tokenizer.encode(shown.output))
 
     def results(self, calls: Sequence[CallRecord], *, ended: bool, notice: str = "") -> list[Span]:
         """The spans (TOOL, and HOST for the notice) that answer one turn's calls.

@@ -78,7 +78,7 @@ class Layout:
     """How one kind of conversation is laid out by a template.
 
     `question` is around a later question, None where earlier messages are then written anew;
-    `results` around tool results, None where nothing is sound or nobody asked.
+    `results` around tool results: None if no layout is sound, or it was not requested.
     """
 
     strips_thinking: bool

@@ -15,7 +15,7 @@ from ...tools import Budgeted, ErrorKind, PureTool, StartedSession, Tool, ToolRe
 __all__ = ["cache_calls"]
 
 _PASSING = (ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.DIED)
-"""What may go better the next time: such a result is not shared."""
+"""Transient errors; results with these are not cached."""
 
 
 def cache_calls(tools: Sequence[Tool]) -> list[Tool]:

@@ -1,4 +1,4 @@
-"""Rollouts in rounds: what is not done when a round ends waits, and goes on in the next one."""
+"""Rollouts in rounds: attempts that are unfinished when a round ends continue in the next one."""
 
 import asyncio
 import time
@@ -20,8 +20,8 @@ class PartialRollouts:
     """Groups of episodes in rounds that end after a time, a number of tokens, or of groups.
 
     Between two rounds nothing is sampled, and the weights may be replaced: the attempts under way
-    keep their tokens and the state of their tools, and go on behind their last token. Each span of
-    a ledger says which weights drew it. `tasks` is read as far as there is room.
+    keep their tokens and the state of their tools, and continue after their last token. Each span
+    of a ledger says which weights drew it. `tasks` is consumed lazily.
 
     Example:
         async with PartialRollouts(runner, tasks, n=8, seed=0) as rollouts:

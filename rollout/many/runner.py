@@ -71,7 +71,7 @@ def episode_id(task: Task, sample: int) -> str:
 
 
 def episode_seed(seed: int, task: Task, sample: int) -> int:
-    """The seed of one attempt: the same wherever the task stands among the others of a run."""
+    """The seed of one attempt, independent of the task's place among the others of a run."""
     parts = json.dumps([seed, task.id, sample])
     return int.from_bytes(blake2b(parts.encode(), digest_size=6).digest())
 
@@ -138,7 +138,7 @@ class Runner:
     ) -> AsyncGenerator[Episode, None]:
         """Yield the episodes of each task, `n` a task, as they finish.
 
-        `tasks` is read as far as there is room, so it may be endless; no two have the same id.
+        `tasks` is consumed lazily and may be infinite. Task ids must be unique.
         Episode ids in `skip` are left out. With a `seed`, each episode has its own, derived from
         it, the task's id and the sample.
         Once the finished episodes of a task are `enough`, its others are cancelled, and yielded
@@ -244,7 +244,7 @@ class Runner:
                     await self._try(episode, policy, episode.task.question, tried, history)
 
     async def _roll_out(self, episode: Episode, group: "_Group") -> None:
-        """Fill in one episode. What a cancel leaves of it stands in it."""
+        """Fill in one episode; after a cancel it holds what there was until then."""
         async with self._recording(episode):
             policy, settings = await group.policy()
             episode.settings |= settings

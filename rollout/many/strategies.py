@@ -133,19 +133,18 @@ def find_strategy(
         raise UsageError(
             f"the strategy {name!r} works on nothing but the task: write it without :{found.source}"
         )
-    strategy = bound = found.value
-    if isinstance(strategy, type):
-        strategy = bound = found.make()
-    elif callable(strategy):
-        bound = found.bind(strategy)
-    if not callable(strategy):
+    strategy = found.make() if isinstance(found.value, type) else found.bind(found.value)
+    try:
+        signature = inspect.signature(strategy)
+        signature.bind(None, None)
+    except (TypeError, ValueError) as error:
         raise UsageError(
-            f"the strategy {name!r} is of type {type(strategy).__name__}: name a function of `ask` "
-            "and a task"
-        )
-    if classes is not by_text and "classes" in inspect.signature(strategy).parameters:
-        bound = partial(bound, classes=classes)
-    return bound  # type: ignore[no-any-return]  # a partial, or what the user named
+            f"the strategy {name!r} can't be asked: {error}; name an async function of `ask` and a "
+            "task"
+        ) from None
+    if classes is not by_text and "classes" in signature.parameters:
+        strategy = partial(strategy, classes=classes)
+    return strategy
 
 
 async def _ask_all(ask: Ask, question: str, k: int) -> Sequence[Episode]:

@@ -1,4 +1,4 @@
-"""From a model's name to an engine, and to the format that it is let speak."""
+"""Models by name: the engine that runs one, and the format that it speaks unless told otherwise."""
 
 import asyncio
 import inspect
@@ -6,16 +6,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ...tools import Tool
 from ...tools.errors import ModelError, UsageError
 from ...tools.importing import Found, find, refuse_code, unknown
+from ..engines import Engine, HttpEngine, TransformersEngine, VllmEngine, nano
+from ..formats import FORMATS, find_format
+from ..formats.native import rendered_calls
+from ..formats.template import ChatTemplate
+from ..tokenizer import Tokenizer
 from .files import FORMAT_FILE, KNOWN, find_model, is_engine, is_server
-
-if TYPE_CHECKING:
-    from ..engines import Engine
-    from ..tokenizer import Tokenizer
 
 __all__ = [
     "ENGINES",
@@ -38,7 +41,7 @@ def load_engine(
     engine: str = "transformers",
     tokenizer: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> "Engine":
+) -> Engine:
     """The engine of a model, in this process or on a server.
 
     `name` is `nano` (bundled), `smollm2` (fetched once), a local folder, a Hugging Face id
@@ -61,8 +64,6 @@ def load_engine(
         if device != "auto":
             raise UsageError(f"{name} is an engine of your own: tell it its device behind an @")
         return _make_engine(name)
-    from ..engines import TransformersEngine, VllmEngine
-
     loaded: TransformersEngine | VllmEngine
     if engine == "vllm":
         own, rest = _options(VllmEngine.load, options or {})
@@ -79,7 +80,7 @@ def load_engine(
 def check_engine(
     name: str, engine: str, tokenizer: str | None, options: Mapping[str, Any] | None = None
 ) -> None:
-    """Raise UsageError where a model can't be had in this way."""
+    """Raise UsageError if a model can't be loaded in this way, ModelError for an unknown engine."""
     if engine not in ENGINES:
         raise UsageError(unknown("engine", engine, ENGINES))
     if is_server(name) and engine != ENGINES[0]:
@@ -113,7 +114,7 @@ def _find_engine(name: str) -> Found:
     return found
 
 
-def _make_engine(name: str) -> "Engine":
+def _make_engine(name: str) -> Engine:
     made = _find_engine(name).make()
     for member in ("name", "tokenizer", "context_length", "generate", "release", "aclose"):
         if not hasattr(made, member):
@@ -121,7 +122,15 @@ def _make_engine(name: str) -> "Engine":
                 f"what {name} makes has no {member}: an engine has the members of "
                 "interlace.rollout.engines.Engine"
             )
-    made.name = name  # as it was asked for, so that a record's name finds it again
+    if not isinstance(made.tokenizer, Tokenizer):
+        raise ModelError(
+            f"what {name} makes has a tokenizer of type {type(made.tokenizer).__name__}: let it be "
+            "one of interlace.rollout.tokenizer, Tokenizer.load(folder)"
+        )
+    try:
+        made.name = name  # as it was asked for, so that a record's name finds it again
+    except AttributeError as error:
+        raise ModelError(f"what {name} makes has a name that can't be set: {error}") from error
     return made  # type: ignore[no-any-return]  # checked member by member
 
 
@@ -129,8 +138,6 @@ def _options(
     load: Callable[..., Any], options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options that `load` has itself, and the rest. Raises UsageError for a wrong value."""
-    from pydantic import TypeAdapter, ValidationError
-
     known = {
         name: each.annotation
         for name, each in inspect.signature(load).parameters.items()
@@ -147,15 +154,15 @@ def _options(
 
 
 def default_format(
-    name: str, tokenizer: "Tokenizer", tools: Sequence[Tool] = (), *, any_tool: bool = False
+    name: str, tokenizer: Tokenizer, tools: Sequence[Tool] = (), *, any_tool: bool = False
 ) -> str:
-    """The format that a model is let speak where nobody names one. `any_tool`: each task may bring
-    tools of its own.
+    """The format that a model speaks unless another is named. `any_tool`: each task may bring tools
+    of its own.
 
-    The one it was trained in here, if that can call all the tools. Else the one that reads the
-    calls that its chat template writes. Else, told of it in its system prompt, hermes where there
-    are other tools than python, or retool. The nano model knows both, and writes Python in retool.
-    Raises UsageError where the template writes calls that no format reads.
+    The one it was trained in here, if that can call all the tools. Otherwise the one that reads the
+    calls that its chat template writes. Otherwise, explained in its system prompt, hermes if there
+    are tools other than python, or retool. The nano model knows both, and writes Python in retool.
+    Raises UsageError if the template writes calls that no format reads.
     """
     trained = None if any_tool else _trained_format(name, tools)
     if trained is not None:
@@ -165,12 +172,8 @@ def default_format(
     return told if name == "nano" else _native_format(name, tokenizer, tools) or told
 
 
-def _native_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool]) -> str | None:
-    """The format of the calls that a model's chat template writes; None where it writes none."""
-    from ..formats import FORMATS
-    from ..formats.native import rendered_calls
-    from ..formats.template import ChatTemplate
-
+def _native_format(name: str, tokenizer: Tokenizer, tools: Sequence[Tool]) -> str | None:
+    """The format of the calls that a model's chat template writes; None if it writes none."""
     if tokenizer.chat_template is None:
         return None
     writes_calls = False
@@ -187,10 +190,8 @@ def _native_format(name: str, tokenizer: "Tokenizer", tools: Sequence[Tool]) -> 
 
 
 def trained_formats(name: str) -> tuple[str, ...]:
-    """The formats that a model was trained in here; empty where nothing says so."""
+    """The formats that a model was trained in here; empty if nothing says so."""
     if name == "nano":
-        from ..engines import nano
-
         return nano.FORMATS
     try:
         text = (Path(name).expanduser() / FORMAT_FILE).read_text(encoding="utf-8")
@@ -201,8 +202,6 @@ def trained_formats(name: str) -> tuple[str, ...]:
 
 def _trained_format(name: str, tools: Sequence[Tool]) -> str | None:
     """The format that training left in a model's folder, if it fits."""
-    from ..formats import find_format
-
     try:
         (said,) = trained_formats(name)
         find_format(said, trusted=False).check(tools)
@@ -211,10 +210,7 @@ def _trained_format(name: str, tools: Sequence[Tool]) -> str | None:
     return said
 
 
-def _connect(address: str, tokenizer: str | None) -> "Engine":
-    from ..engines.http.engine import HttpEngine
-    from ..tokenizer import Tokenizer
-
+def _connect(address: str, tokenizer: str | None) -> Engine:
     own = None if tokenizer is None else Tokenizer.load(find_model(tokenizer))
     # In a thread: whoever loads an engine may be inside an event loop.
     with ThreadPoolExecutor(1) as pool:

@@ -16,7 +16,7 @@ _CUE = "\n\nFinal answer: "
 
 
 class BudgetForcedRollout(Rollout):
-    """A rollout that goes on where its limit of response tokens has cut it off.
+    """A rollout that continues where its limit of response tokens has cut it off.
 
     The end of the thought (or, where the model has ended it already, a cue) goes behind what it
     said, as the host's, and it has `tail` tokens more. Where it says nothing then, it is given the
@@ -41,7 +41,7 @@ class BudgetForcedRollout(Rollout):
                 return stop  # the tail was not enough, but it is something
             trajectory.ledger.append(Span.given(Source.HOST, ids))
             used = len(trajectory.ledger) - self._first_token
-            self.policy = self.policy.with_limits(response_tokens=used + self._tail)
+            self.policy = self.policy.with_limits(max_tokens=used + self._tail)
             stop = await super()._take_turns()
         return stop
 

@@ -45,7 +45,9 @@ def commands_of(text: str) -> list[str]:
     return typed
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "examples/plugin/README.md"], ids=lambda page: page.name
+)
 def test_every_command_is_one_that_is_understood(page: Path) -> None:
     group: Any = get_command(app)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -166,7 +168,7 @@ def test_a_table_a_tool_and_a_reward_reach_a_training_step_in_five_commands(
 SMALLER = [
     ('40), ("train", 240', '4), ("train", 24'),
     ("--epochs 2", "--steps 12"),
-    ("--steps 10", "--steps 1 --set tasks_per_step=2 --set group_size=2 --set response_tokens=200"),
+    ("--steps 10", "--steps 1 --set tasks_per_step=2 --set group_size=2 --set max_tokens=200"),
 ]
 """Of the tutorial, what would take minutes."""
 

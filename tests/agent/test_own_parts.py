@@ -35,6 +35,29 @@ def nothing():
     return object()
 
 
+def unread():
+    engine = says("7")
+    engine.tokenizer = engine.tokenizer.decode
+    return engine
+
+
+def fails(row):
+    return 1 / 0
+
+
+class Gone:
+    def __init__(self):
+        self.name, self.context_length = "gone", 512
+        self.tokenizer = Tokenizer.load(find_model("nano"))
+
+    async def generate(self, request):
+        raise RuntimeError("nobody is here")
+        yield
+
+    async def release(self, context): ...
+    async def aclose(self): ...
+
+
 async def shortest(ask, task, *, rounds: int = 2):
     episodes = [await ask(task.question) for _ in range(rounds)]
     return Decision(min(episodes, key=lambda one: len(one.answer or "")), {"rounds": rounds})
@@ -85,6 +108,7 @@ def test_an_engine_of_ones_own_answers_a_question_and_is_measured(here: Path) ->
 def test_what_cannot_be_an_engine_is_one_sentence(here: Path) -> None:
     for arguments, code, said in (
         (("--model", "mine.py:nothing"), 6, "what mine.py:nothing makes has no name"),
+        (("--model", "mine.py:unread"), 6, "has a tokenizer of type method"),
         (("--model", "mine.py:none"), 6, "has no attribute 'none'"),
         (("--model", "nowhere_at_all:x"), 6, "unknown engine 'nowhere_at_all'; choose from nano"),
         (("--model", "mine.py:says:7", "--engine", "vllm"), 2, "leave out vllm"),
@@ -93,6 +117,10 @@ def test_what_cannot_be_an_engine_is_one_sentence(here: Path) -> None:
     ):
         got, out, err = interlace(here, "run", "?", *arguments)
         assert (got, out, err.count("\n")) == (code, "", 1) and said in err, err
+    code, _, err = interlace(here, "run", "?", "--model", "mine.py:Gone", "--tool", "none")
+    assert code == 7 and "nobody is here" in err and "Traceback" not in err, err
+    code, _, err = interlace(here, "eval", "mine.py:fails:tasks.jsonl", *ENGINE)
+    assert code == 9 and "line 1 has another shape: division by zero" in err, err
     code, _, err = interlace(here, "train", "--model", "mine.py:says:7", "--out", "x")
     assert code == 6 and "mine.py:says:7 has no files" in err, err
 

@@ -67,7 +67,7 @@ def test_what_a_cell_prints_is_heard_and_kept_though_it_never_ends(
 def test_the_deadline_of_a_question_keeps_what_its_call_had_shown(tmp_path: Path) -> None:
     """Much of it: what the sandbox holds back of a long text, too."""
     cell = "print('head' + ' ' * 200_000 + 'tail', flush=True)\nimport time; time.sleep(3600)"
-    agent = Agent(engine(tmp_path, code(cell)), limits=Limits(seconds=5))
+    agent = Agent(engine(tmp_path, code(cell)), limits=Limits(timeout=5))
     result = agent.run_sync("?")
     assert result.stop is StopReason.TIMEOUT
     (call,) = result.calls
@@ -236,3 +236,12 @@ def test_a_listing_is_one_block_and_may_be_longer_than_the_window(
     parts = ["```text\n", *(f"line {n}\n\n" for n in range(30)), "```\n"]
     lines = [f" line {n}" for n in range(30)]
     assert shown(monkeypatch, *parts) == "\n\n".join(lines)
+
+
+def test_a_block_of_any_length_is_shown_whole_and_a_very_long_one_as_it_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long, very_long = ("*word*\n" * count for count in (2_000, 4_000))
+    parts = [very_long[at : at + 1_000] for at in range(0, len(very_long), 1_000)]
+    assert shown(monkeypatch, long) == "\n".join(["word"] * 2_000)
+    assert shown(monkeypatch, *parts, "\nThe *end*.") == f"{very_long}\nThe end."

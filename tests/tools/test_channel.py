@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sandbox_fixtures import Box
 
-from interlace.tools import ErrorKind, PythonTool
+from interlace.tools import ErrorKind, PythonTool, Unforkable
 from interlace.tools.python import PythonSession
 from interlace.tools.python.output import CellOutput
 from interlace.tools.python.sandbox.transcript import MessageReader, ProtocolError, Transcript
@@ -83,6 +83,53 @@ def test_messages_are_not_hoarded_for_a_mark_that_never_comes(sandbox: Box) -> N
     hoarded, after = sandbox.cells(code, "6 * 7")
     assert hoarded.error is ErrorKind.DIED and "without their marks" in hoarded.text
     assert after.text == "42"
+
+
+LIE = f"""{FORGE}{SEND}
+def answer(content):
+    send(f'{{{{"kind": "done", "id": "{{worker._id}}", "content": {{content}}}}}}'.encode())
+def nest(depth):
+    return '[' * depth + ']' * depth
+"""
+
+
+@pytest.mark.parametrize("depth", [850, 900, 940, 960, 980])
+def test_words_that_are_nested_too_deep_are_words_all_the_same(sandbox: Box, depth: int) -> None:
+    """In the place of an error's text, or of why a copy is refused."""
+    raised = f"""{LIE}
+os.write(4, worker._mark)
+answer('{{"error": ["E", ' + nest({depth}) + ']}}')
+os._exit(0)
+"""
+    refused = f"""{LIE}
+worker._fork = lambda *_: answer('{{"refused": ' + nest({depth}) + '}}')
+"""
+
+    async def work(session: PythonSession) -> None:
+        result = await session.call({"code": raised}, 10)
+        assert result.error in (ErrorKind.EXCEPTION, ErrorKind.DIED)
+        await session.call({"code": "1"}, 10)  # in which the end of the process is seen, if not yet
+        assert (await session.call({"code": refused}, 10)).error is None
+        with pytest.raises(Unforkable) as why:
+            await session.fork()
+        assert len(str(why.value)) < 400
+
+    sandbox.use(work)
+
+
+def test_words_of_code_end_up_as_one_short_line(sandbox: Box) -> None:
+    lie = f"""{LIE}
+words = json.dumps({{'failed': '\\x1b[31m' + 'long\\n' * 100_000}})
+worker._answer = lambda *_: answer(words)
+"""
+
+    async def work(session: PythonSession) -> None:
+        assert (await session.call({"code": lie}, 10)).ok
+        with pytest.raises(OSError) as why:
+            await session.read_file("any")
+        assert str(why.value).startswith("long long") and len(str(why.value)) <= 300
+
+    sandbox.use(work)
 
 
 def test_a_copy_that_does_not_greet_as_it_should_is_no_copy(sandbox: Box) -> None:

@@ -181,16 +181,19 @@ def _too_much(session_dir: Path, most_bytes: int, most_files: int, roots: Iterab
     `session_dir` is in a folder of ours. Anything below it may be replaced by links at any time.
     """
     try:
-        root = HeldFolder(session_dir)
+        folder = HeldFolder(session_dir)
     except OSError:
         return False
-    size = sum(_unlinked(pid for root in roots for pid in (root, *descendants(root))).values())
+    pids = [pid for root in roots for pid in (root, *descendants(root))]
+    # On the same disk only: shared memory has no name either, and is counted as memory.
+    device = os.fstat(folder.fd).st_dev
+    size = sum(size for file, size in _unlinked(pids).items() if file[0] == device)
     files = 0
     waiting = ["."]
     try:
         while waiting:
             path = waiting.pop()
-            for entry in _entries(root, path):
+            for entry in _entries(folder, path):
                 files += 1
                 with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):

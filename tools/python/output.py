@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base import Artifact
 
-__all__ = ["CellOutput"]
+__all__ = ["CellOutput", "as_text", "one_line"]
 
 MAX_ARTIFACTS = 16
 """Artifacts kept of one cell."""
@@ -66,7 +66,7 @@ class CellOutput:
     def add(self, kind: str, content: Mapping[str, Any]) -> None:
         """Take in one message of the kernel's output channel."""
         if kind == "stream":
-            self._write(_text(content.get("text", "")))
+            self._write(as_text(content.get("text", "")))
         elif kind in ("display_data", "update_display_data"):
             self._write_line(self._display(content.get("data")))
         elif kind == "execute_result":
@@ -102,7 +102,7 @@ class CellOutput:
     def _display(self, data: object) -> str:
         if not isinstance(data, Mapping):
             return ""
-        plain = next((_text(data[mime]) for mime in _PLAIN if mime in data), "")
+        plain = next((as_text(data[mime]) for mime in _PLAIN if mime in data), "")
         for mime, ending in _IMAGES.items():
             if mime in data:
                 return self._keep(mime, data[mime], "plot", ending)
@@ -154,7 +154,13 @@ class _HeadAndTail:
         return f"{self._head}\n[... {self._left_out:,} characters left out ...]\n{self._tail}"
 
 
-def _text(value: object) -> str:
+def one_line(value: object) -> str:
+    """The words of code about itself, as one short line for messages and logs."""
+    words = _as_on_screen(as_text(value)[:2_000]).split()
+    return " ".join(words)[:300]
+
+
+def as_text(value: object) -> str:
     """The value as text; it was sent by code that may mean no good."""
     try:
         return value if isinstance(value, str) else str(value)
@@ -163,7 +169,7 @@ def _text(value: object) -> str:
 
 
 def _bytes(mime: str, value: object) -> bytes:
-    text = _text(value)
+    text = as_text(value)
     if mime.startswith("text/") or mime.endswith("+xml"):
         return text.encode(errors="replace")
     try:

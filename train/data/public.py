@@ -1,8 +1,8 @@
 """Rows of public data sets, turned into tasks. Each adapter knows the shapes of one set.
 
 A task checks itself: `data["checker"]` says how (see `train/rewards`), and `data["tools"]` names
-what it is to be solved with. Many sets write into each question how the answer is to be given. That
-is a format's business here, so adapters leave it out, unless they are told to keep it.
+what it is to be solved with. Many sets write into each question how to give the answer. Here that
+is a format's business, so adapters leave it out unless told to keep it.
 """
 
 import hashlib
@@ -202,7 +202,7 @@ def openthoughts(row: Row, *, keep_instruction: bool = False) -> Task:
 
 
 def spider(row: Row) -> Task:
-    """`db_id`, `question`, `query`. Where the databases lie, `with_databases` says."""
+    """`db_id`, `question`, `query`. `with_databases` adds their files."""
     data: dict[str, Any] = {"checker": "sql", "tools": ["sql"], "rule": "spider"}
     data |= {"gold": _text(row, "query"), "db_id": _text(row, "db_id")}
     return _task("spider", row, _text(row, "question"), None, data)

@@ -1,6 +1,4 @@
-"""Sets of tasks: from files and the Hugging Face hub, split, and checked for what stands there
-twice and for what a test set should not share with a training set.
-"""
+"""Task sets: loading and writing, splitting, de-duplication and contamination checks."""
 
 import hashlib
 import json
@@ -13,7 +11,7 @@ from typing import Any
 
 from ...rollout.task import Task
 from ...rollout.task_files import Located, read_tasks, to_task
-from ...tools.errors import DataError, MissingExtra
+from ...tools.errors import DataError, InterlaceError, MissingExtra
 from ...tools.files import write_beside, write_whole
 from ...tools.sql import find_database
 from .public import Adapter, OtherKind, Row, find_adapter, shape_error
@@ -38,10 +36,10 @@ _FIELDS = ("id", "question", "answer")
 
 
 def write_tasks(tasks: Iterable[Task], path: str | Path) -> int:
-    """Write a file that `read_tasks` reads, and return how many tasks it holds.
+    """Write a file that `read_tasks` reads, and return its number of tasks.
 
-    Parquet where the name ends so, else JSON lines; the file appears whole or not at all. Raises
-    DataError where it can't be written or a task's data does not survive JSON.
+    Parquet if the name ends in `.parquet`, else JSON lines; the file appears whole or not at all.
+    Raises DataError if it can't be written or a task's data does not survive JSON.
     """
     path = Path(path)
     rows = [_row(task) for task in tasks]
@@ -92,8 +90,8 @@ def load_hub(
     """The tasks of a data set on the Hugging Face hub, or in a folder in a form it knows.
 
     `adapter` is the name of one in `ADAPTERS`, or a function of a row, such as `columns(...)`
-    makes. Raises MissingExtra without the library, DataError where the set can't be loaded or a
-    row has another shape.
+    makes. Raises MissingExtra without the library, DataError if the set can't be loaded or a row
+    has another shape.
 
     Example:
         tasks = load_hub("openai/gsm8k", "gsm8k", config="main", split="test")
@@ -118,11 +116,11 @@ def adapt(
     limit: int | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> list[Task]:
-    """The tasks of rows, each once: a row that gives the same task as one before is left out.
+    """The tasks of rows, each once: a row that gives the same task as an earlier one is left out.
 
-    Two tasks with one id get numbers behind it. With `limit`, no row behind the last of so many
-    tasks is looked at. `tell` is given a sentence on rows that were left out. Raises DataError,
-    naming the row, for one that is not of the adapter's shape, and where all are of another kind.
+    Different tasks with one id get numbers after it. Reading stops at `limit` tasks. `tell` is
+    given a sentence on rows that were left out. Raises DataError, naming the row, for one that is
+    not of the adapter's shape, or if all are of another kind (`OtherKind`).
     """
     located = (Located(f"row {number} of {name}", number, row) for number, row in enumerate(rows))
     return adapt_located(located, adapter, name=name, limit=limit, tell=tell)
@@ -148,7 +146,9 @@ def adapt_located(
         except OtherKind as error:
             others[str(error)] += 1
             continue
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except InterlaceError:
+            raise
+        except Exception as error:  # boundary: an adapter, which may be the user's, and any row
             why = shape_error(error, row.row)
             raise DataError(f"{row.where} has another shape: {why}") from error
         id, count = task.id, 1
@@ -190,7 +190,7 @@ def with_databases(tasks: Iterable[Task], folder: str | Path) -> list[Task]:
     """The tasks of Spider or BIRD with `data["database"]`, the file that `db_id` names in a folder:
     FOLDER/DB/DB.sqlite. Tasks that name no database stay as they are.
 
-    Raises DataError where one is not there.
+    Raises DataError if a file is missing.
     """
     return [
         replace(task, data=task.data | {"database": str(find_database(folder, task.data["db_id"]))})
@@ -225,7 +225,7 @@ def split(
     return sides
 
 
-# -- what stands there twice ---------------------------------------------------------------------
+# -- duplicates ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ class Duplicates:
 
 
 def deduplicate(tasks: Iterable[Task]) -> tuple[list[Task], Duplicates]:
-    """The tasks whose question did not stand there before, and what was left out.
+    """The tasks whose question is new, and the ones that were left out.
 
     Questions are the same if they differ in case, blanks and punctuation only; numbers and signs
     of arithmetic count.

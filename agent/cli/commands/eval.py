@@ -70,7 +70,7 @@ def evaluate(
         str | None,
         typer.Argument(
             help="Tasks: a file (JSONL, Parquet), a public data set such as gsm8k:FILE, or a "
-            "generator (arithmetic:test:200, database, lookup)."
+            "generator (arithmetic:test:200, database, lookup), or your own (mine.py:tasks)."
         ),
     ] = None,
     *,

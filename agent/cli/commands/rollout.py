@@ -46,7 +46,7 @@ def rollout(
         typer.Argument(
             metavar="TASKS",
             help="Tasks: one question per line, JSONL with question, id and answer, a public data "
-            "set such as gsm8k:FILE, or a generator; - reads stdin.",
+            "set such as gsm8k:FILE, a generator, or your own (mine.py:tasks); - reads stdin.",
         ),
     ],
     *,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ...base import ErrorKind, Unforkable
 from ...errors import ToolUnavailable
 from ..interpreter import CellError, Died
-from ..output import CellOutput
+from ..output import CellOutput, as_text, one_line
 from ..processes import descendants, end_in_words, signal_group, status_fields, threads
 from ..walls.walls import Walls
 from .channel import READ_BYTES, frame, pipes, read_available, send_with, sender
@@ -162,7 +162,7 @@ class RemoteWorker:
                 transcript = await self._ask({"do": "fork", "folder": folder}, None, fds)
                 refused = (transcript.answer or {}).get("refused")
                 if refused:
-                    raise Unforkable(str(refused))
+                    raise Unforkable(one_line(refused))
                 await copy.greeted()
         except (Died, TimeoutError, ToolUnavailable) as error:
             copy.close()
@@ -179,7 +179,7 @@ class RemoteWorker:
         """A file's content; see `Interpreter`."""
         answer = await self._ask_about_file({"do": "read", "path": path})
         try:
-            return base64.b64decode(str(answer.get("data")), validate=True)
+            return base64.b64decode(as_text(answer.get("data")), validate=True)
         except ValueError as error:
             raise OSError(f"the Python process sent no file: {error}") from None
 
@@ -282,7 +282,7 @@ class RemoteWorker:
         except TimeoutError:
             raise OSError("the Python process does not answer") from None
         if "failed" in answer:
-            raise OSError(str(answer["failed"]))
+            raise OSError(one_line(answer["failed"]))
         return answer
 
     # -- what comes in ----------------------------------------------------------------------------
@@ -300,8 +300,8 @@ class RemoteWorker:
             first, _ = next(self._reader.add(data), (None, 0))
         self._loop.remove_reader(self._channel.fileno())
         if first is None or first["kind"] != "hello":
-            text = str((first or {}).get("content", "")).strip()
-            self._ended(f"failed: {text.splitlines()[-1][:300]}" if text else "ended at once")
+            lines = as_text((first or {}).get("content", "")).strip().splitlines()
+            self._ended(f"failed: {one_line(lines[-1])}" if lines else "ended at once")
             return
         why = self._identify(ancillary)
         if why:

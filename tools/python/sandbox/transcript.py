@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..interpreter import CellError
-from ..output import CellOutput
+from ..output import CellOutput, as_text, one_line
 
 __all__ = ["MessageReader", "ProtocolError", "Transcript"]
 
@@ -135,7 +135,7 @@ class Transcript:
             return None
         if not isinstance(failure, list) or len(failure) != 2:
             raise ProtocolError("sending an answer of the wrong form")
-        return CellError(str(failure[0]), str(failure[1]))
+        return CellError(one_line(failure[0]), as_text(failure[1]))
 
     def _advance(self) -> None:
         if self._output is None:
@@ -184,6 +184,6 @@ class Transcript:
         elif self._output is None:
             raise ProtocolError("sending a display without a cell")
         elif kind == "page":
-            self._output.page(str(content.get("text", "")))
+            self._output.page(as_text(content.get("text", "")))
         else:
             self._output.add(kind, content)

@@ -154,7 +154,10 @@ class _Made:
         self.places = rng.sample(PLACES, 5)
         if places is not None:
             self.key["places"] = self.places = list(places)
-        self.codes = dict(zip(self.domain.kinds, _codes(rng, len(self.domain.kinds)), strict=True))
+        letter = rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ")
+        numbers = rng.sample(range(10, 100), len(self.domain.kinds))
+        codes = [f"{letter}{number}" for number in numbers]
+        self.codes = dict(zip(self.domain.kinds, codes, strict=True))
         self.large = rng.random() < 0.5
         """Whether amounts are kept in the larger unit."""
         scale = 1 if self.large else self.domain.factor
@@ -192,11 +195,6 @@ class _Made:
             f"create table unit (column_name text primary key, unit text);\n"
             f"insert into unit values ('{w.amount}', '{self.unit}');\n"
         )
-
-
-def _codes(rng: random.Random, number: int) -> list[str]:
-    letter = rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ")
-    return [f"{letter}{digits}" for digits in rng.sample(range(10, 100), number)]
 
 
 # -- a question ----------------------------------------------------------------------------------
