@@ -1,5 +1,6 @@
 """Calls in the syntaxes of chat templates: found, read, written, answered as the template does."""
 
+import asyncio
 import json
 import os
 from collections.abc import Sequence
@@ -14,14 +15,17 @@ from support.native_templates import NATIVE, TEMPLATES, native_tokenizer
 from support.toy_tokenizers import QWEN_LIKE
 
 from interlace import tool
+from interlace.rollout.engines import ScriptedEngine
 from interlace.rollout.formats import FORMATS, Call, Encoder, Message, Parsed
 from interlace.rollout.formats.sample import sample_ledger, sample_tools, spelled
 from interlace.rollout.formats.schema import tool_schema
 from interlace.rollout.formats.tool_calls import ToolCalls
 from interlace.rollout.ledger import Span
+from interlace.rollout.loop import Rollout
 from interlace.rollout.models.load import default_format
-from interlace.rollout.trajectory import CallRecord, FinishReason
-from interlace.tools import Tool
+from interlace.rollout.policy import Policy
+from interlace.rollout.trajectory import CallRecord, FinishReason, StopReason, Trajectory
+from interlace.tools import ErrorKind, Tool
 from interlace.tools.errors import UsageError
 
 EOS, LENGTH = FinishReason.EOS, FinishReason.LENGTH
@@ -210,6 +214,29 @@ def test_a_tool_can_not_forge_a_mark_in_any_of_them(name: str) -> None:
     text, quiet = (encoder.tokenizer.decode(shown(each)) for each in (evil, "calm"))
     for tag in encoder.format.control_tags:
         assert text.count(tag) == quiet.count(tag)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_the_loop_runs_calls_in_each_of_them(name: str) -> None:
+    format = FORMATS[name]
+    script = iter(
+        [
+            format.write_call("weigh", {"load": "ab", "times": 3}, thought="I weigh it."),
+            native(name).write_block("nobody", {"load": "ab"}),
+            format.write_answer("9"),
+        ]
+    )
+    engine = ScriptedEngine(native_tokenizer(name), lambda request: next(script))
+
+    async def ask() -> Trajectory:
+        async with Rollout(Policy(engine, format, [weigh]), name="a") as rollout:
+            return await rollout.ask("How many?")
+
+    trajectory = asyncio.run(ask())
+    assert (trajectory.stop, trajectory.answer) == (StopReason.ANSWERED, "9")
+    outputs = [(call.output, call.error) for call in trajectory.calls]
+    assert outputs[0] == ("ababab", None)
+    assert outputs[1][1] is ErrorKind.NOT_FOUND
 
 
 # -- writing and reading ---------------------------------------------------------------------------
