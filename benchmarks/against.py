@@ -42,8 +42,11 @@ script.turns = 0
 
 answer.__name__ = "python"
 engine = ScriptedEngine(Tokenizer.load(nano.path()), script, chunk=64, context_length=10**7)
-agent = Agent(engine, tools=[answer], format="retool",
-              limits=Limits(turns=102, calls=102, response_tokens=10**7))
+try:
+    limits = Limits(max_turns=102, max_calls=102, max_tokens=10**7)
+except TypeError:  # an earlier revision
+    limits = Limits(turns=102, calls=102, response_tokens=10**7)
+agent = Agent(engine, tools=[answer], format="retool", limits=limits)
 took = []
 for _ in range(4):
     begin = time.perf_counter()

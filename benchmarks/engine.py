@@ -166,9 +166,9 @@ async def interleaved(
         [FunctionTool(tool, name="tool")],
         # So far off that the model is told of none.
         limits=Limits(
-            turns=10 * load.turns,
-            calls=10 * load.turns,
-            response_tokens=2 * (load.sampled + load.turns * load.forced),
+            max_turns=10 * load.turns,
+            max_calls=10 * load.turns,
+            max_tokens=2 * (load.sampled + load.turns * load.forced),
         ),
     )
     around = len(policy.encoder.prompt("")[0])

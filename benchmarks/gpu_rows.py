@@ -143,7 +143,7 @@ def memory(subject: Subject) -> Iterator[Found]:
     """The highest mark of each phase against what `interlace doctor --train` reckons."""
     plan = subject.plan
     estimate = estimate_local(subject.config, plan.shape)
-    longest = subject.config.response_tokens
+    longest = subject.config.max_tokens
     full = Load(plan.sequences[-1], longest - 8, 8, 1, 0)
     rows = _rows(
         _made_up(

@@ -57,7 +57,7 @@ class Subject:
             precision="bfloat16",
             gradient_checkpointing=True,
             concurrency=plan.sequences[-1],
-            response_tokens=longest,
+            max_tokens=longest,
             micro_tokens=plan.micro_tokens,
             learning_rate=1e-6,
         )

@@ -66,7 +66,7 @@ async def one_run(turns: int) -> list[float]:
         return TURN if len(stamps) <= turns else "Done."
 
     engine = ScriptedEngine(Tokenizer.load(nano.path()), script, chunk=64, context_length=10**7)
-    limits = Limits(turns=turns + 1, calls=turns + 1, response_tokens=10**7)
+    limits = Limits(max_turns=turns + 1, max_calls=turns + 1, max_tokens=10**7)
     policy = Policy(engine, FORMATS["retool"], [Instant()], limits=limits)
     async with Rollout(policy, name="bench") as rollout:
         await rollout.ask("How much?")

@@ -155,7 +155,7 @@ async def run(
     if way == "uninterrupted":
         load = replace(load, turns=1)
     served: Engine = PacedEngine(engine, load, kept=way == "kept")
-    limits = Limits(turns=100, calls=100, response_tokens=1500)  # none of them is reached
+    limits = Limits(max_turns=100, max_calls=100, max_tokens=1500)  # none of them is reached
     policy = Policy(served, Paced(), [answers_after(seconds)], limits=limits)
     # A question of its own each, so that nobody finds another's beginning in the cache.
     tasks = [Task(str(n), f"{seed} {n} What is {n} * {seed}? " * 2) for n in range(load.sequences)]

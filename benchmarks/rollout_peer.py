@@ -139,7 +139,7 @@ def tool_that_takes(seconds: float) -> Callable[[str], Awaitable[str]]:
 
 async def ours(engine: HttpEngine, tasks: Sequence[Task], seconds: float, slots: int) -> list[Kept]:
     """`Runner` over `HttpEngine`."""
-    limits = Limits(turns=TURNS, calls=TURNS, response_tokens=TURNS * TOKENS)
+    limits = Limits(max_turns=TURNS, max_calls=TURNS, max_tokens=TURNS * TOKENS)
     tools = [FunctionTool(tool_that_takes(seconds))]
     policy = Policy(engine, FORMAT, tools, sampling=Sampling(0.0), limits=limits)
     kept = []

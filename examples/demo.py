@@ -161,7 +161,7 @@ def learn(screen: Screen, size: Size) -> None:
         "interlace train --model half/checkpoint --tasks gsm8k:tried.jsonl \\\n"
         f"    --steps {size.steps} --set tasks_per_step={size.tasks_per_step} "
         f"--set group_size={size.group} \\\n"
-        "    --set learning_rate=2e-4 --set warmup=0 --set response_tokens=128 \\\n"
+        "    --set learning_rate=2e-4 --set warmup=0 --set max_tokens=128 \\\n"
         "    --set dynamic_sampling=false --set plot=true --out learnt"
     )
     lines = (screen.folder / "learnt/metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -57,7 +57,7 @@ async def write_lessons(log: str, count: int) -> None:
 
     engine = ScriptedEngine(TOKENIZER, script)
     engine.name = "nano"  # whose tokenizer it is: a log is read with that of its model
-    agent = Agent(engine, format="retool", limits=Limits(response_tokens=512))
+    agent = Agent(engine, format="retool", limits=Limits(max_tokens=512))
     with EpisodeLog(log) as file:
         async with Team.ceo(agent, max_experts=2, rounds=1) as team:
             for place, task in enumerate(tasks.values()):

@@ -144,4 +144,4 @@ class History:
     def _room(self) -> int:
         """Tokens of context that a prompt may fill, so that there is room for a reply."""
         length = self._policy.engine.context_length
-        return length - min(self._policy.limits.response_tokens, length // 4)
+        return length - min(self._policy.limits.max_tokens, length // 4)

@@ -133,7 +133,7 @@ class Rollout:
         trajectory.stop = trajectory.answer = trajectory.error = None
         self._first_turn = len(trajectory.turns)
         self.stop_after_turn = False
-        self._clock = clock = Clock(self.policy.limits.seconds, self._budget)
+        self._clock = clock = Clock(self.policy.limits.timeout, self._budget)
         try:
             async with clock:
                 with self._budget.answering():
@@ -166,13 +166,13 @@ class Rollout:
             self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
         self._first_token = len(trajectory.ledger)
         self._unread = 0
-        self._calls_left = min(self.policy.limits.calls, self._budget.calls_left)
+        self._calls_left = min(self.policy.limits.max_calls, self._budget.calls_left)
 
     # -- one question ---------------------------------------------------------------------------
 
     async def _take_turns(self) -> StopReason:
         limits = self.policy.limits
-        for turns_left in reversed(range(limits.turns)):
+        for turns_left in reversed(range(limits.max_turns)):
             turn, parsed = await self._take_turn()
             if not parsed.calls:
                 self.trajectory.answer = parsed.answer
@@ -380,7 +380,7 @@ class Rollout:
         self._unread = 0
         near = notice = "" if turns_left is None else self._near(turns_left)
         spans = results(notice=notice)
-        enough, left = self.policy.limits.response_tokens // 8, self._budget.tokens_left
+        enough, left = self.policy.limits.max_tokens // 8, self._budget.tokens_left
         # The notice itself uses tokens, so recompute until the number that it states is true.
         for _ in range(4):
             left = min(left, max(0, self._tokens_left() - sum(map(len, spans))))
@@ -400,13 +400,13 @@ class Rollout:
         length = len(self.trajectory.ledger) + self._unread
         used = length - self._first_token
         room = self.policy.engine.context_length - length
-        return min(self.policy.limits.response_tokens - used, room)
+        return min(self.policy.limits.max_tokens - used, room)
 
     def _output_budget(self) -> int:
         """Tokens for one call's output, such that the policy still has room to answer."""
         limits = self.policy.limits
-        reserve = min(256, limits.response_tokens // 8) + self.policy.encoder.result_overhead
-        return max(0, min(limits.tool_output_tokens, self._tokens_left() - reserve))
+        reserve = min(256, limits.max_tokens // 8) + self.policy.encoder.result_overhead
+        return max(0, min(limits.max_tool_tokens, self._tokens_left() - reserve))
 
     def _near(self, turns_left: int) -> str:
         """The notice to the policy that turns or calls are running out, or ""."""

@@ -61,7 +61,7 @@ class Sessions:
         `clock` is the call, up to its own limit, and what a session that ran calls before takes to
         start anew.
         """
-        seconds = policy.limits.call_seconds
+        seconds = policy.limits.call_timeout
         try:
             with self._gate.metrics.during(Phase.QUEUED), ExitStack() as first:
                 if call.tool not in self._open:
@@ -107,4 +107,4 @@ def _within_budget(policy: Policy, tool: Tool) -> Tool:
     if not isinstance(tool, Budgeted):
         return tool
     encode = policy.engine.tokenizer.encode
-    return tool.within(policy.limits.tool_output_tokens, lambda text: len(encode(text)))
+    return tool.within(policy.limits.max_tool_tokens, lambda text: len(encode(text)))

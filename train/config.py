@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticKnownError
 
 from ..rollout.formats import FORMATS, Format, find_format
+from ..rollout.limits import EARLIER_NAMES
 from ..rollout.many.runner import Attempt
 from ..rollout.task import Task
 from ..tools import Tool
@@ -158,7 +159,7 @@ class TrainConfig(BaseModel):
     checker: _Checker = "exact"
     """How answers are checked, for tasks that don't name a checker."""
     overlong_buffer: int = Field(default=0, ge=0)
-    """DAPO's soft punishment over the last so many of `response_tokens`; 0: none."""
+    """DAPO's soft punishment over the last so many of `max_tokens`; 0: none."""
 
     # A team.
     attempt: _Attempt | None = None
@@ -174,12 +175,12 @@ class TrainConfig(BaseModel):
     tasks_per_step: int = Field(default=16, ge=1)
     group_size: int = Field(default=8, ge=2)
     temperature: float = Field(default=1.0, gt=0, le=100)
-    turns: int = Field(default=8, ge=1)
-    calls: int = Field(default=8, ge=0)
-    response_tokens: int = Field(default=512, ge=1)
-    tool_output_tokens: int = Field(default=256, ge=1)
-    call_seconds: float = Field(default=10.0, gt=0)
-    seconds: float = Field(default=300.0, gt=0)
+    max_turns: int = Field(default=8, ge=1)
+    max_calls: int = Field(default=8, ge=0)
+    max_tokens: int = Field(default=512, ge=1)
+    max_tool_tokens: int = Field(default=256, ge=1)
+    call_timeout: float = Field(default=10.0, gt=0)
+    timeout: float = Field(default=300.0, gt=0)
     """Wall time of one episode."""
     concurrency: int = Field(default=64, ge=1)
 
@@ -244,8 +245,8 @@ class TrainConfig(BaseModel):
                 near = get_close_matches(str(value), known, 1)
                 hint = f": did you mean {near[0]}?" if near else ""
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}{hint}")
-        if self.overlong_buffer > self.response_tokens:
-            raise ValueError("overlong_buffer can't be above response_tokens")
+        if self.overlong_buffer > self.max_tokens:
+            raise ValueError("overlong_buffer can't be above max_tokens")
         if self.attempt is None and (self.credit, self.learns, self.rewards) != (
             "team",
             None,
@@ -349,6 +350,7 @@ def read_config(file: Path | None, flags: Mapping[str, Any], *, trusted: bool = 
         )
     if not trusted:
         _refuse_code(asked, file)
+        given = {EARLIER_NAMES.get(name, name): value for name, value in given.items()}
     if file is not None:
         given = absolute_names(given, file.parent)
     flags = absolute_names(flags, Path.cwd())
@@ -440,6 +442,8 @@ def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
     name, *inside = map(str, error["loc"] or ("",))
     if kind == "extra_forbidden":
         near = get_close_matches(name, model.model_fields, 3)
+        if (renamed := EARLIER_NAMES.get(name)) in model.model_fields:
+            near = [renamed]
         return "there is no such setting" + (f": did you mean {' or '.join(near)}?" if near else "")
     if kind == "missing" and not inside:
         return "is not set"

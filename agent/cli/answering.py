@@ -53,12 +53,12 @@ def make_agent(
         tools=tools,
         format=model.format,
         limits=Limits(
-            turns=limits.max_turns,
-            calls=limits.max_calls,
-            response_tokens=limits.max_tokens,
-            tool_output_tokens=limits.max_tool_tokens,
-            call_seconds=limits.call_timeout,
-            seconds=limits.timeout,
+            max_turns=limits.max_turns,
+            max_calls=limits.max_calls,
+            max_tokens=limits.max_tokens,
+            max_tool_tokens=limits.max_tool_tokens,
+            call_timeout=limits.call_timeout,
+            timeout=limits.timeout,
         ),
         sampling=Sampling(
             temperature=temperature if model.temperature is None else model.temperature,

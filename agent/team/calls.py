@@ -128,7 +128,7 @@ class TeamCalls:
         make: Callable[..., Rollout] = Rollout
         if tokens is not None:
             first, tail = self._rules.forcing(tokens)
-            policy = policy.with_limits(response_tokens=first)
+            policy = policy.with_limits(max_tokens=first)
             make = partial(BudgetForcedRollout, tail=tail)
         episode = self.record.episode
         key = f"{speaker.key}/{attempt}"

@@ -116,7 +116,7 @@ class Team(Answerer[T]):
                 "a team has two experts or more, one round or more and no negative number of "
                 f"critiques, not {max_experts}, {rounds} and {critiques}"
             )
-        most = agent.limits.response_tokens
+        most = agent.limits.max_tokens
         least, most = tokens or ((2048, 32000) if compat else (max(1, most // 16), most))
         if not 1 <= least <= most:
             raise UsageError(f"tokens are the least and the most, such as (256, 4096): {tokens!r}")

@@ -96,7 +96,7 @@ class Qwen3Coder(TaggedCalls):
     """
 
     name = "qwen3_coder"
-    opening = re.compile(r"<tool_call>|<function=(?=[^>\s]+>)")
+    opening = re.compile(r"<tool_call>|<function=(?=[^<>\s]+>)")
     head = re.compile(r"\s*(?:<function=|(?<=<function=))(?P<name>[^>\n]*)>")
     value = re.compile(r"\s*<parameter=(?P<key>[^>\n]*)>")
     value_end = re.compile(

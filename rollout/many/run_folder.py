@@ -13,6 +13,7 @@ from ...tools.errors import DataError, UsageError
 from ...tools.files import write_whole
 from ..admission import RunMetrics
 from ..episode_log import EpisodeLog, read_episodes
+from ..limits import EARLIER_NAMES
 from ..task import Task
 from ..trajectory import Episode, StopReason
 from .runner import Runner
@@ -274,14 +275,16 @@ def _settings_of(episode: Episode) -> dict[str, Any]:
     """The settings an episode was made with; an older record keeps only the model and the format,
     in its trajectories.
     """
+    settings = {"team": None, **episode.settings} if episode.settings else {}
     if not episode.trajectories:
-        return episode.settings
+        return settings
     made = episode.trajectory
-    return {"model": made.model, "format": made.format, **episode.settings}
+    return {"model": made.model, "format": made.format, **settings}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**settings.get("sampling", {}), **settings.get("limits", {}), **settings}
+    limits = {EARLIER_NAMES.get(k, k): value for k, value in settings.get("limits", {}).items()}
+    return {**settings.get("sampling", {}), **limits, **settings}
 
 
 def _refuse_other(log: str, then: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ class BudgetForcedRollout(Rollout):
                 return stop  # the tail was not enough, but it is something
             trajectory.ledger.append(Span.given(Source.HOST, ids))
             used = len(trajectory.ledger) - self._first_token
-            self.policy = self.policy.with_limits(response_tokens=used + self._tail)
+            self.policy = self.policy.with_limits(max_tokens=used + self._tail)
             stop = await super()._take_turns()
         return stop
 

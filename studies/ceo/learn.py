@@ -97,13 +97,13 @@ def learn(seed: int, folder: Path, settings: Settings) -> Seed:
         learning_rate=settings.rate,
         objective="dr_grpo",
         importance_cap=None,  # engine and trainer are one model in float32
-        response_tokens=64,
+        max_tokens=64,
         device="cpu",
         save_every=settings.steps,
         concurrency=256,
     )
     engine = TransformersEngine.load(start, device="cpu", max_batch=256)
-    limits = Limits(turns=1, response_tokens=64)
+    limits = Limits(max_turns=1, max_tokens=64)
     policy = Policy(engine, PlainText(), sampling=Sampling(), limits=limits)
     try:
         before = _measure(policy)

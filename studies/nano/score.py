@@ -65,7 +65,7 @@ async def roll_out(
 
     Raises RuntimeError where our own side failed: such an episode says nothing of the policy.
     """
-    limits = Limits(turns=8, calls=8, response_tokens=1024, tool_output_tokens=384)
+    limits = Limits(max_turns=8, max_calls=8, max_tokens=1024, max_tool_tokens=384)
     policy = Policy(engine, FORMATS[format], sampling=Sampling(temperature=0), limits=limits)
     episodes = {}
     runner = Runner(policy, concurrency=64, tools_for=tools_for)

@@ -18,7 +18,7 @@ from .tasks import Stories, expression, working
 
 __all__ = ["ARMS", "LIMITS", "Arm", "Curt", "demonstrations", "drills"]
 
-LIMITS = Limits(turns=4, calls=4, response_tokens=96, tool_output_tokens=24, seconds=120.0)
+LIMITS = Limits(max_turns=4, max_calls=4, max_tokens=96, max_tool_tokens=24, timeout=120.0)
 
 
 class Curt(Retool):

@@ -215,7 +215,7 @@ def _config(settings: Settings, start: Path, out: Path, seed: int) -> TrainConfi
         # without a mask has no sampling probability of what it did not sample.
         importance_cap=None,
         temperature=1.0,
-        response_tokens=LIMITS.response_tokens,
+        max_tokens=LIMITS.max_tokens,
         device="cpu",
         save_every=settings.steps,
     )

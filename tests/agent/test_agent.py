@@ -58,9 +58,9 @@ def test_a_stream_yields_what_happens_and_then_the_result(tmp_path: Path) -> Non
     ("reply", "limits", "stop"),
     [
         ("I don't know.", Limits(), StopReason.ENDED),
-        ("word " * 200, Limits(response_tokens=50), StopReason.LENGTH),
-        (code("say 1"), Limits(turns=1), StopReason.TURNS),
-        (code("hang"), Limits(seconds=0.2), StopReason.TIMEOUT),
+        ("word " * 200, Limits(max_tokens=50), StopReason.LENGTH),
+        (code("say 1"), Limits(max_turns=1), StopReason.TURNS),
+        (code("hang"), Limits(timeout=0.2), StopReason.TIMEOUT),
         (code("bug"), Limits(), StopReason.INFRASTRUCTURE),
         (RuntimeError("the engine broke"), Limits(), StopReason.INFRASTRUCTURE),
     ],

@@ -53,17 +53,28 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("models") / "noise")
 
 
-def test_help_is_light_and_documents_the_exit_codes() -> None:
-    heavy = "{'torch', 'transformers', 'jupyter_client', 'numpy', 'rich', 'prompt_toolkit'}"
+def test_help_is_light_documents_the_exit_codes_and_ends_with_examples() -> None:
+    heavy = "{'torch', 'transformers', 'jupyter_client', 'numpy', 'tokenizers', 'rich'}"
     script = (
         "import sys; from interlace.agent.cli.main import app\n"
-        "try: app(['--help'])\n"
-        f"except SystemExit: sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+        "for command in [[], *([name] for name in sys.argv[1:])]:\n"
+        "    print('==', *command)\n"
+        "    try: app([*command, '--help'])\n"
+        "    except SystemExit as end: assert not end.code\n"
+        f"sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    names = "run chat tools init config rollout eval coldstart sft show train recipes models doctor"
+    command = [sys.executable, "-c", script, *names.split(), "conversations"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+    overview, *pages = re.split(r"^== ?", done.stdout, flags=re.MULTILINE)[1:]
     for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 130, 141, 143):
-        assert re.search(rf"^ +{code} +\w", done.stdout, re.MULTILINE)
+        assert re.search(rf"^ +{code} +\w", overview, re.MULTILINE)
+    for page in pages:
+        assert f"  interlace {page.split()[0]}" in page.partition("Example")[2], page
+    run = dict(page.split("\n", 1) for page in pages)["run"]
+    panels = ["Model and sampling", "Limits of one question", "Approval and budget", "Team"]
+    assert re.findall(r"^([A-Z][\w ]+):$", run, re.MULTILINE)[2:6] == panels
 
 
 def test_one_question_from_the_command_line_or_stdin() -> None:

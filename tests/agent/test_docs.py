@@ -168,7 +168,7 @@ def test_a_table_a_tool_and_a_reward_reach_a_training_step_in_five_commands(
 SMALLER = [
     ('40), ("train", 240', '4), ("train", 24'),
     ("--epochs 2", "--steps 12"),
-    ("--steps 10", "--steps 1 --set tasks_per_step=2 --set group_size=2 --set response_tokens=200"),
+    ("--steps 10", "--steps 1 --set tasks_per_step=2 --set group_size=2 --set max_tokens=200"),
 ]
 """Of the tutorial, what would take minutes."""
 

@@ -117,7 +117,7 @@ SMALL = [
     "steps=1",
     "tasks_per_step=2",
     "group_size=2",
-    "response_tokens=48",
+    "max_tokens=48",
     "dynamic_sampling=false",
 ]
 

@@ -67,7 +67,7 @@ def test_what_a_cell_prints_is_heard_and_kept_though_it_never_ends(
 def test_the_deadline_of_a_question_keeps_what_its_call_had_shown(tmp_path: Path) -> None:
     """Much of it: what the sandbox holds back of a long text, too."""
     cell = "print('head' + ' ' * 200_000 + 'tail', flush=True)\nimport time; time.sleep(3600)"
-    agent = Agent(engine(tmp_path, code(cell)), limits=Limits(seconds=5))
+    agent = Agent(engine(tmp_path, code(cell)), limits=Limits(timeout=5))
     result = agent.run_sync("?")
     assert result.stop is StopReason.TIMEOUT
     (call,) = result.calls

@@ -92,7 +92,7 @@ def test_results_are_cut_to_tokens_by_the_tool_that_knows_what_can_be_spared(
     agent = Agent(
         ScriptedEngine(byte_tokenizer(tmp_path), script),
         tools=[f"search:{docs}", f"sql:{shop}"],
-        limits=Limits(tool_output_tokens=400),
+        limits=Limits(max_tool_tokens=400),
     )
     found, rows = asyncio.run(agent.run("What are rivets?")).calls
     encode = byte_tokenizer(tmp_path).encode

@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; mai
 PATIENCE = 240  # seconds; on a machine with nothing else to do, each command takes ten
 SMALL = [
     *("--tasks", "arithmetic", "--held-out", "arithmetic:test:2", "--objective", "grpo"),
-    *("--set", "tasks_per_step=2", "--set", "group_size=2", "--set", "response_tokens=96"),
+    *("--set", "tasks_per_step=2", "--set", "group_size=2", "--set", "max_tokens=96"),
     *("--set", "plot=true", "--set", "tensorboard=true"),
 ]
 
@@ -149,7 +149,7 @@ def test_a_dry_run_names_what_would_fail_later(
     [
         (["--set", "stepps=3"], "stepps (flag): there is no such setting: did you mean steps?"),
         (["--set", "steps"], "write NAME=VALUE"),
-        (["--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
+        (["--resume", "--out", "nowhere"], "nowhere holds no run to continue"),
         (["--tasks", "arithmetic:tset"], "names no tasks"),
     ],
 )

@@ -150,7 +150,7 @@ def test_no_text_of_a_model_is_our_failure(tmp_path: Path) -> None:
             return texts[int(re.findall(r"trial (\d+)", tokenizer.decode(request.ids))[0])]
 
         engine = ScriptedEngine(tokenizer, script, chunk=5_000, context_length=10**7)
-        limits = Limits(turns=2, response_tokens=10**6, call_seconds=2)
+        limits = Limits(max_turns=2, max_tokens=10**6, call_timeout=2)
         policy = Policy(engine, FORMATS[format], tools, limits=limits)
         tasks = [Task(str(n), f"trial {n}") for n in range(len(texts))]
         return [episode async for episode in Runner(policy, concurrency=4).run(tasks)]

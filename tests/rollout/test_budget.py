@@ -81,7 +81,7 @@ def test_many_trajectories_share_the_tokens(tmp_path: Path) -> None:
 
 def test_who_waits_for_tokens_that_others_hold_goes_on_in_the_same_turn(tmp_path: Path) -> None:
     engine = ScriptedEngine(byte_tokenizer(tmp_path), lambda request: "x " * 20 + answer("1"))
-    limits = Limits(response_tokens=100)
+    limits = Limits(max_tokens=100)
     first, second = ask(policy(engine, limits), Budget(tokens=150), "first", "second")
     # The second one got the 50 that the first had left, and then what that one gave back.
     assert first.stop is second.stop is StopReason.ANSWERED
@@ -136,7 +136,7 @@ def test_the_time_a_gate_takes_is_not_the_questions(tmp_path: Path) -> None:
         await asyncio.sleep(4.0)
 
     async def one() -> Trajectory:
-        calm = policy(engine, Limits(seconds=3.5))
+        calm = policy(engine, Limits(timeout=3.5))
         async with Rollout(calm, name="a", call_gate=think) as rollout:
             return await rollout.ask("?")
 

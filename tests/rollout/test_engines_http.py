@@ -48,7 +48,7 @@ def behind() -> Iterator[TransformersEngine]:
 
 
 async def roll_out(engine: Any, *, format: str = "retool", **options: Any) -> Trajectory:
-    limits = options.pop("limits", Limits(turns=4, response_tokens=300))
+    limits = options.pop("limits", Limits(max_turns=4, max_tokens=300))
     policy = Policy(engine, FORMATS[format], [Echo()], limits=limits, **options)
     async with Rollout(policy, name="a", seed=3) as rollout:
         return await rollout.ask(QUESTION)

@@ -114,14 +114,14 @@ def test_a_result_the_policy_writes_itself_is_flagged_and_not_believed() -> None
 @pytest.mark.parametrize(
     ("limits", "script", "stop"),
     [
-        (Limits(turns=1), [code("say 1")], StopReason.TURNS),
-        (Limits(turns=2), [code("say 1"), code("say 2")], StopReason.TURNS),
-        (Limits(response_tokens=5), ["many words that go on " * 20], StopReason.LENGTH),
+        (Limits(max_turns=1), [code("say 1")], StopReason.TURNS),
+        (Limits(max_turns=2), [code("say 1"), code("say 2")], StopReason.TURNS),
+        (Limits(max_tokens=5), ["many words that go on " * 20], StopReason.LENGTH),
         (Limits(), ["I give up."], StopReason.ENDED),
         (Limits(), [RuntimeError("the engine broke")], StopReason.INFRASTRUCTURE),
         (Limits(), [code("say 1"), RuntimeError("later")], StopReason.INFRASTRUCTURE),
         (Limits(), [code("bug")], StopReason.INFRASTRUCTURE),
-        (Limits(seconds=0.3), [code("hang")], StopReason.TIMEOUT),
+        (Limits(timeout=0.3), [code("hang")], StopReason.TIMEOUT),
     ],
 )
 def test_every_way_to_end_is_named(limits: Limits, script: list[Reply], stop: StopReason) -> None:
@@ -144,7 +144,7 @@ def test_calls_past_the_limit_are_refused_and_the_policy_is_told_before() -> Non
     tool = Echo()
     p = policy(
         [code("say 1"), code("say 2"), code("say 3"), answer("2")],
-        limits=Limits(calls=2),
+        limits=Limits(max_calls=2),
         tool=tool,
     )
     t = roll(p)
@@ -158,7 +158,7 @@ def test_calls_past_the_limit_are_refused_and_the_policy_is_told_before() -> Non
 
 
 def test_a_last_turn_is_announced_and_its_calls_are_recorded_as_refused() -> None:
-    p = policy([code("say 1"), code("say 2")], limits=Limits(turns=2))
+    p = policy([code("say 1"), code("say 2")], limits=Limits(max_turns=2))
     t = roll(p)
     assert "last turn" in text(p, t, Source.HOST)
     assert [call.error for call in t.calls] == [None, ErrorKind.REFUSED]
@@ -169,7 +169,7 @@ def test_a_last_turn_is_announced_and_its_calls_are_recorded_as_refused() -> Non
 def test_the_tokens_that_are_told_are_those_that_are_left(format: str, digits: int) -> None:
     called = code("count 60") if format == "retool" else json_call("count 60")
     engine = ScriptedEngine(Tokenizer.load(NANO), ["1" * digits + called, "It is \\boxed{1}."])
-    p = Policy(engine, FORMATS[format], [Echo()], limits=Limits(response_tokens=500))
+    p = Policy(engine, FORMATS[format], [Echo()], limits=Limits(max_tokens=500))
     t = roll(p)
     left = 500 - (t.turns[1].start - t.ledger.prompt_length)
     told = re.findall(r"(\d+) tokens left", text(p, t, Source.HOST))
@@ -183,14 +183,14 @@ def test_behind_a_long_output_the_reserve_is_left_to_the_policy(format: str, lim
     """An eighth of the response, whatever the tags around the output take."""
     called = code("count 400") if format == "retool" else json_call("count 400")
     engine = ScriptedEngine(Tokenizer.load(NANO), [called, "It is \\boxed{1}."])
-    p = Policy(engine, FORMATS[format], [Echo()], limits=Limits(response_tokens=limit))
+    p = Policy(engine, FORMATS[format], [Echo()], limits=Limits(max_tokens=limit))
     t = roll(p)
     assert len(t.calls) == 1 and t.calls[0].full_output is not None  # it was cut
     assert limit - (t.turns[1].start - t.ledger.prompt_length) >= limit // 8
 
 
 def test_a_turn_that_is_broken_off_is_told_nothing_of_limits() -> None:
-    p = policy([code("hang"), answer("2")], limits=Limits(turns=2, calls=1, seconds=0.3))
+    p = policy([code("hang"), answer("2")], limits=Limits(max_turns=2, max_calls=1, timeout=0.3))
 
     async def go() -> Trajectory:
         async with Rollout(p, name="t") as rollout:
@@ -218,7 +218,7 @@ def test_a_session_that_starts_slowly_is_waited_for_and_one_that_never_does_is_o
 
     monkeypatch.setattr(sessions, "GRACE_SECONDS", 0.05)
     script = [code("say 1"), answer("1")]
-    limits = Limits(call_seconds=0.05, seconds=30)
+    limits = Limits(call_timeout=0.05, timeout=30)
     assert roll(policy(script, tool=Slow(0.3), limits=limits)).answer == "1"
     gate = SamplingGate()
     gate.patience = 0.3
@@ -244,7 +244,7 @@ def test_tags_in_the_strings_of_a_json_call_are_no_tags() -> None:
 
 
 def test_long_output_keeps_head_and_tail_and_room_for_the_answer() -> None:
-    p = policy([code("count 5000"), answer("1")], limits=Limits(tool_output_tokens=64))
+    p = policy([code("count 5000"), answer("1")], limits=Limits(max_tool_tokens=64))
     t = roll(p)
     shown = t.calls[0].output
     assert shown.startswith("0 1 2")
@@ -297,7 +297,7 @@ def test_a_second_question_continues_the_ledger_and_the_tools_state() -> None:
 
 def test_events_tell_of_a_refused_call_too() -> None:
     events: list[Event] = []
-    roll(policy([code("say 1")], limits=Limits(turns=1)), events=events)
+    roll(policy([code("say 1")], limits=Limits(max_turns=1)), events=events)
     (finished,) = [event for event in events if isinstance(event, CallFinished)]
     assert finished.call.error is ErrorKind.REFUSED
 
@@ -305,9 +305,9 @@ def test_events_tell_of_a_refused_call_too() -> None:
 @pytest.mark.parametrize(
     ("script", "limits"),
     [
-        ([code("say 1"), answer("2")], Limits(turns=1)),
+        ([code("say 1"), answer("2")], Limits(max_turns=1)),
         ([code("bug"), answer("2")], Limits()),
-        ([code("hang"), answer("2")], Limits(seconds=0.3)),
+        ([code("hang"), answer("2")], Limits(timeout=0.3)),
     ],
 )
 def test_a_later_question_never_follows_a_call_that_was_left_open(
@@ -343,10 +343,10 @@ def test_several_long_results_of_one_turn_leave_room_for_the_answer() -> None:
     engine = ScriptedEngine(
         Tokenizer.load(NANO), [f"{json_call('count 900')}\n" * 6, "It is \\boxed{1}."]
     )
-    limits = Limits(response_tokens=2000)
+    limits = Limits(max_tokens=2000)
     p = Policy(engine, FORMATS["hermes"], [Echo()], limits=limits)
     t = roll(p)
     assert t.answer == "1"
     assert len(t.calls) == 6
-    assert len(t.ledger) - t.ledger.prompt_length <= limits.response_tokens
+    assert len(t.ledger) - t.ledger.prompt_length <= limits.max_tokens
     assert "tokens left" in text(p, t, Source.HOST)

@@ -32,7 +32,7 @@ def test_a_turn_goes_on_under_new_weights_and_says_so(tmp_path: Path, n: int) ->
         for parameter in new.parameters():
             parameter.mul_(1.1)
     # One long turn, handed over about 25 times a second.
-    limits = Limits(turns=1, response_tokens=300)
+    limits = Limits(max_turns=1, max_tokens=300)
     runner = Runner(Policy(engine, FORMATS["retool"], limits=limits))
 
     async def go() -> list[Episode]:

@@ -145,7 +145,7 @@ def test_an_episode_tells_what_it_was_made_with() -> None:
     told = one.settings
     assert (told["model"], told["format"], told["n"], told["seed"]) == ("scripted", "retool", 1, 7)
     assert told["sampling"] == {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    assert told["limits"]["tool_output_tokens"] == 512
+    assert told["limits"]["max_tool_tokens"] == 512
 
     class Described(Echo):
         description = "Runs Python code, slowly."

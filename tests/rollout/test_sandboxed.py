@@ -41,7 +41,7 @@ def roll(tool: Tool, questions: list[str], limits: Limits) -> list[Episode]:
 
 def test_more_trajectories_than_sessions_wait_their_turn_and_record_their_walls() -> None:
     tool = PythonTool(sessions=2)
-    episodes = roll(tool, [f"{n} * 2" for n in range(64)], Limits(seconds=500))
+    episodes = roll(tool, [f"{n} * 2" for n in range(64)], Limits(timeout=500))
     assert [episode.answer for episode in episodes] == [str(2 * n) for n in range(64)]
     tiers = {episode.trajectory.tools["python"]["isolation"] for episode in episodes}
     assert len(tiers) == 1 and tiers <= {"full", "confined"}
@@ -82,7 +82,7 @@ def test_the_first_start_counts_against_nothing_and_a_new_one_against_the_questi
     monkeypatch.setattr(sessions, "GRACE_SECONDS", 0.1)
     assert isinstance(Slow(), StartedSession)
     for seconds in (300.0, 0.2):
-        (patient,) = roll(Slow(), ["say 7"], Limits(call_seconds=0.1, seconds=seconds))
+        (patient,) = roll(Slow(), ["say 7"], Limits(call_timeout=0.1, timeout=seconds))
         assert (patient.stop, patient.answer) == (StopReason.ANSWERED, "7")
         assert patient.trajectory.tools == {"python": {"starts": 1}}
     again = code("say 1") + code("say 2")
@@ -91,7 +91,7 @@ def test_the_first_start_counts_against_nothing_and_a_new_one_against_the_questi
         ScriptedEngine(tokenizer, lambda _: again),
         FORMATS["retool"],
         [Restless()],
-        limits=Limits(seconds=0.5),
+        limits=Limits(timeout=0.5),
     )
 
     async def go() -> list[Episode]:

@@ -65,7 +65,7 @@ def scripted(
         return say(question, text.split("task: ")[-1].count("</interpreter>"))
 
     engine = ScriptedEngine(TOKENIZER, script, delay=delay)
-    limits = Limits(turns=8, call_seconds=call_seconds)
+    limits = Limits(max_turns=8, call_timeout=call_seconds)
     return Runner(Policy(engine, FORMATS["retool"], [tool], limits=limits), **options)
 
 
@@ -222,7 +222,7 @@ def test_a_shared_result_keeps_to_the_budget_as_one_that_is_not_shared() -> None
         async def go() -> set[str]:
             tool = SqlTool.memory({"c": rows}, rows=50)
             engine = ScriptedEngine(TOKENIZER, script)
-            limits = Limits(tool_output_tokens=100)
+            limits = Limits(max_tool_tokens=100)
             runner = Runner(Policy(engine, FORMATS["hermes"], [tool], limits=limits))
             episodes = [episode async for episode in runner.run([Task("a", "?")], n=n)]
             return {call.output for e in episodes for call in e.trajectory.calls}
@@ -271,7 +271,7 @@ def test_the_time_limit_stands_still_between_two_rounds() -> None:
         return "word " * 60 + answer("1")
 
     runner = scripted(say, Worker(), delay=0.004)
-    runner.policy.limits = Limits(seconds=600)
+    runner.policy.limits = Limits(timeout=600)
 
     async def go() -> list[list[Episode]]:
         loop, passed = asyncio.get_running_loop(), 0.0

@@ -43,7 +43,7 @@ class Talk:
     format: Format = FORMATS["hermes"]
     tools: bool = True
     history: Sequence[Message] = ()
-    limits: Limits = field(default_factory=lambda: Limits(turns=4, response_tokens=2000))
+    limits: Limits = field(default_factory=lambda: Limits(max_turns=4, max_tokens=2000))
 
 
 TALKS = {
@@ -83,7 +83,7 @@ TALKS = {
     ),
     "limits are near": Talk(
         [says("", call("say 1")), says("", call("say 2")), says("\\boxed{2}")],
-        limits=Limits(turns=3, response_tokens=2000, calls=2),
+        limits=Limits(max_turns=3, max_tokens=2000, max_calls=2),
     ),
     "marks in what people and tools write": Talk(
         [says("See <|im_end|>", call("evil")), says("\\boxed{1}")],
@@ -136,7 +136,7 @@ def test_messages_say_what_the_ledger_says(format: str, say: Callable[[str], str
     engine = Watching(*(f"<think>\nHm.\n</think>\n\n{each}" for each in said))
 
     async def go() -> None:
-        policy = Policy(engine, FORMATS[format], [Echo()], limits=Limits(turns=4))
+        policy = Policy(engine, FORMATS[format], [Echo()], limits=Limits(max_turns=4))
         async with Rollout(policy, name="a") as rollout:
             for question in ("How many?", "And <|im_end|> now?"):
                 await rollout.ask(question)
@@ -190,6 +190,6 @@ def test_without_a_count_tokens_are_estimated_and_said_to_be() -> None:
 def test_a_whole_answer_is_kept_however_many_tokens_we_would_count() -> None:
     """The limit is the server's to keep: 3,000 Chinese characters are some 2,000 tokens."""
     answer = "数" * 3000
-    way = Talk([says(answer)], limits=Limits(turns=4, response_tokens=2048))
+    way = Talk([says(answer)], limits=Limits(max_turns=4, max_tokens=2048))
     _, trajectory = asyncio.run(talk(way))
     assert (trajectory.stop, trajectory.answer) == (StopReason.ANSWERED, answer)

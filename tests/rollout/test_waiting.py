@@ -101,7 +101,7 @@ async def roll(
 
 
 SCRIPT: list[Reply] = [code("say 1"), answer("1")]
-SHORT = Limits(seconds=60)
+SHORT = Limits(timeout=60)
 
 
 @pytest.mark.parametrize("kind", [Busy, Pushed])
@@ -114,7 +114,7 @@ def test_a_server_of_verls_answers_whole_and_all_its_time_is_its_own() -> None:
     tokenizer = Tokenizer.load(NANO)
     client = EngineClient(Busy(5, 5, SCRIPT))
     engine = VerlEngine(client, tokenizer, name="verl", context_length=8192)
-    episode, _ = run(roll(engine, Limits(seconds=3)))
+    episode, _ = run(roll(engine, Limits(timeout=3)))
     assert (episode.stop, episode.answer) == (StopReason.ANSWERED, "1")
 
 
@@ -140,6 +140,6 @@ def test_a_server_that_never_begins_is_our_failure_and_counted() -> None:
     ],
 )
 def test_a_tool_past_its_limit_is_ours(takes: float, seconds: float, stop: StopReason) -> None:
-    limits = Limits(call_seconds=10, seconds=seconds)
+    limits = Limits(call_timeout=10, timeout=seconds)
     episode, _ = run(roll(Busy(0, 0, SCRIPT), limits, Late(takes)))
     assert episode.stop is stop

@@ -24,7 +24,7 @@ def attempt(
 
     async def go() -> Episode:
         engine = ScriptedEngine(TOKENIZER, script)
-        limits = Limits(response_tokens=20_000)
+        limits = Limits(max_tokens=20_000)
         offered = [Echo()] if tools is None else tools
         runner = Runner(Policy(engine, FORMATS[format], offered, limits=limits))
         (episode,) = [episode async for episode in runner.run([task])]

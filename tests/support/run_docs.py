@@ -24,7 +24,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 SMALLER = {
     "engines.md": [("n=8", "n=2"), ("n=12", "n=3"), ("len(done) >= 8", "len(done) >= 2")],
-    "train.md": [("steps=10", "steps=1, tasks_per_step=2, group_size=2, response_tokens=120")],
+    "train.md": [("steps=10", "steps=1, tasks_per_step=2, group_size=2, max_tokens=120")],
 }
 
 

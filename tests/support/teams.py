@@ -103,7 +103,7 @@ def team(
     """A team of such an engine; `agent` is what its agent is made with besides."""
     usual: dict[str, Any] = {
         "tools": [Echo()],
-        "limits": Limits(response_tokens=1024),
+        "limits": Limits(max_tokens=1024),
         "sampling": Sampling(seed=0),
     }
     made = Agent(engine, format="retool", **{**usual, **(agent or {})})

@@ -35,7 +35,7 @@ def settings(folder: Path, **changes: Any) -> TrainConfig:
         "steps": 4,
         "tasks_per_step": 2,
         "group_size": 4,
-        "response_tokens": 12,
+        "max_tokens": 12,
         "learning_rate": 6e-3,
         "dynamic_sampling": False,
         "save_every": 2,
@@ -68,7 +68,7 @@ def setup(config: TrainConfig, **parts: Any) -> Iterator[TrainingSetup]:
         engine,
         FORMATS["retool"],
         sampling=Sampling(temperature=config.temperature),
-        limits=Limits(turns=2, response_tokens=config.response_tokens),
+        limits=Limits(max_turns=2, max_tokens=config.max_tokens),
     )
     made: dict[str, Any] = {
         "model": load(folder),

@@ -31,6 +31,16 @@ def test_what_is_printed_names_every_setting_and_reads_back_as_the_same(tmp_path
     assert read_config(tmp_path / "again.yaml", {}).config == resolved.config
 
 
+def test_a_run_of_before_is_read_by_the_names_its_limits_had(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("turns: 3\ncalls: 2\nresponse_tokens: 600\ncall_seconds: 1.5\nseconds: 9\n")
+    config = read_config(file, {}, trusted=False).config
+    assert (config.max_turns, config.max_calls, config.max_tokens) == (3, 2, 600)
+    assert (config.call_timeout, config.timeout) == (1.5, 9)
+    with pytest.raises(UsageError, match=r"turns .*: there is no .* mean max_turns\?"):
+        read_config(file, {})
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -38,7 +48,7 @@ def test_what_is_printed_names_every_setting_and_reads_back_as_the_same(tmp_path
         ({"group_size": 1}, r"group_size \(flag\): must be at least 2, not 1"),
         ({"objective": "ppoo"}, "ppoo"),
         ({"reward": "luck"}, "reward .flag.: unknown reward .luck.; choose from correct, "),
-        ({"overlong_buffer": 600}, "can't be above response_tokens"),
+        ({"overlong_buffer": 600}, "can't be above max_tokens"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(flags: dict[str, object], said: str) -> None:

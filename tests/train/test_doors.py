@@ -120,7 +120,7 @@ def broken(episode, task):
 number = 5
 '''
 COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()"]
-SMALL = ["--set", "tasks_per_step=2", "--set", "group_size=4", "--set", "response_tokens=12"]
+SMALL = ["--set", "tasks_per_step=2", "--set", "group_size=4", "--set", "max_tokens=12"]
 TASK = Task("t", "How many?", "7")
 
 
@@ -238,7 +238,7 @@ def test_one_of_each_kind_trains_a_model_from_a_file_in_another_folder(here: Pat
         "reward": "own.py:low@below=64", "checker": "own.py:near", "objective": "own.py:careful",
         "format": "own.py:Own", "tools": ["own.py:tide"], "tasks": "own.py:tasks",
     }  # fmt: skip
-    small = {"tasks_per_step": 2, "group_size": 4, "response_tokens": 12, "model": "model"}
+    small = {"tasks_per_step": 2, "group_size": 4, "max_tokens": 12, "model": "model"}
     (recipes / "run.yaml").write_text(json.dumps(named | small))
     code, _, err = interlace("train", "recipes/run.yaml", "--steps", "1", "--out", "run")
     assert code == 0, err
@@ -359,7 +359,7 @@ class Plain(Hermes):
 def test_things_themselves_are_settings_and_config_yaml_has_their_names(here: Path) -> None:
     mine = replace(OBJECTIVES["grpo"], name="mine", dynamic_sampling=False)
     config = TrainConfig(
-        model="model", out="run", steps=1, tasks_per_step=2, group_size=2, response_tokens=12,
+        model="model", out="run", steps=1, tasks_per_step=2, group_size=2, max_tokens=12,
         tasks=[Task(str(n), "?" * n, "7") for n in range(1, 4)], held_out=lambda: [TASK],
         reward=brief, checker=first_letter, objective=mine, tools=[ebb, "python"], format=Plain,
         device="cpu",

@@ -1,5 +1,6 @@
 """Evaluations: what counts as right, what counts at all, and how tools were used."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,9 +42,13 @@ def test_figures_of_four_attempts_by_hand() -> None:
     found = measure(episodes, CHECKER)
     assert found.accuracy.value == 0.5
     assert {k: round(e.value, 4) for k, e in found.pass_at.items()} == {1: 0.5, 2: 0.8333, 4: 1.0}
-    # In pairs: of (7, 12) the model is surer of 12; (12.0, nothing) is right. All: 12 has two.
+    # Of the six pairs only (7, nothing) is wrong: of 7 and 12 the model is surer of 12.
     assert found.attempts[0].logprob < found.attempts[1].logprob  # type: ignore[operator]
-    assert {k: e.value for k, e in found.majority_at.items()} == {1: 0.5, 2: 1.0, 4: 1.0}
+    assert {k: e.value for k, e in found.majority_at.items()} == {
+        1: 0.5,
+        2: pytest.approx(5 / 6),
+        4: 1.0,
+    }
     assert [each.vote for each in found.attempts] == [0, 1, 1, None]
 
 
@@ -151,3 +156,17 @@ def test_tasks_by_name(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match="names no tasks"):
             find_tasks(wrong)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_a_majority_does_not_depend_on_the_order_and_equals_share_it(order: Sequence[int]) -> None:
+    told = [(True, 0), (False, 1), (False, 2)]
+    attempts = [
+        Attempt("a", place, told[which][0], "answered", answer=str(which), vote=told[which][1])
+        for place, which in enumerate(order)
+    ]
+    found = Evaluation(attempts)
+    assert found.majority_at[2].value == pytest.approx(1 / 3)  # half of two pairs, none of one
+    assert found.majority_at[3].value == pytest.approx(1 / 3)
+    uneven = Evaluation([*attempts, Attempt("b", 0, True, "answered", answer="1", vote=0)])
+    assert uneven.tasks_at == {1: 2, 2: 1, 3: 1}

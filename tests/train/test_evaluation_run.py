@@ -40,7 +40,7 @@ def product(request: Request) -> str:
 
 
 def scripted(reply: Any = product, **settings: Any) -> Policy:
-    settings = {"sampling": WARM, "limits": Limits(response_tokens=500), **settings}
+    settings = {"sampling": WARM, "limits": Limits(max_tokens=500), **settings}
     tools = settings.pop("tools", [Echo()])
     return Policy(ScriptedEngine(TOKENIZER, reply), FORMATS["retool"], tools, **settings)
 
@@ -70,6 +70,8 @@ def test_a_policy_an_agent_and_a_team_are_evaluated_by_one_function(tmp_path: Pa
     assert found.accuracy.value == 1 and found.run["team"]["max_experts"] == 2
     (episode,) = read_episodes(tmp_path / "team/episodes.jsonl")
     assert len(episode.trajectories) == 5
+    with pytest.raises(UsageError, match="begun with a team: resume it with the same"):
+        evaluate(solo, TASKS[:1], out=tmp_path / "team", resume=True)
 
 
 def test_a_run_that_was_cut_off_is_completed_with_the_same_seeds(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CHANGES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"sampling": Sampling(temperature=0.5)}, {}, "temperature 1.0, not 0.5"),
-    ({"limits": Limits(turns=2, response_tokens=500)}, {}, "turns 16, not 2"),
+    ({"limits": Limits(max_turns=2, max_tokens=500)}, {}, "max_turns 16, not 2"),
     ({"tools": []}, {}, "--tool python, not --tool none"),
     ({}, {"seed": 8}, "seed 7, not 8"),
     ({}, {"samples": 1}, "n 2, not 1"),
@@ -196,7 +198,7 @@ def test_a_folder_in_which_another_process_runs_is_refused(begun: Path) -> None:
 def test_an_episode_of_another_run_in_the_log_is_refused(begun: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(begun, out)
-    evaluate(scripted(limits=Limits(calls=1)), TASKS, out=other, samples=2, seed=7)
+    evaluate(scripted(limits=Limits(max_calls=1)), TASKS, out=other, samples=2, seed=7)
     shutil.copy(other / "episodes.jsonl", out)
     with pytest.raises(UsageError, match="calls 1, not 16"):
         evaluate(scripted(), TASKS, out=out, samples=2, resume=True)

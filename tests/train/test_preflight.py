@@ -200,7 +200,7 @@ def _closed() -> int:
 
 def test_a_run_is_tried_in_small_on_the_machine_it_is_for(tmp_path: Path) -> None:
     file, report = tmp_path / "run.yaml", tmp_path / "report.json"
-    file.write_text("micro_tokens: 512\nresponse_tokens: 192\nlora_rank: 4\nturns: 2\n")
+    file.write_text("micro_tokens: 512\nmax_tokens: 192\nlora_rank: 4\nmax_turns: 2\n")
     asked = ["doctor", "--train", str(file), "--try", "--json", "--report", str(report)]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output

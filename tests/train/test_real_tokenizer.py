@@ -129,7 +129,7 @@ def test_two_steps_of_reinforcement_learning_with_the_python_tool(
         objective="grpo",
         tasks_per_step=2,
         group_size=4,
-        response_tokens=200,
+        max_tokens=200,
         steps=2,
         learning_rate=1e-5,
         out=str(tmp_path / "run"),

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interlace.train.evaluation.intervals import bootstrap, mcnemar, pass_at_k, sign_flip, wilson
+from interlace.train.evaluation.intervals import (
+    bootstrap,
+    bounded_mean,
+    mcnemar,
+    pass_at_k,
+    sign_flip,
+    wilson,
+)
 
 
 @settings(deadline=None)
@@ -59,3 +66,14 @@ def test_sign_flips_of_three_equal_differences_are_extreme_in_two_cases_of_eight
     assert sign_flip([0.1, 0.1, 0.1]) == pytest.approx(2 / 8, abs=0.02)
     assert sign_flip([0.1, -0.1]) == 1
     assert sign_flip([0.5] * 40) < 0.001
+
+
+def test_equal_values_leave_as_much_doubt_as_the_tasks_do() -> None:
+    for count in (1, 2, 5, 200):
+        found = bounded_mean([1.0] * count)
+        assert (found.low, found.high) == (wilson(count, count).low, 1.0)
+        half = bounded_mean([0.5] * count)
+        assert half.low < 0.5 < half.high
+        differences = bounded_mean([0.0] * count, lowest=-1)
+        assert -1 < differences.low < 0 < differences.high < 1
+    assert bounded_mean([0.0, 1.0, 1.0]) == bootstrap([0.0, 1.0, 1.0])

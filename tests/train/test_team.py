@@ -102,10 +102,10 @@ def test_the_local_trainer_trains_a_team(tmp_path: Path) -> None:
 
     config = TrainConfig(
         out=str(tmp_path), steps=1, tasks_per_step=2, group_size=2, objective="grpo",
-        device="cpu", learning_rate=1e-3, response_tokens=24, dynamic_sampling=False,
+        device="cpu", learning_rate=1e-3, max_tokens=24, dynamic_sampling=False,
     )  # fmt: skip
     engine = TransformersEngine.load(NANO, device="cpu")
-    agent = Agent(engine, tools=[], format="retool", limits=Limits(response_tokens=24, turns=2))
+    agent = Agent(engine, tools=[], format="retool", limits=Limits(max_tokens=24, max_turns=2))
     made = Team.ceo(agent, rounds=1, critiques=1, max_experts=2)
     model = load_trainable(NANO, config)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -3,7 +3,7 @@
 from interlace import Agent, Limits, Team
 
 team = Team.ceo(
-    Agent(format="retool", limits=Limits(response_tokens=96, turns=2)),
+    Agent(format="retool", limits=Limits(max_tokens=96, max_turns=2)),
     max_experts=2,
     rounds=1,
     critiques=1,

@@ -78,7 +78,15 @@ async def collect(
     if known["model"] != early.get("model"):
         weights = _weights(known)
     files = _files(policy.tools.values(), tasks if task_tools else ())
-    made = {**known, **weights, **plan.settings, **given, "files": files, "task_tools": task_tools}
+    made = {
+        "team": None,
+        **known,
+        **weights,
+        **plan.settings,
+        **given,
+        "files": files,
+        "task_tools": task_tools,
+    }
     if task_tools:
         del made["tools"]  # each task has its own
     with run.begin(made, tasks, notes={"tasks_fingerprint": fingerprint(tasks), **(notes or {})}):

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...tools.errors import DataError
 from .attempts import Attempt
-from .intervals import Estimate, bootstrap, mcnemar, sign_flip
+from .intervals import Estimate, bootstrap, bounded_mean, mcnemar, sign_flip
 from .results import Evaluation
 
 __all__ = ["Comparison", "compare"]
@@ -81,7 +81,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         left_out=len(a) + len(b) - 2 * len(shared),
         first=sum(x for x, _ in right) / len(right),
         second=sum(y for _, y in right) / len(right),
-        accuracy=bootstrap(by_task),
+        accuracy=bounded_mean(by_task, lowest=-1),
         p=p,
         test=test,
         table=table,

@@ -12,6 +12,7 @@ __all__ = [
     "LEVEL",
     "Estimate",
     "bootstrap",
+    "bounded_mean",
     "mcnemar",
     "pass_at_k",
     "sign_flip",
@@ -47,13 +48,16 @@ def wilson(successes: int, trials: int) -> Estimate:
     """
     if not 0 <= successes <= trials or not trials:
         raise ValueError(f"{successes} of {trials} is no share")
+    return _score(successes / trials, trials)
+
+
+def _score(share: float, trials: int) -> Estimate:
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    share = successes / trials
     spread = 1 + z * z / trials
     middle = (share + z * z / (2 * trials)) / spread
     half = z / spread * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    low = 0.0 if successes == 0 else middle - half  # exact at the ends, whatever the rounding
-    high = 1.0 if successes == trials else middle + half
+    low = 0.0 if share == 0 else middle - half  # exact at the ends, whatever the rounding
+    high = 1.0 if share == 1 else middle + half
     return Estimate(share, low, high, "Wilson")
 
 
@@ -68,6 +72,26 @@ def bootstrap(values: Sequence[float], *, seed: int = 0) -> Estimate:
         raise ValueError("there is nothing to take the mean of")
     low, high = np.quantile(_means(given, seed), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(given.mean()), float(low), float(high), "bootstrap over tasks")
+
+
+def bounded_mean(values: Sequence[float], *, lowest: float = 0.0) -> Estimate:
+    """The mean of values from `lowest` to 1, one for each task: a bootstrap, or, if all values are
+    equal, Wilson's interval over the tasks.
+
+    Equal values give resampling nothing to vary, so its interval has no width, however few the
+    tasks are.
+
+    Example:
+        >>> round(bounded_mean([1.0] * 5).low, 3), bounded_mean([1.0] * 5).method
+        (0.566, 'Wilson over tasks')
+    """
+    found = bootstrap(values)
+    if found.low < found.high:
+        return found
+    span = 1 - lowest
+    score = _score((found.value - lowest) / span, len(values))
+    low, high = (lowest + span * end for end in (score.low, score.high))
+    return Estimate(found.value, low, high, "Wilson over tasks")
 
 
 def _means(given: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

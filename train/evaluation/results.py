@@ -4,7 +4,10 @@ All figures follow from the attempts alone, so a saved evaluation can be looked 
 compared without the model.
 """
 
+import itertools
 import json
+import math
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -15,18 +18,19 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ...rollout.episode_log import read_episodes
-from ...rollout.many.votes import elect
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode
 from ...tools.errors import DataError
 from ...tools.files import write_whole
 from ..rewards import Checker
 from .attempts import Attempt, read_attempts
-from .intervals import Estimate, bootstrap, pass_at_k, wilson
+from .intervals import Estimate, bootstrap, bounded_mean, pass_at_k, wilson
 
 __all__ = ["Evaluation", "load_evaluation", "measure", "save_evaluation"]
 
 SCHEMA_VERSION = 1
+_CHOICES = 200
+"""Choices of k attempts that maj@k is averaged over at most, for one task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +71,13 @@ class Evaluation:
             raise DataError("no attempt could be judged: there is nothing to measure")
         if self.n == 1:
             return wilson(sum(attempt.correct for attempt in self.attempts), len(self.attempts))
-        return bootstrap([sum(a.correct for a in group) / len(group) for group in groups])
+        return bounded_mean([sum(a.correct for a in group) / len(group) for group in groups])
 
     @property
     def pass_at(self) -> dict[int, Estimate]:
         """pass@k, unbiased, for powers of two up to n and for n; over the tasks with k attempts."""
         return {
-            k: bootstrap([pass_at_k(len(g), sum(a.correct for a in g), k) for g in groups])
+            k: bounded_mean([pass_at_k(len(g), sum(a.correct for a in g), k) for g in groups])
             for k, groups in self._with_attempts()
         }
 
@@ -81,10 +85,11 @@ class Evaluation:
     def majority_at(self) -> dict[int, Estimate]:
         """maj@k for the same k: the answer most often given among k attempts, as `elect` finds it.
 
-        A task's attempts are taken k at a time, in order; its value is the mean of these blocks.
+        A task's value is the mean over all ways to choose k of its attempts (over 200 drawn ones,
+        if there are more); answers that tie in votes and in log-probability share it.
         """
         return {
-            k: bootstrap([_majority(group, k) for group in groups])
+            k: bounded_mean([_majority(group, k) for group in groups])
             for k, groups in self._with_attempts()
         }
 
@@ -93,6 +98,11 @@ class Evaluation:
         powers = (2**i for i in range(self.n.bit_length()))
         for k in sorted({*powers, self.n} - {0}):
             yield k, [group for group in groups if len(group) >= k]
+
+    @property
+    def tasks_at(self) -> dict[int, int]:
+        """The number of tasks with k attempts, which pass@k and maj@k are taken over."""
+        return {k: len(groups) for k, groups in self._with_attempts()}
 
     def mean(self, name: str) -> Estimate:
         """The mean over tasks of a field of the attempts, with a bootstrap over tasks."""
@@ -148,6 +158,7 @@ class Evaluation:
             **counts,
             "accuracy": asdict(self.accuracy),
             "pass_at": {str(k): asdict(e) for k, e in self.pass_at.items()},
+            "tasks_at": {str(k): count for k, count in self.tasks_at.items()},
             "majority_at": {str(k): asdict(e) for k, e in self.majority_at.items()},
             "means": {name: asdict(self.mean(name)) for name in means},
             "tool_error_rate": self.tool_error_rate,
@@ -161,16 +172,37 @@ def _share(values: Sequence[float]) -> float | None:
 
 
 def _majority(group: Sequence[Attempt], k: int) -> float:
-    """The share of blocks of k attempts whose most frequent answer is right."""
-    blocks = [group[start : start + k] for start in range(0, len(group) - k + 1, k)]
-    return sum(_elected(block) for block in blocks) / len(blocks)
+    """The share of the choices of k attempts whose most frequent answer is right."""
+    if math.comb(len(group), k) <= _CHOICES:
+        choices: list[Sequence[Attempt]] = list(itertools.combinations(group, k))
+    else:
+        draw = random.Random(0)
+        choices = [draw.sample(group, k) for _ in range(_CHOICES)]
+    return sum(map(_elected, choices)) / len(choices)
 
 
-def _elected(block: Sequence[Attempt]) -> bool:
-    winner = elect([each.vote for each in block], [each.logprob for each in block])
-    if winner is None:
-        winner = next((at for at, each in enumerate(block) if each.answer is not None), None)
-    return winner is not None and block[winner].correct
+def _elected(chosen: Sequence[Attempt]) -> float:
+    """1 if the most frequent answer is right, else 0; the share of right ones among equals.
+
+    Of equally frequent answers the surer one is elected, as by `elect`. Without any vote, an
+    attempt with an answer is as good as another.
+    """
+    camps: defaultdict[int, list[Attempt]] = defaultdict(list)
+    for attempt in chosen:
+        if attempt.vote is not None:
+            camps[attempt.vote].append(attempt)
+    if not camps:
+        equals = [attempt for attempt in chosen if attempt.answer is not None]
+    else:
+        strengths = {vote: _strength(camp) for vote, camp in camps.items()}
+        best = max(strengths.values())
+        equals = [camps[vote][0] for vote, strength in strengths.items() if strength == best]
+    return sum(attempt.correct for attempt in equals) / len(equals) if equals else 0.0
+
+
+def _strength(camp: Sequence[Attempt]) -> tuple[int, float]:
+    sure = [-math.inf if attempt.logprob is None else attempt.logprob for attempt in camp]
+    return len(camp), sum(sure) / len(sure)
 
 
 def measure(

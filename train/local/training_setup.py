@@ -171,7 +171,7 @@ def _rewards(config: TrainConfig, checker: Checker, tokenizer: Tokenizer) -> Rew
         config.reward,
         checker,
         tokenizer,
-        response_tokens=config.response_tokens,
+        response_tokens=config.max_tokens,
         overlong_buffer=config.overlong_buffer,
     )
 
@@ -227,12 +227,12 @@ def make_policy(
         tools,
         sampling=Sampling(temperature=config.temperature),
         limits=Limits(
-            turns=config.turns,
-            calls=config.calls,
-            response_tokens=config.response_tokens,
-            tool_output_tokens=config.tool_output_tokens,
-            call_seconds=config.call_seconds,
-            seconds=config.seconds,
+            max_turns=config.max_turns,
+            max_calls=config.max_calls,
+            max_tokens=config.max_tokens,
+            max_tool_tokens=config.max_tool_tokens,
+            call_timeout=config.call_timeout,
+            timeout=config.timeout,
         ),
     )
 

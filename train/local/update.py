@@ -68,7 +68,7 @@ class UpdateConfig:
         return cls(
             objective=config.to_objective(),
             temperature=config.temperature,
-            loss_scale_factor=config.response_tokens,
+            loss_scale_factor=config.max_tokens,
             importance=(
                 None
                 if config.importance_cap is None

@@ -333,11 +333,11 @@ def _verls_trial(
         precision="bfloat16" if dtype in ("bf16", "bfloat16") else "float32",
         lora_rank=model.lora_rank,
         gradient_checkpointing=bool(model.enable_gradient_checkpointing),
-        turns=settings.turns,
-        calls=settings.calls,
-        tool_output_tokens=settings.tool_output_tokens,
-        call_seconds=settings.call_seconds,
-        response_tokens=rollout.response_length,
+        max_turns=settings.max_turns,
+        max_calls=settings.max_calls,
+        max_tool_tokens=settings.max_tool_tokens,
+        call_timeout=settings.call_timeout,
+        max_tokens=rollout.response_length,
         micro_tokens=actor.ppo_max_token_len_per_gpu,
     )
     note = ""

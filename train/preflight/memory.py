@@ -64,7 +64,7 @@ def estimate_local(config: TrainConfig, shape: Shape) -> Estimate:
     half = config.lora_rank > 0 and config.precision == "bfloat16"
     weights = shape.parameters * (2 if half else 4) / _GB
     trained = shape.adapters(config.lora_rank) if config.lora_rank else shape.parameters
-    tokens = max(config.micro_tokens, config.response_tokens)
+    tokens = max(config.micro_tokens, config.max_tokens)
     engine = Part("the engine's weights", 2 * shape.parameters / _GB, "model")
     always = [
         Part("weights in training", weights, "lora_rank"),
@@ -76,7 +76,7 @@ def estimate_local(config: TrainConfig, shape: Shape) -> Estimate:
         always.append(Part("the reference model", weights, "kl_weight"))
     width = 2 if config.precision == "bfloat16" else 4
     rounded = 0.0 if half or width == 4 else 2 * shape.parameters / _GB
-    cached = config.concurrency * config.response_tokens * shape.kv_bytes / _GB
+    cached = config.concurrency * config.max_tokens * shape.kv_bytes / _GB
     # The engine keeps the room for the next rollout.
     always.append(Part("keys and values", cached, "concurrency"))
     return Estimate(

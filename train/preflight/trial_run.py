@@ -111,8 +111,8 @@ class _Trying:
                 "held_out": None,
                 "tasks_per_step": 1,
                 "group_size": 2,
-                "turns": min(2, trial.config.turns),
-                "response_tokens": min(_TOKENS, trial.config.response_tokens),
+                "max_turns": min(2, trial.config.max_turns),
+                "max_tokens": min(_TOKENS, trial.config.max_tokens),
                 "overlong_buffer": 0,
                 "concurrency": 2,
             }
@@ -171,7 +171,7 @@ class _Trying:
         import torch
 
         config, policy = self.trial.config, self.setup.policy
-        most = min(_PROMPT + config.response_tokens, policy.engine.context_length)
+        most = min(_PROMPT + config.max_tokens, policy.engine.context_length)
         count = max(2, config.micro_tokens // most)
         rng = np.random.default_rng(0)
         made = [_made_up(rng, number, most, policy) for number in range(count)]

@@ -151,7 +151,8 @@ def _step_lines(config: Any, settings: LoopSettings) -> list[str]:
     return [
         f"first step: {batch} tasks x {rollout.n} attempts = {episodes} episodes, {who}",
         f"an episode: at most {rollout.prompt_length} tokens of prompt and "
-        f"{rollout.response_length} of response, {settings.turns} turns, {settings.calls} calls",
+        f"{rollout.response_length} of response, {settings.max_turns} turns, "
+        f"{settings.max_calls} calls",
         f"then {updates} update{'s' if updates > 1 else ''} of {mini * rollout.n} episodes each, "
         f"{at_once} at once on a card ({config.algorithm.adv_estimator}, {actor.loss_agg_mode})",
         f"devices: {config.trainer.nnodes} x {config.trainer.n_gpus_per_node} "

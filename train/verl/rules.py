@@ -94,9 +94,9 @@ def _lengths(config: Any, settings: LoopSettings) -> Iterator[str]:
             f"have {room} tokens, so set it to that at least, or split episodes over several cards "
             f"with {ACTOR}.ulysses_sequence_parallel_size"
         )
-    if settings.tool_output_tokens >= rollout.response_length:
+    if settings.max_tool_tokens >= rollout.response_length:
         yield (
-            f"{PLACE}.tool_output_tokens={settings.tool_output_tokens} leaves no room to answer "
+            f"{PLACE}.max_tool_tokens={settings.max_tool_tokens} leaves no room to answer "
             f"within data.max_response_length={rollout.response_length}"
         )
     if rollout.name == "sglang" and rollout.get("skip_tokenizer_init") and _stops(settings):

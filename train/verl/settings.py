@@ -60,11 +60,11 @@ class LoopSettings(BaseModel):
     rewards: str | None = None
     """What single roles are rewarded for, instead of with the team's reward: module:name of a
     function from a `Checker` to a dict of roles and their `Rewards`."""
-    turns: int = Field(default=8, ge=1)
-    calls: int = Field(default=8, ge=0)
-    tool_output_tokens: int = Field(default=512, ge=1)
-    call_seconds: float = Field(default=30.0, gt=0)
-    seconds: float = Field(default=1800.0, gt=0)
+    max_turns: int = Field(default=8, ge=1)
+    max_calls: int = Field(default=8, ge=0)
+    max_tool_tokens: int = Field(default=512, ge=1)
+    call_timeout: float = Field(default=30.0, gt=0)
+    timeout: float = Field(default=1800.0, gt=0)
     """Wall time of one episode, waiting for the server included."""
     concurrency: int = Field(default=256, ge=1)
     """Trajectories that are sampled at once in one of verl's agent-loop workers: a team has several

@@ -109,17 +109,17 @@ class LoopWorker:
             find_format(settings.format),
             self._tools,
             limits=Limits(
-                turns=settings.turns,
-                calls=settings.calls,
-                response_tokens=lengths.response,
-                tool_output_tokens=settings.tool_output_tokens,
-                call_seconds=settings.call_seconds,
-                seconds=settings.seconds,
+                max_turns=settings.max_turns,
+                max_calls=settings.max_calls,
+                max_tokens=lengths.response,
+                max_tool_tokens=settings.max_tool_tokens,
+                call_timeout=settings.call_timeout,
+                timeout=settings.timeout,
             ),
         )
         team = None
         if settings.attempt is not None:
-            team = within(find_attempt(settings.attempt), settings.seconds)
+            team = within(find_attempt(settings.attempt), settings.timeout)
         self._runner = Runner(self._policy, concurrency=settings.concurrency, attempt=team)
         self._checker = Checker(default=settings.checker)
         self._votes = Votes(self._checker)

@@ -132,7 +132,7 @@ def render(found: TokenizerReport) -> Text:
     text = Text()
 
     def line(left: str, right: str = "", style: str = "") -> None:
-        text.append(f"{left:<29}")
+        text.append(f"{left:<28} ")
         text.append(printable(right) + "\n", style)
 
     line("tokenizer", f"{found.tokenizer} ({found.vocabulary} ids)")

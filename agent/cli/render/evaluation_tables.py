@@ -52,7 +52,9 @@ def _print_figures(console: Console, evaluation: Evaluation, title: str) -> None
     _row(table, name, evaluation.accuracy, percent=True)
     if evaluation.n > 1:
         for k, estimate in evaluation.pass_at.items():
-            _row(table, f"pass@{k}", estimate, percent=True)
+            few = evaluation.tasks_at[k] < len(evaluation.by_task)
+            on = f" on {evaluation.tasks_at[k]} tasks" if few else ""
+            _row(table, f"pass@{k}{on}", estimate, percent=True)
         for k, estimate in evaluation.majority_at.items():
             if k > 1:
                 _row(table, f"maj@{k}", estimate, percent=True)

@@ -49,7 +49,7 @@ def test_a_run_goes_on_when_its_interpreters_are_killed(tmp_path: Path) -> None:
                         os.kill(process, signal.SIGKILL)
             return answer(said[1].splitlines()[-1])
 
-        limits = replace(made.policy.limits, response_tokens=400, call_seconds=60.0)
+        limits = replace(made.policy.limits, max_tokens=400, call_timeout=60.0)
         engine = ScriptedEngine(tokenizer, script, delay=0.01)
         policy = Policy(engine, made.policy.format, [PythonTool()], limits=limits)
         right = Rewards(RewardPart("correct", lambda episode, task: float(episode.answer == "42")))

@@ -187,7 +187,7 @@ def test_what_failed_on_our_side_is_left_out_and_not_a_zero(tmp_path: Path) -> N
 
     with setup(config) as made, Record(Path(config.out)) as record:
         engine = ScriptedEngine(made.policy.engine.tokenizer, script)
-        limits = replace(made.policy.limits, response_tokens=200)
+        limits = replace(made.policy.limits, max_tokens=200)
         policy = Policy(engine, made.policy.format, [Echo()], limits=limits)
         ones = Rewards(RewardPart("correct", lambda episode, task: 1.0))
         trainer = Trainer(config, replace(made, policy=policy, rewards=ones))

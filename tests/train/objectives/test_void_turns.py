@@ -34,10 +34,10 @@ def roll(script: list[Reply], form: str = "retool", limits: Limits | None = None
         ([code("say 7"), answer("7")], None, []),
         ([answer("7")], None, []),
         ([code("fail"), answer("7")], None, []),  # a call that failed is a call
-        ([code("say 1"), code("say 2")], Limits(turns=2), []),  # so is one that was refused
+        ([code("say 1"), code("say 2")], Limits(max_turns=2), []),  # so is one that was refused
         (["I give up."], None, [0]),
         ([code("say 7"), "So it is seven."], None, [1]),
-        ([code("say 7"), "and on " * 400], Limits(response_tokens=200), [1]),
+        ([code("say 7"), "and on " * 400], Limits(max_tokens=200), [1]),
         ([code("say 7"), RuntimeError("the engine is gone")], None, []),  # ours
         ([code("bug")], None, []),  # ours, too
     ],

@@ -125,7 +125,7 @@ def test_prompt_response_mask_and_logprobs_are_the_ledgers(
 def test_a_model_does_over_verls_client_what_it_does_without(family: str, format: str) -> None:
     tasks = find_tasks(f"{family}:test:3")
     engine = TransformersEngine.load(NANO, device="cpu", max_batch=1)
-    limits = Limits(turns=8, calls=8, response_tokens=LENGTHS.response)
+    limits = Limits(max_turns=8, max_calls=8, max_tokens=LENGTHS.response)
     policy = Policy(engine, FORMATS[format], limits=limits).with_sampling(temperature=0.0)
 
     async def directly() -> list[Episode]:
@@ -249,7 +249,7 @@ def test_what_fails_on_our_side_is_tried_again_and_then_left_out(
 def test_a_call_that_hangs_or_kills_its_process_ends_and_the_policy_goes_on() -> None:
     hang, die = code("import time\ntime.sleep(3600)"), code("import os\nos._exit(3)")
     client = scripted([hang, die, code("print(4387 * 296)"), answer("1298552")])
-    episode, response = one(client, settings(call_seconds=0.5, reward="retool"))
+    episode, response = one(client, settings(call_timeout=0.5, reward="retool"))
     errors = [call.error and call.error.value for call in episode.trajectory.calls]
     assert errors == ["timeout", "died", None]
     assert response.reward_score == 1.0
@@ -259,7 +259,7 @@ def test_a_call_that_hangs_or_kills_its_process_ends_and_the_policy_goes_on() ->
 
 def test_a_response_ends_with_a_token_that_is_trained() -> None:
     client = scripted([code("print(1)")] * 3)
-    episode, response = one(client, settings(turns=3, reward="retool"))
+    episode, response = one(client, settings(max_turns=3, reward="retool"))
     assert episode.stop is StopReason.TURNS
     assert not episode.trajectory.ledger.response_mask[-1]
     assert response.response_mask[-1] == 1
@@ -317,8 +317,11 @@ def test_a_prompt_that_verl_would_cut_is_refused_with_the_key_to_change() -> Non
         (None, r"custom\.interlace is not set"),
         ({"interlace": {}}, r"custom\.interlace\.format: is not set"),
         ({"interlace": {"format": "html"}}, r"format: unknown format 'html'; choose from retool, "),
-        ({"interlace": {"format": "retool", "turn": 3}}, r"interlace\.turn: .* mean turns\?"),
-        ({"interlace": {"format": "retool", "turns": 0}}, r"turns: must be at least 1, not 0"),
+        ({"interlace": {"format": "retool", "max_turn": 3}}, r"max_turn: .* mean max_turns\?"),
+        (
+            {"interlace": {"format": "retool", "max_turns": 0}},
+            r"max_turns: must be at least 1, not 0",
+        ),
         ({"interlace": {"format": "retool", "tools": "sql"}}, r"tools: must be a list, such as"),
     ],
 )
