@@ -110,7 +110,9 @@ class Found:
         if self.name.bare is not None:
             if not known:
                 raise UsageError(f"{self.name.head} takes no parameter, so no @{self.name.bare}")
-            given = {next(iter(known)): self.name.bare, **given}
+            if (first := next(iter(known))) in given:
+                raise UsageError(f"{self.name.head} has its {first} twice: as a number and by name")
+            given = {first: self.name.bare, **given}
         for key in given:
             if key in known:
                 given[key] = _fit(self.name.head, key, given[key], known[key].annotation)

@@ -25,6 +25,7 @@ KNOWN = {
 }
 """The names that stand for one model, beside folders and Hugging Face ids."""
 
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # No weights but safetensors: a pickle runs code when it is read.
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -33,7 +34,7 @@ _HUB_NOT = ["original/*", "onnx/*", "openvino/*", "*/*.safetensors"]
 
 def is_server(name: str) -> bool:
     """True if a model's name is the address of a server."""
-    return "://" in name
+    return _ADDRESS.match(name) is not None
 
 
 def is_engine(name: str) -> bool:

@@ -88,6 +88,7 @@ def here(tmp_path: Path) -> Path:
 
 
 ENGINE = ("--model", "mine.py:says:7@times=2", "--format", "retool")
+"""An engine that works on a text, a number here."""
 
 
 def test_an_engine_of_ones_own_answers_a_question_and_is_measured(here: Path) -> None:

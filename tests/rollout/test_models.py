@@ -9,7 +9,7 @@ import pytest
 from support.tiny_models import byte_tokenizer
 from support.toy_tokenizers import QWEN_LIKE
 
-from interlace.rollout.models.files import find_model, local_model
+from interlace.rollout.models.files import find_model, is_engine, is_server, local_model
 from interlace.rollout.models.load import default_format, load_engine
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.tools import PythonTool, tool
@@ -97,3 +97,11 @@ def test_smollm2_is_made_once_by_whoever_comes_first(
     }
     engine = load_engine("smollm2", device="cpu")
     assert engine.tokenizer.eos_ids and engine.tokenizer.chat_template
+
+
+def test_an_engine_may_work_on_an_address_and_is_no_server() -> None:
+    assert is_engine("mine.py:Client:http://host:8000/v1")
+    assert not is_server("mine.py:Client:http://host:8000/v1")
+    assert is_server("http://host:8000/v1#name") and not is_engine("http://host:8000/v1#name")
+    for name in ("Qwen/Qwen3-0.6B", "./gone:folder", "nano", "gone"):
+        assert not is_engine(name)

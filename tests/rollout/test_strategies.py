@@ -125,6 +125,7 @@ def test_names_of_strategies() -> None:
         "vote@2.5": "k of vote can't be 2.5",
         "vote@votes=3": "unknown parameter of vote 'votes'; choose from k, classes",
         "vote:3": "without :3",
+        "vote@8,k=3": "vote has its k twice",
         "math:pi": "'math:pi' can't be asked: 3.14.* is not a callable object",
         "json:loads": "'json:loads' can't be asked: too many positional arguments",
     }.items():

@@ -93,6 +93,7 @@ def test_training_takes_endlessly_many_of_a_generator_and_the_whole_of_a_list(he
         ("own_tasks.py:adapt:gsm.jsonl", DataError, "there is no 'text'; its columns are question"),
         ("own_tasks.py:strange", UsageError, "wants one, two: a generator has seed and split"),
         ("own_tasks.py:sums:tset", UsageError, "with a split of train, test, held_out"),
+        ("builtins:int:gsm.jsonl", UsageError, "no signature found"),
         ("arithmetik", UsageError, "unknown tasks 'arithmetik'; choose from arithmetic, database"),
         ("arithmetik:test", UsageError, "unknown tasks 'arithmetik'; choose from arithmetic"),
         ("gsm8", UsageError, "unknown tasks 'gsm8'; choose from .*gsm8k"),

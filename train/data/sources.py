@@ -146,7 +146,10 @@ def _find(name: str, folder: Path | None) -> _Named | None:
     found = find("tasks", name, dict.fromkeys(known), folder=folder)
     if not callable(found.value):
         return _Named("tasks", found)
-    parameters = inspect.signature(found.value).parameters.values()
+    try:
+        parameters = inspect.signature(found.value).parameters.values()
+    except ValueError as error:  # a function in C
+        raise UsageError(f"{name!r} can't be used for tasks: {error}") from error
     required = [
         each.name
         for each in parameters
