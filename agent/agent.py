@@ -186,11 +186,12 @@ class Agent(Answerer[T]):
     async def conversation(
         self, *, resume: str | None = None, after: Conversation[T] | None = None
     ) -> AsyncIterator[Conversation[T]]:
-        """Questions that share one context and the tools' state.
+        """A conversation: questions that share one context and the tools' state.
 
-        `resume` is the id of one that was kept: what was said is there again, while the tools begin
-        anew. `after` is one, perhaps with another model, whose words this one begins with. Raises
-        as `run` does, and UsageError where the conversation to be resumed is another model's.
+        `resume` is the id of a kept conversation: its messages are restored, but the tools start
+        afresh. `after` is an earlier conversation, perhaps with another model: the new one begins
+        with its messages. Raises as `run` does, and UsageError if the conversation to be resumed
+        was with another model.
         """
         policy = await self.policy()
         if self.keeps_tools:

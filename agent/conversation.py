@@ -49,10 +49,10 @@ class AgentSettings(Generic[T]):
 
 
 class Conversation(Generic[T]):
-    """Ask as often as you like: variables, files and what was said live from question to question.
+    """Ask as often as you like: variables, files and the dialogue are kept between questions.
 
-    `last` is the latest result, of a question that was cancelled too; `episode` is the record of
-    the whole conversation, and its `id` the conversation's.
+    `last` is the latest result, even if that question was cancelled. `episode` is the record of
+    the whole conversation; its `id` is also the conversation's.
 
     Example:
         async with agent.conversation() as chat:

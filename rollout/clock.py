@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from math import inf
 from types import TracebackType
+from typing import Any
 
 from .budget import Budget
 
@@ -22,14 +24,24 @@ class Clock:
     """
 
     def __init__(self, seconds: float, budget: Budget) -> None:
-        self._timeout = asyncio.timeout(min(seconds, budget.seconds_left))
         self._budget = budget
+        self._seconds = seconds
+        # When the block is to end. The timer may ring before that, and is then set again: a turn
+        # stops and starts the clock twice, and a timer costs more than the clock itself.
+        self._end = inf
+        self._task: asyncio.Task[Any] | None = None  # within the block
+        self._timer: asyncio.TimerHandle | None = None
         self._left: float | None = None  # of the seconds, while it stands still
-        self._still = ExitStack()
+        self._asking: AbstractContextManager[None] | None = None
         self.overdue = ""
+        self.expired = False
+        """True once the seconds are over, or our own wait is overdue."""
 
     async def __aenter__(self) -> "Clock":
-        await self._timeout.__aenter__()
+        self._task = task = asyncio.current_task()
+        assert task is not None  # as in any coroutine
+        self._cancelling = task.cancelling()
+        self._end_at(_now() + min(self._seconds, self._budget.seconds_left))
         return self
 
     async def __aexit__(
@@ -38,31 +50,49 @@ class Clock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._timeout.__aexit__(kind, error, trace)
-
-    @property
-    def expired(self) -> bool:
-        """True once the seconds are over, or our own wait is overdue."""
-        return self._timeout.expired()
+        if self._timer is not None:
+            self._timer.cancel()
+        task, self._task = self._task, None
+        # As asyncio.timeout does it: a cancellation from elsewhere stays one.
+        ours = self.expired and task is not None and task.uncancel() <= self._cancelling
+        if ours and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
     def stop(self, patience: float | None = None, overdue: str = "") -> None:
         """Stand still, for `patience` seconds at most; nothing where it does already."""
         if self._left is not None or self.expired:
             return
         self._left = self._seconds_left()
-        self._still.enter_context(self._budget.asking())
+        self._asking = self._budget.asking()
+        self._asking.__enter__()
         self.overdue = overdue
-        self._timeout.reschedule(None if patience is None else _now() + patience)
+        self._end_at(inf if patience is None else _now() + patience)
 
     def go_on(self) -> None:
         """Run again, from where it stood."""
-        if self._left is None:
+        if self._left is None or self._asking is None:
             return
         left, self._left = self._left, None
-        self._still.close()
+        self._asking.__exit__(None, None, None)
         if not self.expired:
             self.overdue = ""
-            self._timeout.reschedule(_now() + min(left, self._budget.seconds_left))
+            self._end_at(_now() + min(left, self._budget.seconds_left))
+
+    def _end_at(self, end: float) -> None:
+        self._end = end
+        if self._timer is not None and self._timer.when() > end:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and end < inf and self._task is not None:
+            self._timer = asyncio.get_running_loop().call_at(end, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._end > _now():
+            self._end_at(self._end)
+        elif self._task is not None:
+            self.expired = True
+            self._task.cancel()
 
     @contextmanager
     def stopped(self, patience: float | None = None, overdue: str = "") -> Iterator[None]:
@@ -93,8 +123,7 @@ class Clock:
                 self.go_on()
 
     def _seconds_left(self) -> float:
-        end = self._timeout.when()
-        return float("inf") if end is None else end - _now()
+        return self._end - _now()
 
 
 def _now() -> float:

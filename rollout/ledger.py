@@ -4,9 +4,11 @@ What the model is conditioned on, what it is trained on and what a person is sho
 it. Nothing here tokenises: ids come in and stay as they came.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -179,6 +181,7 @@ class Ledger:
 
     def __init__(self, spans: Sequence[Span] = ()) -> None:
         self._spans: list[Span] = []
+        self._starts: list[int] = []  # the position of each span's first token
         self._buffer: Ids = np.empty(256, np.int32)
         self._length = 0
         for span in spans:
@@ -193,12 +196,14 @@ class Ledger:
             self._buffer = grown
         self._buffer[self._length : end] = span.ids
         self._spans.append(span)
+        self._starts.append(self._length)
         self._length = end
 
     def fork(self) -> "Ledger":
         """A ledger that begins with these spans (the same objects) and grows on its own."""
         child = Ledger()
         child._spans = list(self._spans)
+        child._starts = list(self._starts)
         child._buffer = self._buffer.copy()
         child._length = self._length
         return child
@@ -235,6 +240,10 @@ class Ledger:
     def spans(self) -> tuple[Span, ...]:
         """The spans, in order."""
         return tuple(self._spans)
+
+    def since(self, position: int) -> Iterator[Span]:
+        """The spans that begin at a position or after it, in order."""
+        return islice(self._spans, bisect_left(self._starts, position), None)
 
     @property
     def last(self) -> Span:

@@ -44,7 +44,7 @@ class Sessions:
 
     def __init__(self, sampling_gate: SamplingGate) -> None:
         self._gate = sampling_gate
-        self._open: dict[str, ToolSession] = {}
+        self._open: dict[str, _Open] = {}
         self._stack = AsyncExitStack()
 
     async def call(
@@ -68,38 +68,47 @@ class Sessions:
                     patience = self._gate.patience
                     late = f"the tool {call.tool!r} did not start within {patience:g} s"
                     first.enter_context(clock.stopped(patience, late))
-                session = await self._session(policy, trajectory, call.tool)
-            if on_output is not None and isinstance(session, LiveSession):
-                session.on_output = on_output
+                opened = await self._session(policy, trajectory, call.tool)
+            if on_output is not None and opened.live is not None:
+                opened.live.on_output = on_output
             with clock.at_most(seconds):
                 async with asyncio.timeout(seconds + GRACE_SECONDS):
-                    return await session.call(call.arguments or {}, seconds)
+                    return await opened.session.call(call.arguments or {}, seconds)
         except Exception as error:  # boundary: around a tool
             text = f"the tool {call.tool!r} failed: {describe_error(error)}"
             return ToolResult(text, ErrorKind.UNAVAILABLE)
 
     def interrupted(self, name: str) -> ToolResult:
         """The result of the tool's last call up to when it was cancelled."""
-        session = self._open.get(name)
-        partial = session.interrupted if isinstance(session, LiveSession) else None
+        opened = self._open.get(name)
+        partial = opened.live.interrupted if opened is not None and opened.live else None
         return partial or ToolResult(INTERRUPTED, ErrorKind.INTERRUPTED)
 
     async def aclose(self) -> None:
         """Close them all."""
         await self._stack.aclose()
 
-    async def _session(self, policy: Policy, trajectory: Trajectory, name: str) -> ToolSession:
+    async def _session(self, policy: Policy, trajectory: Trajectory, name: str) -> "_Open":
         """The session of a tool, ready for a call."""
-        session = self._open.get(name)
-        if session is None:
+        opened = self._open.get(name)
+        if opened is None:
             opening = _within_budget(policy, policy.tools[name]).session()
-            session = self._open[name] = await self._stack.enter_async_context(opening)
-        if isinstance(session, LiveSession):
-            session.interrupted = None
-        if isinstance(session, StartedSession):
-            await session.ready()
-            trajectory.tools[name] = dict(session.details)
-        return session
+            opened = self._open[name] = _Open(await self._stack.enter_async_context(opening))
+        if opened.live is not None:
+            opened.live.interrupted = None
+        if opened.started is not None:
+            await opened.started.ready()
+            trajectory.tools[name] = dict(opened.started.details)
+        return opened
+
+
+class _Open:
+    """A session, and what it can do: asking a protocol takes as long as a short call."""
+
+    def __init__(self, session: ToolSession) -> None:
+        self.session = session
+        self.live = session if isinstance(session, LiveSession) else None
+        self.started = session if isinstance(session, StartedSession) else None
 
 
 def _within_budget(policy: Policy, tool: Tool) -> Tool:

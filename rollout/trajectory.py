@@ -261,13 +261,12 @@ class Trajectory:
 
     def notice(self, turn: Turn, tokenizer: Tokenizer) -> str:
         """The notice behind the results of a turn's calls; "" if there is none."""
-        position, notice = 0, ""
-        for span in self.ledgers[turn.ledger]:
-            if position >= turn.stop and span.source is Source.POLICY:
+        notice = ""
+        for span in self.ledgers[turn.ledger].since(turn.stop):
+            if span.source is Source.POLICY:
                 break
-            if position >= turn.stop and span.source is Source.HOST:
+            if span.source is Source.HOST:
                 notice += tokenizer.decode(span.ids)
-            position += len(span)
         return notice
 
     def ended(self, tokenizer: Tokenizer) -> bool:

@@ -105,8 +105,9 @@ def _leave_out(trajectory: Trajectory) -> None:
 class Round:
     """One round of a team, as its record tells it.
 
-    `plans` are the solver's, `votes` those of the critics on each but the last one, in their
-    order: True, False, or None for an abstention. What did not come to pass is empty or None.
+    `plans` are the solver's. For each plan but the last, `votes` holds the critics' votes, in the
+    order of the critics: True, False, or None for an abstention. What did not happen is empty or
+    None.
     """
 
     number: int

@@ -167,7 +167,11 @@ def describes(template: ChatTemplate, tools: Sequence[Tool]) -> bool:
     schemas = [tool_schema(tool) for tool in tools]
     messages = [{"role": "user", "content": ASKED}]
     try:
-        bare, text = template.render(messages), template.render(messages, tools=schemas)
+        text = template.render(messages, tools=schemas)
     except TemplateRefusal:
         return False
+    try:
+        bare = template.render(messages)
+    except TemplateRefusal:  # a template for tool use alone
+        bare = ""
     return text != bare and all(tool.name in text for tool in tools)

@@ -50,7 +50,7 @@ class PlainText(Format):
 
 
 def without_thinking(text: str) -> str:
-    """The text without the thoughts: all that follows the last end of a thought.
+    """The text without the thoughts, that is, everything after the end of the last thought.
 
     Example:
         >>> without_thinking("<think>17 or 19?</think> It is 17. ")

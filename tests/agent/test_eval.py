@@ -83,7 +83,7 @@ def test_a_run_is_resumed_as_it_was_begun_or_not_at_all(tmp_path: Path) -> None:
     code, _, err = interlace(*arguments, "--n", "2")
     assert code == 2 and "--resume completes it" in err
     code, _, err = interlace(*arguments, "--n", "2", "--max-turns", "2", "--resume")
-    assert code == 2 and "begun with turns 16, not 2" in err and "loading" not in err
+    assert code == 2 and "begun with max_turns 16, not 2" in err and "loading" not in err
     again = report(*arguments, "--n", "2", "--resume")
     assert log.read_bytes().startswith(b"".join(lines[:5])) and len(list(read_episodes(log))) == 8
     assert again["accuracy"] == whole["accuracy"]  # the same seeds, so the same answers

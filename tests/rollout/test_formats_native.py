@@ -97,6 +97,15 @@ def test_a_syntax_that_nobody_reads_is_told_in_one_sentence() -> None:
     assert "<tool_call>" in tokenizer.decode(ids(told.prompt("?")))
 
 
+def test_a_template_that_wants_tools_is_given_them() -> None:
+    strict = QWEN_LIKE.replace(
+        "{%- if tools %}", "{%- for tool in tools %}{%- endfor %}{%- if tools %}"
+    )
+    encoder = Encoder(FORMATS["hermes"], native_tokenizer("qwen3_coder", strict), TOOLS)
+    assert encoder.tells_tools
+    assert "# Functions" in encoder.tokenizer.decode(ids(encoder.prompt("?")))
+
+
 def test_a_template_that_loses_a_type_does_not_speak_the_syntax() -> None:
     source = (TEMPLATES / "qwen3_coder.jinja").read_text("utf-8")
     lossy = source.replace("value if value is string else value | tojson", "value | upper")

@@ -79,12 +79,23 @@ def test_a_torn_last_line_is_left_out_and_removed_on_the_next_append(tmp_path: P
         log.append(episode("b"))
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
-    for torn in (first + 1, (first + len(whole)) // 2, len(whole) - 1):
+    for torn in (first + 1, (first + len(whole)) // 2, len(whole) - 2):
         path.write_bytes(whole[:torn])
         assert [e.id for e in read_episodes(path)] == ["a"]
     with EpisodeLog(path) as log:
         log.append(episode("c"))
     assert [e.id for e in read_episodes(path)] == ["a", "c"]
+
+
+def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with EpisodeLog(path) as log:
+        log.append(episode("a"))
+    path.write_bytes(path.read_bytes()[:-1])  # as an editor may leave it
+    assert [e.id for e in read_episodes(path)] == ["a"]
+    with EpisodeLog(path) as log:
+        log.append(episode("b"))
+    assert [e.id for e in read_episodes(path)] == ["a", "b"]
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_readable_file(tmp_path: Path) -> None:

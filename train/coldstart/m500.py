@@ -116,12 +116,13 @@ def _trajectory(
 
 
 def write_m500(episodes: Iterable[Episode], path: str | Path, tokenizer: Tokenizer) -> int:
-    """Write a team's episodes in that shape, one a line, and return how many.
+    """Write a team's episodes in the shape of M500, one per line, and return how many.
 
-    Tries that could not be read are left out. Where an expert called tools, what they returned
-    stands in its message as it saw it: to learn from such episodes without learning their outputs,
-    fine-tune on the log itself (`interlace sft`), whose mask knows them. The file appears whole or
-    not at all; raises DataError where it can't be written, or an episode is no team's.
+    Attempts that could not be parsed are left out. Where an expert called tools, its message
+    includes their outputs as the expert saw them. To train on such episodes without training on
+    the outputs, fine-tune on the log itself (`interlace sft`), whose mask excludes them. The file
+    is written completely or not at all. Raises DataError if it can't be written, or if an episode
+    is not a team's.
     """
     count = 0
     with (

@@ -66,7 +66,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A solution in sections that end with a call, and what is said behind the last of them."""
+    """A solution: sections that each end with a call, then the text after the last call."""
 
     task: Task
     format: str
@@ -165,7 +165,8 @@ def to_episode(
 ) -> Episode:
     """The trace as an episode: its ledger holds the tools' real results, `calls`.
 
-    A call that failed is shown with loss weight 0: the model learns from it, and doesn't learn it.
+    A call that failed stays in the text with loss weight 0: the model sees it, but is not trained
+    to write it.
     `model` is the one whose tokenizer wrote the ids; it sampled none of them: `origin`
     says who made the trace.
     """

@@ -219,14 +219,15 @@ def measure(
 
 def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluation:
     """An evaluation from what `interlace eval` wrote (its folder, or the JSON in it), or from a log
-    of episodes, which is judged anew: of a run that was stopped, too. Raises DataError for anything
-    else.
+    of episodes, which is judged again. A folder without results, because its run was stopped, is
+    read from its log. Raises DataError for anything else.
     """
     path = Path(path)
     if path.is_dir():
         finished = path / "results.json"
         log = path / "episodes.jsonl"
-        path = log if log.is_file() and not finished.exists() else finished  # log: it was stopped
+        stopped = log.is_file() and not finished.exists()
+        path = log if stopped else finished
     if path.suffix == ".jsonl":
         with nullcontext(checker) if checker is not None else Checker() as judge:
             episodes = list(read_episodes(path))
@@ -234,16 +235,20 @@ def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluat
             run = {**settings, "checker": judge.name, "log": str(path)}
             return measure(episodes, judge, run=run)
     try:
-        evaluation = TypeAdapter(Evaluation).validate_json(path.read_bytes())
+        data = json.loads(path.read_bytes())
+        if isinstance(data, dict) and data.get("schema_version", 1) not in range(
+            SCHEMA_VERSION + 1
+        ):
+            raise DataError(f"{path} was written by a newer version: upgrade interlace")
+        return TypeAdapter(Evaluation).validate_python(data)
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(f"{path} is not an evaluation: {place}: {first['msg']}") from error
-    if evaluation.schema_version > SCHEMA_VERSION:
-        raise DataError(f"{path} was written by a newer version: upgrade interlace")
-    return evaluation
+    except ValueError as error:
+        raise DataError(f"{path} is not an evaluation: {error}") from error
 
 
 def save_evaluation(evaluation: Evaluation, path: str | Path) -> None:

@@ -53,8 +53,8 @@ def lora_scale(model: "PreTrainedModel") -> float | None:
 def merged_weights(model: "PreTrainedModel") -> "dict[str, Tensor]":
     """The weights as an ordinary model has them: adapters added in, under the usual names.
 
-    Without adapters, `model.state_dict()`. The model itself stays as it is. What an adapter is
-    added to comes in float32: whoever takes it rounds it once, if at all.
+    Without adapters, `model.state_dict()`. The model itself is not changed. Weights that an adapter
+    was added to are returned in float32, so that the caller rounds them only once, if at all.
     """
     import torch
 

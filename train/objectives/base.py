@@ -178,7 +178,7 @@ class TokenLosses(NamedTuple):
 
 
 class LossFormula(Protocol):
-    """A policy loss as papers write it: one value a token, of values that are 0 at mask 0."""
+    """A policy loss as papers write it: one value per token. Its inputs are 0 where the mask is."""
 
     @property
     def __name__(self) -> str: ...

@@ -109,10 +109,10 @@ class Rewards:
         self._lock = threading.Lock()
 
     def score(self, episode: Episode) -> Score:
-        """The episode's score; nothing is written.
+        """The episode's score; the episode is not changed.
 
-        Raises ValueError if a part is not a finite number, UsageError if too many calls of parts
-        still run past their time, and whatever a part raises itself: all are bugs of the part.
+        Raises ValueError if a part returns no finite number, UsageError if too many calls of parts
+        that have timed out are still running, and whatever a part raises: all are bugs in the part.
         """
         if why := why_unscored(episode):
             return Score(None, problem=why)

@@ -54,7 +54,7 @@ def parallel(config: Any) -> int:
 
 
 def nodes(config: Any) -> int:
-    """Nodes of the trainer, and of an engine of its own."""
+    """The number of nodes: the trainer's, plus those of a separate engine if there is one."""
     more = config.trainer.v1.trainer_mode == "separate_async"
     return int(config.trainer.nnodes + (config.actor_rollout_ref.rollout.nnodes if more else 0))
 

@@ -47,13 +47,13 @@ class _Bounded:
             train_batch_size=sampler_kwargs["batch_size"],
             gen_batch_size=1,
             sync_refill_failed_groups=True,
-        )  # type: ignore[call-arg]  # the class beside this one
+        )  # type: ignore[call-arg]  # verl's sampler, the other base class
         self._group_size = int(sampler_kwargs["group_size"])
         self._tries = int(sampler_kwargs["tries"])
         self._refills = int(sampler_kwargs["refills"])
-        self._counted: Counter[str] = Counter()
-        self._not_validated = 0
-        _watch(refill_fn.__self__, self)  # type: ignore[attr-defined]  # verl's trainer
+        self._counted: Counter[str] = Counter()  # a step's metrics, by name
+        self._not_validated = 0  # episodes of a validation that never came
+        _watch(refill_fn.__self__, self)  # type: ignore[attr-defined]  # __self__: verl's trainer
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Any:
         stale, same, failed, counts = super()._terminal_eviction_reasons(  # type: ignore[misc]

@@ -170,7 +170,7 @@ class MarkdownStream:
         self._printed = False
 
     def feed(self, text: str) -> None:
-        """Take in what was written, in any number of parts."""
+        """Add the next piece of text, of any length; print the blocks it finishes."""
         for block in self._open.feed(text):
             self._print(block)
         if not self._open.blank and self._live is None:

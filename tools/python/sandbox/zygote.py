@@ -75,7 +75,7 @@ class ZygoteMain:
             self._prove(settings["canary"], settings["trial_user"], settings["trial_folder"])
 
     def serve(self) -> None:
-        """Fork a supervisor for each message; end with the owner."""
+        """Fork a supervisor for each message; exit when the owner does."""
         signal.signal(signal.SIGCHLD, lambda *_: _ended())  # or supervisors stay as zombies
         while True:
             message, fds = _receive(self._control)
