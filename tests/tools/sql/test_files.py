@@ -67,7 +67,7 @@ def test_what_is_no_database_is_said_at_once(tmp_path: Path) -> None:
     for path, why in (
         (tmp_path / "missing.db", "No such file"),
         (tmp_path, "Is a directory"),
-        (encrypted, "no SQLite database, or an encrypted one"),
+        (encrypted, "not an SQLite database, or an encrypted one"),
     ):
         with pytest.raises(DataError, match=why):
             SqlTool(path)

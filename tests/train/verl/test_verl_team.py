@@ -212,7 +212,7 @@ def test_a_part_with_nothing_to_be_compared_with_and_verls_padding_learn_nothing
 
 def test_a_team_that_fails_or_is_late_is_told_from_one_that_is_wrong(tmp_path: Path) -> None:
     late = cast(waits=lambda role: 30.0 if role == "critic" else 0.0)
-    (rolled,) = roll(EngineClient(late), VerlAttempt(TASKS[0]), seconds=0.5)
+    (rolled,) = roll(EngineClient(late), VerlAttempt(TASKS[0]), timeout=0.5)
     assert rolled.episode.stop is StopReason.TIMEOUT
     module: Any = sys.modules["my_team"]
 
