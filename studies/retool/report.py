@@ -59,7 +59,7 @@ def _head(results: Results) -> str:
 
 ReTool (arXiv 2504.11536) trains a model of 32 billion parameters by reinforcement learning, once
 with a code interpreter and once in text, and reports that with the interpreter it gets further in
-fewer steps. This is that comparison as a mechanism, at a size at which anybody can repeat it:
+fewer steps. This page tests that mechanism at a size that anyone can repeat:
 
 ```
 make reproduce-retool              # this page, under an hour on two cores
@@ -68,7 +68,7 @@ make reproduce-retool QUICK=1      # three seeds, fewer steps
 
 What was run: {_count(settings.seeds, "seed")}, {settings.steps} steps of GRPO in each of
 {number} runs, {settings.tokens:,} sampled tokens a step;
-{seconds / 60:.0f} minutes of training (wall time of all runs), besides cold starts
+{seconds / 60:.0f} minutes of training (wall time of all runs), not including cold starts
 and evaluations. The machine:
 {os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}, torch
 {version("torch")}, on {sys.platform}. The run's folder holds every episode of every step.
@@ -84,17 +84,16 @@ def _starts(results: Results) -> str:
         "",
         "The stories (`studies/retool/tasks.py`): a number of things that changes one to three "
         "times, as in *Ann has 12 nuts, buys 9, sells 3. How many nuts?* A fresh policy first "
-        "learns to read them: to answer with `12+9-3`, not worked out. With this policy both arms "
-        "begin. Each learns from "
+        "learns to read them and to answer with `12+9-3`, without working it out. Both arms start "
+        "from this policy. Each learns from "
         f"{results.settings.demonstrations:,} demonstrations of its kind, on the same stories: "
         "`print(12+9-3)` and what the interpreter returns, or `12+9=21, 21-3=18`. "
         f"{ARMS['text'].guesses:.0%} of those in text give the answer at once, without working it "
-        f"out, and {ARMS['tools'].guesses:.0%} of the others: what an interpreter adds up is "
-        "right, so an arm that calls it is as accurate as one that writes its sums out only if it "
-        "works things out more rarely. They know 12 of the 20 verbs. So there is something to be "
-        "learnt from outcomes: to work the story out, and what the other verbs mean. The "
-        "checkpoint is chosen by a rule that was fixed before (`studies/retool/cold_starts.py`). "
-        "On stories that were not chosen by:",
+        f"out, and {ARMS['tools'].guesses:.0%} of the others: an interpreter always adds correctly, "
+        "so the two arms are equally accurate only if the arm that calls it works stories out less "
+        "often. The demonstrations cover 12 of the 20 verbs. Two things are left to learn from "
+        "outcomes: to work the story out, and the meaning of the other verbs. The checkpoint is chosen by a rule that was fixed before "
+        "(`studies/retool/cold_starts.py`). On stories that were not used for this choice:",
         "",
         "| arm | steps of fine-tuning | accuracy | pass@8 | tokens per attempt |",
         "|---|---|---|---|---|",
@@ -112,9 +111,9 @@ def _starts(results: Results) -> str:
     told = f"They differ by {100 * gap:.1f} points, {verdict} the 3 wanted."
     if gap > 0.03:
         told += (
-            " So the accuracies below are not those of equal starts, and what was expected is not "
-            "put to the test as it should be: read the gains beside them, with care, since what "
-            "is lower has more room to rise."
+            " So the accuracies below do not come from equal starts, and the expectation is not "
+            "tested as intended. Read the gains as well, with care, since a lower start has more "
+            "room to rise."
         )
     return "\n".join([*lines, "", told])
 
@@ -153,7 +152,7 @@ def _curves(results: Results) -> str:
     lines += [
         f"A run took {used[0]:,.0f} sampled tokens and {took[0]:.0f} s with an interpreter, "
         f"{used[1]:,.0f} tokens and {took[1]:.0f} s in text (one core each, two runs at a time). "
-        "Seconds are wall time, and hold whatever else the machine did."
+        "Seconds are wall time, and include any other load on the machine."
     ]
     return "\n".join([*lines, "", _verdict(runs["tools"], runs["text"])])
 
@@ -181,7 +180,7 @@ def _verdict(tools: Sequence[Run], text: Sequence[Run]) -> str:
     area = compare(areas(tools, "tokens", until), areas(text, "tokens", until)).difference
     end = compare(last(tools), last(text)).difference
     says = [f"the {name} is {_standing(found)}" for name, found in (("area", area), ("end", end))]
-    return f"Against what was expected: {'; '.join(says)} with the interpreter."
+    return f"Compared with the expectation, {' and '.join(says)} with the interpreter."
 
 
 def _standing(found: Estimate) -> str:
@@ -225,8 +224,8 @@ def _mask(results: Results) -> str:
         "",
         f"![With the mask and without]({PICTURES}/mask.png)",
         "",
-        "The same runs, seed by seed, with one difference: the loss counts what the interpreter "
-        "wrote as if the policy had said it (`studies/retool/masking.py`). The measure is the "
+        "The same runs, seed by seed, with one difference: the loss counts the interpreter's "
+        "output as if the policy had written it (`studies/retool/masking.py`). The measure is the "
         "share of held-out attempts that are worked out by clean calls: well formed, and without "
         "an error.",
         "",
@@ -245,17 +244,17 @@ def _limits(results: Results) -> str:
     return """\
 ## What this shows, and what not
 
-It is a test of a mechanism: with outcomes as the only teacher, equal starts and equal numbers of
-sampled tokens, what an interpreter changes in how fast and how far a policy learns. It is one for
-one tiny policy on one kind of made-up story, with one set of hyperparameters that is the same in
-all arms. Sizes, the mark of the cold starts and the learning rate were settled in short pilots
-with other seeds, to fit the time and to learn at all.
+This is a test of a mechanism: how an interpreter changes how fast and how far a policy learns, with
+outcomes as the only teacher, equal starts and equal numbers of sampled tokens. It covers one tiny
+policy on one kind of made-up story, with one set of hyperparameters that is the same in all arms.
+Sizes, the target accuracy of the cold starts and the learning rate were chosen in short pilots with
+other seeds, to fit the time and to learn at all.
 
-It does not show ReTool's figures (67.0 on AIME 2024 after 400 steps, 40.0 in text after 1080), and
-nothing follows from it about them: those are of 32 billion parameters on competition problems, and
-would have to be repeated at that size. Sums of such numbers are nothing that a larger model would
-need an interpreter for. Intervals speak of other seeds on these stories, not of other
-stories, other policies or other hyperparameters; one start for each arm serves all seeds."""
+It does not reproduce ReTool's figures (67.0 on AIME 2024 after 400 steps, 40.0 in text after 1080)
+and says nothing about them: they are for 32 billion parameters on competition problems, and would
+have to be repeated at that size. A larger model would not need an interpreter for sums of such
+numbers. The intervals apply to other seeds on these stories, not to other stories, other policies
+or other hyperparameters; all seeds share one start per arm."""
 
 
 def _count(things: Sequence[object], name: str) -> str:
