@@ -89,11 +89,12 @@ def _starts(results: Results) -> str:
         f"{results.settings.demonstrations:,} demonstrations of its kind, on the same stories: "
         "`print(12+9-3)` and what the interpreter returns, or `12+9=21, 21-3=18`. "
         f"{ARMS['text'].guesses:.0%} of those in text give the answer at once, without working it "
-        f"out, and {ARMS['tools'].guesses:.0%} of the others: an interpreter always adds correctly, "
-        "so the two arms are equally accurate only if the arm that calls it works stories out less "
-        "often. The demonstrations cover 12 of the 20 verbs. Two things are left to learn from "
-        "outcomes: to work the story out, and the meaning of the other verbs. The checkpoint is chosen by a rule that was fixed before "
-        "(`studies/retool/cold_starts.py`). On stories that were not used for this choice:",
+        f"out, and {ARMS['tools'].guesses:.0%} of the others: an interpreter always adds "
+        "correctly, so the two arms are equally accurate only if the arm that calls it works "
+        "stories out less often. The demonstrations cover 12 of the 20 verbs. Two things are left "
+        "to learn from outcomes: to work the story out, and the meaning of the other verbs. The "
+        "checkpoint is chosen by a rule that was fixed before (`studies/retool/cold_starts.py`). "
+        "On stories that were not used for this choice:",
         "",
         "| arm | steps of fine-tuning | accuracy | pass@8 | tokens per attempt |",
         "|---|---|---|---|---|",
