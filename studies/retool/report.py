@@ -61,7 +61,7 @@ ReTool (arXiv 2504.11536) trains a model of 32 billion parameters by reinforceme
 with a code interpreter and once in text, and reports that with the interpreter it gets further in
 fewer steps. This page tests that mechanism at a size that anyone can repeat:
 
-```
+```bash
 make reproduce-retool              # this page, under an hour on two cores
 make reproduce-retool QUICK=1      # three seeds, fewer steps
 ```
