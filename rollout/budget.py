@@ -29,7 +29,7 @@ class Left:
 class Budget:
     """Tokens that are sampled, tool calls that are run, and seconds of answering.
 
-    Limits count anew for each question; a budget is used up. Give the same object to several
+    Limits apply separately to each question; a budget is used up. Give the same object to several
     agents and they share it, also from several threads. What a request to an engine may take at
     most is reserved before it is sent, and what it did not take is given back: a budget is never
     overrun, however many spend it at once. Seconds are those in which anybody answers; those in

@@ -109,7 +109,7 @@ class EpisodeLog:
 
 
 def read_episodes(path: str | Path) -> Iterator[Episode]:
-    """Yield a log's episodes in the order written; of one id that stands twice, both.
+    """Yield a log's episodes in the order written; of one id that occurs twice, both.
 
     A last line that a killed writer tore is left out. Raises DataError, naming the line, for
     anything else that is not an episode of this version.
@@ -205,7 +205,7 @@ def export_parquet(episodes: Iterable[Episode], path: str | Path) -> int:
 
     Columns: episode, group, sample, trajectory, ledger, task, question, gold, answer, stop,
     prompt_ids, response_ids, and aligned with response_ids: response_mask, loss_weights, logprobs
-    (NaN where there is none); rewards as a map. Raises MissingExtra without pyarrow.
+    (NaN if there is none); rewards as a map. Raises MissingExtra without pyarrow.
     """
     try:
         import pyarrow

@@ -83,7 +83,7 @@ class Chunk:
     `estimated`, by the length of the text.
 
     Until a request's first token comes, the time is the engine's: its queue, ours before it, and
-    the computing of the context; the question's clock stands still. An engine that answers whole
+    the computing of the context; the question's clock is paused. An engine that answers whole
     gives one chunk, so all its time is its own. A chunk without tokens and without a `finish` says
     that the request waits again (it was cut off, or pushed out for want of memory).
     """

@@ -198,7 +198,7 @@ class RunFolder:
 
     def episodes(self) -> Iterator[Episode]:
         """The episodes of the tasks of this run, with the tasks as they are now; of one that was
-        made again, the last. Of a log, it is read anew.
+        made again, the last. Of a log, it is read again.
         """
         last = self._kept
         if self.log is not None:

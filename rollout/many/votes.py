@@ -152,6 +152,6 @@ async def _results(database: Database, queries: list[str], seconds: float) -> di
 
 
 def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, awaited in a thread of its own: ours may run a loop already."""
+    """The result of a coroutine, awaited in its own thread: ours may run a loop already."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

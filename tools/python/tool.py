@@ -291,7 +291,7 @@ class PythonSession:
         self._slot = slot
 
     async def _ready(self) -> Interpreter:
-        """The session's interpreter, idle: a new one where there is none or the last one died."""
+        """The session's interpreter, idle: a new one if there is none or the last one died."""
         if self._closed:
             raise ToolUnavailable("the session is closed")
         if self._stopping is not None:

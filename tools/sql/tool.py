@@ -215,6 +215,6 @@ class _SqlSession:
 
 
 def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, awaited in a thread of its own, for code that can't await."""
+    """The result of a coroutine, awaited in its own thread, for code that can't await."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

@@ -1,7 +1,7 @@
-"""GSM8K's solutions as traces: what stands between << and >> is run instead of believed.
+"""GSM8K's solutions as traces: what is between << and >> is run instead of believed.
 
 No model is needed: `Natalia sold 48/2 = <<48/2=24>>24 clips` becomes the call `print(48/2)`, whose
-output the sentence goes on with.
+output the sentence continues with.
 """
 
 import ast

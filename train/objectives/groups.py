@@ -92,7 +92,7 @@ def to_tokens(values: "Tensor", response_mask: "Tensor") -> "Tensor":
 def outcome_rewards(scores: "Tensor", response_mask: "Tensor") -> "Tensor":
     """One reward a response (B,) as token-level rewards (B, T): at its last token that counts.
 
-    In a row without such a token it stands at the end, so that the row still counts among its
+    In a row without such a token it is at the end, so that the row still counts among its
     group: SimpleTIR filters a response from the loss, not from the baseline.
     """
     import torch

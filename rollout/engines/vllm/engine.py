@@ -32,13 +32,13 @@ class VllmEngine:
     """Samples with vLLM's `AsyncLLM`: token ids in, token ids and their log-probabilities out.
 
     **Kept contexts.** When a request that names its `context` ends, it stays in vLLM with all it
-    has computed while the tool runs, and the trajectory's next request goes on with it. It is let
+    has computed while the tool runs, and the trajectory's next request continues with it. It is let
     go after `keep_seconds`, when there are too many, and when memory runs low; the next request
     then brings its whole context anew, of which vLLM's prefix cache may hold blocks. `keep=False`
     makes every request a new one, for comparison.
 
     `Chunk.logprobs` are those of the sampling distribution. The raw ones are told where they are
-    the same, and for greedy requests: vLLM gives one of the two. A kept context goes on with the
+    the same, and for greedy requests: vLLM gives one of the two. A kept context continues with the
     random numbers of its first request: with it, a `seed` makes a run repeatable only as far as
     the same contexts are kept.
 
