@@ -135,7 +135,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def dump_record(adapter: TypeAdapter[T], record: T) -> bytes:
-    """A record as JSON; what is no text in its strings (a lone surrogate, say) becomes `?`."""
+    """A record as JSON; characters that are not text (a lone surrogate, say) become `?`."""
     try:
         return adapter.dump_json(record)
     except PydanticSerializationError:  # no UTF-8 can hold it

@@ -168,8 +168,8 @@ def _same(a: Floats | None, b: Floats | None) -> bool:
 class Ledger:
     """One unbroken context: everything the model was conditioned on, in order.
 
-    Appending costs what the span costs; the ids stand ready in one growing buffer, so a request to
-    an engine needs no concatenation.
+    Appending costs only the length of the span; the ids are kept in one growing buffer, so a
+    request to an engine needs no concatenation.
 
     Example:
         >>> ledger = Ledger([Span.given(Source.PROMPT, [1, 2])])

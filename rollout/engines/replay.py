@@ -87,7 +87,7 @@ class ReplayEngine:
             )
 
     async def release(self, context: str) -> None:
-        """Let the name stand for another trajectory."""
+        """Free the name for another trajectory."""
         self._bound.pop(context, None)
 
     async def aclose(self) -> None:

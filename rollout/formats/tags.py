@@ -1,7 +1,7 @@
 """Formats with tags inside the model's own text: ReTool, ReEx-SQL, Search-R1.
 
-A call is between two tags, its result is written after it between two others, and the model
-continues in the same message. What differs is the names and what an answer is.
+A call is written between two tags, its result follows between two others, and the model continues
+in the same message. The formats differ in the names of the tags and in what counts as an answer.
 """
 
 from collections.abc import Mapping, Sequence

@@ -443,7 +443,7 @@ _SHAPE = 'A tool call is a JSON object with "name" and "arguments".'
 def read_call(value: Any) -> Call:
     """The call that a JSON value stands for: `{"name": ..., "arguments": {...}}`.
 
-    The key may be `parameters`, the whole may stand under `function`, with `type` and `id`, and the
+    The key may be `parameters`, the whole may be under `function`, with `type` and `id`, and the
     arguments may be an object written as a string: models know all of these from one API or
     another.
     """

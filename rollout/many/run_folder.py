@@ -1,4 +1,4 @@
-"""The log and the settings of a run on disk: whoever began it resumes it, others are refused."""
+"""The log and the settings of a run on disk: the same run resumes it, other runs are refused."""
 
 import asyncio
 import json

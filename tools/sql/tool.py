@@ -126,7 +126,7 @@ class SqlTool:
         return describe(await self.schema(), budget=budget, count=self.count)
 
     def within(self, budget: int, count: Callable[[str], int]) -> "SqlTool":
-        """The same tool with this budget for results, unless it was given one of its own."""
+        """The same tool with this budget for results, unless it has its own budget."""
         if self.budget is not None:
             return self
         tool = copy(self)

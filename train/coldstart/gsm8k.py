@@ -25,8 +25,7 @@ _PERCENT = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)%(?!\d)")
 
 def trace_of(task: Task) -> str | None:
     """The task's `data["solution"]` as a trace in ReTool's format, with the last result as its
-    answer; None where it has no marks, or one that is no arithmetic or does not come out as it
-    says.
+    answer; None if it has no marks, or a mark that is not arithmetic or whose result is wrong.
     """
     parts = _MARK.split(str(task.data.get("solution", "")))
     if len(parts) == 1:

@@ -39,7 +39,7 @@ Adapter: TypeAlias = Callable[[Row], Task]
 class OtherKind(ValueError):
     """A row of the set's shape that can't be used: one of programming among those of mathematics.
 
-    A file may hold such rows beside others; they are left out and counted.
+    A file may hold such rows among others; they are left out and counted.
     """
 
 

@@ -143,7 +143,7 @@ def sft(
     """Train `model` in place; checkpoints go into `folder`, from which a broken-off run continues.
 
     Ctrl-C and SIGTERM end the step, save a checkpoint and then end the run. The same call, after
-    that or after a crash, goes on from the checkpoint: on one CPU with the same number of threads,
+    that or after a crash, resumes from the checkpoint: on one CPU with the same number of threads,
     to the very bits of an uninterrupted run. `changed` names the settings that may differ, since
     somebody said so: `tell` is given a sentence on each, and config.yaml notes it.
     `progress(step, report)` is called after each step; each is a line in `record`, where given.

@@ -45,7 +45,7 @@ def group_numbers(index: Groups) -> list[int]:
 
 
 def token_returns(token_level_rewards: "Tensor") -> "Tensor":
-    """The sum of each row's rewards, (B,), at whatever tokens they stand.
+    """The sum of each row's rewards, (B,), whichever tokens they are at.
 
     The response mask has no say here: a response that was cut after a tool's output has its reward
     at a token that the policy did not write. Raises ValueError where a reward is not a number.

@@ -1,4 +1,4 @@
-"""One thing looked at before a run, and where in its file the setting stands that changes it."""
+"""One thing checked before a run, and the place of the setting that changes it in its file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -177,7 +177,7 @@ class Sampler(_Bounded, ReplayBuffer):  # type: ignore[misc]  # verl's classes h
 
 
 class AsyncSampler(_Bounded, ReplayBufferAsync):  # type: ignore[misc]
-    """For `colocate_async` and `separate_async`: groups whose weights are too old are drawn anew as
+    """For `colocate_async` and `separate_async`: groups of outdated weights are drawn again as
     well, as often as it takes.
     """
 
