@@ -68,8 +68,8 @@ class Conversation(Generic[T]):
         saved: Saved | None = None,
         messages: tuple[Message, ...] = (),
     ) -> None:
-        """`saved` is a conversation that was read back, to be continued; it has to be of this model and
-        format (UsageError); `messages` begins with what was said in another one.
+        """`saved` is a conversation that was read back, to be continued; it has to be of this model
+        and format (UsageError); `messages` begins with what was said in another one.
         """
         self._policy = policy
         self._settings = settings or AgentSettings()
