@@ -91,7 +91,7 @@ _STEP_BY_STEP = " Let's think step by step and output the final answer"
 
 
 def math(row: Row, *, keep_instruction: bool = False) -> Task:
-    r"""`problem` and `solution`, whose last `\boxed{}` is the answer where there is no `answer`.
+    r"""`problem` and `solution`, whose last `\boxed{}` is the answer if there is no `answer`.
 
     Or verl's Parquet of it: `prompt` with an instruction, `reward_model.ground_truth`.
     """
@@ -144,7 +144,7 @@ _RETOOL_LINE = re.compile(r"\AAnswer the following [^\n]*\\boxed\{answer\}[^\n]*
 def retool_sft(row: Row, *, keep_instruction: bool = False) -> Task:
     """ReTool-SFT: `messages`, a prompt that ends with the question, and a trace in tags.
 
-    The trace stands in the task's data as `demonstration`.
+    The trace is in the task's data as `demonstration`.
     """
     prompt, trace = _message(row["messages"], 0), _message(row["messages"], 1)
     _, found, question = prompt.partition(_RETOOL_BEFORE)

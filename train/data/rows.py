@@ -17,7 +17,7 @@ class OtherKind(ValueError):
     """A row of the set's shape that can't be used: one of programming among those of mathematics,
     or one whose answer is not settled.
 
-    A file may hold such rows beside others; they are left out and counted.
+    A file may hold such rows among others; they are left out and counted.
     """
 
 

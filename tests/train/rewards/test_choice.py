@@ -16,7 +16,8 @@ RIGHT = [
     "B", "b", "(B)", "(b)", "B.", "B)", "[B]", "**B**", "$B$", "\\boxed{B}", "\\boxed{\\text{B}}",
     "The answer is B", "The correct answer is (B).", "Answer: B", "answer is: **B**",
     "So it is \\boxed{(B)}.", "Option B", "B: 12 m", "(B) 12 m", "B. 12 m.",
-    "The answer is B) 12 m", "12 m", "12  M.", "\\boxed{12 m}", "I choose B because a stone falls that far.",
+    "The answer is B) 12 m", "12 m", "12  M.", "\\boxed{12 m}",
+    "I choose B because a stone falls that far.",
     "B, so B it is",
 ]  # fmt: skip
 WRONG = [
