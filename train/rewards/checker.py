@@ -9,6 +9,7 @@ from ...rollout.trajectory import Episode
 from ...tools.errors import DataError, UsageError
 from ...tools.importing import find
 from .base import Unscored, bound, user_function
+from .choice import same_choice
 from .math_answers import MathVerify
 from .search import best_f1, exact_match
 from .sql import SqlJudge, gold_query
@@ -40,7 +41,18 @@ def _sql(checker: "Checker", task: Task, a: str, b: str) -> bool:
     return checker.sql.compare(task, a, b).equal
 
 
-CHECKERS: dict[str, _Check] = {"exact": _exact, "math": _math, "em": _em, "sql": _sql}
+def _choice(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """The same one of `data["options"]`, by its letter or its text."""
+    return same_choice(task, a, b)
+
+
+CHECKERS: dict[str, _Check] = {
+    "exact": _exact,
+    "math": _math,
+    "em": _em,
+    "sql": _sql,
+    "choice": _choice,
+}
 """The checkers that a task's `data["checker"]` may name; installed packages may add others."""
 
 
