@@ -146,7 +146,7 @@ class _Side:
             raise _Failed(str(error)) from error
 
     async def ask(self, name: str, request: Any) -> str:
-        """What a function of the answer gives, as JSON that the answer may have forged."""
+        """The reply of a function of the answer, as JSON that the answer may have forged."""
         self.calls += 1
         if self.calls > _CALLS:
             raise _Failed(f"more than {_CALLS} calls")

@@ -1,4 +1,4 @@
-"""What runs behind the sandbox's walls when code is checked by hidden tests (code.py).
+"""The part of checking code by hidden tests (code.py) that runs behind the sandbox's walls.
 
 The host runs this file's text as the first cell of two sessions. In one are the tests, in the other
 the answer: neither sees the other's memory or files. Between them go calls and values as JSON, of
