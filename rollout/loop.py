@@ -74,8 +74,8 @@ class Rollout:
     """One trajectory in the making. `ask` as often as there are questions; close it at the end.
 
     The ledgers, the tools' state and the engine's kept context live from question to question;
-    limits count anew for each. `trajectory` is readable at any time: whatever ends a question, a
-    cancel included, it holds what happened until then.
+    limits apply to each separately. `trajectory` is readable at any time: whatever ends a question,
+    even a cancellation, it holds everything that happened until then.
 
     Example:
         async with Rollout(policy, name="a") as rollout:

@@ -98,7 +98,7 @@ class Parsed:
 class Block:
     """A part of a turn between two marks, for screens and statistics.
 
-    `code` and `call` ask for a tool. A `call` has a notation of its own (JSON, say), so it is shown
+    `code` and `call` ask for a tool. A `call` has its own notation (JSON, say), so it is shown
     once it has been read, not while it streams. `language` is that of the code or the answer.
     """
 

@@ -213,8 +213,8 @@ def split(
 ) -> tuple[list[Task], list[Task]]:
     """The tasks to train on, and about the share `held_out` of them to test on.
 
-    A task's side follows from its id and `salt` alone: the order of the tasks, and what else stands
-    beside them, does not count, so a set that grows keeps its split.
+    A task's side follows from its id and `salt` alone: the order of the tasks, and the other tasks
+    in the set, do not matter, so a set that grows keeps its split.
     """
     if not 0 <= held_out <= 1:
         raise ValueError(f"held_out is a share from 0 to 1, not {held_out!r}")

@@ -45,7 +45,7 @@ _OPEN = 32
 
 
 def gold_query(task: Task) -> str:
-    """The query that answers the task: `data["gold"]`. Raises Unscored where there is none."""
+    """The query that answers the task: `data["gold"]`. Raises Unscored if there is none."""
     gold = task.data.get("gold")
     if not isinstance(gold, str):
         raise Unscored(f"the task {task.id!r} has no gold query in its data")
@@ -226,7 +226,7 @@ _COMPARES = ("=", "like", "glob", "in", "is", "(")
 
 
 class _Named:
-    """The tables, columns and values that stand in a query, in lower case."""
+    """The tables, columns and values that are in a query, in lower case."""
 
     def __init__(self, query: str, schema: Schema) -> None:
         tables = {table.name.casefold() for table in schema.tables}
@@ -299,6 +299,6 @@ def _spelt(query: str) -> Sequence[str]:
 
 
 def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, awaited in a thread of its own: ours may run a loop already."""
+    """The result of a coroutine, awaited in its own thread: ours may run a loop already."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

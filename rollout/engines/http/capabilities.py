@@ -171,7 +171,7 @@ async def _gives_raw(server: ServerClient, model: str, tokenizer: Tokenizer) -> 
 async def _one_token(
     server: ServerClient, model: str, prompt: str | list[int], temperature: float
 ) -> dict[str, Any]:
-    """The first choice of a completion of one token. Raises EngineError where there is none."""
+    """The first choice of a completion of one token. Raises EngineError if there is none."""
     body = {
         "model": model,
         "prompt": prompt,
