@@ -68,8 +68,8 @@ class Conversation(Generic[T]):
         saved: Saved | None = None,
         messages: tuple[Message, ...] = (),
     ) -> None:
-        """`saved` goes on with a conversation that was read back, which has to be of this model and
-        format (UsageError); `messages` begins with what was said in another one.
+        """`saved` is a conversation that was read back, to be continued; it has to be of this model
+        and format (UsageError); `messages` begins with what was said in another one.
         """
         self._policy = policy
         self._settings = settings or AgentSettings()
@@ -153,7 +153,7 @@ class Conversation(Generic[T]):
         return AgentRun(partial(self.events, question))
 
     def undo(self) -> str | None:
-        """Take back the last question and all that followed; returns it, None where there is none.
+        """Take back the last question and all that followed; returns it, None if there is none.
 
         What its code did in the tools stays done. Raises UsageError while one is being answered.
         """

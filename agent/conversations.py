@@ -141,7 +141,7 @@ class Conversations:
         return found[0]
 
     def load(self, id: str) -> Saved:
-        """A conversation as it stands: up to its last finished turn. Raises DataError."""
+        """A conversation as it is: up to its last finished turn. Raises DataError."""
         with self._reading() as db:
             row = db.execute(
                 "select title, model, format, tools, started, seconds, exact from conversation "

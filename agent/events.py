@@ -45,7 +45,7 @@ class ApprovalDecision:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """The model thinks: `text` stands between `<think>` and `</think>`, or is one of these."""
+    """The model thinks: `text` is between `<think>` and `</think>`, or is one of these."""
 
     text: str
     tokens: int

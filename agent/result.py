@@ -37,7 +37,7 @@ class Result(Generic[T]):
     """How one question ended.
 
     There is always one, whatever the model or a tool did: `stop` says why it ended, and `answer` is
-    None where there is none. `text` is all that the model wrote. `output` is the answer as the type
+    None if there was none. `text` is all that the model wrote. `output` is the answer as the type
     that the agent was given; where it does not fit, it is None and `output_problem` says why.
     `error` says what failed on our side, where `stop` is `INFRASTRUCTURE`. `episode` is the record
     with every token, as a log and a trainer take it; in a conversation it is shared and keeps

@@ -2,7 +2,6 @@
 
 AgentRun         an iterator of events that can be cancelled
 Answerer         what Agent and Team share: async methods and their synchronous counterparts
-BackgroundLoop   the event loop behind the synchronous ones
 LazyResource     what takes long to make (a model), made once for all who wait for it
 """
 
@@ -16,10 +15,11 @@ from typing import Any, Generic, Literal, Self, TypeAlias
 
 from typing_extensions import TypeVar
 
+from ..tools.background import BackgroundLoop
 from .events import AgentEvent, Done
 from .result import Result
 
-__all__ = ["After", "AgentRun", "Answerer", "BackgroundLoop", "LazyResource"]
+__all__ = ["After", "AgentRun", "Answerer", "LazyResource"]
 
 T = TypeVar("T", default=None)
 V = TypeVar("V")
@@ -187,56 +187,6 @@ class Answerer(ABC, Generic[T]):
         if self._background is None:
             self._background = BackgroundLoop()
         return self._background.run(work)
-
-
-class BackgroundLoop:
-    """Runs coroutines for a thread that waits; works where a loop runs already (Jupyter) too."""
-
-    def __init__(self) -> None:
-        # On closing, the runner cancels what is still under way and waits for it.
-        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self._loop = self._runner.get_loop()
-        self._thread = threading.Thread(target=self._serve, name="interlace", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, V]) -> V:
-        """Wait for `work` and return or raise what it does.
-
-        Ctrl-C cancels it, waits until it has cleaned up, and raises KeyboardInterrupt.
-        """
-        outcome: concurrent.futures.Future[V] = concurrent.futures.Future()
-        tasks: list[asyncio.Task[V]] = []
-
-        def start() -> None:
-            task = self._loop.create_task(work)
-            tasks.append(task)
-            task.add_done_callback(settle)
-
-        def settle(task: asyncio.Task[V]) -> None:
-            if task.cancelled():
-                outcome.set_exception(asyncio.CancelledError())
-            elif (error := task.exception()) is not None:
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(task.result())
-
-        self._loop.call_soon_threadsafe(start)
-        try:
-            return outcome.result()
-        except KeyboardInterrupt:
-            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
-            concurrent.futures.wait([outcome])
-            raise
-
-    def close(self) -> None:
-        """Cancel what is still under way, wait until it has cleaned up, and end the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        with self._runner:
-            self._loop.run_forever()
 
 
 class LazyResource(Generic[V]):

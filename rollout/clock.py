@@ -69,7 +69,7 @@ class Clock:
         self._end_at(inf if patience is None else _now() + patience)
 
     def go_on(self) -> None:
-        """Run again, from where it stood."""
+        """Resume the clock after a pause."""
         if self._left is None or self._asking is None:
             return
         left, self._left = self._left, None
@@ -105,7 +105,7 @@ class Clock:
 
     @contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
-        """Run for `seconds` of what follows, and stand still for what that takes longer."""
+        """Run for at most `seconds` of the block, and pause for the rest of it."""
         left = self._seconds_left()
 
         def late() -> None:

@@ -109,7 +109,7 @@ class EpisodeLog:
 
 
 def read_episodes(path: str | Path) -> Iterator[Episode]:
-    """Yield a log's episodes in the order written; of one id that stands twice, both.
+    """Yield a log's episodes in the order written; of one id that occurs twice, both.
 
     A last line that a killed writer tore is left out. Raises DataError, naming the line, for
     anything else that is not an episode of this version.
@@ -135,7 +135,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def dump_record(adapter: TypeAdapter[T], record: T) -> bytes:
-    """A record as JSON; what is no text in its strings (a lone surrogate, say) becomes `?`."""
+    """A record as JSON; characters that are not text (a lone surrogate, say) become `?`."""
     try:
         return adapter.dump_json(record)
     except PydanticSerializationError:  # no UTF-8 can hold it
@@ -205,7 +205,7 @@ def export_parquet(episodes: Iterable[Episode], path: str | Path) -> int:
 
     Columns: episode, group, sample, trajectory, ledger, task, question, gold, answer, stop,
     prompt_ids, response_ids, and aligned with response_ids: response_mask, loss_weights, logprobs
-    (NaN where there is none); rewards as a map. Raises MissingExtra without pyarrow.
+    (NaN if there is none); rewards as a map. Raises MissingExtra without pyarrow.
     """
     try:
         import pyarrow

@@ -69,20 +69,25 @@ class History:
         asked, first_turn, first_token = self._open
         messages = [*self.messages[self._left_out :], asked]
         begun = ledger.ids[first_token:]
+        before = len(messages)
         if not policy.format.inline:
             *earlier, last = trajectory.turns[first_turn:]
             messages += (said for turn in earlier for said in self._said(trajectory, turn))
             begun = ledger.ids[last.start : last.stop]
         chat: list[Message] = []
-        for message in policy.encoder.escaped(messages):
+        escaped = policy.encoder.escaped(messages)
+        before += len(escaped) - len(messages)  # a system message may have come to its head
+        for at, message in enumerate(escaped):
             if message.role == "tool" and chat:
-                chat[-1:] = self._with_calls(chat[-1], message.results or (message.content,))
+                said = chat[-1].content if at > before else ""
+                results = message.results or (message.content,)
+                chat[-1:] = self._with_calls(chat[-1], results, said)
             else:
                 chat.append(message)
         tools = tuple(policy.encoder.schemas)
         return ChatContext(tuple(chat), tools, policy.engine.tokenizer.decode(begun))
 
-    def _with_calls(self, reply: Message, results: tuple[str, ...]) -> list[Message]:
+    def _with_calls(self, reply: Message, results: tuple[str, ...], said: str) -> list[Message]:
         """A reply with its calls as data, or as text followed by the results if one of them
         can't be read.
         """
@@ -91,10 +96,10 @@ class History:
         if len(parsed.calls) != len(results) or not all(call.tool for call in parsed.calls):
             return [reply, Message("user", "\n".join(map(tagged_result, results)))]
         calls = (
-            AnsweredCall(call.tool, call.written, result)
+            AnsweredCall(call.tool, call.written, result, call.id)
             for call, result in zip(parsed.calls, results, strict=True)
         )
-        return [Message("assistant", parsed.text, calls=tuple(calls))]
+        return [Message("assistant", parsed.text, calls=tuple(calls), said=said)]
 
     def _said(self, trajectory: Trajectory, turn: Turn) -> list[Message]:
         """A turn as messages: what the policy said, and what came back."""

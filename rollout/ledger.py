@@ -168,8 +168,8 @@ def _same(a: Floats | None, b: Floats | None) -> bool:
 class Ledger:
     """One unbroken context: everything the model was conditioned on, in order.
 
-    Appending costs what the span costs; the ids stand ready in one growing buffer, so a request to
-    an engine needs no concatenation.
+    Appending costs only the length of the span; the ids are kept in one growing buffer, so a
+    request to an engine needs no concatenation.
 
     Example:
         >>> ledger = Ledger([Span.given(Source.PROMPT, [1, 2])])
@@ -247,7 +247,7 @@ class Ledger:
 
     @property
     def last(self) -> Span:
-        """The span added last; raises IndexError where there is none."""
+        """The span added last; raises IndexError if there is none."""
         return self._spans[-1]
 
     @property
@@ -284,7 +284,7 @@ class Ledger:
 
     @property
     def logprobs(self) -> Floats:
-        """Sampling log-probabilities, float32 (n,): NaN where there is none."""
+        """Sampling log-probabilities, float32 (n,): NaN if there is none."""
         return self._concatenate([span.logprobs for span in self._spans])
 
     @property
@@ -296,7 +296,7 @@ class Ledger:
 
     @property
     def versions(self) -> NDArray[np.int64]:
-        """The weights' version of each token, int64 (n,): -1 where there is none."""
+        """The weights' version of each token, int64 (n,): -1 if there is none."""
         return self._per_token(lambda s: -1 if s.version is None else s.version, np.int64)
 
     def _per_token(

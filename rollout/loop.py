@@ -74,8 +74,8 @@ class Rollout:
     """One trajectory in the making. `ask` as often as there are questions; close it at the end.
 
     The ledgers, the tools' state and the engine's kept context live from question to question;
-    limits count anew for each. `trajectory` is readable at any time: whatever ends a question, a
-    cancel included, it holds what happened until then.
+    limits apply to each separately. `trajectory` is readable at any time: whatever ends a question,
+    even a cancellation, it holds everything that happened until then.
 
     Example:
         async with Rollout(policy, name="a") as rollout:
@@ -111,6 +111,7 @@ class Rollout:
         self._first_token = 0  # where its response begins in the ledger
         self._calls_left = 0
         self._unread = 0  # tokens of results that are not in the ledger yet
+        self._overcounted = 0  # ids in the ledger beyond the tokens that a server counted
         self._clock: Clock  # its limit of seconds
 
     async def __aenter__(self) -> Self:
@@ -165,7 +166,7 @@ class Rollout:
         if left_out:
             self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
         self._first_token = len(trajectory.ledger)
-        self._unread = 0
+        self._unread = self._overcounted = 0
         self._calls_left = min(self.policy.limits.max_calls, self._budget.calls_left)
 
     # -- one question ---------------------------------------------------------------------------
@@ -286,6 +287,7 @@ class Rollout:
                 turn.stop = len(ledger)
             if counted is not None:
                 turn.counted = (turn.counted or 0) + counted
+                self._overcounted += len(sampled.ids) - counted
                 turn.estimated |= sampled.estimated
         if paused:
             return _Sampled.PAUSED
@@ -398,8 +400,8 @@ class Rollout:
     def _tokens_left(self) -> int:
         """Tokens that this question's response, and the model's context, still have room for."""
         length = len(self.trajectory.ledger) + self._unread
-        used = length - self._first_token
-        room = self.policy.engine.context_length - length
+        used = length - self._first_token - self._overcounted
+        room = self.policy.engine.context_length - length + max(0, self._overcounted)
         return min(self.policy.limits.max_tokens - used, room)
 
     def _output_budget(self) -> int:

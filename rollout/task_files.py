@@ -1,5 +1,6 @@
 """Tasks from a file or stdin: questions, JSON lines, a JSON list or Parquet."""
 
+import csv
 import hashlib
 import json
 import sys
@@ -29,8 +30,8 @@ class Located(NamedTuple):
 def read_tasks(source: str) -> list[Task]:
     """The tasks of a file, or of stdin where `source` is `-`.
 
-    JSON lines, a JSON list and Parquet hold objects with a `question`, and perhaps an `id` and an
-    `answer`; the rest of an object goes into the task's `data`. In Parquet, a column `data` may
+    JSON lines, a JSON list, CSV and Parquet hold objects with a `question`, and perhaps an `id` and
+    an `answer`; the rest of an object goes into the task's `data`. In Parquet, a column `data` may
     hold an object as JSON. Any other file holds one question a line. A task without an id gets one
     from its line number and its question, the same in every run. Raises DataError, naming the line.
 
@@ -43,10 +44,14 @@ def read_rows(source: str) -> Iterator[Located]:
     """The rows of a file as they are, one at a time: nobody waits for those not asked for.
 
     A file whose first line begins with `{` holds JSON lines, one that is a JSON list of objects
-    holds rows, one whose name ends with `.parquet` too; any other holds a line of text each. Raises
-    DataError where it can't be read or has no row, MissingExtra without pyarrow.
+    holds rows, one whose name ends with `.parquet` or `.csv` (with a header) too; any other holds a
+    line of text each. Raises DataError where it can't be read or has no row, MissingExtra without
+    pyarrow.
     """
-    rows = _parquet(source) if source.endswith(".parquet") else _text_rows(source)
+    if source.endswith(".parquet"):
+        rows = _parquet(source)
+    else:
+        rows = _csv(source) if source.endswith(".csv") else _text_rows(source)
     first = next(rows, None)
     if first is None:
         raise DataError(f"there are no questions in {_name(source)}")
@@ -128,6 +133,18 @@ def _text_rows(source: str) -> Iterator[Located]:
         lines = iter(kept)
     for number, line in lines:
         yield Located(f"{_name(source)}, line {number}", number, line)
+
+
+def _csv(source: str) -> Iterator[Located]:
+    try:
+        with open(source, encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(csv.DictReader(file, strict=True), 1):
+                where = f"{source}, row {number}"
+                if None in row or None in row.values():
+                    raise DataError(f"{where} has more or fewer columns than the header")
+                yield Located(where, number, row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"can't read {source}: {error}") from error
 
 
 def _listed(source: str, text: str) -> list[Any] | None:

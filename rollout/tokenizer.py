@@ -179,7 +179,7 @@ class Tokenizer:
     def encode_continuation(self, text: str, *, after: str | None = None) -> list[int]:
         """Ids of text that goes on behind other tokens: no blank is put before its first word.
 
-        `after` is the control token that stands before it, where there is one: the ids are then
+        `after` is the control token that is before it, where there is one: the ids are then
         those it has within the whole text.
         """
         if not text:

@@ -101,7 +101,7 @@ class ToolResult:
 
 
 class Unforkable(RuntimeError):
-    """The session cannot be copied as it stands; the message says why."""
+    """The session cannot be copied as it is; the message says why."""
 
 
 class ToolSession(Protocol):
@@ -155,7 +155,7 @@ class Budgeted(Protocol):
     def within(self, budget: int, count: Callable[[str], int]) -> "Tool":
         """The same tool, with results of at most `budget` as `count` measures a text.
 
-        One that was given a budget of its own keeps to that.
+        One that was given its own budget keeps to that.
         """
         ...
 

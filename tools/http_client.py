@@ -4,6 +4,7 @@ A caller says how a request is made and how its answer is read.
 """
 
 import asyncio
+import os
 import random
 import socket
 import ssl
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BrokenOff", "HttpClient", "HttpError", "RefusedStatus", "Unreachable"]
 
+_PROXIES = tuple(
+    each
+    for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+    for each in (name, name.lower())
+)
 _MOST_IDLE = 256
 """Connections that are kept for later requests."""
 _MOST_WORDS = 8192
@@ -54,7 +60,7 @@ class RefusedStatus(HttpError):
         super().__init__(f"{name} answered {self.status}{redirected}")
         self.text = text
         self.location = response.headers.get("location", "")
-        self.wait = _retry_after(response.headers.get("retry-after", ""))
+        self.wait = _retry_after(response.headers)
         self.passing = passing
 
 
@@ -212,7 +218,7 @@ class _Connections:
     async def one(self) -> "AsyncIterator[httpx.AsyncClient]":
         """A client for the block alone; the one used last comes first."""
         async with self._room:
-            client = self._idle.pop() if self._idle else self._make()
+            client = self._idle.pop() if self._idle else self._new()
             self._all.add(client)
             try:
                 yield client
@@ -222,6 +228,22 @@ class _Connections:
                 else:
                     self._all.discard(client)
                     await client.aclose()
+
+    def _new(self) -> "httpx.AsyncClient":
+        """Another client. Raises HttpError where proxies or certificates are set up wrongly."""
+        import httpx
+
+        try:
+            return self._make()
+        except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+            names, why = _PROXIES, "it is not an address such as http://host:3128"
+            if isinstance(error, OSError):
+                names, why = ("SSL_CERT_FILE", "SSLKEYLOGFILE"), str(error)
+            elif isinstance(error, ImportError):
+                why = "for a SOCKS proxy, pip install 'httpx[socks]'"
+            found = " or ".join(name for name in names if os.environ.get(name))
+            # An address may hold a password, so no more of it is said.
+            raise HttpError(f"{found or 'the environment'} can't be used: {why}") from error
 
     async def aclose(self) -> None:
         """Close all, those in use too."""
@@ -238,14 +260,13 @@ def _caused_by(error: BaseException | None, *kinds: type[BaseException]) -> bool
     return False
 
 
-def _retry_after(value: str) -> float:
-    """Seconds, from a number or a date; 0 if it is neither."""
+def _retry_after(headers: "httpx.Headers") -> float:
+    """Seconds to wait, from milliseconds, a number of seconds or a date; 0 if there is none."""
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with suppress(ValueError):
+            return max(0.0, float(headers.get(name, "")) / unit)
     try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
+        when = parsedate_to_datetime(headers.get("retry-after", ""))
     except ValueError:
         return 0.0
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

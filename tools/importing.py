@@ -257,7 +257,7 @@ def find(
 def refuse_code(
     kind: str, given: str | Iterable[str] | None, table: Mapping[str, Any], source: object
 ) -> None:
-    """Raise UsageError if a name found in `source`, which may be anybody's, would load code."""
+    """Raise UsageError if a name found in `source`, which is not trusted, would load code."""
     for text in [given] if isinstance(given, str) else given or ():
         name = parse_name(text)
         if name.source and name.head not in names(kind, table):

@@ -495,7 +495,7 @@ def parse_value(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """PyYAML's safe loader, but for keys that stand in a mapping twice: it takes the last."""
+    """PyYAML's safe loader, but for keys that occur in a mapping twice: it takes the last."""
     yaml = _yaml()
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc,name-defined]  # yaml is imported late

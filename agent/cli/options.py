@@ -97,7 +97,8 @@ class ModelOptions:
         typer.Option(
             metavar="NAME=VALUE",
             help="Engine setting: max_batch=256, dtype=bfloat16; with vllm also vLLM's own "
-            "arguments, such as tensor_parallel_size=2. Repeat for several.",
+            "arguments, such as tensor_parallel_size=2; for a server, a field of its requests. "
+            "Repeat for several.",
         ),
     ] = None
     tokenizer: Annotated[

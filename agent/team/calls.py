@@ -1,4 +1,4 @@
-"""One run of a team: its members' calls, each a rollout of its own, and their record."""
+"""One run of a team: its members' calls, each its own rollout, and their record."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -172,7 +172,7 @@ async def standalone_rollout(
 
 
 def _seed(seed: int, key: str) -> int:
-    """The seed of one call: the same wherever it stands in time."""
+    """The seed of one call, which does not depend on when it is made."""
     parts = json.dumps([seed, key])
     return int.from_bytes(blake2b(parts.encode(), digest_size=6).digest())
 

@@ -255,7 +255,7 @@ class Graph:
 
     async def repair(self, state: State) -> Update:
         """Have the solver give an answer again that is not of the type that was asked for; each
-        time is a step of its own.
+        time is a separate step.
         """
         calls = await self._find(state)
         problem = _problem(state, calls)
@@ -288,7 +288,7 @@ class Graph:
     # -- edges ----------------------------------------------------------------------------------
 
     def after_solve(self, state: State) -> Any:
-        """To every critic at the same time; past them where there is none."""
+        """To every critic at the same time; past them if there is none."""
         from langgraph.types import Send
 
         if state["why"]:

@@ -103,7 +103,7 @@ class Runs:
         return [SavedRun(*row) for row in self._rows("order by started desc, id")]
 
     def load(self, id: str) -> SavedRun:
-        """A run with its finished calls. Raises DataError where there is none, or it is broken."""
+        """A run with its finished calls. Raises DataError if there is none, or it is broken."""
         rows = self._rows("where id = ?", id)
         if not rows:
             raise DataError(f"there is no run {id!r} in {self.path}")

@@ -105,7 +105,7 @@ class Team(Answerer[T]):
         by default what the paper means: see docs/team.md. `executor` runs plans: "code" has tests
         written and runs them in the sandbox; a function is given the question and the solution.
         The `budget` (default: the agent's) is shared by all, and never overrun. In `runs`, a file,
-        every finished step is kept, and a run that was killed goes on with `resume`. `output` is a
+        every finished step is kept, and `resume` continues a run that was killed. `output` is a
         type: the answer is read as that (`Result.output`), and where it does not fit the solver is
         told why and may try again, `repairs` times; rollouts do without.
 
@@ -164,7 +164,7 @@ class Team(Answerer[T]):
     def resume(self, id: str) -> AgentRun[T]:
         """Go on with a run that was killed, at the step that was not finished.
 
-        Raises DataError where there is none, UsageError where it is another team's or has ended.
+        Raises DataError if there is none, UsageError where it is another team's or has ended.
         """
         saved = self._kept().load(id)
         if saved.ended is not None:
@@ -223,7 +223,7 @@ class Team(Answerer[T]):
         policy: Policy,
         tell: Callable[[AgentEvent[Any]], bool],
     ) -> TeamCalls:
-        """A run that begins, or goes on. Raises UsageError for another team's."""
+        """A run that begins, or continues. Raises UsageError for another team's."""
         made = json.dumps(self._made(policy))
         if saved is None:
             if self.runs is not None:
@@ -303,7 +303,7 @@ class Team(Answerer[T]):
         return built.compile(checkpointer=checkpointer, name="team")
 
     async def _find(self, state: State) -> TeamCalls:
-        """The calls of a run; of one that another graph has begun, or goes on with, made now."""
+        """The calls of a run; of one that another graph has begun, or continues with, made now."""
         id = state["run"]
         if id not in self._flying:
             policy = await self.agent.policy()

@@ -1,7 +1,7 @@
 """The engine protocol: token ids and sampling parameters in, sampled tokens out.
 
-Stateless at heart. A request brings its whole context; that an engine keeps a context warm while a
-tool runs is an optimisation behind the protocol, which may be lost at any time.
+The protocol is stateless: a request contains its whole context. An engine may keep a context warm
+while a tool runs, but that is only an optimisation, which may be lost at any time.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -78,14 +78,14 @@ class Chunk:
     temperature 1 without truncation. `version` counts the weights since the engine started.
     `prefilled` and `cached` are given once, in the first chunk: context tokens computed for this
     request, and context tokens whose cache was still held. `overshoot` counts, in the last chunk,
-    the tokens known to have been sampled behind the end, in vain. `counted`, for ids that are not
-    the model's own, is how many tokens the request has sampled so far, by the server's count or, if
-    `estimated`, by the length of the text.
+    the tokens known to have been sampled after the end and discarded. `counted`, for ids that are
+    not the model's own, is how many tokens the request has sampled so far, by the server's count
+    or, if `estimated`, by the length of the text.
 
     Until a request's first token comes, the time is the engine's: its queue, ours before it, and
-    the computing of the context; the question's clock stands still. An engine that answers whole
-    gives one chunk, so all its time is its own. A chunk without tokens and without a `finish` says
-    that the request waits again (it was cut off, or pushed out for want of memory).
+    the computing of the context; the question's clock is paused. An engine that returns whole
+    replies gives one chunk, so none of its time counts. A chunk without tokens and without a
+    `finish` means that the request waits again (it was cut off, or preempted for lack of memory).
     """
 
     ids: tuple[int, ...]

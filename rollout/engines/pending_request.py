@@ -1,4 +1,4 @@
-"""A request on its way to an engine that samples in a thread of its own, and what comes back."""
+"""A request on its way to an engine that samples in its own thread, and what comes back."""
 
 import asyncio
 from collections import defaultdict

@@ -65,7 +65,7 @@ class ReplayEngine:
         self._bound: dict[str, int] = {}
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
-        """Give the recorded continuation; raises EngineError where there is none."""
+        """Give the recorded continuation; raises EngineError if there is none."""
         recorded, end, finish = self._find(request)
         start = len(request.ids)
         room = min(request.max_tokens, self.context_length - start)
@@ -87,7 +87,7 @@ class ReplayEngine:
             )
 
     async def release(self, context: str) -> None:
-        """Let the name stand for another trajectory."""
+        """Free the name for another trajectory."""
         self._bound.pop(context, None)
 
     async def aclose(self) -> None:

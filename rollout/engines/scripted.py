@@ -24,7 +24,7 @@ class ScriptedEngine:
     `script` is a list of replies, given out in the order in which requests arrive, or a function of
     the request for many trajectories at once. A reply is encoded and comes in chunks of `chunk`
     tokens. It pauses after the token that completes a stop string; a request of the same trajectory
-    whose ids are exactly what was streamed so far goes on with the rest of the reply, any other
+    whose ids are exactly what was streamed so far continues with the rest of the reply, any other
     starts the next one. A reply that is used up ends with the end-of-sequence token.
     Log-probabilities are made up: a function of the token and its position. `delay` is the wait
     before each chunk, in seconds.

@@ -63,11 +63,11 @@ def ends_in_partial_stop(tokenizer: Tokenizer, ids: Sequence[int], stops: Sequen
 
 
 def completing_ids(tokenizer: Tokenizer, stops: Sequence[str]) -> list[int] | None:
-    """All ids after which one of the stop strings may be complete; None where nobody can say.
+    """All ids after which one of the stop strings may be complete; None if that is unknown.
 
-    In most vocabularies a tag is several tokens, and the last of them may go on behind it: what
-    completes `</code>` is `>`, `de>`, or `>` with line feeds. Not every such token does complete a
-    stop. A character beyond ASCII may be cut into tokens that are no text, hence None.
+    In most vocabularies a tag is several tokens, and the last of them may extend beyond it:
+    `</code>` is completed by `>`, `de>`, or `>` with line feeds. Not every such token does complete
+    a stop. A non-ASCII character may be split into tokens that are not text, hence None.
     """
     if not all(stop.isascii() for stop in stops):
         return None

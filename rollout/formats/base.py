@@ -22,11 +22,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AnsweredCall:
-    """A call and its result, as chat APIs have them: `arguments` is JSON as the policy wrote it."""
+    """A call and its result, as chat APIs have them.
+
+    `arguments` is JSON as the policy wrote it, `id` the name that its server gave the call, if any.
+    """
 
     tool: str
     arguments: str
     result: str
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,15 @@ class Message:
     """One message of a conversation, as chat templates know it.
 
     `results` are those of a tool's message one by one, notices included. `calls` are those of an
-    assistant's message for chat APIs, whose `content` has them no more.
+    assistant's message for chat APIs, whose `content` has them no more. `said` is all that the
+    policy wrote of such a message, thoughts and calls too, as long as its question is open.
     """
 
     role: str
     content: str
     results: tuple[str, ...] = ()
     calls: tuple[AnsweredCall, ...] = ()
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class Parsed:
 class Block:
     """A part of a turn between two marks, for screens and statistics.
 
-    `code` and `call` ask for a tool. A `call` has a notation of its own (JSON, say), so it is shown
+    `code` and `call` ask for a tool. A `call` has its own notation (JSON, say), so it is shown
     once it has been read, not while it streams. `language` is that of the code or the answer.
     """
 

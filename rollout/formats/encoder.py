@@ -156,13 +156,13 @@ class Encoder:
         return _spans((Source.PROMPT, self._behind(text, ended)))
 
     def escape_control_tokens(self, text: str) -> str:
-        """Text as a tool's output may stand in a ledger of this format."""
+        """Text as a tool's output may appear in a ledger of this format."""
         return self.tokenizer.escape_control_tokens(text, self.format.control_tags)
 
     def _result_spans(
         self, text: str, frame: TemplateFrame, close: str, ended: bool, notice: str
     ) -> list[Span]:
-        """The notice goes inside the last message, on a line of its own."""
+        """The notice goes inside the last message, on its own line."""
         if not notice:
             return _spans((Source.TOOL, self._behind(text + close, ended)))
         told = frame.prepare(f"x\n[{self.escape_control_tokens(notice)}]")[1:]
@@ -174,7 +174,7 @@ class Encoder:
         )
 
     def _behind(self, text: str, ended: bool) -> list[int]:
-        """Ids of text behind the policy's own tokens: encoded as the whole would have been."""
+        """Ids of text after the policy's own tokens: encoded as the whole would have been."""
         end = self.tokenizer.special_text("eos_token") if ended else None
         return self.tokenizer.encode_continuation(text, after=end)
 
@@ -219,7 +219,7 @@ class Encoder:
         """Messages for the template, from what was said and the same escaped.
 
         A turn whose calls hold control tokens is given as data, as the template's makers meant it,
-        with the results behind it as those of its calls.
+        with the results after it as those of its calls.
         """
         given: list[dict[str, Any]] = []
         open_calls: list[dict[str, Any]] = []

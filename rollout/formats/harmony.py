@@ -118,7 +118,7 @@ class Harmony(ToolCalls):
         return f"{_analysis(thought)}{_CHANNEL}final{_BODY}\\boxed{{{answer}}}"
 
     def _messages(self, text: str, tools: Sequence[Tool]) -> list[_Said]:
-        """The messages of a text that begins in the head of one, behind `<|start|>assistant`."""
+        """The messages of a text that begins in the head of one, after `<|start|>assistant`."""
         said: list[_Said] = []
         text = JsonText(text)
         position, first = 0, True
@@ -154,7 +154,7 @@ class Harmony(ToolCalls):
     def _read(
         self, head: str, text: str, start: int, first: bool, tools: Sequence[Tool]
     ) -> tuple[_Said, int]:
-        """The message whose head and beginning are these, and the position behind it."""
+        """The message whose head and beginning are these, and the position after it."""
         role, _, rest = head.partition(_CHANNEL)
         found = _RECIPIENT.search(head)
         recipient = found[1] if found else ""
@@ -173,7 +173,7 @@ class Harmony(ToolCalls):
     def _call(
         self, recipient: str, words: list[str], text: str, start: int
     ) -> tuple[Call, int, bool]:
-        """The call to a recipient, the position behind it, and whether it was closed."""
+        """The call to a recipient, the position after it, and whether it was closed."""
         name = recipient.removeprefix("functions.")
         found = read_json(text, start)
         if recipient == "python" and (

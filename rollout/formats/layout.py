@@ -51,7 +51,7 @@ class TemplateFrame:
         return self._named(self.between if number else self.open, number, ids).replace(NAME, name)
 
     def behind(self, ids: Sequence[str]) -> str:
-        """The text behind the last content."""
+        """The text after the last content."""
         return self._named(self.close, len(ids), ids)
 
     def _named(self, text: str, number: int, ids: Sequence[str]) -> str:
@@ -77,7 +77,7 @@ _TRANSFORMS: tuple[ContentTransform, ...] = (
 class Layout:
     """How one kind of conversation is laid out by a template.
 
-    `question` is around a later question, None where earlier messages are then written anew;
+    `question` is around a later question, None where earlier messages are then rewritten;
     `results` around tool results: None if no layout is sound, or it was not requested.
     """
 
@@ -119,8 +119,8 @@ class TemplateLayouts:
         results: bool,
         style: CallStyle | None = None,
     ) -> Layout:
-        """The layout behind the messages `opening`, the last one the first question, with the
-        schemas `tools` given to the template; with `results`, of tool results too, behind calls in
+        """The layout after the messages `opening`, the last one the first question, with the
+        schemas `tools` given to the template; with `results`, of tool results too, after calls in
         a style that the template knows.
         """
         kind = (len(opening), bool(tools), results, style)
@@ -153,10 +153,10 @@ class _Probe:
     style: CallStyle | None
 
     def results(self) -> TemplateFrame | None:
-        """How tool results are laid out behind an assistant's message; None where nothing is sound.
+        """How tool results are laid out after an assistant's message; None where nothing is sound.
 
-        Behind calls that are the template's own, where it writes them as the format reads them.
-        Else tried in turn: messages of role tool behind the assistant's text; the same behind
+        After calls that are the template's own, where it writes them as the format reads them.
+        Else tried in turn: messages of role tool after the assistant's text; the same after
         calls; one user message with the tags of Hermes.
         """
         style = self.style or CallStyle()
@@ -190,7 +190,7 @@ class _Probe:
         return self._first([*own, *others], (1, 2, 3))
 
     def question(self) -> TemplateFrame | None:
-        """How a later question is laid out; None where earlier messages are then written anew."""
+        """How a later question is laid out; None where earlier messages are then rewritten."""
 
         def as_user(texts: Sequence[str]) -> list[Dict]:
             return [_said(), {"role": "user", "content": texts[0]}]
@@ -254,7 +254,7 @@ def _said() -> Dict:
 
 
 def _around(text: str, contents: Sequence[str]) -> list[str] | None:
-    """The pieces around contents that each stand in the text once, in order."""
+    """The pieces around contents that each occur in the text once, in order."""
     pieces: list[str] = []
     for content in contents:
         if text.count(content) != 1:

@@ -29,7 +29,7 @@ _END = re.compile(r"\s*(?:<\|(?:eom|eot)_id\|>)?\s*\Z")
 class Llama3(MarkedCalls):
     """A JSON object with the key `parameters`, at the beginning of a line; `;` between several.
 
-    Behind `<|python_tag|>` stands such JSON, or Python code itself. A list of calls in Python's
+    After `<|python_tag|>` stands such JSON, or Python code itself. A list of calls in Python's
     syntax, as Llama 3.2 and 4 write it, is read as syntax and never evaluated.
     """
 
@@ -187,7 +187,7 @@ _TOKEN = re.compile(r"""\"(?:\\.|[^"\\])*\"|'(?:\\.|[^'\\])*'|[\[\](){}]""", re.
 
 
 def _bracket_end(text: str, start: int) -> int | None:
-    """The position behind the bracket that closes the one at `start`; strings are skipped."""
+    """The position after the bracket that closes the one at `start`; strings are skipped."""
     depth = 0
     for token in _TOKEN.finditer(text, start):
         if token[0] in "[({":

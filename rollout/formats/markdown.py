@@ -15,7 +15,7 @@ _FENCE_END = re.compile(r"^[ \t]*```[ \t]*$\n?", re.MULTILINE)
 
 
 class Markdown(Tagged):
-    r"""A block of Python is run, and its output follows in a block of its own.
+    r"""A block of Python is run, and its output follows in its own block.
 
     Sampling pauses where the code's fence closes; the papers pause one line later, where the model
     itself has opened the output. The text comes out the same, and what opens a result is ours.
@@ -68,7 +68,7 @@ class Markdown(Tagged):
         return in_python_string(body)
 
     def read(self, body: str) -> str:
-        """The code, as it stands."""
+        """The code, as it is."""
         return body.strip("\n").rstrip()
 
     def write_block(self, argument: str) -> str:

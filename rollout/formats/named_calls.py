@@ -15,7 +15,7 @@ __all__ = ["DeepSeek", "DeepSeekFenced", "Kimi", "Mistral", "MistralList", "Name
 
 
 class NamedCalls(MarkedCalls):
-    """Base class. A subclass has the patterns of what stands before and behind a call's JSON."""
+    """Base class. A subclass has the patterns of what is before and after a call's JSON."""
 
     head: ClassVar[re.Pattern[str]]
     """The text before a call's JSON, with its `name`, and its `id` where it has one."""
@@ -87,7 +87,7 @@ class Mistral(NamedCalls):
     def read_block(
         self, text: str, mark: re.Match[str], tools: Sequence[Tool], *, final: bool
     ) -> CallBlock | None:
-        """The calls behind one or several marks, or a list of them."""
+        """The calls after one or several marks, or a list of them."""
         if listed := _MistralJson.opening.match(text, mark.start()):
             return _MistralJson().read_block(text, listed, tools, final=final)
         return super().read_block(text, mark, tools, final=final)
@@ -98,7 +98,7 @@ class Mistral(NamedCalls):
 
 
 class MistralList(Mistral):
-    """Mistral's models before: a JSON list of calls behind one mark."""
+    """Mistral's models before: a JSON list of calls after one mark."""
 
     name = "mistral_v3"
 

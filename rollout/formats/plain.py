@@ -45,7 +45,7 @@ class PlainText(Format):
         )
 
     def render(self, calls: Sequence[CallRecord]) -> str:
-        """Nothing: there are no calls."""
+        """Return an empty text, since there are no calls."""
         return ""
 
 

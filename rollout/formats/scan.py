@@ -42,9 +42,9 @@ class Marks:
 class Scan:
     """A text cut into blocks.
 
-    `calls` are what stands between the marks of each call, `leads` what stands before it, from the
+    `calls` are what is between the marks of each call, `leads` what is before it, from the
     end of the block before. `plain` is all that is neither a call nor a forged result. `pending`:
-    a closing mark stands inside a string, so the block goes on. `unclosed`: a call was opened and
+    a closing mark is inside a string, so the block continues. `unclosed`: a call was opened and
     not closed.
     """
 
@@ -108,7 +108,7 @@ class _Search:
         self._next: dict[re.Pattern[str], re.Match[str] | None] = {}
 
     def next(self, pattern: re.Pattern[str], position: int) -> re.Match[str] | None:
-        """The first match at `position` or behind it."""
+        """The first match at `position` or after it."""
         if pattern in self._next:
             match = self._next[pattern]
             if match is None or match.start() >= position:
@@ -134,7 +134,7 @@ class _Search:
 
 
 def _innermost(body: str, mark: re.Pattern[str], in_string: Callable[[str], bool]) -> str:
-    """The block behind the last opening mark in it: an earlier one was only talked about."""
+    """The block after the last opening mark in it: an earlier one was only talked about."""
     if body.lstrip().startswith("```"):  # the first mark was meant
         return body
     for match in [*mark.finditer(body)][: -FALSE_CLOSES - 1 : -1]:
@@ -190,10 +190,10 @@ _CLOSING_FENCE = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
 
 
 def unfenced(body: str, language: str = "python") -> str:
-    r"""Code without the Markdown fence around it, if there is one, and what is said behind it.
+    r"""Code without the Markdown fence around it, if there is one, and what is said after it.
 
     The fence may name any language with any attributes on its line; before code that begins on the
-    same line, or behind words, it is known by a name of `language`, whatever its case or version.
+    same line, or after words, it is known by a name of `language`, whatever its case or version.
 
     Example:
         >>> unfenced("```Python3.11\nprint(6)\n```\nThis prints six.")
@@ -242,7 +242,7 @@ _JOINED = re.compile(
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}` or `\fbox{...}`; None where there is no box.
+    r"""The content of the last `\boxed{...}` or `\fbox{...}`; None if there is no box.
 
     Boxes with nothing but "and", "or" or commas between them are one list. A last box that is not
     closed holds nothing (""), whatever was boxed before. Escaped braces are text; `\boxed 5` is a

@@ -1,4 +1,4 @@
-"""Calls whose arguments stand between tags as bare text: Qwen3-Coder, GLM, DeepSeek V3.2, MiniMax.
+"""Calls whose arguments are between tags as bare text: Qwen3-Coder, GLM, DeepSeek V3.2, MiniMax.
 
 The type of a value is that of the tool's schema, where the syntax does not write it. No tag can be
 escaped in a value: a closing tag ends one only where something of the call follows it.
@@ -56,7 +56,7 @@ class TaggedCalls(MarkedCalls):
     def _call(
         self, text: str, head: re.Match[str], tools: Sequence[Tool], *, final: bool
     ) -> tuple[Call, int] | str:
-        """The call that begins with `head` and the position behind it, or what is wrong with it."""
+        """The call that begins with `head` and the position after it, or what is wrong with it."""
         name, position = head["name"].strip(), head.end()
         types, arguments = ArgumentTypes.of(name, tools), dict[str, Any]()
         while begin := self.value.match(text, position):

@@ -1,7 +1,7 @@
 """Formats with tags inside the model's own text: ReTool, ReEx-SQL, Search-R1.
 
-A call stands between two tags, its result is written behind it between two others, and the model
-goes on in the same message. What differs is the names and what an answer is.
+A call is written between two tags, its result follows between two others, and the model continues
+in the same message. The formats differ in the names of the tags and in what counts as an answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,7 +92,7 @@ class Tagged(Format):
         return Parsed(calls, answer, found.forged, complete)
 
     def render(self, calls: Sequence[CallRecord]) -> str:
-        """A block for each result, on lines of its own behind the calls."""
+        """A block for each result, on lines of its own after the calls."""
         tag = self.result_tag
         return "\n" + "".join(f"<{tag}>\n{call.output}\n</{tag}>\n" for call in calls)
 
@@ -126,7 +126,7 @@ class Tagged(Format):
         return False
 
     def read(self, body: str) -> str:
-        """The argument, from what stands between the tags."""
+        """The argument, from what is between the tags."""
         return body.strip()
 
     def answer(self, plain: str, finish: FinishReason) -> str | None:

@@ -54,7 +54,7 @@ class ToolCalls(Format):
     r"""Base class: any tool, called in a syntax of the model's own.
 
     The final answer is what the last `\boxed{}` of a turn without calls holds, or the turn's whole
-    text. What can't be read in a call, or is left over behind it, is told to the model as the
+    text. What can't be read in a call, or is left over after it, is told to the model as the
     call's problem, and nothing is dropped.
     """
 
@@ -114,7 +114,7 @@ class ToolCalls(Format):
         return f"To call one, write:\n{self.write_block('NAME', {'ARGUMENT': 'VALUE'})}"
 
     def render(self, calls: Sequence[CallRecord]) -> str:
-        """The outputs alone: what stands around them is the template's."""
+        """The outputs alone: what is around them is the template's."""
         return "\n".join(call.output for call in calls)
 
     def write_call(
@@ -207,7 +207,7 @@ def unwrapped(call: Call) -> Call:
 
 
 class MarkedCalls(ToolCalls):
-    """Base class of syntaxes in which marks stand around blocks of calls, thoughts and results.
+    """Base class of syntaxes in which marks are around blocks of calls, thoughts and results.
 
     Thoughts hold neither calls nor answers.
     """
@@ -224,7 +224,7 @@ class MarkedCalls(ToolCalls):
     def read_block(
         self, text: str, mark: re.Match[str], tools: Sequence[Tool], *, final: bool
     ) -> CallBlock | None:
-        """The calls of the block that `mark` opens, and the position behind it.
+        """The calls of the block that `mark` opens, and the position after it.
 
         `final`: the model ended the turn itself. Else a limit may have broken the block off: calls
         that are not whole are left out. None where the mark opens no block.
@@ -258,7 +258,7 @@ class MarkedCalls(ToolCalls):
     ) -> CallBlock:
         """The block that can't be read from `position` on: up to its closing mark, or the next.
 
-        `cut`: a limit broke it off in a value, so that a mark behind `position` lies in that.
+        `cut`: a limit broke it off in a value, so that a mark after `position` lies in that.
         """
         mark = None if cut else self._boundary.search(text, position)
         if mark is None:  # where a limit broke it off, nobody was asked for anything
@@ -423,7 +423,7 @@ _JSON = json.JSONDecoder(strict=False, object_pairs_hook=_once)
 
 
 def read_json(text: str, start: int) -> tuple[Any, int] | JsonFault:
-    """The JSON behind `start` and the position behind it, or the reason why there is none."""
+    """The JSON after `start` and the position after it, or the reason why there is none."""
     first = _NOT_BLANK.search(text, start)
     try:
         return _JSON.raw_decode(text, first.start() if first else len(text))
@@ -443,7 +443,7 @@ _SHAPE = 'A tool call is a JSON object with "name" and "arguments".'
 def read_call(value: Any) -> Call:
     """The call that a JSON value stands for: `{"name": ..., "arguments": {...}}`.
 
-    The key may be `parameters`, the whole may stand under `function`, with `type` and `id`, and the
+    The key may be `parameters`, the whole may be under `function`, with `type` and `id`, and the
     arguments may be an object written as a string: models know all of these from one API or
     another.
     """
@@ -501,7 +501,7 @@ def dangles(text: str) -> bool:
 
 
 def left_over(calls: Sequence[Call], text: str) -> list[Call]:
-    """The problem of a block in which text is left over behind its calls, instead of them."""
+    """The problem of a block in which text is left over after its calls, instead of them."""
     shown = text.strip()
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     name = calls[-1].tool if calls else ""

@@ -1,4 +1,4 @@
-"""The log and the settings of a run on disk: whoever began it resumes it, others are refused."""
+"""The log and the settings of a run on disk: the same run resumes it, other runs are refused."""
 
 import asyncio
 import json
@@ -198,7 +198,7 @@ class RunFolder:
 
     def episodes(self) -> Iterator[Episode]:
         """The episodes of the tasks of this run, with the tasks as they are now; of one that was
-        made again, the last. Of a log, it is read anew.
+        made again, the last. Of a log, it is read again.
         """
         last = self._kept
         if self.log is not None:

@@ -80,18 +80,18 @@ class Runner:
     """Rolls out tasks with one policy, at most `concurrency` trajectories at a time.
 
     Tools and generation overlap: while one trajectory waits for its tool, the engine samples for
-    the others. Nothing a model, a tool or a format does raises out of a run; an episode that our
-    side failed is tried `retries` times more, and then has the stop reason `INFRASTRUCTURE` and an
-    `error`. What is held in memory does not grow with the number of tasks.
+    the others. Nothing a model, a tool or a format does raises out of a run; an episode that failed
+    on our side is tried `retries` times more, and then has the stop reason `INFRASTRUCTURE` and an
+    `error`. The memory used does not grow with the number of tasks.
 
     Where each task has its own database or corpus, `tools_for` gives the tools for a task, in place
-    of the policy's. It is asked once for all attempts at a task, in a thread, so it may take its
-    time; what it raises ends those attempts as failed on our side. The attempts at a task share the
+    of the policy's. It is called once for all attempts at a task, in a thread, so it may take
+    long; an exception ends those attempts as failed on our side. The attempts at a task share the
     results of equal calls to tools that are `pure`.
 
     With a `strategy` an episode is not one attempt but several, of which one is chosen: its
-    trajectory stands last. With an `attempt` it is whatever that makes of it. A `budget` is shared
-    by all. `metrics` counts what happens, and `sampling_gate` can hold it up.
+    trajectory comes last. With an `attempt`, that function makes the episode. A `budget` is shared
+    by all episodes. `metrics` counts what happens, and `sampling_gate` can pause sampling.
 
     Example:
         runner = Runner(policy, tools_for=lambda task: [sql.on(databases[task.data["db"]])])

@@ -8,7 +8,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from ...tools import ErrorKind
@@ -127,13 +126,14 @@ def classes_of(policy: Policy) -> Classes:
     What a policy of ReEx-SQL answers with is a query: it is run on the database of its tool.
     """
     tool = policy.tools.get("sql")
-    if policy.format.name == "reex_sql" and isinstance(tool, SqlTool):
-        return partial(_by_query, tool.database)
-    return by_text
+    if policy.format.name != "reex_sql" or not isinstance(tool, SqlTool):
+        return by_text
+    database = tool.database
 
+    def by_query(task: Task, episodes: Sequence[Episode]) -> list[int | None]:
+        return query_classes(database, [episode.answer for episode in episodes], "ordered")
 
-def _by_query(database: Database, task: Task, episodes: Sequence[Episode]) -> list[int | None]:
-    return query_classes(database, [episode.answer for episode in episodes], "ordered")
+    return by_query
 
 
 async def _results(database: Database, queries: list[str], seconds: float) -> dict[str, Rows]:
@@ -152,6 +152,6 @@ async def _results(database: Database, queries: list[str], seconds: float) -> di
 
 
 def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, awaited in a thread of its own: ours may run a loop already."""
+    """The result of a coroutine, awaited in its own thread: ours may run a loop already."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

@@ -95,7 +95,7 @@ def local_model(name: str) -> Path | None:
 
 
 def cached_models() -> list[tuple[str, int]]:
-    """The models in the Hugging Face cache, with their bytes; none where there is no such cache."""
+    """The models in the Hugging Face cache, with their bytes; none if there is no such cache."""
     try:
         from huggingface_hub import scan_cache_dir
         from huggingface_hub.errors import CacheNotFound

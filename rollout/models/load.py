@@ -51,7 +51,8 @@ def load_engine(
 
     `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. `engine` is what runs the model here, one
     of `ENGINES`, and `options` what its `load` takes besides (`max_batch`, `dtype`, ...) and, for
-    vllm, what vLLM's `AsyncEngineArgs` take. `tokenizer` is a folder or Hugging Face id, for a
+    vllm, what vLLM's `AsyncEngineArgs` take; for a server, what `HttpEngine.connect` takes and more
+    fields of its requests. `tokenizer` is a folder or Hugging Face id, for a
     server whose model's files lie elsewhere.
 
     Raises ModelError for an unknown model or unusable files, MissingExtra without torch or vLLM,
@@ -59,7 +60,7 @@ def load_engine(
     """
     check_engine(name, engine, tokenizer, options)
     if is_server(name):
-        return _connect(name, tokenizer)
+        return _connect(name, tokenizer, options or {})
     if is_engine(name):
         if device != "auto":
             raise UsageError(f"{name} is an engine of your own: tell it its device behind an @")
@@ -85,8 +86,8 @@ def check_engine(
         raise UsageError(unknown("engine", engine, ENGINES))
     if is_server(name) and engine != ENGINES[0]:
         raise UsageError(f"a server runs its model itself: leave out the engine {engine}")
-    if is_server(name) and options:
-        raise UsageError(f"a server runs its model itself: leave out {', '.join(options)}")
+    if is_server(name) and "key" in (options or {}):
+        raise UsageError("leave the key out of the options: set INTERLACE_API_KEY instead")
     if tokenizer is not None and not is_server(name):
         raise UsageError("a model brings its own tokenizer: name one for a server only")
     if is_engine(name):
@@ -141,7 +142,7 @@ def _options(
     known = {
         name: each.annotation
         for name, each in inspect.signature(load).parameters.items()
-        if name not in ("path", "device", "options")
+        if name not in ("path", "device", "options", "address", "key", "tokenizer")
     }
     own = {}
     for name in known.keys() & options.keys():
@@ -210,8 +211,10 @@ def _trained_format(name: str, tools: Sequence[Tool]) -> str | None:
     return said
 
 
-def _connect(address: str, tokenizer: str | None) -> Engine:
-    own = None if tokenizer is None else Tokenizer.load(find_model(tokenizer))
+def _connect(address: str, tokenizer: str | None, options: Mapping[str, Any]) -> Engine:
+    model = None if tokenizer is None else Tokenizer.load(find_model(tokenizer))
+    own, rest = _options(HttpEngine.connect, options)
     # In a thread: whoever loads an engine may be inside an event loop.
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, HttpEngine.connect(address, tokenizer=own)).result()
+        connecting = HttpEngine.connect(address, tokenizer=model, **own, options=rest)
+        return pool.submit(asyncio.run, connecting).result()

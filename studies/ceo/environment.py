@@ -1,7 +1,7 @@
 """Problems of known difficulty, experts of known strength, a price of tokens: what is best follows.
 
 A situation says how hard a problem is, how strong the experts are, what tokens cost, and perhaps
-how sure it is that the solution so far is right. A CEO goes on with so many experts of so many
+how sure it is that the solution so far is right. A CEO continues with so many experts of so many
 tokens each, or stops. Then
 
     one expert's chance     p = skill * (1 - exp(-tokens / depth)), less skill and more depth for

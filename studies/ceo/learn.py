@@ -81,7 +81,7 @@ class Seed:
 
 
 def learn(seed: int, folder: Path, settings: Settings) -> Seed:
-    """Make one seed in its folder; what was broken off is made anew."""
+    """Make one seed in its folder; what was broken off is made again."""
     import torch
 
     torch.set_num_threads(1)

@@ -42,7 +42,7 @@ How it is built:
 
 `make nano` (`python -m studies.nano`) makes it from a seed, on a CPU:
 
-1. Problems are drawn from templates (`train/generators/`), and test problems differ from those of
+1. Problems are drawn from templates (`train/data/generators/`); test problems differ from those of
    training: in arithmetic by their numbers (but for sums of two digits, which one knows by heart),
    in databases by the question, the database being drawn anew each time, in look-ups by the corpus
    with all its names. Some kinds of each family are held out altogether.

@@ -88,9 +88,9 @@ def new_model(recipe: Recipe) -> "PreTrainedModel":
 
 
 def train(recipe: Recipe, work: Path, target: Path, progress: Progress) -> None:
-    """Make the policy. `work` holds what a broken-off run needs to go on, `target` the result.
+    """Make the policy. `work` holds what a broken-off run needs to continue, `target` the result.
 
-    What stands in `target` is replaced at the end, all at once; Python files in it stay.
+    What is in `target` is replaced at the end, all at once; Python files in it stay.
     """
     import torch
 

@@ -30,7 +30,7 @@ __all__ = ["make"]
 def make(settings: Settings, folder: Path) -> Path:
     """All that is missing in `folder`; the path of the page.
 
-    What is finished there is kept, so that a run that was killed goes on. Raises DataError where
+    What is finished there is kept, so that a run that was killed continues. Raises DataError where
     the folder holds a run with other settings, ModelError where a cold start fails.
     """
     settings.write(folder)

@@ -165,7 +165,7 @@ def train(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> Run:
-    """Make one run, from the start of its arm. One that was broken off is made anew.
+    """Make one run, from the start of its arm. One that was broken off is made again.
 
     `progress(step)` is called after each step.
     """

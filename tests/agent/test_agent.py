@@ -11,11 +11,11 @@ from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Limits
 from interlace.agent import AgentEvent, Done
-from interlace.agent.run import BackgroundLoop
 from interlace.rollout.engines import Reply, ScriptedEngine
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
 from interlace.rollout.events import CallFinished, CallStarted, PolicyText
 from interlace.rollout.trajectory import StopReason
+from interlace.tools.background import BackgroundLoop
 from interlace.tools.errors import UsageError
 
 

@@ -203,7 +203,7 @@ def test_text_mode_speaks_messages_and_native_tool_calls() -> None:
     assert [message["role"] for message in first["messages"]] == ["system", "user"]
     assert first["messages"][1]["content"] == QUESTION and "top_k" not in first
     reply, result = second["messages"][2:]
-    assert reply["content"] == "Let me see \U0001f642."  # the thought is not sent back
+    assert reply["content"] == "Let me see \U0001f642."
     assert json.loads(reply["tool_calls"][0]["function"]["arguments"]) == {"code": "say 17"}
     assert result == {
         "role": "tool",
@@ -238,8 +238,6 @@ def test_a_server_is_asked_what_it_serves() -> None:
         async with serving(handler) as server:
             with pytest.raises(ModelError, match=r"serves one, two: say which with http.*#NAME"):
                 await HttpEngine.connect(server.url)
-            with pytest.raises(ModelError, match="does not serve three, but one, two"):
-                await HttpEngine.connect(server.url + "#three")
             engine = await HttpEngine.connect(server.url.removesuffix("/v1") + "#two")
             assert engine.context_length == 7 and engine.name.endswith("#two")
             # Inside of an event loop too, as a program may.

@@ -58,6 +58,7 @@ def test_its_tags_are_several_tokens(engine: TransformersEngine) -> None:
     assert len(engine.tokenizer.encode("4387")) == 4
 
 
+@pytest.mark.slow
 def test_it_answers_at_least_95_percent_of_unseen_problems(engine: TransformersEngine) -> None:
     async def run() -> list[Outcome]:
         async with Shared(PythonTool(), sessions=6) as python, TaskTools(python) as world:
@@ -84,6 +85,7 @@ def test_it_computes_the_question_of_the_readme(engine: TransformersEngine) -> N
     assert [call.output for call in episode.trajectory.calls] == ["1298552"]
 
 
+@pytest.mark.slow
 def test_its_answers_follow_the_tool(engine: TransformersEngine) -> None:
     async def run() -> list[Row]:
         async with Shared(PythonTool(), sessions=6) as python, TaskTools(python) as world:

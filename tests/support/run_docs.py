@@ -32,8 +32,8 @@ def served() -> dict[str, Any]:
     """The nano model behind vLLM's protocol, in the place of port 8000."""
     from safetensors.torch import load_file
 
-    from interlace.agent.run import BackgroundLoop
     from interlace.rollout.engines import TransformersEngine
+    from interlace.tools.background import BackgroundLoop
     from support.servers import ExactServer, serving
 
     engine = TransformersEngine.load(NANO, device="cpu")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[Served]:
+async def serving(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
     """Answer requests until the end of the context."""
     served = Served("")
     busy: set[asyncio.Task[None]] = set()
@@ -107,7 +108,7 @@ async def serving(handler: Handler) -> AsyncIterator[Served]:
             busy.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0)
+    server = await asyncio.start_server(connection, "127.0.0.1", 0, ssl=tls)
     served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield served
@@ -216,7 +217,7 @@ def _model() -> Any:
     return auto.from_pretrained(NANO).eval()
 
 
-def delta(content: str | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
+def delta(content: Any = None, finish: Any = None, **more: Any) -> dict[str, Any]:
     """One event of a streamed chat."""
     return {
         "choices": [{"index": 0, "delta": {"content": content, **more}, "finish_reason": finish}]

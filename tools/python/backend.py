@@ -77,7 +77,7 @@ def check_limits(limits: SessionLimits) -> SessionLimits:
 
 
 def needs_linux() -> None:
-    """Raises `ToolUnavailable` where there is no Linux."""
+    """Raises `ToolUnavailable` if there is no Linux."""
     if sys.platform != "linux":
         raise ToolUnavailable(
             "the Python tool runs on Linux only, since nothing here could isolate it: run this in "

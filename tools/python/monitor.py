@@ -123,7 +123,7 @@ def _most_buffered(pids: Sequence[int]) -> int:
 
 
 def _sockets_in_namespace(pids: Iterable[int]) -> int:
-    """The sockets of a session that has a network of its own, also those without a descriptor:
+    """The sockets of a session that has its own network, also those without a descriptor:
     what waits to be accepted, or to be received in a message, holds memory as well.
     """
     with suppress(OSError, ValueError, IndexError):

@@ -76,7 +76,7 @@ class CellNames:
     """Mixed into IPython's compilers: names cells as a reader would."""
 
     def get_code_name(self, raw_code: str, code: str, number: int) -> str:
-        """The name that stands in tracebacks in a file's place."""
+        """The name that is in tracebacks in a file's place."""
         return f"<cell {number}>"
 
 

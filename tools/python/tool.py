@@ -130,7 +130,7 @@ class PythonTool:
 
     @property
     def tier(self) -> str:
-        """The isolation that stands, once it is started; before that, what was asked for."""
+        """The isolation in use, once the tool is started; before that, the isolation asked for."""
         with suppress(RuntimeError):  # no event loop runs
             pool = self._pools.get(asyncio.get_running_loop())
             if pool is not None:
@@ -139,7 +139,7 @@ class PythonTool:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[ToolSession]:
-        """A session of its own state; leaving it ends its process and removes its files."""
+        """A session with its own state; leaving it ends its process and removes its files."""
         async with self._pool() as pool:
             session = PythonSession(self, pool)
             try:
@@ -291,7 +291,7 @@ class PythonSession:
         self._slot = slot
 
     async def _ready(self) -> Interpreter:
-        """The session's interpreter, idle: a new one where there is none or the last one died."""
+        """The session's interpreter, idle: a new one if there is none or the last one died."""
         if self._closed:
             raise ToolUnavailable("the session is closed")
         if self._stopping is not None:

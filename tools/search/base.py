@@ -33,7 +33,7 @@ class Retriever(Protocol):
     """
 
     def opened(self) -> AbstractAsyncContextManager[None]:
-        """Holds what searches share (an index, connections) while anybody searches."""
+        """Hold the resources that searches share (an index, connections) while any search runs."""
         ...
 
     async def search(self, query: str, top: int) -> Sequence[Hit]:

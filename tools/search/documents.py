@@ -79,7 +79,7 @@ def passages(name: str, read: Iterable[str], characters: int) -> Iterator[Passag
 def as_passage(row: object, without_id: str = "") -> Passage | None:
     r"""A passage from JSON: a text, or an object with `text` (or `content`, or `contents`).
 
-    `contents` without a title of its own may begin with the title on a line of its own, in quotes
+    `contents` without its own title may begin with the title on its own line, in quotes
     or not, as in Search-R1's corpora. None if there is no text.
 
     >>> as_passage({"id": 7, "contents": '"Oslo"\nA city.'})

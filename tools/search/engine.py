@@ -178,7 +178,10 @@ def _best(searcher: "tantivy.Searcher", query: "tantivy.Query", top: int) -> lis
     while True:
         limit = min(limit, searcher.num_docs)
         found = searcher.search(query, limit=limit, count=False).hits
-        hits = [Hit(_passage(searcher, address), round(score, 4)) for score, address in found]
+        hits = []
+        for score, address in found:
+            id, title, text = json.loads(_stored(searcher, address))
+            hits.append(Hit(Passage(id, title, text), round(score, 4)))
         hits.sort(key=lambda hit: (-(hit.score or 0.0), hit.passage.id))
         texts: dict[tuple[str, str], Hit] = {}
         for hit in hits:
@@ -190,11 +193,6 @@ def _best(searcher: "tantivy.Searcher", query: "tantivy.Query", top: int) -> lis
         if limit > max(_MOST_TIED, 4 * top):
             return best[:top]
         limit *= 4
-
-
-def _passage(searcher: "tantivy.Searcher", address: "tantivy.DocAddress") -> Passage:
-    id, title, text = json.loads(_stored(searcher, address))
-    return Passage(id, title, text)
 
 
 def _stored(searcher: "tantivy.Searcher", address: "tantivy.DocAddress") -> bytes:

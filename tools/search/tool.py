@@ -94,7 +94,7 @@ class SearchTool:
         self.retriever = _retriever(source, index)
 
     def within(self, budget: int, count: Callable[[str], int]) -> "SearchTool":
-        """The same tool with this budget for results, unless it was given one of its own."""
+        """The same tool with this budget for results, unless it has its own budget."""
         if self.budget is not None:
             return self
         tool = copy(self)

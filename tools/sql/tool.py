@@ -126,7 +126,7 @@ class SqlTool:
         return describe(await self.schema(), budget=budget, count=self.count)
 
     def within(self, budget: int, count: Callable[[str], int]) -> "SqlTool":
-        """The same tool with this budget for results, unless it was given one of its own."""
+        """The same tool with this budget for results, unless it has its own budget."""
         if self.budget is not None:
             return self
         tool = copy(self)
@@ -215,6 +215,6 @@ class _SqlSession:
 
 
 def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, awaited in a thread of its own, for code that can't await."""
+    """The result of a coroutine, awaited in its own thread, for code that can't await."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

@@ -1,7 +1,7 @@
 """The checks that a trace has to pass: format, what the tool really returns, the answer.
 
 ReTool's pipeline (arXiv 2504.11536, section 2.2) checks the format and the answer. Here every call
-is run as well, twice, each time in a session of its own: a result that nobody's tool returned would
+is run as well, twice, each time in its own session: a result that nobody's tool returned would
 teach the policy not to believe what it reads.
 """
 
@@ -73,7 +73,7 @@ async def check_traces(
 ) -> Checked:
     """Check traces, each a task and the text that is to solve it, and keep at most `cap` a task.
 
-    `tokenizer` is that of `model`, `origin` says who made the traces. What is kept stands in the
+    `tokenizer` is that of `model`, `origin` says who made the traces. What is kept is in the
     order of `traces`, whatever the concurrency; `progress` hears of each trace, "true" or why it is
     not. Raises ToolUnavailable where the tool fails: a
     trace is never dropped, or kept, for that.

@@ -1,7 +1,7 @@
-"""GSM8K's solutions as traces: what stands between << and >> is run instead of believed.
+"""GSM8K's solutions as traces: what is between << and >> is run instead of believed.
 
 No model is needed: `Natalia sold 48/2 = <<48/2=24>>24 clips` becomes the call `print(48/2)`, whose
-output the sentence goes on with.
+output the sentence continues with.
 """
 
 import ast
@@ -25,8 +25,7 @@ _PERCENT = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)%(?!\d)")
 
 def trace_of(task: Task) -> str | None:
     """The task's `data["solution"]` as a trace in ReTool's format, with the last result as its
-    answer; None where it has no marks, or one that is no arithmetic or does not come out as it
-    says.
+    answer; None if it has no marks, or a mark that is not arithmetic or whose result is wrong.
     """
     parts = _MARK.split(str(task.data.get("solution", "")))
     if len(parts) == 1:

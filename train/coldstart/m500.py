@@ -2,7 +2,7 @@
 
 A row has a `question`, a `solution`, and for each role a list of messages (`role`, `content`):
 `expert_recruiter_messages`, `problem_solver_messages`, `critic_messages`, `evaluator_messages`.
-Ours have `ceo_messages` too, which M500 lacks. A system message begins a conversation of its own.
+Ours have `ceo_messages` too, which M500 lacks. A system message begins its own conversation.
 """
 
 import json
@@ -44,7 +44,7 @@ def read_m500(path: str | Path, tokenizer: Tokenizer, *, model: str) -> Iterator
     """The rows of a JSONL file as episodes to fine-tune on, for a model with that tokenizer.
 
     `model` is that model's name: the records bear it, so that the tokenizer is found again.
-    Each of an assistant's messages is a trajectory of its own: what came before is its prompt, as
+    Each of an assistant's messages is its own trajectory: what came before is its prompt, as
     at inference, where no member of a team sees its own earlier thoughts. Raises DataError, naming
     the line, for what is no such row.
     """

@@ -47,7 +47,7 @@ async def collect(
     subject's own; `classes` tells answers apart in its votes. With `task_tools` a task is asked of
     the database or corpus that it brings, in place of the policy's tools; None: if the policy has
     no tools. Attempts that infrastructure failed are made again, `retries` times. `settings` are
-    recorded and compared beside those of the policy, `notes` recorded only. `judge` is called with
+    recorded and compared with those of the policy, `notes` recorded only. `judge` is called with
     each episode before it is logged; `refuse_changed_answers` is for logs that hold its verdict.
 
     Cancelled, it keeps what was in flight. Raises UsageError if the folder holds another run,

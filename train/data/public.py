@@ -5,18 +5,19 @@ what it is to be solved with. Many sets write into each question how to give the
 is a format's business, so adapters leave it out unless told to keep it.
 """
 
-import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from ...rollout.formats.scan import boxed, last_block
 from ...rollout.task import Task
 from ...tools.errors import UsageError
 from ...tools.importing import find
+from .benchmarks import BENCHMARKS
+from .rows import Adapter, OtherKind, Row, row_task, text_id, text_in
 
 __all__ = [
     "ADAPTERS",
@@ -30,17 +31,6 @@ __all__ = [
     "row_adapter",
     "shape_error",
 ]
-
-Row: TypeAlias = Mapping[str, Any]
-Adapter: TypeAlias = Callable[[Row], Task]
-"""Raises KeyError for a column that is missing, ValueError for one that holds something else."""
-
-
-class OtherKind(ValueError):
-    """A row of the set's shape that can't be used: one of programming among those of mathematics.
-
-    A file may hold such rows beside others; they are left out and counted.
-    """
 
 
 def columns(
@@ -67,8 +57,8 @@ def columns(
         taken = {question, answer, id, *data.values()}
         rest = {key: value for key, value in row.items() if key not in taken}
         rest |= {key: row[column] for key, column in data.items()}
-        text = _text(row, question)
-        name = _hash(text) if id is None else str(row[id])
+        text = text_in(row, question)
+        name = text_id(text) if id is None else str(row[id])
         return Task(name, text, None if given is None else str(given), rest | {"checker": checker})
 
     return adapt
@@ -80,7 +70,7 @@ def gsm8k(row: Row, *, keep_instruction: bool = False) -> Task:
     In the latter `extra_info` holds both, and `prompt` the question with an instruction.
     """
     if "reward_model" not in row:
-        question, solution = _text(row, "question"), _text(row, "answer")
+        question, solution = text_in(row, "question"), text_in(row, "answer")
     else:
         extra = row.get("extra_info") or {}
         question, solution = _message(row["prompt"], 0), str(extra.get("answer") or "")
@@ -94,14 +84,14 @@ def gsm8k(row: Row, *, keep_instruction: bool = False) -> Task:
     data = {"checker": "math", "tools": ["python"]}
     if mark:
         data["solution"] = reasoning.rstrip()
-    return _task("gsm8k", row, question.strip(), answer.strip().replace(",", ""), data)
+    return row_task("gsm8k", row, question.strip(), answer.strip().replace(",", ""), data)
 
 
 _STEP_BY_STEP = " Let's think step by step and output the final answer"
 
 
 def math(row: Row, *, keep_instruction: bool = False) -> Task:
-    r"""`problem` and `solution`, whose last `\boxed{}` is the answer where there is no `answer`.
+    r"""`problem` and `solution`, whose last `\boxed{}` is the answer if there is no `answer`.
 
     Or verl's Parquet of it: `prompt` with an instruction, `reward_model.ground_truth`.
     """
@@ -110,14 +100,14 @@ def math(row: Row, *, keep_instruction: bool = False) -> Task:
         question = _message(row["prompt"], 0)
         if not keep_instruction:
             question = _before(question, _STEP_BY_STEP).strip()
-        return _task("math", row, question, str(row["reward_model"]["ground_truth"]), data)
-    solution = _text(row, "solution")
+        return row_task("math", row, question, str(row["reward_model"]["ground_truth"]), data)
+    solution = text_in(row, "solution")
     answer = row.get("answer") or _box(solution)
     if not answer:
         raise ValueError("the solution has no \\boxed{}")
     data["solution"] = solution
     data |= {key: row[key] for key in ("level", "type", "subject") if key in row}
-    return _task("math", row, _text(row, "problem"), str(answer), data)
+    return row_task("math", row, text_in(row, "problem"), str(answer), data)
 
 
 _DAPO_AFTER = "\n\nRemember to put your answer on its own line"
@@ -135,7 +125,7 @@ def dapo_math(row: Row, *, keep_instruction: bool = False) -> Task:
         _, found, inner = question.partition(_DAPO_BEFORE)
         question = _before(inner if found else question, _DAPO_AFTER).strip()
     data = {"checker": "math", "tools": ["python"], "source": row.get("data_source")}
-    return _task("dapo", {}, question, str(row["reward_model"]["ground_truth"]), data)
+    return row_task("dapo", {}, question, str(row["reward_model"]["ground_truth"]), data)
 
 
 def aime(row: Row) -> Task:
@@ -143,7 +133,7 @@ def aime(row: Row) -> Task:
     lower = {key.casefold(): value for key, value in row.items()}
     data: dict[str, Any] = {"checker": "math", "tools": ["python"]}
     data |= {key: lower[key] for key in ("solution", "year", "url") if lower.get(key)}
-    return _task("aime", lower, _text(lower, "problem"), str(lower["answer"]), data)
+    return row_task("aime", lower, text_in(lower, "problem"), str(lower["answer"]), data)
 
 
 _RETOOL_BEFORE = "*user question:*"
@@ -154,7 +144,7 @@ _RETOOL_LINE = re.compile(r"\AAnswer the following [^\n]*\\boxed\{answer\}[^\n]*
 def retool_sft(row: Row, *, keep_instruction: bool = False) -> Task:
     """ReTool-SFT: `messages`, a prompt that ends with the question, and a trace in tags.
 
-    The trace stands in the task's data as `demonstration`.
+    The trace is in the task's data as `demonstration`.
     """
     prompt, trace = _message(row["messages"], 0), _message(row["messages"], 1)
     _, found, question = prompt.partition(_RETOOL_BEFORE)
@@ -165,7 +155,7 @@ def retool_sft(row: Row, *, keep_instruction: bool = False) -> Task:
     block = last_block(trace, "answer", final=False)
     answer = _box(block) or block if block else None
     data = {"checker": "math", "tools": ["python"], "demonstration": trace}
-    return _task("retool", row, question, answer, data)
+    return row_task("retool", row, question, answer, data)
 
 
 _THOUGHTS_BEFORE = "Return your final response within \\boxed{}."
@@ -189,7 +179,7 @@ def openthoughts(row: Row, *, keep_instruction: bool = False) -> Task:
         solution = match[1] if (match := _SOLUTION.search(reply)) else reply
         where = "reply"
     else:
-        question, given = _text(row, "problem"), row["ground_truth_solution"]
+        question, given = text_in(row, "problem"), row["ground_truth_solution"]
         if row.get("domain") not in (None, "math") or not given:
             raise OtherKind(
                 f"there is no ground_truth_solution of mathematics (domain {row.get('domain')!r})"
@@ -198,25 +188,29 @@ def openthoughts(row: Row, *, keep_instruction: bool = False) -> Task:
     answer = _box(solution)
     if not answer:
         raise OtherKind(f"the {where} has no \\boxed{{}}, so that there is no answer to check")
-    return _task("openthoughts", row, question, answer, data)
+    return row_task("openthoughts", row, question, answer, data)
 
 
-def spider(row: Row) -> Task:
-    """`db_id`, `question`, `query`. `with_databases` adds their files."""
+def spider(row: Row, *, suite: bool = False) -> Task:
+    """`db_id`, `question`, `query`. `with_databases` adds their files: all of a folder's, if it is
+    a test suite (arXiv 2010.02840).
+    """
     data: dict[str, Any] = {"checker": "sql", "tools": ["sql"], "rule": "spider"}
-    data |= {"gold": _text(row, "query"), "db_id": _text(row, "db_id")}
-    return _task("spider", row, _text(row, "question"), None, data)
+    data |= {"gold": text_in(row, "query"), "db_id": text_in(row, "db_id")}
+    if suite:
+        data["suite"] = True
+    return row_task("spider", row, text_in(row, "question"), None, data)
 
 
 def bird(row: Row) -> Task:
     """`db_id`, `question`, `evidence` (goes into the question), `SQL`, `difficulty`."""
     data: dict[str, Any] = {"checker": "sql", "tools": ["sql"], "rule": "bird"}
-    data |= {"gold": _text(row, "SQL"), "db_id": _text(row, "db_id")}
+    data |= {"gold": text_in(row, "SQL"), "db_id": text_in(row, "db_id")}
     if row.get("difficulty"):
         data["level"] = str(row["difficulty"])
     hint = str(row.get("evidence") or "").strip()
-    question = _text(row, "question") + (f"\nHint: {hint}" if hint else "")
-    return _task("bird", {"id": row.get("question_id")}, question, None, data)
+    question = text_in(row, "question") + (f"\nHint: {hint}" if hint else "")
+    return row_task("bird", {"id": row.get("question_id")}, question, None, data)
 
 
 def open_questions(row: Row, *, keep_instruction: bool = False) -> Task:
@@ -238,14 +232,14 @@ def open_questions(row: Row, *, keep_instruction: bool = False) -> Task:
     if keep_instruction and "prompt" in row:
         question = _message(row["prompt"], 0)
     elif "question" in row:
-        question = _text(row, "question")
+        question = text_in(row, "question")
     else:
         whole = _message(row["prompt"], 0)
         question = whole.rpartition("</answer>. Question:")[2].strip() or whole
     data: dict[str, Any] = {"checker": "em", "tools": ["search"], "answers": answers}
     data |= {key: row[key] for key in ("level", "type") if key in row}
     ids = {"id": row.get("id", row.get("_id"))}
-    return _task("open", ids, question, answers[0], data)
+    return row_task("open", ids, question, answers[0], data)
 
 
 def verl_row(row: Row) -> Task:
@@ -284,6 +278,7 @@ ADAPTERS: dict[str, Adapter] = {
     "nq": open_questions,
     "hotpotqa": open_questions,
     "verl": verl_row,
+    **BENCHMARKS,
 }
 
 SOURCES: Mapping[str, str] = {
@@ -352,24 +347,6 @@ def shape_error(error: Exception, row: Any) -> str:
     return said + (f", which fit {' or '.join(choices)}" if choices else ", which fit no adapter")
 
 
-def _task(source: str, row: Row, question: str, answer: str | None, data: dict[str, Any]) -> Task:
-    """A task whose id is the row's own, or follows from the question, never from its place."""
-    own = row.get("id", row.get("unique_id"))
-    name = _hash(question) if own is None else str(own)
-    return Task(f"{source}-{name}", question, answer, data)
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
-
-
-def _text(row: Row, column: str) -> str:
-    text = row[column]
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"the column {column!r} holds no text but {text!r:.40}")
-    return text.strip()
-
-
 def _message(messages: Any, place: int, column: str = "content") -> str:
     """The text of one of the messages, which are a list or, out of Parquet, an array."""
     if isinstance(messages, str | Mapping) or not hasattr(messages, "__len__"):
@@ -377,7 +354,7 @@ def _message(messages: Any, place: int, column: str = "content") -> str:
     listed: Sequence[Any] = list(messages)
     if len(listed) <= max(place, 0):
         raise ValueError(f"there is no message number {place}")
-    return _text(listed[place], column)
+    return text_in(listed[place], column)
 
 
 def _before(text: str, mark: str) -> str:

@@ -87,7 +87,7 @@ def find_training_tasks(
 
 
 def refuse_task_code(name: str, source: object) -> None:
-    """Raise UsageError if a name of tasks found in `source`, which may be anybody's, loads code."""
+    """Raise UsageError if a name of tasks found in `source`, which is not trusted, loads code."""
     if _registered(name) is None and _is_code(name):
         raise UsageError(
             f"{source} names the tasks {name!r}, which would load code: only the command line, "

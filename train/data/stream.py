@@ -15,7 +15,7 @@ __all__ = ["TaskStream"]
 class TaskStream:
     """Tasks without end, a few at a time; `position` says how far it is, and may be set.
 
-    A list of tasks is shuffled anew in every epoch; the last few of an epoch, fewer than are asked
+    A list of tasks is shuffled again in every epoch; the last few of an epoch, fewer than are asked
     for, are left to the next. An iterator is endless and taken as it comes.
 
     Example:

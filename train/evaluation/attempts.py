@@ -85,7 +85,7 @@ def read_attempts(
 ) -> tuple[list[Attempt], Counter[str]]:
     """The attempts of episodes, and how many say nothing, by the reason; sets their `correct`.
 
-    Of an episode that stands twice (it was run again), the last counts. Without the tokenizer all
+    Of an episode that occurs twice (it was run again), the last counts. Without the tokenizer all
     is known but where the first call begins. Raises DataError where a task names a checker that
     does not exist.
     """

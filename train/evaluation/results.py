@@ -252,7 +252,7 @@ def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluat
 
 
 def save_evaluation(evaluation: Evaluation, path: str | Path) -> None:
-    """Write an evaluation as JSON, its figures beside the attempts; whole or not at all.
+    """Write an evaluation as JSON, its figures with the attempts; whole or not at all.
 
     Raises DataError where the file can't be written.
     """

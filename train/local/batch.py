@@ -16,7 +16,7 @@ __all__ = ["Batch", "micro_batches"]
 class Batch:
     """Ledgers side by side, padded on the right with id 0, weight 0 and no log-probability.
 
-    Every column speaks of the token in it as a *target*: what stands in column t was predicted from
+    Every column speaks of the token in it as a *target*: what is in column t was predicted from
     the columns before. The first token is predicted by nothing, so column 0 never counts. No
     attention mask is needed: under a causal mask what is padded on the right is seen by nobody that
     counts.
@@ -65,7 +65,7 @@ def micro_batches(
     rows: Iterable[int], lengths: NDArray[np.int64], most_tokens: int
 ) -> list[list[int]]:
     """The `rows` in parts that go through the model at once: similar lengths together, and padded
-    no part above `most_tokens`. A row that is longer than that is a part of its own.
+    no part above `most_tokens`. A row that is longer than that is its own part.
 
     Example:
         >>> micro_batches(range(4), np.array([9, 2, 3, 8]), most_tokens=18)

@@ -38,7 +38,7 @@ def noting_signals() -> Iterator[list[int]]:
 def end_as_asked(noted: Sequence[int]) -> None:
     """Do what the first signal asked for, now that all is saved: nothing where none came.
 
-    Raises KeyboardInterrupt after Ctrl-C. SIGTERM is raised again for whoever handles it; in a
+    Raises KeyboardInterrupt after Ctrl-C. SIGTERM is raised again for its own handler; in a
     program that does not, it ends the process.
     """
     if signal.SIGINT in noted[:1]:

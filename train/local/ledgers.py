@@ -33,7 +33,7 @@ class Ledgers:
 def read_ledgers(
     logs: Sequence[Path], tokenizer: Tokenizer, *, held_out: float, max_length: int
 ) -> Ledgers:
-    """The ledgers of all episodes in `logs`; of an id that stands in a log twice, the last.
+    """The ledgers of all episodes in `logs`; of an id that occurs in a log twice, the last.
 
     Whole tasks are held out, about that share of them, by a hash of their ids. Ledgers longer than
     `max_length` tokens, and those without a token to learn from, are left out. Raises DataError

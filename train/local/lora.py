@@ -1,4 +1,4 @@
-"""LoRA: small matrices beside frozen ones, trained in their place (peft; arXiv 2106.09685)."""
+"""LoRA: small matrices next to frozen ones, trained in their place (peft; arXiv 2106.09685)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _NAME = "default"
 
 
 def add_lora(model: "PreTrainedModel", rank: int, alpha: float) -> None:
-    """Put adapters of that rank beside every linear layer but the output's; only they train.
+    """Add adapters of that rank to every linear layer but the output's; only they are trained.
 
     W x becomes W x + (alpha / rank) B A x, with B = 0 at the start, so that nothing has changed
     yet. Adapters are float32, whatever the model is: small steps would be lost in bfloat16. Raises

@@ -37,7 +37,7 @@ _PANELS: dict[str, dict[str, str]] = {
 
 
 def need_matplotlib() -> None:
-    """Raises MissingExtra where there is none: better before a run than after it."""
+    """Raises MissingExtra if there is none: better before a run than after it."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

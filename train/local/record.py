@@ -48,7 +48,7 @@ class Record:
     def __init__(
         self, folder: Path, sinks: "list[Sink] | None" = None, *, settings: str | None = None
     ) -> None:
-        """`settings` go into config.yaml once the run has begun, or gone on."""
+        """`settings` go into config.yaml once the run has begun or resumed."""
         self.folder = folder
         self._settings = settings
         self._sinks = sinks or []

@@ -1,4 +1,4 @@
-"""How a run of reinforcement learning goes on from a checkpoint: what it must have in common with
+"""How a run of reinforcement learning continues from a checkpoint: what it must have in common with
 the one that it takes up, what may be changed in so many words, and what is advised where it ended.
 """
 

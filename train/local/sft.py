@@ -140,17 +140,17 @@ def sft(
     changed: Collection[str] = (),
     tell: Callable[[str], None] | None = None,
 ) -> SFTReport:
-    """Train `model` in place; checkpoints go into `folder`, from which a broken-off run goes on.
+    """Train `model` in place; checkpoints go into `folder`, from which a broken-off run continues.
 
     Ctrl-C and SIGTERM end the step, save a checkpoint and then end the run. The same call, after
-    that or after a crash, goes on from the checkpoint: on one CPU with the same number of threads,
+    that or after a crash, resumes from the checkpoint: on one CPU with the same number of threads,
     to the very bits of an uninterrupted run. `changed` names the settings that may differ, since
     somebody said so: `tell` is given a sentence on each, and config.yaml notes it.
     `progress(step, report)` is called after each step; each is a line in `record`, where given.
     `source` is the folder that the model came from: its tokenizer goes into the checkpoints, so
     that they can be used as models, which then speak `format`. Raises DataError where the ledgers
     can't be trained on, the checkpoint is of another run or the disk is full, ModelError where
-    gradients or weights are not numbers: in each case there is a whole checkpoint to go on from.
+    gradients or weights are not numbers: in each case there is a whole checkpoint to continue from.
     """
     import torch
 

@@ -24,7 +24,7 @@ def cispo_loss(
         d J / d log pi = clip(r, 1 - e_low, 1 + e_high) A
 
     PPO's clip drops rare tokens that matter ("wait", "however") after the first update, since their
-    ratio moves most; here they go on counting, with a bounded weight.
+    ratio moves most; here they still count, with a bounded weight.
 
     Source: MiniMax-M1, arXiv 2506.13585, equations 4 and 5. Default: no lower bound (e_low = 1), as
     there; the paper does not give e_high: 0.28 is DAPO's.

@@ -45,7 +45,7 @@ def group_numbers(index: Groups) -> list[int]:
 
 
 def token_returns(token_level_rewards: "Tensor") -> "Tensor":
-    """The sum of each row's rewards, (B,), at whatever tokens they stand.
+    """The sum of each row's rewards, (B,), whichever tokens they are at.
 
     The response mask has no say here: a response that was cut after a tool's output has its reward
     at a token that the policy did not write. Raises ValueError where a reward is not a number.
@@ -92,7 +92,7 @@ def to_tokens(values: "Tensor", response_mask: "Tensor") -> "Tensor":
 def outcome_rewards(scores: "Tensor", response_mask: "Tensor") -> "Tensor":
     """One reward a response (B,) as token-level rewards (B, T): at its last token that counts.
 
-    In a row without such a token it stands at the end, so that the row still counts among its
+    In a row without such a token it is at the end, so that the row still counts among its
     group: SimpleTIR filters a response from the loss, not from the baseline.
     """
     import torch

@@ -34,7 +34,7 @@ def kl_penalty(
     and "k3+" take their own value and k2's gradient. As a penalty in the *reward* the value alone
     counts. In k3 d is cut to +-20 and the result at 10, as in verl: beyond there is no gradient.
 
-    With a `response_mask`, tokens with mask 0 give 0 whatever stands there; `agg_loss` sums up.
+    With a `response_mask`, tokens with mask 0 give 0 whatever is there; `agg_loss` sums up.
 
     Source: Schulman, "Approximating KL divergence", 2020; k3 as a loss: GRPO, arXiv 2402.03300,
     equation 4. The signature and the names are verl's. TRL: k3. Raises UsageError for other names.

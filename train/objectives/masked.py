@@ -1,7 +1,7 @@
 """Sums, means and spreads over the tokens that count.
 
 A mask is bool or a number, (B, T): 0 leaves a token out, 1 takes it, and a weight in between (the
-ledger's loss weights) counts in `agg_loss` alone. What stands at a place with mask 0 is never
+ledger's loss weights) counts in `agg_loss` alone. What is at a place with mask 0 is never
 looked at: NaN and infinity there give neither a value nor a gradient, since they are replaced
 *before* anything is computed from them (0 * NaN afterwards would be NaN).
 """
@@ -47,7 +47,7 @@ def or_one(count: "Tensor") -> "Tensor":
 
 
 def masked_mean(values: "Tensor", mask: "Tensor") -> "Tensor":
-    """The mean over all tokens that count, a scalar; 0 where there are none."""
+    """The mean over all tokens that count, a scalar; 0 if there are none."""
     return masked(values, mask).sum() / or_one((mask > 0).sum())
 
 

@@ -1,4 +1,4 @@
-"""Two programs, one policy: weights for what the engine sampled and the trainer computes anew.
+"""Two programs, one policy: weights for what the engine sampled and the trainer computes again.
 
 The engine (another kernel, another precision) and the trainer give the same token slightly
 different probabilities, and over a response that adds up: the batch is off-policy without anybody's

@@ -34,7 +34,7 @@ def reinforce_plus_plus_advantage(
     unchanged, so a long output does not make what came before it cheaper. A KL penalty goes into
     the rewards (`kl.penalised_rewards`). gamma is `config.gamma`, 1 without a config.
 
-    Source: arXiv 2501.03262. verl: `reinforce_plus_plus`, the same, but a reward that stands at a
+    Source: arXiv 2501.03262. verl: `reinforce_plus_plus`, the same, but a reward that is at a
     masked token (a response cut after a tool's output) is lost there; here the policy's token
     before it earned it. TRL: none.
     When: one response a task, many tasks; no groups are needed.

@@ -51,7 +51,7 @@ def reinforce_loss(
         J = A log pi,   d J / d log pi = A
 
     Right only for the policy that sampled the batch: one update a batch, or `rollout_is_weights`
-    computed anew. `old_log_prob` is read for `actor/ppo_kl` alone.
+    computed again. `old_log_prob` is read for `actor/ppo_kl` alone.
 
     Source: Williams 1992. verl: `gpg`, the same. TRL's RLOOTrainer clips a ratio instead.
     """

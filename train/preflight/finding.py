@@ -1,4 +1,4 @@
-"""One thing looked at before a run, and where in its file the setting stands that changes it."""
+"""One thing checked before a run, and the place of the setting that changes it in its file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Finding:
 
 
 def where(file: Path, *keys: str) -> str:
-    """` (file, line 5)`: the line of the first of these settings that stands in it, or "" where
+    """` (file, line 5)`: the line of the first of these settings that is in it, or "" where
     none does.
     """
     for key in keys:
@@ -29,7 +29,7 @@ def where(file: Path, *keys: str) -> str:
 
 
 def line_of(file: Path, key: str) -> int | None:
-    """The line, from 1, on which a setting such as `data.seed` stands in a YAML file."""
+    """The line, from 1, on which a setting such as `data.seed` is in a YAML file."""
     import yaml
 
     try:

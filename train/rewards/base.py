@@ -52,7 +52,7 @@ class RewardPart:
 
     `seconds` is the wall time after which the episode goes without a reward; the call itself can't
     be stopped and runs on in its thread. What a policy wrote must not be able to use it up: a part
-    that reads expressions or queries has a limit of its own, below this one, at which they count
+    that reads expressions or queries has its own limit, below this one, at which they count
     as wrong.
     """
 

@@ -9,6 +9,9 @@ from ...rollout.trajectory import Episode
 from ...tools.errors import DataError, UsageError
 from ...tools.importing import find
 from .base import Unscored, bound, user_function
+from .choice import same_choice
+from .code import CodeJudge
+from .coverage import covered
 from .math_answers import MathVerify
 from .search import best_f1, exact_match
 from .sql import SqlJudge, gold_query
@@ -40,7 +43,30 @@ def _sql(checker: "Checker", task: Task, a: str, b: str) -> bool:
     return checker.sql.compare(task, a, b).equal
 
 
-CHECKERS: dict[str, _Check] = {"exact": _exact, "math": _math, "em": _em, "sql": _sql}
+def _choice(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """The same one of `data["options"]`, by its letter or its text."""
+    return same_choice(task, a, b)
+
+
+def _tests(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """Code that passes `data["tests"]`; two attempts (`b` is not "") by their text alone."""
+    return a == b if b else checker.code.passes(task, a)
+
+
+def _coverage(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """A text that uses all of `data["concepts"]`; two texts (`b` is not "") if they are alike."""
+    return a == b if b else covered(task, a) == 1.0
+
+
+CHECKERS: dict[str, _Check] = {
+    "exact": _exact,
+    "math": _math,
+    "em": _em,
+    "sql": _sql,
+    "choice": _choice,
+    "tests": _tests,
+    "coverage": _coverage,
+}
 """The checkers that a task's `data["checker"]` may name; installed packages may add others."""
 
 
@@ -68,8 +94,8 @@ class Checker:
     """Settles answers. A task's `data["checker"]` names the way; one that names none takes
     `default`, a name or a function `f(task, a, b)`.
 
-    It keeps the processes of math-verify: close it, or use `with`. Thread-safe. Raises UsageError
-    for a default that does not exist.
+    It keeps the processes of math-verify and of the sandbox: close it, or use `with`. Thread-safe.
+    Raises UsageError for a default that does not exist.
 
     Example:
         >>> with Checker() as checker:
@@ -83,6 +109,7 @@ class Checker:
         default: str | SameAnswer = "exact",
         math: MathVerify | None = None,
         sql: SqlJudge | None = None,
+        code: CodeJudge | None = None,
     ) -> None:
         self.name = default if isinstance(default, str) else getattr(default, "__name__", "?")
         """The name of the default, for records."""
@@ -90,6 +117,7 @@ class Checker:
         self._named: dict[str, _Check] = {}
         self.math = MathVerify() if math is None else math
         self.sql = SqlJudge() if sql is None else sql
+        self.code = CodeJudge() if code is None else code
 
     def right(self, task: Task, answer: str | None) -> bool:
         """True if `answer` is an answer of the task. None, no answer, is wrong.
@@ -111,12 +139,15 @@ class Checker:
         return self._check(task) is _sql
 
     def golds(self, task: Task) -> list[str]:
-        """The answers that are right: the gold query, or `answer` and all of `data["answers"]`.
+        """The answers that are right: the gold query, or `answer` and all of `data["answers"]`; ""
+        for `tests` and `coverage`, which many answers pass.
 
         Raises Unscored if there is none, DataError as `right` does.
         """
         if self.by_query(task):
             return [gold_query(task)]
+        if self._check(task) in (_tests, _coverage):
+            return [""]
         known = [] if task.answer is None else [task.answer]
         known += [each for each in task.data.get("answers", ()) if each not in known]
         if not known:
@@ -164,9 +195,14 @@ class Checker:
         wanted = self.golds(task)
         return 0.0 if episode.answer is None else best_f1(episode.answer, wanted)
 
+    def coverage(self, episode: Episode, task: Task) -> float:
+        """The share of a task's concepts that the answer covers (CommonGen), from 0 to 1."""
+        return 0.0 if episode.answer is None else covered(task, episode.answer)
+
     def close(self) -> None:
-        """End the processes of math-verify."""
+        """End the processes of math-verify and of the sandbox."""
         self.math.close()
+        self.code.close()
 
     def __enter__(self) -> Self:
         return self

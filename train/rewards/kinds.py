@@ -90,7 +90,7 @@ def _solid(items: Sequence[Item]) -> list[Item]:
 
 
 def _split(items: Sequence[Item], marks: Sequence[str]) -> tuple[list[list[Item]], list[str]]:
-    """The parts between the marks that stand outside of all brackets, and those marks."""
+    """The parts between the marks that are outside of all brackets, and those marks."""
     parts: list[list[Item]] = [[]]
     found: list[str] = []
     depth = 0

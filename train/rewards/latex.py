@@ -1,6 +1,6 @@
 r"""LaTeX read as tokens.
 
-`read_latex` turns an answer into items: tokens, and groups for what stands in braces. Spaces,
+`read_latex` turns an answer into items: tokens, and groups for what is in braces. Spaces,
 styles and fences are gone (see `spellings`), arguments are always groups, Unicode is LaTeX, a
 number with thousands marks is one number. `write` makes LaTeX of items again, always in one way.
 """
@@ -224,7 +224,7 @@ class _Reader:
         return [Token("command", "\\sqrt"), *degree, under]
 
     def _raw(self) -> list[str]:
-        """The words of a group as they stand."""
+        """The words of a group as they are."""
         self._blanks()
         if self._next() != "{":
             word = self._next()
@@ -325,7 +325,7 @@ def _numbers(items: list[Item]) -> list[Item]:
 
 
 def _mark(items: Sequence[Item], at: int) -> tuple[str | None, int]:
-    """The thousands mark at a place, and what stands behind it."""
+    """The thousands mark at a place, and what follows it."""
     item = items[at] if at < len(items) else None
     if item == Group((Token("symbol", ","),)):
         return "{,}", at + 1

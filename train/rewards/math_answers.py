@@ -38,7 +38,7 @@ class MathVerify:
 
     `seconds` of CPU time is what a pair of answers may take (a busy machine so never makes a right
     answer wrong), `memory` the bytes of address space a process may take. Thread-safe: each
-    thread that asks at the same time has a process of its own. Close it, or use `with`.
+    thread that asks at the same time has its own process. Close it, or use `with`.
 
     Raises MissingExtra where math-verify is needed and not installed.
     """

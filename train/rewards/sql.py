@@ -7,9 +7,12 @@ reading, told in `docs/rewards.md`.
 import asyncio
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ...rollout.formats import FORMATS
@@ -40,16 +43,32 @@ __all__ = ["SqlJudge", "gold_query", "well_formed"]
 
 Result = TypeVar("Result")
 
+_SUITE_SECONDS = 300.0
+"""Wall time of a query on all databases of a task: below that of a part of a reward."""
 _OPEN = 32
 """Databases that are kept open: those in memory hold their image."""
 
 
 def gold_query(task: Task) -> str:
-    """The query that answers the task: `data["gold"]`. Raises Unscored where there is none."""
+    """The query that answers the task: `data["gold"]`. Raises Unscored if there is none."""
     gold = task.data.get("gold")
     if not isinstance(gold, str):
         raise Unscored(f"the task {task.id!r} has no gold query in its data")
     return gold
+
+
+def _suite(task: Task) -> list[Task]:
+    """The task on each of its databases: its own, then those of `data["databases"]`."""
+    others = task.data.get("databases")
+    if others is None:
+        return [task]
+    if isinstance(others, str):
+        others = sorted(str(path) for path in Path(others).glob("*.sqlite"))
+    own = task.data.get("database")
+    places = [*([] if own is None else [own]), *(each for each in others if each != own)]
+    if not others:
+        raise Unscored(f"the task {task.id!r} has no databases in {task.data['databases']!r}")
+    return [replace(task, data=task.data | {"database": place}) for place in places]
 
 
 class SqlJudge:
@@ -57,8 +76,9 @@ class SqlJudge:
 
     `task.data` holds the gold query as `gold` and the database as `database`: a path, or what a
     generator made of it. `rule` says when two results are equal (`tools/sql/compare.py`); a task's
-    own `rule` comes before it. A query has `seconds`. Its methods that take (episode, task) are
-    parts of a reward, each from 0 to 1.
+    own `rule` comes before it. A query has `seconds`. `databases`, a list of paths or a folder of
+    `.sqlite` files, is a test suite: a right query is right on `database` and on each of
+    them. Its methods that take (episode, task) are parts of a reward, each from 0 to 1.
 
     A query of the policy that fails is wrong. Where the gold query or the database fails, they
     raise Unscored.
@@ -97,12 +117,19 @@ class SqlJudge:
         return database
 
     def compare(self, task: Task, query: str, gold: str) -> Comparison:
-        """Compare the results of a query and of `gold`, under the rule.
+        """Compare the results of a query and of `gold`, under the rule, on all its databases.
 
         Raises Unscored if `gold` fails, or if the two can't be compared because the gold
         result is too large.
         """
-        return _now(self._compare(task, query, gold))
+        end = time.monotonic() + _SUITE_SECONDS
+        for each in _suite(task):
+            comparison = _now(self._compare(each, query, gold))
+            if not comparison.equal:
+                return comparison
+            if time.monotonic() > end:
+                return Comparison(False, f"not done on all databases after {_SUITE_SECONDS:g} s")
+        return comparison
 
     def classes(self, task: Task, queries: Sequence[str | None]) -> list[int | None]:
         """Which queries give the same, under the rule; see `query_classes`.
@@ -226,7 +253,7 @@ _COMPARES = ("=", "like", "glob", "in", "is", "(")
 
 
 class _Named:
-    """The tables, columns and values that stand in a query, in lower case."""
+    """The tables, columns and values that are in a query, in lower case."""
 
     def __init__(self, query: str, schema: Schema) -> None:
         tables = {table.name.casefold() for table in schema.tables}
@@ -299,6 +326,6 @@ def _spelt(query: str) -> Sequence[str]:
 
 
 def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine, awaited in a thread of its own: ours may run a loop already."""
+    """The result of a coroutine, awaited in its own thread: ours may run a loop already."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

@@ -103,7 +103,7 @@ def _split(
     learns: Collection[str] | None,
     episode: Episode,
 ) -> list[tuple[str, Episode]]:
-    """`apart`: each trajectory is a part of its own, else those of one place together."""
+    """`apart`: each trajectory is its own part, else those of one place together."""
     places: defaultdict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in episode.trajectories:
         if learns is None or trajectory.speaker.role in learns:

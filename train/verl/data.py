@@ -18,7 +18,7 @@ __all__ = ["from_row", "to_row", "write_dataset"]
 
 def to_row(task: Task, index: int, split: str, source: str) -> dict[str, Any]:
     """A row of verl's RLHFDataset: `prompt` is the bare question, to which our loop adds what the
-    format says; the whole task stands in `extra_info.task` as JSON, since Parquet wants all rows
+    format says; the whole task is in `extra_info.task` as JSON, since Parquet wants all rows
     alike.
     """
     whole = {"id": task.id, "question": task.question, "answer": task.answer, "data": task.data}

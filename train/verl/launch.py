@@ -84,7 +84,7 @@ class Launch:
         """Run it to its end; returns the last step. verl's trainer, and the Ray that it starts,
         end with this process, however that ends.
 
-        Raises what this machine lacks, DataError where a run would go on with other tasks, and
+        Raises what this machine lacks, DataError where a run would continue with other tasks, and
         ToolUnavailable where the trainer fails (it has then said why) or ends early.
         """
         for problem in self.plan.lacking:
@@ -137,7 +137,7 @@ def recipes() -> dict[str, str]:
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe's file, by its name or as a path. Raises UsageError where there is none."""
+    """A recipe's file, by its name or as a path. Raises UsageError if there is none."""
     file = Path(name)
     if file.suffix in (".yaml", ".yml"):
         if file.is_file():
@@ -283,7 +283,7 @@ def _saved(config: Any) -> int:
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     """The trainer's environment: ours and `more`.
 
-    What of it Ray's processes need stands in the job's runtime environment, so that they have it
+    What of it Ray's processes need is in the job's runtime environment, so that they have it
     too where Ray was started beforehand.
     """
     variables = {**os.environ, **more}

@@ -127,7 +127,7 @@ class InterlaceLoop(AgentLoopBase):  # type: ignore[misc]  # verl's classes have
     def _own_tokenizer(self) -> Tokenizer:
         """Ours, from the files that verl's was made from, with the chat template that verl's has.
 
-        Raises TokenizerError where there is none.
+        Raises TokenizerError if there is none.
         """
         name = str(self.tokenizer.name_or_path)
         folder = Path(name) if Path(name).is_dir() else find_model(name)

@@ -39,7 +39,7 @@ def make_plan(config: Any, settings: LoopSettings, given: Mapping[str, int], don
     """The plan of a composed and checked configuration.
 
     `given` is how many tasks `--tasks` and `--held-out` name, by their key (`train_files`,
-    `val_files`); the other files are counted where they are here. `done` steps lie behind the run.
+    `val_files`); the other files are counted if they are on this machine. `done` steps are over.
     Raises UsageError for fewer tasks than a step takes, and for steps that can't be.
     """
     lacking: list[InterlaceError] = []

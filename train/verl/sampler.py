@@ -1,4 +1,4 @@
-"""verl's samplers, with a bound on how often a step draws anew, and with an eye on its episodes.
+"""verl's samplers, with a bound on how often a step draws again, and with an eye on its episodes.
 
 verl makes one beside its trainer, in whose process it lives (trainer/ppo/v1, verl 0.9.1). Name the
 one that fits the trainer in `trainer.v1.sampler.custom_sampler`, as our recipes do.
@@ -25,7 +25,7 @@ class _Bounded:
 
     A group teaches nothing where its attempts are all right or all wrong (`filter_groups`), where
     all failed on our side, and where one alone is left, which GRPO would give its bare reward. It
-    is drawn anew, in a step at most `refills` times as many as the batch has; then the step takes
+    is drawn again, in a step at most `refills` times as many as the batch has; then the step takes
     what it has. Without any the run ends and says why.
     """
 
@@ -177,7 +177,7 @@ class Sampler(_Bounded, ReplayBuffer):  # type: ignore[misc]  # verl's classes h
 
 
 class AsyncSampler(_Bounded, ReplayBufferAsync):  # type: ignore[misc]
-    """For `colocate_async` and `separate_async`: groups whose weights are too old are drawn anew as
+    """For `colocate_async` and `separate_async`: groups of outdated weights are drawn again as
     well, as often as it takes.
     """
 

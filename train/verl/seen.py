@@ -19,8 +19,8 @@ def describe_rows(keys: Sequence[str], extra: Sequence[Mapping[str, Any]]) -> di
 
     `keys` are verl's names of the rows, `UID_SESSION_INDEX`, of one episode in as many rows as a
     team made calls; `extra` is each row's `extra_fields`. `interlace/reward/...` is each part
-    before its weight, and the signals beside the reward: `correct`, `calls`, `tool_errors`,
-    `void_turns`, `forged`; `interlace/stop/...` the share that ended so.
+    before its weight, and the signals not in the reward: `correct`, `calls`, `tool_errors`,
+    `void_turns`, `forged`; `interlace/stop/...` the share with each stop reason.
     """
     episodes: dict[str, list[Mapping[str, Any]]] = {}
     for key, fields in zip(keys, extra, strict=True):

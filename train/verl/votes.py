@@ -17,7 +17,7 @@ class Votes:
     """Names equal answers alike, by the checker that also says right from wrong. Thread-safe.
 
     verl counts equal texts. Here all answers of a group that the checker takes for the same have
-    the text of the first of them, and an attempt without an answer has a text of its own, which no
+    the text of the first of them, and an attempt without an answer has its own text, which no
     other shares.
 
     Example:

@@ -60,7 +60,7 @@ def _write_m500(episodes: Iterator[Episode], path: Path, tokenizers: "_Tokenizer
 
 
 def _select(file: Path, selection: EpisodeSelection) -> Iterator[Episode]:
-    """The episodes asked for; raises DataError where there is none."""
+    """The episodes asked for; raises DataError if there is none."""
     episodes = read_episodes(file)
     if selection.episode is not None:
         episodes = (episode for episode in episodes if episode.id == selection.episode)

@@ -1,7 +1,8 @@
 """The capabilities of a server, found out by asking it."""
 
+import logging
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from ....tools.errors import ModelError
 from ...models.files import local_model
 from ...tokenizer import Tokenizer, TokenizerError
 from ..base import EngineError
-from .client import Refused, ServerClient
+from .client import NotReached, Refused, ServerClient
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["ServerCapabilities", "probe_server", "served"]
 
@@ -23,7 +26,7 @@ class ServerCapabilities:
 
     `tokenizer` is set if the server takes and gives token ids; otherwise `why` says what is
     missing. `raw_logprobs`: its log-probabilities are those at temperature 1, whatever it samples
-    with.
+    with. `listed` names the models that the server lists, where this one is not among them.
     """
 
     model: str
@@ -31,6 +34,7 @@ class ServerCapabilities:
     tokenizer: Tokenizer | None = None
     why: str = ""
     raw_logprobs: bool = True
+    listed: str = ""
 
 
 async def probe_server(
@@ -38,10 +42,16 @@ async def probe_server(
 ) -> ServerCapabilities:
     """Ask about the model of that name; about the only one, for None.
 
-    Raises ModelError where it is not served, or `tokenizer` is not its own, and EngineError where
+    Raises ModelError where it must be named, or `tokenizer` is not its own, and EngineError where
     the server can't be asked.
     """
-    card = await _card(server, wanted)
+    card, listed = await _card(server, wanted)
+    return replace(await _probe_model(server, card, tokenizer), listed=listed)
+
+
+async def _probe_model(
+    server: ServerClient, card: dict[str, Any], tokenizer: Tokenizer | None
+) -> ServerCapabilities:
     model, length = card["id"], card.get("context_length")
     given = tokenizer is not None
     tokenizer = tokenizer or _tokenizer_at(card.get("root"), model)
@@ -56,6 +66,8 @@ async def probe_server(
             return ServerCapabilities(model, length, why=why)
         raw = await _gives_raw(server, model, tokenizer)
     except Refused as error:
+        if error.passing:
+            raise
         return ServerCapabilities(model, length, why=str(error))
     return ServerCapabilities(model, length, tokenizer, raw_logprobs=raw)
 
@@ -87,22 +99,35 @@ def _length(card: dict[str, Any]) -> int | None:
     return None
 
 
-async def _card(server: ServerClient, wanted: str | None) -> dict[str, Any]:
+async def _card(server: ServerClient, wanted: str | None) -> tuple[dict[str, Any], str]:
+    """The model's entry in the list, and the names that are listed if it has none.
+
+    A list is advice: a name that somebody gave is tried, and the server says itself if it has no
+    such model. One listed model that is the same but for its tag or its owner is taken for it.
+    """
     try:
         cards = await served(server)
-    except Refused as error:
-        if wanted is not None and error.status in (404, 405):  # it has no list
-            return {"id": wanted}
+    except NotReached:
         raise
+    except EngineError:
+        if wanted is None:
+            raise
+        return {"id": wanted}, ""
     names = ", ".join(card["id"] for card in cards[:8]) + (", ..." if len(cards) > 8 else "")
     if wanted is None:
         if len(cards) > 1:
             raise ModelError(f"{server.host} serves {names}: say which with {server.base}#NAME")
-        return cards[0]
+        return cards[0], ""
     for card in cards:
         if card["id"] == wanted:
-            return card
-    raise ModelError(f"{server.host} does not serve {wanted}, but {names}")
+            return card, ""
+    like = [
+        card for card in cards if wanted in (card["id"].split(":")[0], card["id"].split("/")[-1])
+    ]
+    if len(like) == 1:
+        _log.warning("%s lists %s: it is used for %s", server.host, like[0]["id"], wanted)
+        return like[0], ""
+    return {"id": wanted}, names
 
 
 def _tokenizer_at(root: Any, model: str) -> Tokenizer | None:
@@ -146,7 +171,7 @@ async def _gives_raw(server: ServerClient, model: str, tokenizer: Tokenizer) -> 
 async def _one_token(
     server: ServerClient, model: str, prompt: str | list[int], temperature: float
 ) -> dict[str, Any]:
-    """The first choice of a completion of one token. Raises EngineError where there is none."""
+    """The first choice of a completion of one token. Raises EngineError if there is none."""
     body = {
         "model": model,
         "prompt": prompt,

@@ -7,19 +7,21 @@ messages, and writes its own.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import tokenizers
 
 from ...formats import Message
 from ...tokenizer import Tokenizer
 from .. import nano
+from .client import DONE
 
 __all__ = ["ChatReply", "chat_tokenizer", "to_chat"]
 
 Dict: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 
 _START, _END = "<|im_start|>", "<|im_end|>"
 TEMPLATE = """\
@@ -36,7 +38,9 @@ Calls are written as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT = re.compile(r"\A<think>.*?</think>\s*", re.DOTALL)
+_FIRST_THOUGHT = re.compile(r"\A(?:<think>\n?)?(.*?)\n?</think>\s*", re.DOTALL)
 _HIGH, _LOW = re.compile("[\ud800-\udbff]\\Z"), re.compile("[\ud800-\udfff]")
 
 
@@ -52,22 +56,31 @@ def chat_tokenizer() -> Tokenizer:
     return Tokenizer(fast, config, bundled.path)
 
 
-def to_chat(messages: Sequence[Message]) -> list[Dict]:
+def to_chat(messages: Sequence[Message], thought_field: str | None = None) -> list[Dict]:
     """Messages as the chat API takes them.
 
-    Thoughts at the head of earlier replies are left out, as chat templates do.
+    Thoughts at the head of earlier replies are left out, as chat templates do. Within the tool
+    loop (`Message.said`) they go back as they came, in `thought_field` or else in the content: many
+    servers refuse the next request without them.
     """
     sent: list[Dict] = []
     for message in messages:
-        content = message.content
+        content, extra = message.content, {}
         if message.role == "assistant":
             content = _THOUGHT.sub("", content)
-        sent.append({"role": message.role, "content": content})
+            if thought := _FIRST_THOUGHT.match(message.said.partition("<tool_call>")[0]):
+                if thought_field is None:
+                    content = thought[0] + content
+                else:
+                    extra = {thought_field: thought[1]}
+        sent.append({"role": message.role, "content": content, **extra})
         if not message.calls:
             continue
         number = len(sent) + len(message.calls)
-        # Nine letters: some servers take no other ids.
-        ids = [f"c{number:04d}{k:04d}" for k in range(len(message.calls))]
+        ids = [call.id for call in message.calls]
+        if not all(ids) or len(set(ids)) < len(ids):
+            # Nine letters: some servers take no other ids.
+            ids = [f"c{number:04d}{k:04d}" for k in range(len(message.calls))]
         sent[-1]["tool_calls"] = [
             {
                 "id": id,
@@ -84,57 +97,154 @@ def to_chat(messages: Sequence[Message]) -> list[Dict]:
 
 
 @dataclass(slots=True)
+class _PartialCall:
+    """A call as far as it has come: its arguments in the pieces in which they came."""
+
+    id: str
+    index: Any
+    name: str = ""
+    pieces: list[str] = field(default_factory=list)
+
+    def whole(self) -> bool:
+        """True if its arguments are an object already."""
+        return bool(self.pieces) and isinstance(self.arguments(), dict)
+
+    def arguments(self) -> Any:
+        """Arguments as an object where they are one; else as they were written, for the format to
+        refuse.
+
+        Some servers send all that there is so far in each piece, or the whole again at the end, or
+        an empty object first.
+        """
+        *earlier, last = self.pieces or [""]
+        ways = ["".join(self.pieces)]
+        if earlier and ("".join(earlier) == last or all(map(last.startswith, earlier))):
+            ways.append(last)
+        if earlier and earlier[0].strip() == "{}":
+            ways.append("".join(self.pieces[1:]))
+        for way in ways:
+            try:
+                found = json.loads(way or "{}")
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(found, dict) or found is None:
+                return found or {}
+        return ways[0]
+
+
+@dataclass(slots=True)
 class ChatReply:
     """The pieces of a streamed reply, as text in our notation, in the order in which it is said.
 
     Thoughts that come apart from the content are put in `<think>` tags before it, native calls as
-    JSON in tags after it, once the reply is over.
+    JSON in tags after it, once the reply is over. Servers differ in most of what the protocol
+    leaves open; two rules: a new id begins a new call, and a piece without an id belongs
+    to the latest call of its index, or to the last one.
     """
 
     finish: str | None = None
     usage: Dict = field(default_factory=dict)
     """The server's counts of tokens, as far as it has told them."""
+    thought_field: str | None = None
+    """The field in which thoughts came, if not in the content."""
     _thinking: bool = False
     _half: str = ""  # of a character that JSON wrote in two halves
-    _calls: dict[int, dict[str, list[str]]] = field(default_factory=dict)
+    _calls: list[_PartialCall] = field(default_factory=list)
 
-    def read(self, event: Dict) -> str:
-        """The text of one event. Raises LookupError, TypeError or AttributeError if it is not a
-        chat's.
+    def read(self, event: Any) -> str:
+        """The text of one event. Raises ValueError, with the field's name, if it is not a chat's.
+
+        The end of the stream (`DONE`), and a whole reply in one piece, are a good end where no
+        other is told.
         """
-        if isinstance(usage := event.get("usage"), dict):
+        if event == DONE:
+            self.finish = self.finish or "stop"
+            return ""
+        event = _typed(event, dict, "event")
+        self._count(event.get("usage"))
+        choices = _typed(event.get("choices"), list, "choices")
+        return "".join(self._read_choice(_typed(choice, dict, "choices")) for choice in choices)
+
+    def _count(self, usage: Any) -> None:
+        if isinstance(usage, dict) and (usage.get("completion_tokens") or not self.usage):
             self.usage = usage
-        return "".join(map(self._read_choice, event.get("choices") or ()))
 
     def _read_choice(self, choice: Dict) -> str:
-        delta = choice.get("delta") or choice.get("message") or {}
-        self.finish = choice.get("finish_reason") or self.finish
+        if choice.get("index"):  # another reply to the same question, which nobody asked for
+            return ""
+        self._count(choice.get("usage"))
+        finish = _typed(choice.get("finish_reason"), str, "finish_reason").lower()
+        self.finish = finish or self.finish
+        delta = _typed(choice.get("delta"), dict, "delta")
+        if choice.get("delta") is None and choice.get("message") is not None:
+            delta = _typed(choice["message"], dict, "message")
+            self.finish = self.finish or "stop"
         text = ""
-        thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
-        if thought:
-            text += ("" if self._thinking else "<think>\n") + thought
-            self._thinking = True
-        if delta.get("content"):
-            text += self._close() + delta["content"]
-        for at, call in enumerate(delta.get("tool_calls") or ()):
-            index = call.get("index")
-            key = index if isinstance(index, int) else at
-            made = self._calls.setdefault(key, {"name": [], "arguments": []})
-            function = call.get("function") or {}
-            if not isinstance(name := function.get("name") or "", str):
-                raise TypeError("the name of a call is not text")
-            made["name"].append(name)
-            given = function.get("arguments") or ""
-            made["arguments"].append(given if isinstance(given, str) else json.dumps(given))
+        for name in _THOUGHT_FIELDS:
+            if delta.get(name):
+                self.thought_field = name
+                text += self._say(_parts(delta[name], name), thinking=True)
+                break
+        text += self._say(_parts(delta.get("content"), "content"))
+        text += self._say(_parts(delta.get("refusal"), "refusal"))
+        calls = delta.get("tool_calls")
+        calls = [calls] if isinstance(calls, dict) else _typed(calls, list, "tool_calls")
+        for at, call in enumerate(calls):
+            self._read_call({"index": at or None} | _typed(call, dict, "tool_calls"))
+        if delta.get("function_call"):  # the protocol's older way, with one call a reply
+            self._read_call({"index": 0, "function": delta["function_call"]})
         return self._whole(text)
+
+    def _say(self, parts: Iterable[tuple[bool, str]], *, thinking: bool = False) -> str:
+        text = ""
+        for thought, part in parts:
+            if thought or thinking:
+                text += ("" if self._thinking else "<think>\n") + part
+                self._thinking = True
+            else:
+                text += self._close() + part
+        return text
+
+    def _read_call(self, piece: Dict) -> None:
+        function = piece["function"] if piece.get("function") is not None else piece
+        function = _typed(function, dict, "function")
+        name = _typed(function.get("name"), str, "name")
+        given = function.get("arguments")
+        if not isinstance(given, str):
+            given = json.dumps(given, ensure_ascii=False) if given else ""
+        call = self._call_of(piece, name, given)
+        # The first of the name, or all of it again; or its next part.
+        call.name = name if name.startswith(call.name) else call.name + name
+        if given:
+            call.pieces.append(given)
+
+    def _call_of(self, piece: Dict, name: str, given: str) -> _PartialCall:
+        """The call that a piece belongs to; a new one if it begins one."""
+        id, index = str(piece.get("id") or ""), piece.get("index")
+        for call in self._calls:
+            if id and call.id == id and (index is None or call.index in (None, index)):
+                return call
+        of_index = [call for call in self._calls if index is None or call.index == index]
+        if of_index:
+            latest = of_index[-1]
+            if id and not latest.id and not (name and latest.name):
+                latest.id = id  # it comes late
+                return latest
+            # A call that is whole, and a name besides: the next one, of a server without ids.
+            begins = name and (given or name != latest.name) and latest.whole()
+            if not (id or begins):
+                return latest
+        self._calls.append(_PartialCall(id, index))
+        return self._calls[-1]
 
     def end(self) -> str:
         """The text that ends the reply: the calls."""
         text = self._close()
-        for _, call in sorted(self._calls.items()):
-            name, arguments = "".join(call["name"]), "".join(call["arguments"])
-            body = {"name": name, "arguments": _object(arguments)}
-            written = json.dumps(body, ensure_ascii=False)
+        for call in self._calls:
+            body = {"name": call.name, "arguments": call.arguments()}
+            body |= {"id": call.id} if call.id else {}
+            # What looks like a control token stays as it is in a string of JSON.
+            written = json.dumps(body, ensure_ascii=False).replace("<|", "\\u003c|")
             text += f"\n<tool_call>\n{written}\n</tool_call>"
         return self._whole(text, last=True)
 
@@ -154,12 +264,28 @@ class ChatReply:
         return text
 
 
-def _object(arguments: str) -> Any:
-    """Arguments as an object where they are one; else as they were written, for the format to
-    refuse.
-    """
-    try:
-        found = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        return arguments
-    return found if isinstance(found, dict) else arguments
+def _typed(value: Any, kind: type[T], name: str) -> T:
+    """The value of a field, or an empty one. Raises ValueError for another type."""
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} can't be {json.dumps(value)[:60]}")
+    return value
+
+
+def _parts(value: Any, name: str) -> Iterator[tuple[bool, str]]:
+    """The texts of a content that is text or a list of parts; True for those that are thought."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _parts(each, name)
+    elif isinstance(value, dict):
+        kind = value.get("type", "text")
+        found = next(
+            (value[key] for key in (kind, "text", "content", "summary") if key in value), None
+        )
+        thought = any(word in str(kind) for word in ("think", "reason", "summary"))
+        if found is None or not (thought or str(kind).endswith("text") or kind == "refusal"):
+            raise ValueError(f"{name} has a part of type {json.dumps(kind)[:60]}")
+        yield from ((thought or inner, text) for inner, text in _parts(found, name))
+    elif text := _typed(value, str, name):
+        yield False, text

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,8 +16,10 @@ from ..base import EngineError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Refused", "ServerClient", "StreamCut", "api_key", "split_address"]
+__all__ = ["DONE", "NotReached", "Refused", "ServerClient", "StreamCut", "api_key", "split_address"]
 
+DONE = "[DONE]"
+"""The last item of a stream that says itself that it is over."""
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request may do better a little later."""
 _LONGEST_WAIT = 60.0
@@ -30,11 +32,22 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Refused(EngineError):
-    """The server answered with a status that no second try would change; `status` is it."""
+    """The server answered with a status other than success, `status`, and said `text`.
 
-    def __init__(self, message: str, status: int) -> None:
+    `parameter` is the field of the request that the server names as the cause, if it does.
+    `passing`: the same request may do better later.
+    """
+
+    def __init__(self, message: str, status: int, text: str = "", parameter: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.passing = status in _PASSING
+        self.text = text
+        self.parameter = parameter
+
+
+class NotReached(EngineError):
+    """Nothing that can be read came from the server, so that nothing is known about it."""
 
 
 class StreamCut(EngineError):
@@ -55,7 +68,8 @@ def split_address(address: str) -> tuple[str, str | None]:
         raise UsageError("a server's address begins with http:// or https:// and names a host")
     if parts.username or parts.password or parts.query:
         raise UsageError(
-            f"leave the key out of the address of {host}: set INTERLACE_API_KEY instead"
+            f"leave the key and the query out of the address of {host}: set INTERLACE_API_KEY, "
+            "and the option query"
         )
     path = parts.path.rstrip("/") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}", parts.fragment or None
@@ -88,18 +102,35 @@ class ServerClient:
         base: str,
         *,
         key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        ca: str | None = None,
         patience: float = 300.0,
         tries: int = 5,
         pause: float = 0.5,
     ) -> None:
-        """`pause`: seconds before the second try. Raises UsageError, also for a broken key."""
+        """`headers` and `query` are sent with each request; `$NAME` in a value is read from the
+        environment. `ca` is a file of certificates to trust instead of the usual ones. `pause`:
+        seconds before the second try. Raises UsageError, also for a broken key.
+        """
         if tries < 1 or patience <= 0:
             raise UsageError("tries must be 1 or more and patience above 0")
         self.base = base
         self.host = urlsplit(base).netloc
-        self._key = (key or "").strip()
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise UsageError(f"the key for {self.host} holds a character that a key can't have")
+        key = (key or "").strip()
+        given = {"Authorization": f"Bearer {key}"} if key else {}
+        given |= {name: _from_environment(value) for name, value in (headers or {}).items()}
+        for value in given.values():
+            if not (value.isascii() and value.isprintable()):
+                name = "key" if value == f"Bearer {key}" else "header"
+                raise UsageError(
+                    f"the {name} for {self.host} holds a character that a {name} can't have"
+                )
+        self._headers = given
+        self._query = {name: _from_environment(value) for name, value in (query or {}).items()}
+        self._ca = ca
+        secrets = {key, *given.values(), *self._query.values()}
+        self._secrets = [each for each in secrets if len(each) >= _SHORTEST_SECRET]
         self._patience = patience
         self._tries = tries
         self._http = HttpClient(
@@ -137,7 +168,9 @@ class ServerClient:
         self, method: str, path: str, body: dict[str, Any] | None
     ) -> AsyncGenerator[Any, None]:
         async def prepare(client: "httpx.AsyncClient", _: int) -> "httpx.Request":
-            return client.build_request(method, self.base + path, json=body)
+            return client.build_request(
+                method, self.base + path, json=body, params=self._query or None
+            )
 
         try:
             async with aclosing(self._http.request(prepare, self._items)) as items:
@@ -150,70 +183,115 @@ class ServerClient:
             what = f"{error} ({type(cause).__name__}{self._masked(str(cause))})"
             if isinstance(error, BrokenOff):
                 raise StreamCut(what) from error
-            raise EngineError(f"{what}: is the server running?") from error
+            raise NotReached(f"{what}: is the server running?") from error
         except HttpError as error:
-            raise EngineError(str(error)) from error
+            raise NotReached(self._mask(str(error))) from error
 
     def _explain(self, refused: RefusedStatus) -> EngineError:
         status, text = refused.status, refused.text
         if 300 <= status < 400:
-            to = refused.location or "elsewhere"
+            to = self._mask(refused.location) or "elsewhere"
             return Refused(f"{self.host} sends on to {to}: name that address", status)
+        parameter = ""
         with suppress(ValueError, RecursionError):
-            text = _message(json.loads(text)) or text
+            body = json.loads(text)
+            text = _message(body) or text
+            error = body.get("error") if isinstance(body, dict) else None
+            parameter = str(error.get("param") or "") if isinstance(error, dict) else ""
         why = f"{status}{self._masked(text)}"
         if status in (401, 403):
-            return Refused(f"{self.host} refused the key ({why}): set INTERLACE_API_KEY", status)
-        if not refused.passing:
-            return Refused(f"{self.host} refused the request ({why})", status)
-        if refused.wait > _LONGEST_WAIT:
-            return EngineError(
-                f"{self.host} asks to be left alone for {refused.wait:.0f} s ({why})"
-            )
-        return EngineError(f"{self.host} failed {self._tries} times ({why})")
+            said = f"{self.host} refused the key ({why}): set INTERLACE_API_KEY"
+        elif not refused.passing:
+            said = f"{self.host} refused the request ({why})"
+        elif refused.wait > _LONGEST_WAIT:
+            said = f"{self.host} asks to be left alone for {refused.wait:.0f} s ({why})"
+        else:
+            said = f"{self.host} failed {self._tries} times ({why})"
+        return Refused(said, status, text, parameter)
 
     def _masked(self, text: str) -> str:
-        """A colon and a server's words, short and without the key."""
-        text = " ".join(text.split())
-        if len(self._key) >= _SHORTEST_SECRET:
-            text = text.replace(self._key, "***")
+        """A colon and a server's words, short and without a secret."""
+        text = self._mask(" ".join(text.split()))
         return f": {text[:300]}" if text else ""
 
+    def _mask(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
     async def _items(self, response: "httpx.Response") -> AsyncGenerator[Any, None]:
-        if "text/event-stream" not in response.headers.get("content-type", ""):
-            yield self._read(await self._http.read_whole(response))
+        import httpx
+
+        if "text/event-stream" in response.headers.get("content-type", ""):
+            async with aclosing(self._http.read_lines(response)) as lines:
+                async for item in self._events(lines):
+                    yield item
+                # A connection whose answer is read to its end is used again.
+                with suppress(TimeoutError, HttpError, httpx.TransportError):
+                    async with asyncio.timeout(1.0):
+                        async for _ in lines:
+                            pass
             return
-        async with aclosing(self._http.read_lines(response)) as lines:
-            async for line in lines:
-                if not line.startswith(b"data:"):
-                    continue  # a comment that keeps the connection alive, a name, an empty line
-                data = line[5:].strip()
-                if data == b"[DONE]":
-                    break
-                if data:
-                    yield self._read(data)
-            # A connection whose answer is read to its end is used again.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    async for _ in lines:
-                        pass
+        data = await self._http.read_whole(response)
+        if data.lstrip().startswith((b"data:", b"event:")):  # a stream under another name
+
+            async def split() -> AsyncGenerator[bytes, None]:
+                for line in data.split(b"\n"):
+                    yield line
+
+            async for item in self._events(split()):
+                yield item
+        else:
+            yield self._read(data)
+
+    async def _events(self, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any, None]:
+        """The JSON of each event, up to `DONE`."""
+        failed = False
+        async for line in lines:
+            if line.startswith(b"event:"):
+                failed = line[6:].strip() == b"error"
+            # Else a comment that keeps the connection alive, a name, an empty line. Some servers
+            # write an error as bare JSON.
+            data = line if line.startswith(b"{") else line.partition(b"data:")[2]
+            data = data.strip() if line.startswith((b"{", b"data:")) else b""
+            if not data:
+                continue
+            if data == DONE.encode():
+                yield DONE
+                return
+            if failed:
+                with suppress(ValueError, RecursionError):
+                    data = _message(json.loads(data)).encode() or data
+                raise self._failed(data.decode("utf-8", "replace"))
+            yield self._read(data)
 
     def _read(self, data: bytes) -> Any:
         try:
             item = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise EngineError(f"{self.host} sent what is not JSON") from error
-        if isinstance(item, dict) and item.get("error"):
-            raise EngineError(f"{self.host} failed{self._masked(_message(item) or 'unknown')}")
+        if isinstance(item, dict):
+            said = _message(item)
+            if item.get("error") or (said and not item.keys() & {"choices", "data"}):
+                raise self._failed(said or json.dumps(item["error"]))
         return item
+
+    def _failed(self, said: str) -> EngineError:
+        return EngineError(f"{self.host} failed{self._masked(said)}")
 
     def _client(self) -> "httpx.AsyncClient":
         import httpx
 
         if self._tls is None:  # the certificates are read once
-            self._tls = httpx.create_ssl_context()
+            if self._ca is None:
+                self._tls = httpx.create_ssl_context()
+            else:
+                try:
+                    self._tls = ssl.create_default_context(cafile=self._ca)
+                except OSError as error:
+                    raise HttpError(f"the certificates in {self._ca} can't be read") from error
         return httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            headers=self._headers,
             timeout=httpx.Timeout(
                 connect=10.0, read=self._patience, write=self._patience, pool=None
             ),
@@ -222,8 +300,18 @@ class ServerClient:
         )
 
 
+def _from_environment(value: str) -> str:
+    found = os.path.expandvars(str(value))
+    if "$" in found:
+        raise UsageError(f"no variable of the environment has the name in {found}")
+    return found
+
+
 def _message(item: Any) -> str:
-    """The sentence in an error, wherever servers put it."""
-    while isinstance(item, dict):
-        item = item.get("error") or item.get("message") or item.get("detail") or ""
-    return item if isinstance(item, str) else json.dumps(item)
+    """The sentence in an error, wherever servers put it; empty where there is none."""
+    if isinstance(item, dict):
+        names = ("error", "errors", "message", "detail", "msg")
+        return next((said for name in names if (said := _message(item.get(name)))), "")
+    if isinstance(item, list):  # with the places of the fields that are meant
+        return json.dumps(item) if item else ""
+    return item if isinstance(item, str) else ""

@@ -1,6 +1,8 @@
 """A model behind an HTTP server that speaks OpenAI's protocol."""
 
-from collections.abc import AsyncGenerator
+import logging
+import re
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +14,11 @@ from ..base import Chunk, EngineError, Request
 from ..stops import StopFinder
 from .capabilities import ServerCapabilities, probe_server, served
 from .chat import ChatReply, chat_tokenizer, to_chat
-from .client import Refused, ServerClient, StreamCut, api_key, split_address
+from .client import DONE, Refused, ServerClient, StreamCut, api_key, split_address
 
 __all__ = ["HttpEngine", "served_models"]
+
+_log = logging.getLogger(__name__)
 
 _ENDED = {"stop", "tool_calls", "function_call", "eos", "eos_token", "stop_sequence", "end_turn"}
 """What servers call the end of a reply by the model's own doing."""
@@ -24,6 +28,13 @@ _CUT = {
 }
 """... and of one that was cut, which is the model's doing too. Any other reason (error, abort, one
 that is new) is a failure of the server's."""
+_LIMITS = ("max_tokens", "max_completion_tokens")
+"""What servers call the limit of tokens."""
+_NOT_TAKEN = re.compile(
+    r"(?i)unsupported|\bun(known|recogni[sz]ed|expected)|\bextra|forbidden|deprecated|remove|"
+    r"cannot (find|both)|(not|n't)( be)? (support|permitted|allowed|accept|recogni|valid)"
+)
+"""The words by which a server refuses a field itself, not its value."""
 _CONTEXT_LENGTH = 32768
 """Where the server does not say."""
 _BYTES_PER_TOKEN = 4
@@ -48,7 +59,13 @@ class HttpEngine:
     Weights change unseen on a server: `Chunk.version` is always 0.
     """
 
-    def __init__(self, server: ServerClient, found: ServerCapabilities, name: str) -> None:
+    def __init__(
+        self,
+        server: ServerClient,
+        found: ServerCapabilities,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.name = name
         self.exact = found.tokenizer is not None
         self.why = found.why
@@ -57,7 +74,9 @@ class HttpEngine:
         self.context_length = found.context_length or _CONTEXT_LENGTH
         self._server = server
         self._found = found
-        self._takes_usage = True  # until a server refuses to be asked for it
+        self._options = dict(options or {})
+        self._refused: set[str] = set()  # fields of a request that the server does not take
+        self._thought_field: str | None = None  # in which its thoughts come
 
     @classmethod
     async def connect(
@@ -66,6 +85,10 @@ class HttpEngine:
         *,
         tokenizer: Tokenizer | None = None,
         key: str | None = None,
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        ca: str | None = None,
+        options: Mapping[str, Any] | None = None,
         patience: float = 300.0,
         tries: int = 5,
         pause: float = 0.5,
@@ -75,25 +98,43 @@ class HttpEngine:
 
         `tokenizer` is the model's own; without it, it is looked for where the server says that the
         model comes from: a folder or a Hugging Face id. `key` is read from the environment
-        (`api_key`); `patience`, `tries` and `pause` are those of `ServerClient`.
+        (`api_key`); `headers`, `query`, `ca`, `patience`, `tries` and `pause` are those of
+        `ServerClient`. `options` are more fields of each request for a reply, such as
+        `reasoning_effort`; None leaves a field out.
 
         Raises ModelError if the server does not answer, the model is not served, or the tokenizer
         is not the model's; UsageError for what is not an address.
         """
         base, wanted = split_address(address)
         key = key or api_key(base)
-        server = ServerClient(base, key=key, patience=patience, tries=tries, pause=pause)
+        server = ServerClient(
+            base,
+            key=key,
+            headers=headers,
+            query=query,
+            ca=ca,
+            patience=patience,
+            tries=tries,
+            pause=pause,
+        )
         try:
             found = await probe_server(server, wanted, tokenizer)
         except EngineError as error:
             raise ModelError(str(error)) from error
         finally:  # connections belong to an event loop, which may be another one from here on
             await server.aclose()
-        return cls(server, found, address)
+        if found.tokenizer is not None and options:
+            raise UsageError(
+                f"{server.host} is sent token ids and all that shapes them: leave out the options "
+                f"{', '.join(options)}"
+            )
+        return cls(server, found, address, options)
 
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Sample one continuation; raises EngineError where the server can't or won't."""
-        room = min(request.max_tokens, self.context_length - len(request.ids))
+        # The ids of a text server's context are ours, and say little about its length there.
+        context = len(request.ids) if self.exact else 0
+        room = min(request.max_tokens, self.context_length - context)
         if room < 1:
             yield Chunk((), (), finish=FinishReason.LENGTH)
             return
@@ -118,8 +159,8 @@ class HttpEngine:
             before = len(told)
             try:
                 body = self._body(request, told, room - len(told))
+                reading = _Reading(self, request, finder, body["prompt"], room - len(told))
                 async with aclosing(self._server.stream("/completions", body)) as events:
-                    reading = _Reading(self, request, finder, body["prompt"], room - len(told))
                     async for event in events:
                         chunk = reading.read(event)
                         if chunk is not None:
@@ -130,6 +171,9 @@ class HttpEngine:
                 yield reading.end()
                 return
             except StreamCut:
+                if reading.whole:
+                    yield reading.end()
+                    return
                 # What came is exact, so the rest is asked for after it; unless nothing comes.
                 if len(told) == before:
                     raise
@@ -179,30 +223,64 @@ class HttpEngine:
                 "continued: use --format hermes"
             )
         reading = _ChatReading(self, room)
-        async with aclosing(self._chat_events(self._chat_body(request, room))) as events:
-            async for event in events:
-                chunk = reading.read(event)
-                if chunk is not None:
-                    yield chunk
-                    if chunk.finish is not None:
-                        return
+        try:
+            async with aclosing(self._chat_events(request, room)) as events:
+                async for event in events:
+                    chunk = reading.read(event)
+                    if chunk is not None:
+                        yield chunk
+                        if chunk.finish is not None:
+                            return
+        except StreamCut:
+            if not reading.whole:
+                raise
         yield reading.end()
 
-    async def _chat_events(self, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
-        """The events of a reply, asked for without `stream_options` where those are refused."""
+    async def _chat_events(self, request: Request, room: int) -> AsyncGenerator[Any, None]:
+        """The events of a reply, asked for without the fields that the server refuses."""
         while True:
-            asked = {"stream_options": {"include_usage": True}} if self._takes_usage else {}
+            body = self._chat_body(request, room)
             try:
-                async with aclosing(
-                    self._server.stream("/chat/completions", body | asked)
-                ) as events:
+                async with aclosing(self._server.stream("/chat/completions", body)) as events:
                     async for event in events:
                         yield event
                 return
             except Refused as error:
-                if not self._takes_usage or "stream_options" not in str(error):
-                    raise
-                self._takes_usage = False
+                if not self._learn(error, body):
+                    raise self._advised(error, body) from error
+
+    def _learn(self, refused: Refused, body: dict[str, Any]) -> bool:
+        """Remember the field that a server refuses to take; False if it is about something else.
+
+        A limit of tokens goes by two names, and is never left out.
+        """
+        sent = [*body, *(name for message in body["messages"] for name in message)]
+        fixed = {"model", "messages", "stream", "tools", "role", "content", "tool_calls"}
+        optional = [name for name in sent if name not in fixed | self._options.keys()]
+        named = (name for name in optional if re.search(rf"\b{name}\b", refused.text))
+        name = refused.parameter if refused.parameter in optional else next(named, None)
+        other = {name} ^ set(_LIMITS) if name in _LIMITS else set()
+        if (
+            refused.status not in (400, 422)
+            or name is None
+            or other & self._refused
+            or not _NOT_TAKEN.search(refused.text)
+        ):
+            return False
+        if name not in self._refused:  # another request may have learnt it meanwhile
+            self._refused.add(name)
+            instead = f"{min(other)} is sent instead" if other else "it is left out"
+            _log.warning("%s does not take %s: %s", self._server.host, name, instead)
+        return True
+
+    def _advised(self, refused: Refused, body: dict[str, Any]) -> Refused:
+        """The refusal, with what can be done about it."""
+        advice = ""
+        if "tool" in refused.text.lower() and "tools" in body:
+            advice = ": its model can't call tools there, leave them out with --tool none"
+        elif self._found.listed and refused.status in (400, 404, 422):
+            advice = f": it lists {self._found.listed}"
+        return Refused(f"{refused}{advice}", refused.status, refused.text)
 
     def _chat_body(self, request: Request, room: int) -> dict[str, Any]:
         """A request for a reply. Beyond the least, only what was asked for is said: servers refuse
@@ -213,13 +291,19 @@ class HttpEngine:
         conversation, sampling = request.conversation(), request.sampling
         if conversation.begun:
             raise EngineError(f"{self._server.host} can't go on with a reply that was broken off")
-        openai = self._server.host.endswith("openai.com")
+        limits = _LIMITS[::-1] if self._server.host.endswith("openai.com") else _LIMITS
+        limit = next(name for name in limits if name not in self._refused)
+        thoughts = self._thought_field
+        messages = to_chat(conversation.messages, thoughts)
+        if thoughts in self._refused:
+            messages = [{k: v for k, v in each.items() if k != thoughts} for each in messages]
         body: dict[str, Any] = {
             "model": self._found.model,
-            "messages": to_chat(conversation.messages),
-            "max_completion_tokens" if openai else "max_tokens": room,
+            "messages": messages,
+            limit: room,
             "temperature": sampling.temperature,
             "stream": True,
+            "stream_options": {"include_usage": True},
         }
         if conversation.tools:
             body["tools"] = list(conversation.tools)
@@ -229,7 +313,11 @@ class HttpEngine:
             body["top_k"] = sampling.top_k
         if sampling.seed is not None:
             body["seed"] = sampling.seed
-        return body
+        body = {name: value for name, value in body.items() if name not in self._refused}
+        if self._options.keys() & set(_LIMITS):
+            del body[limit]
+        body |= self._options
+        return {name: value for name, value in body.items() if value is not None}
 
 
 @dataclass(slots=True)
@@ -246,14 +334,20 @@ class _ChatReading:
         host = self.engine._server.host
         try:
             text = self._reply.read(event)
-        except (LookupError, TypeError, AttributeError) as error:
-            raise EngineError(f"{host} sent what is not a chat delta") from error
+        except ValueError as error:
+            raise EngineError(f"{host} sent what is not a chat delta: {error}") from error
+        self.engine._thought_field = self._reply.thought_field or self.engine._thought_field
         if not text:
             return None
         # The server was told its limit and knows its tokens: what came is kept. This only ends a
         # stream of one that does not heed it.
         endless = self._bytes > _BYTES_PER_TOKEN * (_HEEDLESS * self.room + 1000)
         return self._chunk(text, FinishReason.LENGTH if endless else None)
+
+    @property
+    def whole(self) -> bool:
+        """True once the server has said that the reply is over."""
+        return self._reply.finish is not None
 
     def end(self) -> Chunk:
         """The last chunk: the calls, and what the server says of its tokens. Raises StreamCut."""
@@ -314,6 +408,8 @@ class _Reading:
 
         Raises EngineError where it is not what was asked for.
         """
+        if event == DONE:
+            return None
         try:
             self._count(event.get("usage") or {})
             if not event.get("choices") or self._finish is not None:
@@ -332,6 +428,11 @@ class _Reading:
                 f"{self._host} sent {len(ids)} token ids with {len(logprobs)} log-probabilities"
             )
         return self._chunk(ids, logprobs, reason)
+
+    @property
+    def whole(self) -> bool:
+        """True once the end has come."""
+        return self._finish is not None
 
     def end(self) -> Chunk:
         """The last chunk, once the stream has ended. Raises StreamCut if its end is missing."""

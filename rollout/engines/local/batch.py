@@ -141,7 +141,7 @@ class RunningBatch:
     def admit(self, row: BatchRow) -> None:
         """Add a request, with what is still held of its context.
 
-        Raises MemoryError, and changes nothing, where there is no room for its prompt.
+        Raises MemoryError, and changes nothing, if there is no room for its prompt.
         """
         # The last token is computed in any case: its logits are what is sampled from.
         ids = row.prompt[:-1]
@@ -183,8 +183,8 @@ class RunningBatch:
         self._take_out(at)
 
     def preempt(self, row: BatchRow) -> None:
-        """Take a request out to make room. Admitted again, it goes on where it was, once its
-        context and what it has sampled are computed anew.
+        """Take a request out to make room. Admitted again, it continues where it was, once its
+        context and what it has sampled are computed again.
         """
         self._take_out(self.rows.index(row))
         row.prompt = np.concatenate([row.request.ids, np.array(row.sampled, np.int32)])
@@ -202,7 +202,7 @@ class RunningBatch:
         """Run the model once for all rows; returns the rows that are now at their end.
 
         Raises BrokenModel where the model gives NaN; MemoryError, and the step can be tried again,
-        where there is no room for it.
+        if there is no room for it.
         """
         counts = self._counts()
         with one_memory_error():
@@ -327,7 +327,7 @@ class RunningBatch:
     def _reserve(self, rows: int, length: int) -> None:
         """Make room: with some to spare, else for just so much, else in the place of what is kept.
 
-        Raises MemoryError, and changes nothing that runs, where there is none.
+        Raises MemoryError, and changes nothing that runs, if there is none.
         """
         wanted = self._cache.missing(rows, length)
         if wanted is None:

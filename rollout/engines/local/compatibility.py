@@ -46,10 +46,9 @@ class PreparedModel:
 
 
 def prepare_model(model: nn.Module, max_context: int | None) -> PreparedModel:
-    """Set the model to our attention and see that it computes the same as before.
+    """Set the model to our attention and check that it computes the same as before.
 
-    Raises ModelError where it does not: sliding windows, state that is no keys and values, and so
-    on.
+    Raises ModelError if it does not: sliding windows, state other than keys and values, and so on.
     """
     config: Any = model.config
     context_length = getattr(config, "max_position_embeddings", None) or max_context or 4096

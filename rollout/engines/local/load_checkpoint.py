@@ -23,7 +23,7 @@ _HEADROOM = 1.15
 def pick_device(name: str) -> "torch.device":
     """The device of that name; "auto" is CUDA, else MPS, else the CPU.
 
-    Raises MissingExtra without torch, ModelError where there is no such device.
+    Raises MissingExtra without torch, ModelError if there is no such device.
     """
     try:
         import torch

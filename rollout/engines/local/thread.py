@@ -30,7 +30,7 @@ class PendingRow(PendingRequest):
 
 
 class EngineThread:
-    """Runs the batch in a thread of its own; all other methods may be called from any thread."""
+    """Runs the batch in its own thread; all other methods may be called from any thread."""
 
     def __init__(self, batch: RunningBatch, max_batch: int) -> None:
         self._batch = batch

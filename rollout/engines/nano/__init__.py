@@ -1,4 +1,4 @@
-"""The nano policy: a tiny model that ships with the package. What it is: `README.md`, beside."""
+"""The nano policy: a tiny model that ships with the package. See `README.md` in this folder."""
 
 from pathlib import Path
 

@@ -32,18 +32,18 @@ class VllmEngine:
     """Samples with vLLM's `AsyncLLM`: token ids in, token ids and their log-probabilities out.
 
     **Kept contexts.** When a request that names its `context` ends, it stays in vLLM with all it
-    has computed while the tool runs, and the trajectory's next request goes on with it. It is let
-    go after `keep_seconds`, when there are too many, and when memory runs low; the next request
-    then brings its whole context anew, of which vLLM's prefix cache may hold blocks. `keep=False`
-    makes every request a new one, for comparison.
+    has computed while the tool runs, and the trajectory's next request continues with it. It is
+    evicted after `keep_seconds`, when there are too many, and when memory runs low; the next
+    request then sends its whole context again, of which vLLM's prefix cache may hold blocks.
+    `keep=False` makes every request a new one, for comparison.
 
-    `Chunk.logprobs` are those of the sampling distribution. The raw ones are told where they are
-    the same, and for greedy requests: vLLM gives one of the two. A kept context goes on with the
-    random numbers of its first request: with it, a `seed` makes a run repeatable only as far as
-    the same contexts are kept.
+    `Chunk.logprobs` are those of the sampling distribution. The raw ones are known if they are the
+    same, and for greedy requests, because vLLM returns only one of the two. A kept context
+    continues with the random numbers of its first request: with it, a `seed` makes a run repeatable
+    only as far as the same contexts are kept.
 
-    vLLM runs in processes of its own, beside a thread for what goes in and out, and several event
-    loops may ask. Build one with `VllmEngine.load`.
+    vLLM runs in separate processes, with a thread for its input and output, and may be used from
+    several event loops. Build one with `VllmEngine.load`.
     """
 
     def __init__(self, llm: "AsyncLLM", service: Service, thread: Thread, weights: Shapes) -> None:
@@ -115,8 +115,8 @@ class VllmEngine:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Counts since the start: contexts kept now, and let go before they were used again; false
-        alarms of stops; tokens sampled in vain; the share of blocks in use; requests pushed out.
+        """Counts since the start: contexts kept now, and evicted before they were used again; false
+        alarms of stops; tokens sampled in vain; the share of blocks in use; requests preempted.
         """
         return self._service.figures()
 

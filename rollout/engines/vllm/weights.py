@@ -23,7 +23,7 @@ _MEMORY = Path("/dev/shm")
 def shapes(folder: Path) -> Shapes:
     """The shape of every tensor in a folder's safetensors files.
 
-    Raises ValueError where there are none, or one can't be read.
+    Raises ValueError if there are none, or one can't be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -52,7 +52,7 @@ def check_shapes(mine: Shapes, given: Shapes) -> None:
 
 
 def check_embedding(folder: Path, names: Shapes) -> None:
-    """Raise ModelError where the embedding stands under the name of the head it is tied to.
+    """Raise ModelError where the embedding is under the name of the head it is tied to.
 
     vLLM reads it under its own name alone, and without a word runs with one that is empty.
     """

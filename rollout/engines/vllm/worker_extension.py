@@ -14,7 +14,7 @@ class Reload:
     def interlace_reload(self, folder: str) -> None:
         """Replace the weights by those in a folder, sharded as this worker has them.
 
-        vLLM's own reload leaves out a head that is tied to the embedding: a CPU build goes on with
+        vLLM's own reload leaves out a head tied to the embedding: a CPU build continues with
         the old one's packed copy (seen in 0.32). What that copy is made of is new by then.
         """
         worker: Any = self

@@ -1,4 +1,4 @@
-"""A jupyter kernel in a place of its own: the walls of the tier `full` around one program.
+"""A jupyter kernel in its own place: the walls of the tier `full` around one program.
 
 Three processes: the launcher, which its owner started and which ends as the kernel ends; the first
 process of the session's process namespace, with which all in it end; the kernel. It speaks with

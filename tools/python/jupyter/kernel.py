@@ -165,7 +165,7 @@ class BoundedStream:
         super().__init__(*args, **options)
 
     def open_cell(self) -> None:
-        """Start counting anew."""
+        """Start counting again."""
         with self._guard:
             self._sent = self._left_out = self._kept = 0
             self._tail.clear()

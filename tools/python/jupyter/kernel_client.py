@@ -1,4 +1,4 @@
-"""One ipykernel in a process of its own, driven through jupyter-client."""
+"""One ipykernel in its own process, driven through jupyter-client."""
 
 import asyncio
 import os

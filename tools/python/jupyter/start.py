@@ -43,7 +43,7 @@ def start_process(
 ) -> tuple[subprocess.Popen[bytes], "KernelConnectionInfo"]:
     """Start a kernel in `session_dir`; its process, and the connection it will listen on.
 
-    The kernel leads a session of its own: a Ctrl-C in our terminal does not reach it. It is
+    The kernel leads its own session: a Ctrl-C in our terminal does not reach it. It is
     started from the thread that uses it, since it dies with that thread.
     """
     owner = enclosure.user if enclosure and enclosure.walls["own_user"] else None

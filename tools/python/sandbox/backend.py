@@ -34,7 +34,7 @@ class SandboxBackend:
         limits: SessionLimits,
         modules: Sequence[str],
     ) -> None:
-        """Raises `ToolUnavailable` where there is no sandbox at all."""
+        """Raises `ToolUnavailable` if there is no sandbox at all."""
         needs_linux()
         self._folder = folder
         self._characters = characters
@@ -58,7 +58,7 @@ class SandboxBackend:
         """A worker in the session at `session_dir`, new or there already. Raises `ToolUnavailable`.
 
         Where a new one can't start in a session that had one, code has broken it (its folders,
-        say): it is given up, and another one begins from nothing, in a folder of its own.
+        say): it is given up, and another one begins from nothing, in its own folder.
         """
         session, folder, _ = self._sessions.get(session_dir, (None, "", 0))
         if session is not None:

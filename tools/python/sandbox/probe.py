@@ -19,7 +19,7 @@ def probe() -> dict[str, str]:
 
     `full` needs all of them (a user namespace only where we are not root), `confined` Landlock,
     the filter and, where we are not root, version 6 of Landlock. Whether they hold together is
-    proved whenever a tool starts. Each is tried in a process of its own.
+    proved whenever a tool starts. Each is tried in its own process.
     """
     if sys.platform != "linux":
         return {"sandbox": "needs Linux"}

@@ -32,7 +32,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 class ProtocolError(Exception):
-    """A process did what no worker does; the message goes on from "it was ended for"."""
+    """A process did what no worker does; the message continues from "it was ended for"."""
 
 
 class MessageReader:

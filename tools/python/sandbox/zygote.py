@@ -1,7 +1,7 @@
 """The zygote: a process that has everything imported, and is forked for each session.
 
 It runs no user code and sees no user data: it stays what it is at the start, single-threaded, and
-waits for its owner's word. For each session it forks a supervisor, which stands at the session's
+waits for its owner's word. For each session it forks a supervisor, which is at the session's
 root and forks the workers (see worker.py) that run cells: the first one, and another whenever one
 had to be killed. The supervisor runs no user code either; when it goes, all in its session goes.
 
@@ -102,7 +102,7 @@ class ZygoteMain:
             os._exit(1)
 
     def _fork(self) -> int:
-        """Fork; the child is the first process of a namespace of its own, where there are any."""
+        """Fork; the child is the first process of its own namespace, where there are any."""
         if self._walls.tier != "full":
             return os.fork()
         if os.geteuid():

@@ -63,7 +63,7 @@ def new_user_namespace(inside: int) -> None:
 
 
 def build_root(read_only: Iterable[str], fonts: str, session: str = "") -> None:
-    """Give this process a root of its own that shows the folders and files of `read_only`.
+    """Give this process its own root that shows the folders and files of `read_only`.
 
     The folder `fonts` is shown as `FONTS`; the folder `session`, if there is one, as `SESSION`, to
     be written to.

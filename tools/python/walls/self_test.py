@@ -1,6 +1,6 @@
 """The proof that walls hold: a process within them tries to get out.
 
-Each trial has a process of its own, forked for it: no wall can be taken down again.
+Each trial has its own process, forked for it: no wall can be taken down again.
 """
 
 import ctypes

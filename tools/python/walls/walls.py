@@ -1,8 +1,8 @@
-"""The walls around a session; self_test.py proves that they stand.
+"""The walls around a session; self_test.py checks that they hold.
 
 A tier says which walls there are. `full`: namespaces, Landlock, a system-call filter, resource
 limits, no privilege. `confined`: the same without namespaces, for places that refuse them.
-`none`: resource limits only. Raising a wall either works or raises `OSError`: there is no
+`none`: resource limits only. Raising a wall either works or raises `OSError`; there is no
 weaker second try.
 """
 
