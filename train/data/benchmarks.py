@@ -13,7 +13,7 @@ from typing import Any
 from ...rollout.task import Task
 from .rows import Adapter, OtherKind, Row, row_task, text_id, text_in
 
-__all__ = ["BENCHMARKS", "gpqa", "humaneval", "livecodebench", "mbpp"]
+__all__ = ["BENCHMARKS", "commongen", "gpqa", "humaneval", "livecodebench", "mbpp"]
 
 _LETTERS = "ABCD"
 _GPQA = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
@@ -107,6 +107,22 @@ def livecodebench(row: Row) -> Task:
     return row_task("livecodebench", {"id": row.get("question_id")}, question, None, data)
 
 
+def commongen(row: Row) -> Task:
+    """CommonGen (arXiv 1911.03705): `concepts`, or `concept_set` as `ski_V#mountain_N`.
+
+    Rows with the same concepts and other references are one task.
+    """
+    if "concept_set" in row:
+        concepts = [each.split("_")[0] for each in text_in(row, "concept_set").split("#")]
+    else:
+        concepts = [str(each) for each in row["concepts"]]
+    if not concepts:
+        raise ValueError("there are no concepts")
+    question = "Write a text that makes sense and uses all of these words, in any form: "
+    data = {"checker": "coverage", "concepts": concepts}
+    return row_task("commongen", {}, question + ", ".join(concepts), None, data)
+
+
 _PACKED = 256_000_000
 """Bytes of unpacked tests of one task, at most."""
 
@@ -136,5 +152,6 @@ BENCHMARKS: dict[str, Adapter] = {
     "humaneval": humaneval,
     "mbpp": mbpp,
     "livecodebench": livecodebench,
+    "commongen": commongen,
 }
 """The adapters, by the names that `--tasks NAME:FILE` takes."""

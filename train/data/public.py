@@ -191,10 +191,14 @@ def openthoughts(row: Row, *, keep_instruction: bool = False) -> Task:
     return row_task("openthoughts", row, question, answer, data)
 
 
-def spider(row: Row) -> Task:
-    """`db_id`, `question`, `query`. `with_databases` adds their files."""
+def spider(row: Row, *, suite: bool = False) -> Task:
+    """`db_id`, `question`, `query`. `with_databases` adds their files: all of a folder's, if it is
+    a test suite (arXiv 2010.02840).
+    """
     data: dict[str, Any] = {"checker": "sql", "tools": ["sql"], "rule": "spider"}
     data |= {"gold": text_in(row, "query"), "db_id": text_in(row, "db_id")}
+    if suite:
+        data["suite"] = True
     return row_task("spider", row, text_in(row, "question"), None, data)
 
 

@@ -180,7 +180,7 @@ def fingerprint(tasks: Iterable[Task]) -> str:
     for task in tasks:
         data = task.data
         if "db_id" in data and isinstance(data.get("database"), str):
-            data = {key: value for key, value in data.items() if key != "database"}
+            data = {k: v for k, v in data.items() if k not in ("database", "databases")}
         content = [task.id, task.question, task.answer, data]
         digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
@@ -188,16 +188,23 @@ def fingerprint(tasks: Iterable[Task]) -> str:
 
 def with_databases(tasks: Iterable[Task], folder: str | Path) -> list[Task]:
     """The tasks of Spider or BIRD with `data["database"]`, the file that `db_id` names in a folder:
-    FOLDER/DB/DB.sqlite. Tasks that name no database stay as they are.
+    FOLDER/DB/DB.sqlite. Tasks that name no database stay as they are. Those of a test suite
+    (`data["suite"]`) get the folder FOLDER/DB as `data["databases"]` too.
 
     Raises DataError if a file is missing.
     """
-    return [
-        replace(task, data=task.data | {"database": str(find_database(folder, task.data["db_id"]))})
-        if wants_database(task)
-        else task
-        for task in tasks
-    ]
+    found = []
+    for task in tasks:
+        if wants_database(task):
+            file = find_database(folder, task.data["db_id"])
+            data = task.data | {"database": str(file)}
+            if task.data.get("suite"):
+                if file.parent.name != task.data["db_id"]:
+                    raise DataError(f"{file} has no folder of its own, with the files of its suite")
+                data["databases"] = str(file.parent)
+            task = replace(task, data=data)
+        found.append(task)
+    return found
 
 
 def wants_database(task: Task) -> bool:

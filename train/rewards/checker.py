@@ -11,6 +11,7 @@ from ...tools.importing import find
 from .base import Unscored, bound, user_function
 from .choice import same_choice
 from .code import CodeJudge
+from .coverage import covered
 from .math_answers import MathVerify
 from .search import best_f1, exact_match
 from .sql import SqlJudge, gold_query
@@ -52,6 +53,11 @@ def _tests(checker: "Checker", task: Task, a: str, b: str) -> bool:
     return a == b if b else checker.code.passes(task, a)
 
 
+def _coverage(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """A text that uses all of `data["concepts"]`; two texts (`b` is not "") if they are alike."""
+    return a == b if b else covered(task, a) == 1.0
+
+
 CHECKERS: dict[str, _Check] = {
     "exact": _exact,
     "math": _math,
@@ -59,6 +65,7 @@ CHECKERS: dict[str, _Check] = {
     "sql": _sql,
     "choice": _choice,
     "tests": _tests,
+    "coverage": _coverage,
 }
 """The checkers that a task's `data["checker"]` may name; installed packages may add others."""
 
@@ -133,13 +140,13 @@ class Checker:
 
     def golds(self, task: Task) -> list[str]:
         """The answers that are right: the gold query, or `answer` and all of `data["answers"]`; ""
-        for hidden tests, which take any that passes.
+        for `tests` and `coverage`, which many answers pass.
 
         Raises Unscored if there is none, DataError as `right` does.
         """
         if self.by_query(task):
             return [gold_query(task)]
-        if self._check(task) is _tests:
+        if self._check(task) in (_tests, _coverage):
             return [""]
         known = [] if task.answer is None else [task.answer]
         known += [each for each in task.data.get("answers", ()) if each not in known]
@@ -187,6 +194,10 @@ class Checker:
         """The F1 of the answer's words, from 0 to 1."""
         wanted = self.golds(task)
         return 0.0 if episode.answer is None else best_f1(episode.answer, wanted)
+
+    def coverage(self, episode: Episode, task: Task) -> float:
+        """The share of a task's concepts that the answer covers (CommonGen), from 0 to 1."""
+        return 0.0 if episode.answer is None else covered(task, episode.answer)
 
     def close(self) -> None:
         """End the processes of math-verify and of the sandbox."""

@@ -64,12 +64,18 @@ def reex_sql(checker: Checker, tokenizer: Tokenizer) -> Rewards:
     )
 
 
+def commongen(checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    """CommonGen (arXiv 1911.03705): the share of a task's concepts that the answer covers."""
+    return Rewards(RewardPart("coverage", checker.coverage), *_SIGNALS)
+
+
 REWARDS: dict[str, Callable[[Checker, Tokenizer], Rewards]] = {
     "correct": correct,
     "retool": retool,
     "retool_verl": retool_verl,
     "search_r1": search_r1,
     "reex_sql": reex_sql,
+    "commongen": commongen,
 }
 
 

@@ -7,9 +7,12 @@ reading, told in `docs/rewards.md`.
 import asyncio
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ...rollout.formats import FORMATS
@@ -40,6 +43,8 @@ __all__ = ["SqlJudge", "gold_query", "well_formed"]
 
 Result = TypeVar("Result")
 
+_SUITE_SECONDS = 300.0
+"""Wall time of a query on all databases of a task: below that of a part of a reward."""
 _OPEN = 32
 """Databases that are kept open: those in memory hold their image."""
 
@@ -52,13 +57,28 @@ def gold_query(task: Task) -> str:
     return gold
 
 
+def _suite(task: Task) -> list[Task]:
+    """The task on each of its databases: its own, then those of `data["databases"]`."""
+    others = task.data.get("databases")
+    if others is None:
+        return [task]
+    if isinstance(others, str):
+        others = sorted(str(path) for path in Path(others).glob("*.sqlite"))
+    own = task.data.get("database")
+    places = [*([] if own is None else [own]), *(each for each in others if each != own)]
+    if not others:
+        raise Unscored(f"the task {task.id!r} has no databases in {task.data['databases']!r}")
+    return [replace(task, data=task.data | {"database": place}) for place in places]
+
+
 class SqlJudge:
     """Compares queries by what they give on the database of a task.
 
     `task.data` holds the gold query as `gold` and the database as `database`: a path, or what a
     generator made of it. `rule` says when two results are equal (`tools/sql/compare.py`); a task's
-    own `rule` comes before it. A query has `seconds`. Its methods that take (episode, task) are
-    parts of a reward, each from 0 to 1.
+    own `rule` comes before it. A query has `seconds`. `databases`, a list of paths or a folder of
+    `.sqlite` files, is a test suite: a right query is right on `database` and on each of
+    them. Its methods that take (episode, task) are parts of a reward, each from 0 to 1.
 
     A query of the policy that fails is wrong. Where the gold query or the database fails, they
     raise Unscored.
@@ -97,12 +117,19 @@ class SqlJudge:
         return database
 
     def compare(self, task: Task, query: str, gold: str) -> Comparison:
-        """Compare the results of a query and of `gold`, under the rule.
+        """Compare the results of a query and of `gold`, under the rule, on all its databases.
 
         Raises Unscored if `gold` fails, or if the two can't be compared because the gold
         result is too large.
         """
-        return _now(self._compare(task, query, gold))
+        end = time.monotonic() + _SUITE_SECONDS
+        for each in _suite(task):
+            comparison = _now(self._compare(each, query, gold))
+            if not comparison.equal:
+                return comparison
+            if time.monotonic() > end:
+                return Comparison(False, f"not done on all databases after {_SUITE_SECONDS:g} s")
+        return comparison
 
     def classes(self, task: Task, queries: Sequence[str | None]) -> list[int | None]:
         """Which queries give the same, under the rule; see `query_classes`.
