@@ -284,8 +284,8 @@ class ServerClient:
             said, choices = _message(item), item.get("choices")
             places = [item, *choices] if isinstance(choices, list) else [item]
             for place in places:
-                if isinstance(place, dict) and (error := place.get("error")):
-                    raise self._failed(_message(place) or json.dumps(error))
+                if isinstance(place, dict) and place.get("error"):
+                    raise self._failed(_message(place) or json.dumps(place["error"]))
             if said and not item.keys() & {"choices", "data"}:
                 raise self._failed(said)
         return item
