@@ -14,7 +14,15 @@ from typing import Any
 
 from ..processes import FIRST_GUEST
 
-__all__ = ["frame", "pipes", "read_available", "received_descriptors", "send_with", "sender"]
+__all__ = [
+    "frame",
+    "pipes",
+    "read_available",
+    "read_packet",
+    "received_descriptors",
+    "send_with",
+    "sender",
+]
 
 READ_BYTES = 262_144
 
@@ -22,8 +30,15 @@ SO_PASSRIGHTS = 83
 
 
 def pipes() -> tuple[socket.socket, int, list[int]]:
-    """A channel and an output pipe: our ends, and those for a worker."""
-    channel, its_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    """A channel and an output pipe: our ends, and those for a worker. Raises `OSError`."""
+    output, its_output = os.pipe()
+    try:
+        channel, its_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError:
+        os.close(output)
+        os.close(its_output)
+        raise
+    os.set_blocking(output, False)
     channel.setblocking(False)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     # A descriptor that came along would be closed here, and its last close can take as long as the
@@ -31,8 +46,6 @@ def pipes() -> tuple[socket.socket, int, list[int]]:
     # in their close can't be made (seccomp.py).
     with contextlib.suppress(OSError):
         channel.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
-    output, its_output = os.pipe()
-    os.set_blocking(output, False)
     return channel, output, [its_channel.detach(), its_output]
 
 
@@ -50,6 +63,15 @@ def frame(message: Mapping[str, Any]) -> bytes:
     """A message as it goes over the channel."""
     data = json.dumps(message, default=str).encode()
     return struct.pack(">I", len(data)) + data
+
+
+def read_packet(data: bytes) -> dict[str, Any]:
+    """The JSON object that a supervisor or a zygote sent; empty if that is none."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
 def read_available(read: Callable[[int], bytes]) -> bytes | None:

@@ -21,10 +21,11 @@ from typing import Any
 
 from ...errors import ToolUnavailable
 from ..interpreter import Died
-from ..processes import children, end_trees
+from ..output import one_line
+from ..processes import FIRST_GUEST, children, end_trees
 from ..programs import child_environment, python_program
 from ..walls.walls import Walls
-from .channel import pipes, read_available, send_with
+from .channel import pipes, read_available, read_packet, send_with
 from .remote import ANSWER_SECONDS, RemoteWorker
 
 __all__ = ["RemoteZygote", "SandboxSession"]
@@ -104,8 +105,10 @@ class RemoteZygote:
         request = {"user": user, "folder": str(folder)}
         try:
             async with self._asking, asyncio.timeout(ANSWER_SECONDS):
-                supervisor = int((await self._ask(request, [its_end.fileno()]))["supervisor"])
-        except (OSError, TimeoutError, KeyError) as error:
+                answer = await self._ask(request, [its_end.fileno()])
+            supervisor = _number(answer["supervisor"], least=FIRST_GUEST)
+            return SandboxSession(link, supervisor, walls)
+        except (OSError, TimeoutError, LookupError, ValueError) as error:
             link.close()
             raise ToolUnavailable(f"a Python session can't be started: {error!r}") from error
         except BaseException:
@@ -113,7 +116,6 @@ class RemoteZygote:
             raise
         finally:
             its_end.close()
-        return SandboxSession(link, supervisor, walls)
 
     def close(self) -> None:
         """End the process, and with it every session. May be called again."""
@@ -137,7 +139,7 @@ class RemoteZygote:
         while self._asked:
             asked = self._asked.popleft()
             if not asked.done():
-                asked.set_result(json.loads(data) if data else {})
+                asked.set_result(read_packet(data))
             if data:
                 break
 
@@ -172,7 +174,10 @@ class SandboxSession:
 
     async def worker(self, folder: str) -> "RemoteWorker":
         """A worker with nothing defined yet, in the folder. Raises `ToolUnavailable`."""
-        channel, output, fds = pipes()
+        try:
+            channel, output, fds = pipes()
+        except OSError as error:  # too many open files
+            raise ToolUnavailable(f"a Python process can't be started: {error}") from error
         try:
             request = json.dumps({"do": "worker", "folder": folder}).encode()
             send_with(self._link, request, fds)
@@ -231,11 +236,11 @@ class SandboxSession:
         if not data:
             self._fail("its keeper ended")
             return
+        message = read_packet(data)
         try:
-            message = json.loads(data)
-            ended = int(message["ended"]), int(message["status"])
-        except (ValueError, TypeError, LookupError):
-            self._fail(_why(data))
+            ended = _number(message["ended"]), _number(message["status"])
+        except (ValueError, LookupError):
+            self._fail(one_line(message.get("failed", "its keeper said what can't be read")))
             return
         for worker in list(self.workers):
             worker.note_end(*ended)
@@ -246,11 +251,11 @@ class SandboxSession:
         self.close()
 
 
-def _why(data: bytes) -> str:
-    """Why a supervisor failed, in its own words; also where it has none."""
-    with contextlib.suppress(ValueError, TypeError, LookupError):
-        return str(json.loads(data)["failed"])[:300]
-    return "its keeper said what can't be read"
+def _number(value: object, least: int = 0) -> int:
+    """A number of a process, or what waiting for one gave. Raises `ValueError`."""
+    if not isinstance(value, int) or not least <= value < 2**31:
+        raise ValueError(f"{value!r:.40} is no number of a process")
+    return value
 
 
 def _end_zygote(process: subprocess.Popen[bytes], control: socket.socket, owner: int) -> None:

@@ -154,12 +154,19 @@ class RemoteWorker:
             raise Unforkable("threads are alive in it")
         if any(descendants(self.pid)):
             raise Unforkable("programs that it started are alive")
-        channel, output, fds = pipes()
+        try:
+            channel, output, fds = pipes()
+        except OSError as error:  # too many open files
+            raise Unforkable(f"the copy failed: {error}") from error
         folder = self.session.next_folder(self.folder)
         copy = RemoteWorker(self.session, channel, output, folder)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                transcript = await self._ask({"do": "fork", "folder": folder}, None, fds)
+                try:
+                    transcript = await self._ask({"do": "fork", "folder": folder}, None, fds)
+                finally:  # or the end of a copy that never says a word would not be seen
+                    for fd in fds:
+                        os.close(fd)
                 refused = (transcript.answer or {}).get("refused")
                 if refused:
                     raise Unforkable(one_line(refused))
@@ -170,9 +177,6 @@ class RemoteWorker:
         except BaseException:
             copy.close()
             raise
-        finally:
-            for fd in fds:
-                os.close(fd)
         return copy
 
     async def read_file(self, path: str) -> bytes:
