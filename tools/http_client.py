@@ -135,6 +135,11 @@ class HttpClient:
                     ) from error
                 if last and _caused_by(error, socket.gaierror, UnicodeError):
                     raise HttpError(f"the name of {self.name} can't be resolved") from error
+                if last and _caused_by(error, ssl.SSLError):
+                    raise HttpError(
+                        f"no TLS connection to {self.name} can be made: does its address begin "
+                        "with http://, not https://?"
+                    ) from error
                 if last:
                     raise Unreachable(f"{self.name} can't be reached") from error
             longest = min(self.longest_wait / 2, self.pause * 2.0**attempt)

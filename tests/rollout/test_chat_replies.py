@@ -132,6 +132,15 @@ STREAMS: dict[str, tuple[list[Any], list[Any] | str]] = {
         [calls(piece("tide", "", index=0)), calls(piece(None, BRIG, index=0, id="x1"))],
         BOTH[:1],
     ),
+    "another id in each piece": (
+        [
+            calls(piece("tide", "", index=0, id="x1")),
+            calls(piece(None, BRIG[:5], index=0, id="x2")),
+            calls(piece(None, BRIG[5:], index=0, id="x3")),
+            calls(piece("depth", QUAY, index=0, id="x4")),
+        ],
+        BOTH,
+    ),
     "name and id in each piece": (
         [calls(piece("tide", part, index=0, id="x1")) for part in ("", BRIG[:5], BRIG[5:])],
         BOTH[:1],
@@ -223,6 +232,7 @@ def test_a_stream_is_read_in_its_servers_way(name: str) -> None:
     [
         ({"error": {"message": "the boiler is cold", "code": 500}}, "the boiler is cold"),
         ({"error": {"code": 507}}, "507"),
+        ({"choices": [{"error": {"message": "the boiler is cold"}}]}, "the boiler is cold"),
         ({"object": "error", "message": "the boiler is cold", "code": 400}, "the boiler is cold"),
         ({"detail": [{"loc": ["body"], "msg": "the boiler is cold"}]}, "the boiler is cold"),
         ("event: error\ndata: the boiler is cold\n\n", "the boiler is cold"),
@@ -291,6 +301,7 @@ def test_an_event_of_any_shape_is_read_or_told_and_never_an_error_of_python() ->
         {"type": "text"},
         {"text": 1},
     ]
+    odd += [{"type": []}, [{"type": {}, "text": "x"}], {"type": "thinking", "thinking": [{}]}]
 
     def changed(value: Any) -> Iterator[Any]:
         yield from odd
@@ -321,6 +332,11 @@ def test_an_event_of_any_shape_is_read_or_told_and_never_an_error_of_python() ->
         ([delta(None, reasoning_content="Spring "), delta(None, reasoning_content="tide.")],
          {"reasoning_content": "Spring tide."}, "I look."),
         ([delta(None, reasoning="Spring tide.")], {"reasoning": "Spring tide."}, "I look."),
+        (
+            [delta(None, thinking="Spring"), delta(" "), delta(None, thinking=" tide.")],
+            {"thinking": "Spring tide."},
+            "I look.",
+        ),
         ([delta("<think>Spring tide.</think>")], {}, "<think>Spring tide.</think>I look."),
         ([delta("Spring tide.</think>\n")], {}, "Spring tide.</think>\nI look."),
     ],
@@ -489,6 +505,9 @@ def test_a_list_of_models_is_advice(listed: Any, status: int, sent: str) -> None
             engine = await HttpEngine.connect(f"{served.url}#gull")
             assert (await roll_out(engine)).answer == "At four."
             await engine.aclose()
+            if len(listed.get("data", ())) != 1:
+                with pytest.raises(ModelError, match="#NAME"):
+                    await HttpEngine.connect(served.url)
             engine = await HttpEngine.connect(f"{served.url}#albatross")
             error = (await roll_out(engine)).error or ""
             assert "no such model" in error
@@ -514,6 +533,16 @@ def test_a_stream_under_another_content_type_is_a_stream() -> None:
             return trajectory
 
     assert asyncio.run(go()).answer == "At four."
+
+
+def test_a_stream_may_be_cut_at_any_place_and_its_lines_end_in_any_way() -> None:
+    lines = [
+        f"data: {json.dumps(each, ensure_ascii=False)}" for each in (delta("Ñ\U0001f642"), *TEXTS)
+    ]
+    text = "\r\n\r\n".join([": hello", "event: message", *lines, "data:[DONE]\r\n\r\n"])
+    for size in (1, 7):
+        server = Server([text[at : at + size] for at in range(0, len(text), size)])
+        assert ask(server).answer == "Ñ\U0001f642At four."
 
 
 def test_a_wait_in_milliseconds_is_heeded() -> None:
@@ -548,6 +577,20 @@ def test_a_wrong_proxy_or_certificate_is_named(
     with pytest.raises(ModelError, match=says) as caught:
         asyncio.run(HttpEngine.connect("https://models.invalid/v1", tries=1))
     assert SECRET not in str(caught.value)
+
+
+def test_a_proxy_that_is_not_there_and_a_server_without_tls_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def go() -> None:
+        async with serving(Server()) as served:
+            with pytest.raises(ModelError, match="does its address begin with http://"):
+                await HttpEngine.connect(served.url.replace("http:", "https:"), tries=1)
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        with pytest.raises(ModelError, match="is the proxy in HTTP_PROXY the right one"):
+            await HttpEngine.connect("http://models.invalid/v1", tries=1)
+
+    asyncio.run(go())
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")

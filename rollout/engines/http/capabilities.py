@@ -109,10 +109,12 @@ async def _card(server: ServerClient, wanted: str | None) -> tuple[dict[str, Any
         cards = await served(server)
     except NotReached:
         raise
-    except EngineError:
-        if wanted is None:
+    except EngineError as error:
+        if wanted is not None:
+            return {"id": wanted}, ""
+        if isinstance(error, Refused) and (error.status == 401 or error.passing):
             raise
-        return {"id": wanted}, ""
+        raise EngineError(f"{error}: name a model with {server.base}#NAME") from error
     names = ", ".join(card["id"] for card in cards[:8]) + (", ..." if len(cards) > 8 else "")
     if wanted is None:
         if len(cards) > 1:

@@ -40,7 +40,7 @@ Calls are written as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im
 
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT = re.compile(r"\A<think>.*?</think>\s*", re.DOTALL)
-_FIRST_THOUGHT = re.compile(r"\A(?:<think>\n?)?(.*?)\n?</think>\s*", re.DOTALL)
+_THOUGHTS = re.compile(r"(?:<think>\n?|\A)((?:(?!<think>).)*?)\n?</think>\s*", re.DOTALL)
 _HIGH, _LOW = re.compile("[\ud800-\udbff]\\Z"), re.compile("[\ud800-\udfff]")
 
 
@@ -68,11 +68,11 @@ def to_chat(messages: Sequence[Message], thought_field: str | None = None) -> li
         content, extra = message.content, {}
         if message.role == "assistant":
             content = _THOUGHT.sub("", content)
-            if thought := _FIRST_THOUGHT.match(message.said.partition("<tool_call>")[0]):
-                if thought_field is None:
-                    content = thought[0] + content
-                else:
-                    extra = {thought_field: thought[1]}
+            thoughts = [*_THOUGHTS.finditer(message.said.partition("<tool_call>")[0])]
+            if thoughts and thought_field is None:
+                content = thoughts[0][0] + content
+            elif thoughts and thought_field is not None:
+                extra = {thought_field: "".join(thought[1] for thought in thoughts)}
         sent.append({"role": message.role, "content": content, **extra})
         if not message.calls:
             continue
@@ -137,9 +137,9 @@ class ChatReply:
     """The pieces of a streamed reply, as text in our notation, in the order in which it is said.
 
     Thoughts that come apart from the content are put in `<think>` tags before it, native calls as
-    JSON in tags after it, once the reply is over. Servers differ in most of what the protocol
-    leaves open; two rules: a new id begins a new call, and a piece without an id belongs
-    to the latest call of its index, or to the last one.
+    JSON in tags after it, once the reply is over. Servers differ in what the protocol leaves open.
+    Two rules tell calls apart: a new id with a name begins a new call; a piece without an id
+    belongs to the latest call of its index, or else to the last call.
     """
 
     finish: str | None = None
@@ -227,8 +227,8 @@ class ChatReply:
         of_index = [call for call in self._calls if index is None or call.index == index]
         if of_index:
             latest = of_index[-1]
-            if id and not latest.id and not (name and latest.name):
-                latest.id = id  # it comes late
+            if id and not (name and latest.name) and not (latest.id and latest.whole()):
+                latest.id = latest.id or id  # it comes late, or each piece has another
                 return latest
             # A call that is whole, and a name besides: the next one, of a server without ids.
             begins = name and (given or name != latest.name) and latest.whole()
@@ -279,12 +279,12 @@ def _parts(value: Any, name: str) -> Iterator[tuple[bool, str]]:
         for each in value:
             yield from _parts(each, name)
     elif isinstance(value, dict):
-        kind = value.get("type", "text")
+        kind = _typed(value.get("type", "text"), str, "type")
         found = next(
             (value[key] for key in (kind, "text", "content", "summary") if key in value), None
         )
-        thought = any(word in str(kind) for word in ("think", "reason", "summary"))
-        if found is None or not (thought or str(kind).endswith("text") or kind == "refusal"):
+        thought = any(word in kind for word in ("think", "reason", "summary"))
+        if found is None or not (thought or kind.endswith("text") or kind == "refusal"):
             raise ValueError(f"{name} has a part of type {json.dumps(kind)[:60]}")
         yield from ((thought or inner, text) for inner, text in _parts(found, name))
     elif text := _typed(value, str, name):

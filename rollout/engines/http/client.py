@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import ssl
+import urllib.request
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
@@ -183,9 +184,18 @@ class ServerClient:
             what = f"{error} ({type(cause).__name__}{self._masked(str(cause))})"
             if isinstance(error, BrokenOff):
                 raise StreamCut(what) from error
-            raise NotReached(f"{what}: is the server running?") from error
+            raise NotReached(f"{what}: {self._hint()}") from error
         except HttpError as error:
             raise NotReached(self._mask(str(error))) from error
+
+    def _hint(self) -> str:
+        """The first thing to look at where no connection is made."""
+        parts, proxies = urlsplit(self.base), urllib.request.getproxies()
+        host = parts.hostname or ""
+        names = [name for name in (parts.scheme, "all") if proxies.get(name)]
+        if not names or host in _LOOPBACK or urllib.request.proxy_bypass(host):
+            return "is the server running?"
+        return f"is the proxy in {names[0].upper()}_PROXY the right one, and running?"
 
     def _explain(self, refused: RefusedStatus) -> EngineError:
         status, text = refused.status, refused.text
@@ -271,9 +281,13 @@ class ServerClient:
         except (ValueError, RecursionError) as error:
             raise EngineError(f"{self.host} sent what is not JSON") from error
         if isinstance(item, dict):
-            said = _message(item)
-            if item.get("error") or (said and not item.keys() & {"choices", "data"}):
-                raise self._failed(said or json.dumps(item["error"]))
+            said, choices = _message(item), item.get("choices")
+            places = [item, *choices] if isinstance(choices, list) else [item]
+            for place in places:
+                if isinstance(place, dict) and place.get("error"):
+                    raise self._failed(_message(place) or json.dumps(place["error"]))
+            if said and not item.keys() & {"choices", "data"}:
+                raise self._failed(said)
         return item
 
     def _failed(self, said: str) -> EngineError:
