@@ -269,9 +269,9 @@ class Conversations:
 
 def _summary(id: str, title: str, model: str, format: str, tools: str, *rest: float) -> Summary:
     started, updated, questions = rest
-    times = map(_SECONDS.validate_python, (started, updated))
+    begun, last = map(_SECONDS.validate_python, (started, updated))
     names = _TOOLS.validate_json(tools)
-    return Summary(str(id), str(title), str(model), str(format), names, *times, int(questions))
+    return Summary(str(id), str(title), str(model), str(format), names, begun, last, int(questions))
 
 
 def _asked(question: str, mark: str, stop: str | None, answer: str | None) -> Asked:
