@@ -28,7 +28,7 @@ def find_files(source: Path) -> dict[str, Path]:
 
     A folder is read with its subfolders; hidden files, links to folders and files of other kinds
     are left out, and so are links to files outside of it, with a warning: a corpus that was fetched
-    must not lead to its reader's own files. Raises `DataError` where there is nothing that can be read.
+    must not lead to its reader's own files. Raises `DataError` where there is nothing to read.
     """
     kinds = ", ".join(SUFFIXES)
     if source.is_file():
@@ -59,7 +59,8 @@ def find_files(source: Path) -> dict[str, Path]:
             ", ".join(outside[:5]),
         )
     if not found:
-        raise DataError(f"{source} holds no file that can be searched: they end in {kinds}")
+        linked = f"; {len(outside)} links lead out of it: copy those files" if outside else ""
+        raise DataError(f"{source} holds no file that can be searched: they end in {kinds}{linked}")
     return dict(sorted(found.items()))
 
 

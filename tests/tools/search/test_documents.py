@@ -111,6 +111,10 @@ def test_a_link_that_leads_out_of_the_folder_is_left_out_and_said(
     for source in (corpus, linked):
         assert list(find_files(source)) == ["again.txt", "own.txt", "sub/deep.txt"]
         assert "3 links lead out of" in caplog.messages[-1] and "away.txt" in caplog.messages[-1]
+    for name in ("again.txt", "own.txt", "sub/deep.txt"):
+        (corpus / name).unlink()
+    with pytest.raises(DataError, match="3 links lead out of it"):
+        find_files(corpus)
 
 
 def test_a_source_that_holds_nothing_to_read_is_told(tmp_path: Path) -> None:
