@@ -191,11 +191,11 @@ def openthoughts(row: Row, *, keep_instruction: bool = False) -> Task:
     return row_task("openthoughts", row, question, answer, data)
 
 
-def spider(row: Row, *, suite: bool = False) -> Task:
+def spider(row: Row, *, checker: str = "sql", suite: bool = False) -> Task:
     """`db_id`, `question`, `query`. `with_databases` adds their files: all of a folder's, if it is
-    a test suite (arXiv 2010.02840).
+    a test suite (arXiv 2010.02840). `checker` may be `set_match`.
     """
-    data: dict[str, Any] = {"checker": "sql", "tools": ["sql"], "rule": "spider"}
+    data: dict[str, Any] = {"checker": checker, "tools": ["sql"], "rule": "spider"}
     data |= {"gold": text_in(row, "query"), "db_id": text_in(row, "db_id")}
     if suite:
         data["suite"] = True

@@ -58,11 +58,17 @@ def _coverage(checker: "Checker", task: Task, a: str, b: str) -> bool:
     return a == b if b else covered(task, a) == 1.0
 
 
+def _set_match(checker: "Checker", task: Task, a: str, b: str) -> bool:
+    """A query that has the gold query's components, by Spider's rules; it is not run."""
+    return checker.sql.match(task, a, b)
+
+
 CHECKERS: dict[str, _Check] = {
     "exact": _exact,
     "math": _math,
     "em": _em,
     "sql": _sql,
+    "set_match": _set_match,
     "choice": _choice,
     "tests": _tests,
     "coverage": _coverage,
@@ -136,7 +142,7 @@ class Checker:
 
     def by_query(self, task: Task) -> bool:
         """True if the answers to a task are queries. Raises DataError as `right` does."""
-        return self._check(task) is _sql
+        return self._check(task) in (_sql, _set_match)
 
     def golds(self, task: Task) -> list[str]:
         """The answers that are right: the gold query, or `answer` and all of `data["answers"]`; ""

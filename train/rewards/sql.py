@@ -38,6 +38,7 @@ from ...tools.sql import (
 from ...tools.sql.lexer import words
 from ..data.generators.database import open_database
 from .base import RewardFunction, Unscored, policy_text
+from .sql_match import Unmatched, set_match
 
 __all__ = ["SqlJudge", "gold_query", "well_formed"]
 
@@ -149,6 +150,16 @@ class SqlJudge:
     def correct(self, task: Task, query: str) -> bool:
         """True if a query gives what the task's gold query gives."""
         return self.compare(task, query, gold_query(task)).equal
+
+    def match(self, task: Task, query: str, gold: str) -> bool:
+        """True if two queries match by the rules of Spider's exact set match (`sql_match.py`).
+
+        Raises Unscored if `gold` is not of Spider's grammar, or the database is not there.
+        """
+        try:
+            return set_match(query, gold, self._schema(task))
+        except Unmatched as error:
+            raise Unscored(f"the gold query of {task.id!r} can't be compared: {error}") from error
 
     def exact(self, episode: Episode, task: Task) -> float:
         """1 where the answer is the gold query word by word: case, blanks, quotes aside."""

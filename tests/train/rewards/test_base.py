@@ -169,7 +169,8 @@ def test_what_the_policy_said_never_holds_a_tools_tokens_whatever_the_record_cla
     assert (first, second) == (code("say SECRET"), answer("7"))
 
 
-@pytest.mark.parametrize("name", sorted(set(REWARDS) - {"reex_sql"}))
+# Those left out want tasks with a gold query, or concepts.
+@pytest.mark.parametrize("name", sorted(set(REWARDS) - {"reex_sql", "commongen"}))
 def test_a_right_answer_in_a_tools_output_earns_nothing(name: str) -> None:
     """The tool prints closing tags and an answer; the policy then has nothing to say."""
     task = Task("t", "How many?", "666")
