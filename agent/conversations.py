@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from ..rollout.history import Mark
 from ..rollout.ledger import Ledger, Span
@@ -45,6 +45,9 @@ create table if not exists turn (
   data text not null, primary key (conversation, number));
 """
 _TURN: TypeAdapter[Turn] = TypeAdapter(Turn)
+_MARK: TypeAdapter[Mark] = TypeAdapter(Mark)
+_TOOLS: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
+_SECONDS: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])
 
 
 def default_file() -> Path:
@@ -126,7 +129,7 @@ class Conversations:
                 "select id, title, model, format, tools, started, updated, (select count(*) from "
                 "question where conversation = id) from conversation order by updated desc, id"
             ).fetchall()
-        return [_summary(*row) for row in rows]
+            return [_summary(*row) for row in rows]
 
     def find(self, start: str | None = None) -> str:
         """The id that begins so; without one, that of the latest. Raises DataError."""
@@ -154,8 +157,10 @@ class Conversations:
             trajectory = Trajectory(model=model, format=format, token_exact=bool(exact))
             spans = "select ledger, data from span where conversation = ? order by ledger, number"
             for number, data in db.execute(spans, [id]):
-                while len(trajectory.ledgers) <= number:
+                if number == len(trajectory.ledgers):
                     trajectory.ledgers.append(Ledger())
+                if number < 0 or number != len(trajectory.ledgers) - 1:
+                    raise ValueError(f"a span of ledger {number} follows none of the one before")
                 trajectory.ledger.append(Span.from_json(json.loads(data)))
             turns = db.execute(
                 "select data from turn where conversation = ? order by number", [id]
@@ -166,13 +171,15 @@ class Conversations:
                 "order by number",
                 [id],
             ).fetchall()
-        questions = [_asked(*row) for row in asked]
+            questions = [_asked(*row) for row in asked]
+            names = _TOOLS.validate_json(tools)
+            started, seconds = map(_SECONDS.validate_python, (started, seconds))
         if questions:
             trajectory.stop, trajectory.answer = questions[-1].stop, questions[-1].answer
         episode = Episode(id, Task(id, title), id, 0, [trajectory], started=started)
         episode.seconds = seconds
         lengths = [len(ledger.spans) for ledger in trajectory.ledgers]
-        return Saved(episode, questions, tuple(json.loads(tools)), lengths, len(trajectory.turns))
+        return Saved(episode, questions, names, lengths, len(trajectory.turns))
 
     def delete(self, id: str) -> None:
         """Forget one."""
@@ -242,8 +249,9 @@ class Conversations:
         with self._lock:
             try:
                 yield self._db
-            except (sqlite3.Error, ValueError) as error:
-                raise DataError(f"can't read conversations from {self.path}: {error}") from error
+            except (sqlite3.Error, ValueError, TypeError, RecursionError, OverflowError) as error:
+                why = " ".join(str(error).split())[:300]  # pydantic's words have many lines
+                raise DataError(f"can't read conversations from {self.path}: {why}") from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -261,10 +269,11 @@ class Conversations:
 
 def _summary(id: str, title: str, model: str, format: str, tools: str, *rest: float) -> Summary:
     started, updated, questions = rest
-    names = tuple(json.loads(tools))
-    return Summary(id, title, model, format, names, started, updated, int(questions))
+    begun, last = map(_SECONDS.validate_python, (started, updated))
+    names = _TOOLS.validate_json(tools)
+    return Summary(str(id), str(title), str(model), str(format), names, begun, last, int(questions))
 
 
 def _asked(question: str, mark: str, stop: str | None, answer: str | None) -> Asked:
-    numbers: dict[str, Any] = json.loads(mark)
-    return Asked(question, Mark(**numbers), StopReason(stop) if stop else None, answer)
+    reason = StopReason(stop) if stop else None
+    return Asked(question, _MARK.validate_json(mark), reason, answer)

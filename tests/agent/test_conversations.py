@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,53 @@ def test_what_was_said_is_there_again(tmp_path: Path) -> None:
     assert store.all() == []
     with pytest.raises(DataError, match="no conversation yet"):
         store.find()
+
+
+DEEP = "[" * 100_000
+DAMAGE = {
+    "tools that are no JSON": ("conversation", "tools", "{["),
+    "tools that are a number": ("conversation", "tools", "5"),
+    "tools too deep": ("conversation", "tools", DEEP),
+    "a time that is none": ("conversation", "started", "soon"),
+    "a time without end": ("conversation", "updated", float("inf")),
+    "a mark that is no JSON": ("question", "mark", "{bad"),
+    "a mark of other names": ("question", "mark", '{"left": 1}'),
+    "a mark of a list": ("question", "mark", "[1]"),
+    "a stop of no kind": ("question", "stop", "tired"),
+    "a span too deep": ("span", "data", DEEP),
+    "a span of a number": ("span", "data", "7"),
+    "a span of a label": ("span", "data", '{"source": "policy", "ids": [1], "colour": 3}'),
+    "a span of bytes": ("span", "data", b"\xff\xfe"),
+    "a ledger of a huge number": ("span", "ledger", 999_999_999),
+    "a ledger below 0": ("span", "ledger", -1),
+    "a ledger of no number": ("span", "ledger", "first"),
+    "a turn too deep": ("turn", "data", DEEP),
+    "a turn of a list": ("turn", "data", "[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_said_to_be_unreadable_in_one_line(tmp_path: Path, damage: str) -> None:
+    async def ask() -> str:
+        async with agent(tmp_path, code("say 1"), answer("1")).conversation() as chat:
+            await chat.ask("The first?")
+            return chat.episode.id
+
+    id = asyncio.run(ask())
+    table, column, value = DAMAGE[damage]
+    with sqlite3.connect(tmp_path / "talks.db") as file:
+        # The last row: of its other ones a ledger's number would be given twice.
+        file.execute(
+            f"update {table} set {column} = ? where rowid = (select max(rowid) from {table})",
+            [value],
+        )
+    file.close()
+    kept = Conversations(tmp_path / "talks.db")
+    with pytest.raises(DataError, match="can't read conversations from") as why:
+        kept.all()
+        kept.load(id)
+    assert str(why.value).count("\n") == 0 and len(str(why.value)) < 600
+    kept.close()
 
 
 def test_the_last_question_can_be_taken_back_also_after_it_was_resumed(tmp_path: Path) -> None:

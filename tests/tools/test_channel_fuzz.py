@@ -385,3 +385,74 @@ def test_no_answer_of_a_zygote_makes_its_owner_raise(packets: list[bytes]) -> No
             zygote.close()
 
     asyncio.run(main(Path("/nowhere")))
+
+
+# -- the sockets of a kernel ----------------------------------------------------------------------
+
+KERNEL_KINDS = st.sampled_from(
+    ["stream", "display_data", "execute_result", "error", "status", "execute_reply", "alien"]
+)
+KERNEL_CONTENTS = (
+    CONTENTS
+    | st.fixed_dictionaries({"execution_state": VALUES | st.just("idle"), "status": VALUES})
+    | st.fixed_dictionaries({"ename": VALUES, "evalue": VALUES, "traceback": VALUES})
+    | st.fixed_dictionaries({"payload": VALUES, "status": st.sampled_from(["ok", "error"])})
+    | st.fixed_dictionaries(
+        {"payload": st.lists(st.fixed_dictionaries({"source": st.just("page"), "data": VALUES}))}
+    )
+)
+KERNEL_SCRIPTS = st.lists(
+    step("reply", KERNEL_KINDS, KERNEL_CONTENTS)
+    | step("show", KERNEL_KINDS, KERNEL_CONTENTS)
+    | step("headers", VALUES, VALUES, VALUES)
+    | step("parts", st.lists(HEX, max_size=6)),
+    max_size=5,
+)
+KERNEL_PLAYER = """
+import json, os
+kernel = get_ipython().kernel
+parent, session, iopub = kernel.get_parent(), kernel.session, kernel.iopub_socket
+shell = kernel.shell_stream
+for name, *of in script:
+    if name == 'show':
+        session.send(iopub, of[0], content=of[1], parent=parent)
+    elif name == 'reply':
+        asker = kernel._parent_ident['shell']
+        session.send(shell, of[0], content=of[1], parent=parent, ident=asker)
+    elif name == 'headers':
+        parts = [json.dumps(part).encode() for part in (*of, {})]
+        iopub.send_multipart([b'x', b'<IDS|MSG>', session.sign(parts), *parts])
+    else:
+        iopub.send_multipart([bytes.fromhex(part) for part in of[0]] or [b''])
+print('mine')
+"""
+
+
+def test_no_message_of_a_kernel_is_noticed_by_owner_or_neighbour() -> None:
+    async def attack(tool: PythonTool, script: list[Any]) -> None:
+        async with tool.session() as session, tool.session() as neighbour:
+            code = f"import json\nscript = json.loads({json.dumps(script)!r})\n{KERNEL_PLAYER}"
+            asked = asyncio.ensure_future(session.call({"code": code}, 60))
+            assert await counted(neighbour, asked.done) >= 2
+            assert script or (await asked).text == "mine"
+            for result in (await asked, await session.call({"code": "6 * 7"}, 60)):
+                assert result.error is not ErrorKind.UNAVAILABLE, result.text
+                assert result.text.encode()
+            last = await session.call({"code": "'la' + 'st'"}, 60)
+            assert "last" in last.text or last.error is ErrorKind.DIED, last.text
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        tool = PythonTool("jupyter", warm=2)
+        runner.run(tool.__aenter__())
+
+        @settings(SEEDED, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "25")) // 3)
+        @given(KERNEL_SCRIPTS)
+        def play(script: list[Any]) -> None:
+            with nothing_raised(loop):
+                runner.run(attack(tool, script))
+
+        try:
+            play()
+        finally:
+            runner.run(tool.__aexit__())

@@ -1,6 +1,7 @@
 """Files become passages: the rows of JSONL, and pieces of text and Markdown with titles."""
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ _LONGEST_LINE = 16_000_000
 _LONGEST_PARAGRAPH = 65_536
 """Characters held before a paragraph that does not end is cut into passages."""
 
+_log = logging.getLogger(__name__)
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
 
@@ -25,7 +27,8 @@ def find_files(source: Path) -> dict[str, Path]:
     """The files to read, by the name their passages are cited with, in the order of the names.
 
     A folder is read with its subfolders; hidden files, links to folders and files of other kinds
-    are left out. Raises `DataError` where there is nothing that can be read.
+    are left out, and so are links to files outside of it, with a warning: a corpus that was fetched
+    must not lead to its reader's own files. Raises `DataError` where there is nothing to read.
     """
     kinds = ", ".join(SUFFIXES)
     if source.is_file():
@@ -35,15 +38,29 @@ def find_files(source: Path) -> dict[str, Path]:
     if not source.is_dir():
         raise DataError(f"there is no file or folder {source} to search")
     found: dict[str, Path] = {}
+    outside: list[str] = []
+    top = source.resolve()
     for folder, subfolders, names in os.walk(source):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in names:
             path = Path(folder, name)
             fits = path.suffix.lower() in SUFFIXES and not name.startswith(".")
             if fits and path.is_file():  # not a pipe or a device, which could be read for ever
-                found[_clean(path.relative_to(source).as_posix())] = path
+                cited = _clean(path.relative_to(source).as_posix())
+                if path.is_symlink() and not path.resolve().is_relative_to(top):
+                    outside.append(cited)
+                else:
+                    found[cited] = path
+    if outside:
+        _log.warning(
+            "%d links lead out of %s and are not searched: %s",
+            len(outside),
+            source,
+            ", ".join(outside[:5]),
+        )
     if not found:
-        raise DataError(f"{source} holds no file that can be searched: they end in {kinds}")
+        linked = f"; {len(outside)} links lead out of it: copy those files" if outside else ""
+        raise DataError(f"{source} holds no file that can be searched: they end in {kinds}{linked}")
     return dict(sorted(found.items()))
 
 

@@ -95,6 +95,28 @@ def test_a_folder_is_read_whole_but_for_what_is_hidden_or_no_file(tmp_path: Path
     assert list(find_files(tmp_path)) == ["a.TXT", "b.md", "sub/c.jsonl"]
 
 
+def test_a_link_that_leads_out_of_the_folder_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = tmp_path / "corpus"
+    (corpus / "sub").mkdir(parents=True)
+    for path in (tmp_path / "secret.txt", corpus / "own.txt", corpus / "sub" / "deep.txt"):
+        path.write_text("x", encoding="utf-8")
+    (corpus / "away.txt").symlink_to("../secret.txt")
+    (corpus / "absolute.md").symlink_to(tmp_path / "secret.txt")
+    (corpus / "by.txt").symlink_to(corpus / "away.txt")
+    (corpus / "again.txt").symlink_to("sub/deep.txt")
+    linked = tmp_path / "linked"
+    linked.symlink_to(corpus)  # the folder itself may be a link: its user named it
+    for source in (corpus, linked):
+        assert list(find_files(source)) == ["again.txt", "own.txt", "sub/deep.txt"]
+        assert "3 links lead out of" in caplog.messages[-1] and "away.txt" in caplog.messages[-1]
+    for name in ("again.txt", "own.txt", "sub/deep.txt"):
+        (corpus / name).unlink()
+    with pytest.raises(DataError, match="3 links lead out of it"):
+        find_files(corpus)
+
+
 def test_a_source_that_holds_nothing_to_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     with pytest.raises(DataError, match=r"holds no file .* \.jsonl, \.md"):
