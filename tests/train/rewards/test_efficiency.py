@@ -34,7 +34,7 @@ def test_a_wrong_query_has_0_and_a_right_one_its_speed(tmp_path: Path) -> None:
         db.executescript("create table ship (name); insert into ship values ('Ida'), ('Bo');")
     task = Task("v", "?", None, {"checker": "sql", "rule": "bird", "gold": GOLD,
                                  "database": str(path)})  # fmt: skip
-    totals = {}
+    totals: dict[str, float] = {}
     with Checker() as checker:
         for query in (GOLD, SLOW, "select 3", "no query", "select 2"):
             told = attempt(
@@ -44,7 +44,7 @@ def test_a_wrong_query_has_0_and_a_right_one_its_speed(tmp_path: Path) -> None:
                 tools=[SqlTool(str(path))],
             )
             score = REWARDS["bird"](checker, TOKENIZER).score(told)
-            assert score.problem is None
+            assert score.problem is None and score.total is not None
             totals[query] = score.total
     assert totals["select 3"] == totals["no query"] == 0.0
     assert totals[GOLD] in map(math.sqrt, (1.25, 1.0, 0.75, 0.5, 0.25))
