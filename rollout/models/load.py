@@ -86,6 +86,10 @@ def check_engine(
         raise UsageError(unknown("engine", engine, ENGINES))
     if is_server(name) and engine != ENGINES[0]:
         raise UsageError(f"a server runs its model itself: leave out the engine {engine}")
+    loads = (TransformersEngine.load, VllmEngine.load)
+    local = {each for load in loads for each in inspect.signature(load).parameters}
+    if is_server(name) and (wrong := local & (options or {}).keys()):
+        raise UsageError(f"a server runs its model itself: leave out {', '.join(sorted(wrong))}")
     if is_server(name) and "key" in (options or {}):
         raise UsageError("leave the key out of the options: set INTERLACE_API_KEY instead")
     if tokenizer is not None and not is_server(name):

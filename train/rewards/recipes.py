@@ -64,6 +64,11 @@ def reex_sql(checker: Checker, tokenizer: Tokenizer) -> Rewards:
     )
 
 
+def bird(checker: Checker, tokenizer: Tokenizer) -> Rewards:
+    """BIRD (arXiv 2305.03111): R-VES, which is 0 for a wrong query."""
+    return Rewards(RewardPart("r_ves", checker.sql.r_ves), *_SIGNALS)
+
+
 def commongen(checker: Checker, tokenizer: Tokenizer) -> Rewards:
     """CommonGen (arXiv 1911.03705): the share of a task's concepts that the answer covers."""
     return Rewards(RewardPart("coverage", checker.coverage), *_SIGNALS)
@@ -75,6 +80,7 @@ REWARDS: dict[str, Callable[[Checker, Tokenizer], Rewards]] = {
     "retool_verl": retool_verl,
     "search_r1": search_r1,
     "reex_sql": reex_sql,
+    "bird": bird,
     "commongen": commongen,
 }
 

@@ -38,6 +38,7 @@ from ...tools.sql import (
 from ...tools.sql.lexer import words
 from ..data.generators.database import open_database
 from .base import RewardFunction, Unscored, policy_text
+from .efficiency import r_ves, ves
 from .sql_match import Unmatched, set_match
 
 __all__ = ["SqlJudge", "gold_query", "well_formed"]
@@ -46,6 +47,10 @@ Result = TypeVar("Result")
 
 _SUITE_SECONDS = 300.0
 """Wall time of a query on all databases of a task: below that of a part of a reward."""
+_RUNS = 20
+"""Timed runs of each query; BIRD's own program has 100 (R-VES) or 10 (VES)."""
+_TIMED_SECONDS = 60.0
+"""Wall time of all timed runs of an answer: then those that are done count."""
 _OPEN = 32
 """Databases that are kept open: those in memory hold their image."""
 
@@ -150,6 +155,42 @@ class SqlJudge:
     def correct(self, task: Task, query: str) -> bool:
         """True if a query gives what the task's gold query gives."""
         return self.compare(task, query, gold_query(task)).equal
+
+    def r_ves(self, episode: Episode, task: Task) -> float:
+        """BIRD's R-VES of the answer, from 0 (wrong) to 1.118 (twice as fast as the gold query)."""
+        ratios = self._ratios(episode, task)
+        return r_ves(ratios) if ratios else 0.0
+
+    def ves(self, episode: Episode, task: Task) -> float:
+        """BIRD's VES of the answer: 0 if it is wrong, 1 if it is as fast as the gold query."""
+        ratios = self._ratios(episode, task)
+        return ves(ratios) if ratios else 0.0
+
+    def _ratios(self, episode: Episode, task: Task) -> list[float]:
+        """The time of the gold query over that of the answer, for each pair of runs; none if the
+        answer is wrong.
+        """
+        if episode.answer is None or not self.correct(task, episode.answer):
+            return []
+        return _now(self._timed(self.database(task), episode.answer, gold_query(task)))
+
+    async def _timed(self, database: SqliteDatabase, query: str, gold: str) -> list[float]:
+        ratios: list[float] = []
+        end = time.monotonic() + _TIMED_SECONDS
+        async with database.held():
+            while len(ratios) < _RUNS and (not ratios or time.monotonic() < end):
+                spent = []
+                for each in (gold, query):
+                    start = time.perf_counter()
+                    try:
+                        await database.query(each, COMPARED, self.seconds)
+                    except QueryFailed as error:
+                        if each is gold or error.kind is ErrorKind.UNAVAILABLE:
+                            raise Unscored(error.text) from error
+                        return []
+                    spent.append(time.perf_counter() - start)
+                ratios.append(spent[0] / spent[1])
+        return ratios
 
     def match(self, task: Task, query: str, gold: str) -> bool:
         """True if two queries match by the rules of Spider's exact set match (`sql_match.py`).
