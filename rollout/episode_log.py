@@ -120,8 +120,7 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
     """
     path = Path(path)
     try:
-        # A pipe that nobody writes to would be waited for.
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
     with file:
@@ -134,6 +133,11 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
             if torn and (number > 1 or line.startswith(b"{")):
                 return
             yield _parse(line, f"{path}, line {number}")
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    """Open what may be a pipe that nobody writes to, which would be waited for."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _is_whole(line: bytes) -> bool:
