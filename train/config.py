@@ -466,11 +466,19 @@ def in_words(error: ErrorDetails, model: type[BaseModel]) -> str:
     return error["msg"].removeprefix("Value error, ")
 
 
+_LONGEST_FILE = 1_000_000
+"""Bytes of a file of settings."""
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """The settings in a YAML file. Raises DataError if it can't be read or is not a mapping."""
     yaml = _yaml()
     try:
-        given = yaml.load(file.read_text(encoding="utf-8"), _loader())
+        with file.open("rb") as opened:
+            data = opened.read(_LONGEST_FILE + 1)  # of a device there would be no end
+        if len(data) > _LONGEST_FILE:
+            raise DataError(f"can't read {file}: settings of more than {_LONGEST_FILE:,} bytes")
+        given = yaml.load(data.decode(), _loader())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"can't read {file}: {' '.join(str(error).split())}") from error
     except RecursionError as error:

@@ -21,6 +21,11 @@ def test_flags_go_before_the_file_and_the_file_before_the_defaults(tmp_path: Pat
     assert origins == ["flag", str(file), "default"]
 
 
+def test_settings_without_end_are_refused() -> None:
+    with pytest.raises(DataError, match="settings of more than 1,000,000 bytes"):
+        read_yaml(Path("/dev/zero"))
+
+
 def test_what_is_printed_names_every_setting_and_reads_back_as_the_same(tmp_path: Path) -> None:
     flags = {"tools": ["python", "sql:a b.db"], "clip_ratio_low": 0.1, "out": "a: #b"}
     resolved = read_config(EXAMPLE, flags)
