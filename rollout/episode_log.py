@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -22,6 +23,9 @@ T = TypeVar("T")
 _ADAPTER: TypeAdapter[Episode] = TypeAdapter(Episode)
 _RECORD = b'{"id":'
 """How every record begins."""
+
+_LONGEST_LINE = 1_000_000_000
+"""Bytes; a longer line is no episode, and would fill the memory."""
 
 
 class EpisodeLog:
@@ -112,25 +116,35 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
     """Yield a log's episodes in the order written; of one id that occurs twice, both.
 
     A last line that a killed writer tore is left out. Raises DataError, naming the line, for
-    anything else that is not an episode of this version.
+    anything else that is not an episode of this version, and for what is no ordinary file.
     """
     path = Path(path)
     try:
-        file = path.open("rb")
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
     with file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n") and not _is_whole(line):
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DataError(f"can't read {path}: it is not an ordinary file")
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+            if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+                raise DataError(f"{path}, line {number} is longer than {_LONGEST_LINE:,} bytes")
+            torn = not line.endswith(b"\n") and not _is_whole(line)
+            if torn and (number > 1 or line.startswith(b"{")):
                 return
             yield _parse(line, f"{path}, line {number}")
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    """Open what may be a pipe that nobody writes to, which would be waited for."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _is_whole(line: bytes) -> bool:
     """True if a line without an end is a record all the same: an editor took the end away."""
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -121,6 +121,26 @@ with EpisodeLog({str(path)!r}) as log:
     assert len(ids) > told  # whatever was reported as written is there
 
 
+def test_what_is_no_ordinary_file_or_no_log_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(DataError, match=r"ordinary file|can't read"):
+            list(read_episodes(path))
+    path = tmp_path / "log.jsonl"
+    for data in (bytes(1_000), b"[" * 100_000, b"[" * 100_000 + b"\n"):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="line 1 is not an episode"):
+            list(read_episodes(path))
+    path.write_bytes(b'{"a": ' + b"[" * 100_000)  # what a killed writer may leave
+    assert list(read_episodes(path)) == []
+    monkeypatch.setattr("interlace.rollout.episode_log._LONGEST_LINE", 1_000)
+    path.write_bytes(b'{"a": "' + b"x" * 5_000)
+    with pytest.raises(DataError, match="line 1 is longer than 1,000 bytes"):
+        list(read_episodes(path))
+
+
 def test_two_writers_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     with EpisodeLog(path), pytest.raises(DataError, match="another process"):
