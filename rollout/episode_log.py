@@ -120,7 +120,8 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
     """
     path = Path(path)
     try:
-        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
+        # It may be a pipe that nobody writes to, which opening would wait for.
+        file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: SIM115
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
     with file:
@@ -133,11 +134,6 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
             if torn and (number > 1 or line.startswith(b"{")):
                 return
             yield _parse(line, f"{path}, line {number}")
-
-
-def _open_at_once(name: str, flags: int) -> int:
-    """Open what may be a pipe that nobody writes to, which would be waited for."""
-    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _is_whole(line: bytes) -> bool:

@@ -430,12 +430,8 @@ def _bare_units(items: Sequence[Item]) -> list[bool]:
             unit = known or (spaced and len(word) > 2 and plain)
         units.append(unit)
         before = before if _is_space(item) else at
-        plain &= _plain_number(item)
+        plain &= _kind(item) in ("number", "space") or _text(item) in ("-", "+")
     return units
-
-
-def _plain_number(item: Item) -> bool:
-    return _kind(item) in ("number", "space") or _text(item) in ("-", "+")
 
 
 def _expression(items: Sequence[Item]) -> Value:

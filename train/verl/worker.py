@@ -204,7 +204,8 @@ class LoopWorker:
         episode.rewards = score.rewards
         if score.problem is not None:
             return None, score.problem
-        if not _sampled(episode):
+        ledgers = [ledger for each in episode.trajectories for ledger in each.ledgers]
+        if not any(span.source is Source.POLICY for ledger in ledgers for span in ledger):
             return None, "it ended before the policy said anything"
         if self._runner.attempt is None:
             return None, None
@@ -240,8 +241,3 @@ class LoopWorker:
                 f"format adds, above data.max_prompt_length={self.lengths.prompt}: raise that"
             )
         return policy
-
-
-def _sampled(episode: Episode) -> bool:
-    ledgers = [ledger for each in episode.trajectories for ledger in each.ledgers]
-    return any(span.source is Source.POLICY for ledger in ledgers for span in ledger)
