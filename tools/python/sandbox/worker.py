@@ -58,10 +58,10 @@ def run(
     os.makedirs(f"{session}/{folder}", exist_ok=True)
     os.chdir(f"{session}/{folder}")
     _set_up_environment(session)
-    sys.path.insert(0, "")
     walls.confine(around, session)
     if folder != "work":
         walls.confine_branch(around, session, os.path.dirname(f"{session}/{folder}"))
+    sys.path.insert(0, "")  # not before: earlier code may have left modules there
     _reseed()
     worker = WorkerMain(shell, around, session, f"{session}/{folder}")
     worker.serve()
