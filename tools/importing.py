@@ -157,7 +157,8 @@ def _fit(head: str, key: str, value: Parameter, annotation: Any) -> Any:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The sentence that says a name is unknown, with the names there are."""
-    return f"unknown {kind} {name!r}; choose from {', '.join(known) or 'none'}"
+    listed = ", ".join(known)
+    return f"unknown {kind} {name!r}" + (f"; choose from {listed}" if listed else "")
 
 
 def parse_name(text: str) -> Name:

@@ -197,7 +197,7 @@ def test_fewer_tasks_than_a_step_takes_are_refused_however_they_are_named(tmp_pa
     with pytest.raises(UsageError, match="holds 10 tasks"):
         prepared(SMALL, f"data.train_files={file}", "data.train_max_samples=10")
     with pytest.raises(DataError, match="nofile"):
-        prepared(held_out="nofile")
+        prepared(held_out="nofile.jsonl")
 
 
 @pytest.mark.parametrize(
