@@ -444,7 +444,7 @@ STREAMS: dict[str, tuple[Parser, Sequence[str]]] = {
     "marks": (marks, ("<think>", "<", "<tool_call", "`", "```", "x")),
     "colours": (painted, ("\\boxed", "{", "}", " ", "<code>", "</code>", "`", "\\", "<answer>")),
     "prose": (prose, ("x", "\n", "\n```\n", "  ", "|a|b|\n", "[")),
-    "deltas": (deltas, ("x", '"', "\ud83d", "\udc4d", "{")),
+    "deltas": (deltas, ("x", '"', "\ud83d", "\udc4d", "{", "}")),
     "decoded tokens": (decoded, ("a", "é", "\U0001f44d", " ")),
     "a cell's text": (written, ("x", "\n", "\0", "\0request", "é")),
     "a server's lines": (answered, ("x", "\n", "data:", "\r")),

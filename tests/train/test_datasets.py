@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from interlace.rollout.task import Task
 from interlace.tools.errors import DataError, UsageError
+from interlace.train.data.benchmarks import BENCHMARKS
 from interlace.train.data.public import ADAPTERS, columns
 from interlace.train.data.task_sets import (
     adapt,
@@ -95,7 +96,11 @@ RIGHT = {"gsm8k": "1002", "aime": "002", "nq": "Two!", "hotpotqa": "two", "math"
 IDS = {"verl": "5", "aime": "aime-2024-I-1", "bird": "bird-7", "hotpotqa": "open-5a7a"}
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_adapter_has_a_row_here_or_a_test_beside_its_checker() -> None:
+    assert ROWS.keys() | BENCHMARKS.keys() == ADAPTERS.keys()
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_every_adapter_makes_a_task_that_checks_its_answer(name: str, tmp_path: Path) -> None:
     (task,) = adapt([ROWS[name]], name)
     assert task.question.splitlines()[0] == "What is 1 + 1?"

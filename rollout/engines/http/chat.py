@@ -104,10 +104,29 @@ class _PartialCall:
     index: Any
     name: str = ""
     pieces: list[str] = field(default_factory=list)
+    _ends: Iterator[bool] | None = None  # says of each piece whether the object ends with it
+    _ended: bool = False
+    _tried: int = 0  # how often it looked whole and was not: such a text is not asked for ever
+
+    def add(self, piece: str) -> None:
+        """Take in the next piece of the arguments."""
+        self.pieces.append(piece)
+        if self._ends is None:
+            self._ends = _object_ends(self.pieces)
+        self._ended = next(self._ends) or (self._ended and not piece.strip())
 
     def whole(self) -> bool:
-        """True if its arguments are an object already."""
-        return bool(self.pieces) and isinstance(self.arguments(), dict)
+        """True if its arguments are an object already. Asked at each piece of a server that repeats
+        the name, so that none is read twice.
+        """
+        if not self.pieces or self._tried > 16:
+            return False
+        last = self.pieces[-1]
+        again = last.endswith("}") and all(map(last.startswith, self.pieces))
+        if not (self._ended or again):
+            return False
+        self._tried += not isinstance(self.arguments(), dict)
+        return isinstance(self.arguments(), dict)
 
     def arguments(self) -> Any:
         """Arguments as an object where they are one; else as they were written, for the format to
@@ -130,6 +149,24 @@ class _PartialCall:
             if isinstance(found, dict) or found is None:
                 return found or {}
         return ways[0]
+
+
+def _object_ends(pieces: list[str]) -> Iterator[bool]:
+    """For each piece of a growing list: True if the object that the text opens ends with it."""
+    depth, quoted, escaped, at = 0, False, False, 0
+    while True:
+        begun = depth > 0
+        for character in pieces[at]:
+            if quoted:
+                quoted = escaped or character != '"'
+                escaped = character == "\\" and not escaped
+            elif character == '"':
+                quoted = True
+            elif character in "{}":
+                depth += 1 if character == "{" else -1
+                begun |= depth > 0
+        at += 1
+        yield begun and depth == 0
 
 
 @dataclass(slots=True)
@@ -216,7 +253,7 @@ class ChatReply:
         # The first of the name, or all of it again; or its next part.
         call.name = name if name.startswith(call.name) else call.name + name
         if given:
-            call.pieces.append(given)
+            call.add(given)
 
     def _call_of(self, piece: Dict, name: str, given: str) -> _PartialCall:
         """The call that a piece belongs to; a new one if it begins one."""
