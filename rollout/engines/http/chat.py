@@ -104,29 +104,41 @@ class _PartialCall:
     index: Any
     name: str = ""
     pieces: list[str] = field(default_factory=list)
-    _ends: Iterator[bool] | None = None  # says of each piece whether the object ends with it
-    _ended: bool = False
-    _tried: int = 0  # how often it looked whole and was not: such a text is not asked for ever
+    _depth: int = 0  # of braces outside strings
+    _quoted: bool = False
+    _escaped: bool = False
+    _closed: bool = False  # with the last piece the braces that were opened are all closed
+    _misses: int = 0
 
     def add(self, piece: str) -> None:
         """Take in the next piece of the arguments."""
         self.pieces.append(piece)
-        if self._ends is None:
-            self._ends = _object_ends(self.pieces)
-        self._ended = next(self._ends) or (self._ended and not piece.strip())
+        opened = self._depth > 0
+        for character in piece:
+            if self._quoted:
+                self._quoted = self._escaped or character != '"'
+                self._escaped = character == "\\" and not self._escaped
+            elif character == '"':
+                self._quoted = True
+            elif character in "{}":
+                self._depth += 1 if character == "{" else -1
+                opened |= self._depth > 0
+        ends = piece.strip() == "null" or (opened and self._depth == 0)
+        self._closed = ends or (self._closed and not piece.strip())
 
     def whole(self) -> bool:
-        """True if its arguments are an object already. Asked at each piece of a server that repeats
-        the name, so that none is read twice.
-        """
-        if not self.pieces or self._tried > 16:
+        """True if its arguments are an object already."""
+        # A server that repeats the name with every piece has this asked each time. So the text is
+        # read only where the braces say that it may end, and not if that was wrong too often.
+        if not self.pieces or self._misses > 16:
             return False
         last = self.pieces[-1]
-        again = last.endswith("}") and all(map(last.startswith, self.pieces))
-        if not (self._ended or again):
+        resent = last.endswith("}") and all(map(last.startswith, self.pieces))
+        if not (self._closed or resent):
             return False
-        self._tried += not isinstance(self.arguments(), dict)
-        return isinstance(self.arguments(), dict)
+        whole = isinstance(self.arguments(), dict)
+        self._misses += not whole
+        return whole
 
     def arguments(self) -> Any:
         """Arguments as an object where they are one; else as they were written, for the format to
@@ -149,24 +161,6 @@ class _PartialCall:
             if isinstance(found, dict) or found is None:
                 return found or {}
         return ways[0]
-
-
-def _object_ends(pieces: list[str]) -> Iterator[bool]:
-    """For each piece of a growing list: True if the object that the text opens ends with it."""
-    depth, quoted, escaped, at = 0, False, False, 0
-    while True:
-        begun = depth > 0
-        for character in pieces[at]:
-            if quoted:
-                quoted = escaped or character != '"'
-                escaped = character == "\\" and not escaped
-            elif character == '"':
-                quoted = True
-            elif character in "{}":
-                depth += 1 if character == "{" else -1
-                begun |= depth > 0
-        at += 1
-        yield begun and depth == 0
 
 
 @dataclass(slots=True)
