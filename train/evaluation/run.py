@@ -9,8 +9,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from ...rollout.many.run_folder import RunFolder, RunObserver
 from ...rollout.many.strategies import Strategy
 from ...rollout.rollable import Rollable
+from ...rollout.rows import Located
 from ...rollout.task import Task
-from ...rollout.task_files import Located, to_tasks
+from ...rollout.task_files import to_tasks
 from ...tools.errors import DataError
 from ..data.collect import collect
 from ..data.sources import find_tasks
