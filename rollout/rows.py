@@ -1,6 +1,7 @@
 """Rows of a file or of stdin: JSON lines, a JSON list, CSV, Parquet, or lines of text."""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
@@ -18,7 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 from ..tools.errors import DataError, MissingExtra
 from .row_values import WrittenFloat
 
-__all__ = ["Located", "open_unpacked", "read_rows"]
+__all__ = ["Located", "open_unpacked", "read_rows", "reading", "with_integers"]
 
 
 class Located(NamedTuple):
@@ -48,20 +49,25 @@ def read_rows(source: str) -> Iterator[Located]:
     Raises DataError for a file that can't be read or has no row, MissingExtra without pyarrow.
     """
     name = "stdin" if source == "-" else source
+    with reading(name), _open(source) as file:
+        rows = with_integers(_rows_of(file, name))
+        first = next(rows, None)
+        if first is None:
+            raise DataError(f"there are no questions in {name}")
+        yield first
+        yield from rows
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn the errors of reading a file, packed or not, into a DataError that names it."""
     try:
-        with _open(source) as file:
-            rows = _integers(_rows_of(file, name))
-            first = next(rows, None)
-            if first is None:
-                raise DataError(f"there are no questions in {name}")
-            yield first
-            yield from rows
+        yield
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError, csv.Error) as error:
-        raise DataError(
-            f"can't read {name}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"can't read {name}: {reason}") from error
 
 
 # -- bytes and text ------------------------------------------------------------------------------
@@ -73,13 +79,12 @@ _PACKED: dict[bytes, Callable[..., Any]] = {
 }
 _NOT_READ = {b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "packed with zstd"}
 _MARKS = {
-    b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-"""Byte order marks; the longer ones come first."""
+"""Other byte order marks; the longer ones come first."""
 
 
 @contextmanager
@@ -94,21 +99,26 @@ def _open(source: str) -> Iterator[IO[bytes]]:
 
 
 def open_unpacked(file: IO[bytes], name: str) -> IO[bytes]:
-    """The content of an open file, which may be packed. Raises DataError for packings not read."""
+    """The content of an open file, which may be packed, without UTF-8's byte order mark.
+
+    Raises DataError for packings that are not read.
+    """
     head = _head(file)
     for magic, what in _NOT_READ.items():
         if head.startswith(magic):
             raise DataError(f"{name} is {what}: unpack it first")
     for magic, unpack in _PACKED.items():
         if head.startswith(magic):
-            return cast(IO[bytes], unpack(file))
+            file = cast(IO[bytes], unpack(file))
+    if _head(file).startswith(codecs.BOM_UTF8):
+        file.read(len(codecs.BOM_UTF8))
     return file
 
 
 def _head(file: IO[bytes]) -> bytes:
-    """The first bytes of a file that nothing was read from; they stay unread."""
+    """The next bytes of a file; they stay unread."""
     if isinstance(file, io.BytesIO):
-        return file.getvalue()[:8]
+        return bytes(file.getbuffer()[file.tell() :][:8])
     return cast(bytes, cast(Any, file).peek(8)[:8])
 
 
@@ -116,7 +126,7 @@ def _head(file: IO[bytes]) -> bytes:
 def _text(file: IO[bytes], name: str, newline: str) -> Iterator[IO[str]]:
     head = _head(file)
     encoding = next((kind for mark, kind in _MARKS.items() if head.startswith(mark)), "utf-8")
-    if encoding in ("utf-8", "utf-8-sig") and b"\0" in head:
+    if encoding == "utf-8" and b"\0" in head:
         raise DataError(f"{name} is not text: it holds NUL bytes")
     text = io.TextIOWrapper(file, encoding, newline=newline)
     try:
@@ -272,13 +282,15 @@ _LOOKED_AT = 100
 _WHOLE = re.compile(r"-?\d+\.0")
 
 
-def _integers(rows: Iterable[Located]) -> Iterator[Located]:
+def with_integers(rows: Iterable[Located]) -> Iterator[Located]:
     """The rows, where each float of a column of whole floats is written without `.0`."""
     rows = iter(rows)
     first = list(islice(rows, _LOOKED_AT))
     whole, others = set[tuple[str, ...]](), set[tuple[str, ...]]()
     for located in first:
         for column, value in _floats(located.row):
+            if value != value:  # NaN, where a number is missing
+                continue
             (whole if _WHOLE.fullmatch(_written(value)) else others).add(column)
     whole -= others
     for located in chain(first, rows):

@@ -109,7 +109,9 @@ def math(row: Row, *, keep_instruction: bool = False) -> Task:
         truth = only_answer(row["reward_model"]["ground_truth"])
         return row_task("math", row, question, truth, data)
     answer = answer_text(row.get("answer"))
-    if answer is None or row.get("solution"):
+    if "answer" in row and not row.get("solution"):
+        answer = only_answer(answer)
+    else:
         data["solution"] = text_in(row, "solution")
         answer = answer or _box(data["solution"])
     if not answer:

@@ -2,8 +2,8 @@
 
 A name is one of
 
-- a file of tasks: JSON lines, a JSON list, Parquet, or one question a line; in verl's shape, its
-  rows are read as their `data_source` says;
+- a file of tasks: JSON lines, a JSON list, CSV, Parquet, or one question a line, packed or not; in
+  verl's shape, its rows are read as their `data_source` says;
 - a generator with, after colons, its split, how many tasks, and the seed: `arithmetic`,
   `database:held_out`, `lookup:train:500`, `arithmetic:test:200:7`, `arithmetic@seed=7`;
 - an adapter, which knows the shape of a public data set, and a file of it: `gsm8k:test.jsonl`,
@@ -26,7 +26,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from ...rollout.rows import Located, read_rows
+from ...rollout.rows import Located, read_rows, with_integers
 from ...rollout.task import Task
 from ...rollout.task_files import to_task, to_tasks
 from ...tools.errors import DataError, InterlaceError, UsageError
@@ -72,7 +72,7 @@ def find_tasks(
     thing = found.thing
     makes = callable(thing.value) or thing.configured
     rows = _rows(thing, thing.make if makes else lambda: thing.value)
-    return to_tasks(islice(rows, limit), tell=tell)
+    return to_tasks(with_integers(islice(rows, limit)), tell=tell)
 
 
 def find_training_tasks(
