@@ -99,7 +99,7 @@ class WorkerMain:
             "stdout": cells.CellStream("stdout", OUTPUT, 1),
             "stderr": cells.CellStream("stderr", OUTPUT, 2),
         }
-        sys.stdout, sys.stderr = self._streams.values()
+        notebook.give_back(self._streams)
         shell.sink = self
         notebook.Cell.workdir = os.path.realpath(self._folder)
 
