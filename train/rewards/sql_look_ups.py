@@ -1,4 +1,4 @@
-"""What the look-ups of an episode brought to light: ReEx-SQL's exploration.
+"""News that the look-ups of an episode brought: ReEx-SQL's exploration.
 
 The paper (arXiv 2505.12768) names the part and gives no formula: this definition is ours.
 
