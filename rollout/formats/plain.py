@@ -4,6 +4,7 @@ The CEO of a team, its recruiter and its evaluator speak so. What they say is re
 `rollout/team/replies.py`.
 """
 
+import re
 from collections.abc import Sequence
 
 from ...tools import Tool
@@ -14,6 +15,8 @@ from .base import Format, Parsed
 __all__ = ["END_OF_THOUGHT", "PlainText", "without_thinking"]
 
 END_OF_THOUGHT = "</think>"
+_END = re.compile(r"</think(?:ing)?>", re.I)
+_BEGIN = re.compile(r"^[ \t]*<think(?:ing)?>", re.I | re.M)
 
 
 class PlainText(Format):
@@ -50,10 +53,14 @@ class PlainText(Format):
 
 
 def without_thinking(text: str) -> str:
-    """The text without the thoughts, that is, everything after the end of the last thought.
+    """The text without the thoughts: what stands behind the last one that has ended, up to one that
+    was begun and never ended.
 
     Example:
         >>> without_thinking("<think>17 or 19?</think> It is 17. ")
         'It is 17.'
+        >>> without_thinking("<Thinking>It could be 17")
+        ''
     """
-    return text.rpartition(END_OF_THOUGHT)[2].strip()
+    *_, said = _END.split(text)
+    return _BEGIN.split(said, maxsplit=1)[0].strip()
