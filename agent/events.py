@@ -17,6 +17,7 @@ __all__ = [
     "ApprovalAsked",
     "ApprovalDecision",
     "BudgetLeft",
+    "Counted",
     "Decided",
     "Done",
     "Executed",
@@ -109,13 +110,16 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The CEO has decided on a round. `experts` and `tokens` are what holds, after the clamps."""
+    """The CEO has decided on a round. `experts` and `tokens` are what holds, after the clamps.
+    `defaults` names the fields that could not be read, in whose place a default holds.
+    """
 
     round: int
     goes_on: bool
     experts: int
     tokens: int
     direction: str
+    defaults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,19 @@ class Voted:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """The votes on a plan are counted. Where no vote could be read, nobody has agreed, and the
+    evaluator is told so.
+    """
+
+    round: int
+    turn: int
+    agree: int
+    against: int
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
 class Executed:
     """The plan has been run, with this output."""
 
@@ -150,7 +167,7 @@ class Judged:
     verdict: roles.EvaluatorVerdict
 
 
-TeamEvent: TypeAlias = Spoken | Decided | Recruited | Voted | Executed | Judged
+TeamEvent: TypeAlias = Spoken | Decided | Recruited | Voted | Counted | Executed | Judged
 AgentEvent: TypeAlias = (
     PolicyText
     | Reasoning

@@ -53,6 +53,7 @@ class Budget:
         self._lock = threading.Lock()
         self._tokens = self._held = self._calls = 0  # spent, reserved, spent
         self._waiting: list[concurrent.futures.Future[None]] = []
+        self._charged: set[str] = set()
         self._seconds = 0.0  # of the times that are over
         self._running = 0
         self._since = 0.0  # when the first of those who answer now began
@@ -151,6 +152,14 @@ class Budget:
                 return False
             self._calls += 1
             return True
+
+    def charge(self, key: str, tokens: int = 0, calls: int = 0) -> None:
+        """Count what was used before, once for each `key`: `charge(key)` alone marks as counted."""
+        with self._lock:
+            if key not in self._charged:
+                self._charged.add(key)
+                self._tokens += tokens
+                self._calls += calls
 
     @contextmanager
     def answering(self) -> Iterator[None]:

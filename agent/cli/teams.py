@@ -5,7 +5,7 @@ from typing import Any
 
 from ...tools.errors import DataError
 from ..agent import Agent
-from ..events import AgentEvent, Decided, Executed, Judged, Recruited, Voted
+from ..events import AgentEvent, Counted, Decided, Executed, Judged, Recruited, Voted
 from ..team.runs import Runs, SavedRun
 from ..team.team import Team
 from .options import TeamOptions
@@ -26,7 +26,7 @@ def find_unfinished(runs: Runs, start: str | None) -> SavedRun:
     """The run whose id begins so, of those that have not ended; without one, the latest. Raises
     DataError.
     """
-    unfinished = [run for run in runs.all() if run.ended is None]
+    unfinished = [run for run in runs.all() if run.resumable]
     found = [run for run in unfinished if run.id.startswith(start)] if start else unfinished[:1]
     if len(found) == 1:
         return found[0]
@@ -53,6 +53,8 @@ def lane(event: AgentEvent[Any]) -> str | None:
                 return f"CEO, round {event.round + 1}: stop"
             aim = f" · {event.direction}" if event.direction else ""
             said = f"{event.experts} experts, {event.tokens} tokens each{aim}"
+            if event.defaults:
+                said += f" · by default: {', '.join(event.defaults)}"
             return _short(f"CEO, round {event.round + 1}: {said}")
         case Recruited():
             first, *others = event.experts
@@ -65,6 +67,9 @@ def lane(event: AgentEvent[Any]) -> str | None:
             review = event.vote.review.splitlines()[-1:] if not agrees else []
             why = f": {review[0]}" if review else ""
             return _short(f"  {name} {'agrees' if agrees else 'disagrees'}{why}")
+        case Counted():
+            unheard = event.unread and not event.agree + event.against
+            return "  no vote could be read: nobody has agreed" if unheard else None
         case Executed():
             return _short(f"  run: {event.output}") if event.output else None
         case Judged():

@@ -1,7 +1,7 @@
 """One run of a team: its members' calls, each its own rollout, and their record."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
 from ...rollout.budget import Budget
+from ...rollout.engines import EngineError
 from ...rollout.events import Event, Finished
 from ...rollout.formats import Message
 from ...rollout.formats.plain import without_thinking
@@ -19,8 +20,9 @@ from ...rollout.team.budget_forcing import BudgetForcedRollout
 from ...rollout.trajectory import StopReason, Trajectory
 from ..events import AgentEvent, Speaker, Spoken
 from ..output import OutputSchema
-from .record import TeamRecord
+from .record import TeamRecord, team_call
 from .roles import RolePrompt, Rules
+from .runs import SavedCall
 
 __all__ = ["TeamCalls", "TeamEnded", "TeamReply", "standalone_rollout"]
 
@@ -68,8 +70,10 @@ class TeamCalls:
         """What the answer has to be, where that is asked for; `repairs`: how often it may be given
         again."""
         self.repairs = 0
-        self.tests: str | None = None
-        """What the executor has written for this question."""
+        self.embedded = False
+        """Within another graph, whose retries and whose caller are told of a failure."""
+        self._resumed = False
+        """While the calls that an earlier process finished are gone through again."""
         self._rules = rules
         self._open = open
         self._words = policy.in_words()
@@ -80,6 +84,20 @@ class TeamCalls:
         """The question for the members, with the required form of the answer."""
         question = self.record.episode.task.question
         return question if self.schema is None else self.schema.ask(question)
+
+    def take_up(self, calls: Sequence[SavedCall]) -> None:
+        """Restore the saved calls of a resumed run, and charge the budget once for each."""
+        self._resumed = True
+        self.record.take_up(calls)
+        for each in calls:
+            call, used = team_call(each.trajectory), each.trajectory
+            key = f"{self.record.episode.id}/{call.speaker.key}/{call.attempt}"
+            self.budget.charge(key, used.sampled_tokens, len(used.calls))
+
+    def announce(self, event: AgentEvent[Any]) -> None:
+        """Tell what the team has done, unless that was told before the run was resumed."""
+        if not self._resumed:
+            self.tell(event)
 
     def stop_after_turn(self) -> None:
         """Let those who speak finish their turn, and nobody begin."""
@@ -95,11 +113,14 @@ class TeamCalls:
         show: Callable[[V], dict[str, Any]],
         *,
         tokens: int | None = None,
+        answers: bool = False,
     ) -> TeamReply[V]:
         """Have a member speak until what it says can be read, as often as the rules allow.
 
         With `tokens` it is an expert: it has the agent's tools and format, and its thought is cut
-        off where that many are used up. Raises TeamEnded.
+        off where that many are used up. With `answers` a reply without an answer counts as one that
+        can't be read. A call that an earlier process finished is not made again. Raises TeamEnded,
+        and EngineError where another graph is told of failures.
         """
         expert = tokens is not None
         for attempt in range(self._rules.tries):
@@ -108,11 +129,21 @@ class TeamCalls:
                 policy = _nudged(policy, attempt)
                 if tokens is not None and tokens > 8192:
                     tokens //= 2
-            trajectory, text = await self._speak(speaker, attempt, policy, prompt, tokens)
+            saved = self.record.saved(speaker, attempt)
+            if saved is not None:
+                trajectory, text = saved.trajectory, self._said(saved)
+            else:
+                self._resumed = False
+                trajectory, text = await self._speak(speaker, attempt, policy, prompt, tokens)
             why = _ENDS.get(trajectory.stop or StopReason.INFRASTRUCTURE)
             found = read(text) if text else None
-            if why is None or (why != "infrastructure" and found is not None):
-                self.record.end(speaker, attempt, {} if found is None else show(found))
+            if answers and trajectory.answer is None:
+                found = None
+            if saved is None and (why is None or (why != "infrastructure" and found is not None)):
+                shown = {} if found is None else show(found)
+                await self.record.end(speaker, attempt, text, shown)
+            if why == "infrastructure" and self.embedded:
+                raise EngineError(trajectory.error or "a member of the team could not speak")
             if why is not None:
                 raise TeamEnded(why)
             if found is not None:
@@ -144,12 +175,25 @@ class TeamCalls:
             try:
                 if self.stopping:
                     rollout.stop_after_turn = True
+                self.budget.charge(f"{episode.id}/{key}")  # the rollout itself counts it
                 trajectory = await rollout.ask(prompt.question)
             finally:
                 self._speaking.discard(rollout)
-            messages = rollout.history.messages
-            last = messages[-1]
-            return trajectory, without_thinking(last.content) if last.role == "assistant" else ""
+            last = rollout.history.messages[-1]
+            text = last.content if last.role == "assistant" else ""
+            if isinstance(rollout, BudgetForcedRollout) and rollout.thought_turns:
+                tokenizer = policy.engine.tokenizer
+                answer = trajectory.turns[rollout.thought_turns :]
+                text = "".join(trajectory.text(turn, tokenizer) for turn in answer)
+            return trajectory, without_thinking(text)
+
+    def _said(self, saved: SavedCall) -> str:
+        if saved.said is not None:
+            return saved.said
+        trajectory, tokenizer = saved.trajectory, self.policy.engine.tokenizer
+        return without_thinking(
+            "".join(trajectory.text(each, tokenizer) for each in trajectory.turns)
+        )
 
     def _hear(self, speaker: Speaker, event: Event) -> None:
         if not isinstance(event, Finished):

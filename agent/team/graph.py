@@ -10,12 +10,13 @@
     Whatever ends the run (a budget, a cancel, a failure of ours) leads to its end from any node.
 
 The state is small and plain, so that any checkpointer can keep it. Token ids are not in it: they
-are in the run's record (`TeamCalls`), which a node finds by the state's `run`.
+are in the run's record (`TeamCalls`), which a node finds by the state's `run`. The state is a
+function of what the members said, so a run is resumed by going through the graph again: calls that
+are kept are not made again.
 """
 
-import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...rollout.team.replies import (
@@ -27,10 +28,10 @@ from ...rollout.team.replies import (
     read_verdict,
 )
 from ...rollout.team.replies import read_vote as read_vote_of
-from ..events import Decided, Executed, Judged, Recruited, Speaker, Voted
+from ..events import Counted, Decided, Executed, Judged, Recruited, Speaker, Voted
 from .calls import TeamCalls, TeamEnded
-from .roles import NO_FEEDBACK, RolePrompts
-from .state import State, TeamPlan, Update, opening
+from .roles import NO_FEEDBACK, NO_SOLUTION, RolePrompts
+from .state import State, TeamPlan, Update
 
 if TYPE_CHECKING:
     from langgraph.graph import StateGraph
@@ -38,8 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["DONT_KNOW", "Execute", "Graph"]
 
 DONT_KNOW = "I don't know."
+NO_REASON = "No reason was given."
 _DONE = ("accepted", "stopped", "rounds")
 """Ends at which the answer is what the team has to say."""
+_MOST_EXPERTS = 16
+"""Against accidents, where the rules set no bound."""
+_PROMPT = 512
+"""Tokens of a prompt beside the question and the discussion: tools, names, direction."""
 _SOLVER_SEES, _CRITIC_SEES = 5, 3
 """Messages of the discussion, the latest ones."""
 
@@ -55,7 +61,7 @@ class Graph:
     def __init__(
         self,
         plan: TeamPlan,
-        find: Callable[[State], Awaitable[TeamCalls]],
+        find: Callable[[State], TeamCalls],
         close: Callable[[State], Awaitable[None]],
         execute: Execute | None,
     ) -> None:
@@ -71,7 +77,6 @@ class Graph:
 
         graph: StateGraph[State] = StateGraph(State)
         nodes: dict[str, Any] = {
-            "begin": self.begin,
             "ceo": self.ceo,
             "recruit": self.recruit,
             "solve": self.solve,
@@ -84,8 +89,7 @@ class Graph:
         }
         for name, node in nodes.items():
             graph.add_node(name, node)
-        graph.add_edge(START, "begin")
-        graph.add_edge("begin", "ceo")
+        graph.add_edge(START, "ceo")
         graph.add_edge("critic", "gather")
         graph.add_edge("finish", END)
         ways: dict[str, tuple[Callable[[State], Any], list[str]]] = {
@@ -103,14 +107,9 @@ class Graph:
 
     # -- nodes ----------------------------------------------------------------------------------
 
-    async def begin(self, state: State) -> Update:
-        """Fill in what a graph around this one did not say."""
-        run = state.get("run") or uuid.uuid4().hex[:12]
-        return {**opening(run, state["question"]), "votes": None}
-
     async def ceo(self, state: State) -> Update:
         """Go on or stop, how many experts, in what direction, with how many tokens each."""
-        calls, round = await self._find(state), state["round"]
+        calls, round = self._find(state), state["round"]
         prompts = self._prompts(calls)
         prompt = prompts.ceo(state["solution"], state["feedback"], self._resources(state, calls))
         try:
@@ -120,8 +119,8 @@ class Graph:
             )
         except TeamEnded as ended:
             return {"why": str(ended)}
-        held = self._clamped(round, said.read or CeoDecision(True, None, "", None))
-        calls.tell(held)
+        held = self._clamped(round, said.read)
+        calls.announce(held)
         if self._rules.honours_stop and not held.goes_on and state["plan"]:
             return {"why": "stopped"}
         resources = f"Experts: {held.experts}. Tokens for each: {held.tokens}."
@@ -134,7 +133,7 @@ class Graph:
 
     async def recruit(self, state: State) -> Update:
         """Name the experts; the first one solves. What the CEO has to say is said to all."""
-        calls, round, count = await self._find(state), state["round"], state["count"]
+        calls, round, count = self._find(state), state["round"], state["count"]
         prompt = self._prompts(calls).recruiter(count, state["feedback"])
         try:
             said = await calls.say(
@@ -146,24 +145,33 @@ class Graph:
         except TeamEnded as ended:
             return {"why": str(ended)}
         experts = said.read or ["Scientist"] * count
-        calls.tell(Recruited(round, tuple(experts)))
+        calls.announce(Recruited(round, tuple(experts)))
         spoken = list(state["said"])
         if state["direction"]:
             spoken.append({"sender": "CEO", "text": state["direction"], "round": round})
         return {"experts": experts, "said": spoken, "turn": 0, "votes": None}
 
     async def solve(self, state: State) -> Update:
-        """A plan, in the light of the last few things that were said."""
-        calls, name = await self._find(state), state["experts"][0]
+        """A plan, in the light of the last few things that were said. Where there is one, a reply
+        that can't be read or has lost the answer leaves it as it is, and ends the discussion.
+        """
+        calls, name = self._find(state), state["experts"][0]
         speaker = Speaker("solver", name, state["round"], state["turn"])
-        seen = _seen(state["said"], _SOLVER_SEES)
+        seen = _seen(state["said"], _SOLVER_SEES, calls, state["tokens"])
         prompt = self._prompts(calls).solver(name, state["direction"], seen)
         try:
             said = await calls.say(
-                speaker, prompt, _text, lambda text: {"plan": text}, tokens=state["tokens"]
+                speaker,
+                prompt,
+                _text,
+                lambda text: {"plan": text},
+                tokens=state["tokens"],
+                answers=state["answer"] is not None,
             )
         except TeamEnded as ended:
             return {"why": str(ended)}
+        if said.read is None and state["solution"] not in (NO_SOLUTION, DONT_KNOW):
+            return {"turn": self._plan.critiques, "votes": None}
         plan = said.read or DONT_KNOW
         note = {"sender": name, "text": plan, "round": state["round"]}
         return {
@@ -176,10 +184,11 @@ class Graph:
 
     async def critic(self, state: Update) -> Update:
         """One critic's vote on the plan; it sees this round alone."""
-        calls = await self._find(State(run=state["run"], question=state["question"]))
+        calls = self._find(State(run=state["run"], question=state["question"]))
         index, round = state["index"], state["round"]
         speaker = Speaker("critic", state["name"], round, state["turn"], index)
-        seen = _seen([each for each in state["said"] if each["round"] == round], _CRITIC_SEES)
+        of_round = [each for each in state["said"] if each["round"] == round]
+        seen = _seen(of_round, _CRITIC_SEES, calls, state["tokens"]) or _seen(of_round, 1)
         prompt = self._prompts(calls).critic(state["name"], state["direction"], seen)
         try:
             said = await calls.say(
@@ -192,11 +201,12 @@ class Graph:
         except TeamEnded as ended:
             return {"votes": [{"index": index, "agrees": None, "review": "", "why": str(ended)}]}
         vote = said.read or Vote(True if self._rules.silence_agrees else None, "")
-        calls.tell(Voted(speaker, vote))
+        calls.announce(Voted(speaker, vote))
         return {"votes": [{"index": index, **asdict(vote), "why": ""}]}
 
     async def gather(self, state: State) -> Update:
         """The reviews of those who disagree, in the order of the critics, are told to all."""
+        calls, round = self._find(state), state["round"]
         votes = sorted(state["votes"], key=lambda vote: vote["index"])
         ended = [vote["why"] for vote in votes if vote["why"]]
         if ended:
@@ -204,30 +214,44 @@ class Graph:
         notes = [
             {
                 "sender": state["experts"][vote["index"] + 1],
-                "text": vote["review"],
-                "round": state["round"],
+                "text": vote["review"] or NO_REASON,
+                "round": round,
             }
             for vote in _objections(votes)
         ]
+        said = [vote["agrees"] for vote in votes]
+        counts = (said.count(True), said.count(False), said.count(None))
+        calls.announce(Counted(round, state["turn"], *counts))
         return {"said": [*state["said"], *notes], "turn": state["turn"] + 1}
 
     async def execute(self, state: State) -> Update:
-        """Run the plan, where that is wanted; only the evaluator is told what came of it."""
+        """Run the plan, where that is wanted; only the evaluator is told what came of it. What an
+        earlier process ran and had judged is not run again.
+        """
         if self._execute is None:
             return {"output": ""}
-        calls, round = await self._find(state), state["round"]
+        calls, round = self._find(state), state["round"]
+        ran = calls.record.last_read("evaluator", "output", round)
+        if ran is not None:
+            return {"output": ran}
         try:
             output = await self._execute(calls, self._prompts(calls), round, state["solution"])
         except TeamEnded as ended:
             return {"why": str(ended)}
-        calls.tell(Executed(round, output))
+        calls.announce(Executed(round, output))
         return {"output": output}
 
     async def evaluate(self, state: State) -> Update:
-        """Accept the plan, or say what to do better. One that can't be read rejects."""
-        calls, round = await self._find(state), state["round"]
+        """Accept the plan, or say what to do better. One that can't be read rejects, and where
+        there is no plan there is nothing to accept.
+        """
+        calls, round = self._find(state), state["round"]
+        votes = state["votes"]
         prompt = self._prompts(calls).evaluator(
-            state["experts"], state["solution"], state["output"]
+            state["experts"],
+            state["solution"],
+            state["output"],
+            unheard=bool(votes) and all(vote["agrees"] is None for vote in votes),
         )
         try:
             said = await calls.say(
@@ -243,7 +267,9 @@ class Graph:
         except TeamEnded as ended:
             return {"why": str(ended)}
         verdict = said.read or EvaluatorVerdict(False, "")
-        calls.tell(Judged(round, verdict))
+        if state["solution"] == DONT_KNOW:
+            verdict = replace(verdict, correct=False)
+        calls.announce(Judged(round, verdict))
         last = round + 1 >= self._plan.rounds
         why = "accepted" if verdict.correct else "rounds" if last else ""
         return {
@@ -257,7 +283,7 @@ class Graph:
         """Have the solver give an answer again that is not of the type that was asked for; each
         time is a separate step.
         """
-        calls = await self._find(state)
+        calls = self._find(state)
         problem = _problem(state, calls)
         if problem is None or calls.schema is None:
             return {}
@@ -308,21 +334,27 @@ class Graph:
 
     async def after_repair(self, state: State) -> str:
         """Once more where the answer does not fit yet."""
-        return "finish" if _problem(state, await self._find(state)) is None else "repair"
+        return "finish" if _problem(state, self._find(state)) is None else "repair"
 
     # -- rules ----------------------------------------------------------------------------------
 
     def _prompts(self, calls: TeamCalls) -> RolePrompts:
         return RolePrompts(calls.question, self._plan.max_experts, self._plan.menu)
 
-    def _clamped(self, round: int, decision: CeoDecision) -> Decided:
+    def _clamped(self, round: int, read: CeoDecision | None) -> Decided:
         """The decision with its numbers brought within bounds, and defaults for missing ones."""
         least, most = self._plan.tokens
+        decision = read or CeoDecision(True, None, "", None)
+        missing = {
+            "decision": read is None,
+            "experts": decision.experts is None,
+            "tokens": decision.tokens is None,
+        }
+        defaults = tuple(name for name, default in missing.items() if default)
         count = 2 if decision.experts is None else max(2, decision.experts)
-        if self._rules.clamps_experts:
-            count = min(count, self._plan.max_experts)
+        count = min(count, self._plan.max_experts if self._rules.clamps_experts else _MOST_EXPERTS)
         tokens = most if decision.tokens is None else min(max(decision.tokens, least), most)
-        return Decided(round, decision.goes_on, count, tokens, decision.direction)
+        return Decided(round, decision.goes_on, count, tokens, decision.direction, defaults)
 
     def _read_vote(self, text: str) -> Vote | None:
         """None where it can't be read, so that it is asked again."""
@@ -355,13 +387,26 @@ def _unless_ended(name: str) -> Callable[[State], str]:
 
 
 def _objections(votes: list[Update]) -> list[Update]:
-    """Of the votes, those that disagree and say why, in the order of the critics."""
-    against = [vote for vote in votes if vote["agrees"] is False and vote["review"]]
+    """Of the votes, those that disagree, in the order of the critics."""
+    against = [vote for vote in votes if vote["agrees"] is False]
     return sorted(against, key=lambda vote: vote["index"])
 
 
-def _seen(said: list[Update], count: int) -> list[tuple[str, str]]:
-    return [(each["sender"], each["text"]) for each in said[-count:]]
+def _seen(
+    said: list[Update], count: int, calls: TeamCalls | None = None, tokens: int = 0
+) -> list[tuple[str, str]]:
+    """The latest messages; with `calls` only as many as leave room for an answer of `tokens`, or
+    for one of a quarter of the context.
+    """
+    seen = [(each["sender"], each["text"]) for each in said[-count:]]
+    if calls is None:
+        return seen
+    engine = calls.policy.engine
+    context, encode = engine.context_length, engine.tokenizer.encode
+    room = context - min(tokens, context // 4) - _PROMPT - len(encode(calls.question))
+    while seen and sum(len(encode(text)) for _, text in seen) > room:
+        del seen[0]
+    return seen
 
 
 def _text(text: str) -> str | None:

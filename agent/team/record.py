@@ -1,5 +1,6 @@
 """The record of a team's run: a trajectory for each call of a role, and what was read of it."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, replace
@@ -9,7 +10,7 @@ from ...rollout.ledger import Ledger, Source
 from ...rollout.policy import Policy
 from ...rollout.trajectory import Episode, Speaker, StopReason, TeamCall, Trajectory
 from ..result import Result, Usage
-from .runs import Runs
+from .runs import Runs, SavedCall
 
 __all__ = ["Round", "TeamRecord", "read_rounds", "to_result"]
 
@@ -30,14 +31,30 @@ class TeamRecord:
     def __init__(self, episode: Episode, runs: Runs | None = None) -> None:
         self.episode = episode
         self.why = "cancelled"
-        self._runs = runs
+        self.runs = runs
         self._calls: dict[tuple[str, int], Trajectory] = {}
+        self._saved: dict[tuple[str, int], SavedCall] = {}
 
-    def take_up(self, trajectories: Iterable[Trajectory]) -> None:
+    def take_up(self, calls: Iterable[SavedCall]) -> None:
         """Restore the saved calls of a resumed run."""
-        for trajectory in trajectories:
+        for saved in calls:
+            call = team_call(saved.trajectory)
+            self._calls[call.speaker.key, call.attempt] = saved.trajectory
+            self._saved[call.speaker.key, call.attempt] = saved
+
+    def saved(self, speaker: Speaker, attempt: int) -> SavedCall | None:
+        """The call as an earlier process finished it; None if it was not made, or was cut off."""
+        saved = self._saved.get((speaker.key, attempt))
+        return None if saved is None or saved.trajectory.stop in _STOPS.values() else saved
+
+    def last_read(self, role: str, field: str, round: int | None = None) -> Any:
+        """The last thing of that name that was read of a role's reply; None if there is none."""
+        for trajectory in reversed(self._calls.values()):
             call = team_call(trajectory)
-            self._calls[call.speaker.key, call.attempt] = trajectory
+            of_round = round is None or call.speaker.round == round
+            if call.speaker.role == role and of_round and field in call.read:
+                return call.read[field]
+        return None
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -53,19 +70,20 @@ class TeamRecord:
         trajectory.team = TeamCall(speaker, attempt, asked)
         self._calls[speaker.key, attempt] = trajectory
 
-    def end(self, speaker: Speaker, attempt: int, read: dict[str, Any]) -> None:
+    async def end(self, speaker: Speaker, attempt: int, said: str, read: dict[str, Any]) -> None:
         """A call is over, and this was read of it. Raises DataError where it can't be kept."""
         trajectory = self._calls[speaker.key, attempt]
         team_call(trajectory).read = read
-        if self._runs is not None:
-            self._runs.add(self.episode.id, f"{speaker.key}/{attempt}", trajectory)
+        if self.runs is not None:
+            key = f"{speaker.key}/{attempt}"
+            await asyncio.to_thread(self.runs.add, self.episode.id, key, trajectory, said)
 
-    def close(self, plan: str, why: str) -> None:
+    async def close(self, plan: str, why: str) -> None:
         """The run is over: the call `plan` gave its solution ("" for none), and why it ended."""
         self.why = why
         self.finalize(plan)
-        if self._runs is not None:
-            self._runs.end(self.episode.id, why)
+        if self.runs is not None:
+            await asyncio.to_thread(self.runs.end, self.episode.id, why)
 
     def finalize(self, plan: str | None = None) -> None:
         """Put the trajectories into the episode, that of the last plan last, as far as it came.
@@ -106,8 +124,8 @@ class Round:
     """One round of a team, as its record tells it.
 
     `plans` are the solver's. For each plan but the last, `votes` holds the critics' votes, in the
-    order of the critics: True, False, or None for an abstention. What did not happen is empty or
-    None.
+    order of the critics: True, False, or None where a vote can't be read. What did not happen is
+    empty or None.
     """
 
     number: int
@@ -137,6 +155,11 @@ def read_rounds(episode: Episode) -> list[Round]:
         speaker, read = call.speaker, call.read
         round = rounds.setdefault(speaker.round, Round(speaker.round))
         round.tokens += trajectory.sampled_tokens
+        if speaker.role == "critic":
+            round.votes += [[] for _ in range(speaker.turn + 1 - len(round.votes))]
+            votes = round.votes[speaker.turn]
+            votes += [None] * (speaker.index + 1 - len(votes))
+            votes[speaker.index] = read.get("agrees")
         if not read:
             continue  # a try that could not be read, or one that was stopped
         match speaker.role:
@@ -146,10 +169,6 @@ def read_rounds(episode: Episode) -> list[Round]:
                 round.experts = read["experts"]
             case "solver":
                 round.plans.append(read["plan"])
-            case "critic":
-                while len(round.votes) <= speaker.turn:
-                    round.votes.append([])
-                round.votes[speaker.turn].append(read["agrees"])
             case "evaluator":
                 round.correct, round.output = read["correct"], read["output"]
     return list(rounds.values())

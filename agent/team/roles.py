@@ -3,6 +3,7 @@
 The intent of each prompt is that of the CEO agent (arXiv 2504.09772), in our own words.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,15 @@ __all__ = [
 NO_SOLUTION = "No solution yet."
 NO_FEEDBACK = "No advice yet."
 NO_RESOURCES = "No resources yet."
+
+
+_OURS = re.compile(
+    r"^(?=[ \t]*(?:</?history>|What came of running it:|None of the critics' votes could be read"
+    r"|\[[^\]\n]{1,300}\]:))",
+    re.I | re.M,
+)
+_BRACKETS = {ord("["): "(", ord("]"): ")"}
+_TAG = re.compile(r"<(?=/?history>)", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ class RolePrompts:
             "progress and its resources, decide whether it goes on, how many experts it has, steer "
             "the discussion where the solution is wrong, and set how deep the experts think by the "
             f"tokens that each may use.\n\nProblem:\n{self.question}\n\nSolution so far:\n"
-            f"{solution}\n\nEvaluation:\n{feedback}\n\nResources:\n{resources}"
+            f"{_data(solution)}\n\nEvaluation:\n{_data(feedback)}\n\nResources:\n{resources}"
         )
         menu = ", ".join(map(str, self.menu))
         question = (
@@ -116,7 +126,7 @@ class RolePrompts:
         """Name the experts."""
         system = (
             f"You choose the experts who will solve a problem together.\n\nProblem:\n"
-            f"{self.question}\n\nEvaluation of what was tried:\n{feedback}"
+            f"{self.question}\n\nEvaluation of what was tried:\n{_data(feedback)}"
         )
         question = (
             f"Name exactly {count} experts whose skills complete each other and do not overlap, "
@@ -130,7 +140,7 @@ class RolePrompts:
         system = f"You are {name}, and solve a problem for a team of experts."
         parts = [_history(said)]
         if direction:
-            parts.append(f"Direction: {direction}")
+            parts.append(f"Direction: {_data(direction)}")
         if said:
             parts.append("Solve this problem, and mend what was found wrong:")
         return RolePrompt(system, "\n\n".join([*filter(None, parts), self.question]))
@@ -149,7 +159,7 @@ class RolePrompts:
             f"with it without giving your answer away. End with {AGREE} if the answers are the "
             f"same, else with {DISAGREE}."
         )
-        parts = [_history(said), f"Direction: {direction}" if direction else ""]
+        parts = [_history(said), f"Direction: {_data(direction)}" if direction else ""]
         question = f"{self.question}\n\nDo you agree with the last solution?"
         return RolePrompt(system, "\n\n".join([*filter(None, parts), question]))
 
@@ -157,20 +167,25 @@ class RolePrompts:
         """Write tests of a solution that is code."""
         system = "You test programs that others have written."
         question = (
-            f"Problem:\n{self.question}\n\nSolution:\n{plan}\n\nWrite tests: one block of Python "
-            "(```python) with asserts that call what the solution defines. It is run behind the "
-            "solution's own code, in the same file."
+            f"Problem:\n{self.question}\n\nSolution:\n{_data(plan)}\n\n"
+            "Write tests: one block of Python (```python) with asserts that call what the solution "
+            "defines. It is run behind the solution's own code, in the same file."
         )
         return RolePrompt(system, question)
 
-    def evaluator(self, experts: Sequence[str], plan: str, result: str) -> RolePrompt:
-        """Judge the solution."""
+    def evaluator(
+        self, experts: Sequence[str], plan: str, result: str, *, unheard: bool = False
+    ) -> RolePrompt:
+        """Judge the solution; `unheard`: there were critics, and none of their votes was read."""
         system = "You are an experienced reviewer of solutions, exact and fair."
         team = "\n".join(f"{number}. {name}" for number, name in enumerate(experts, 1))
-        ran = f"\n\nWhat came of running it:\n{result}" if result else ""
+        ran = f"\n\nWhat came of running it:\n{_data(result)}" if result else ""
+        if unheard:
+            ran += "\n\nNone of the critics' votes could be read."
         question = (
-            f"Problem:\n{self.question}\n\nThe experts:\n{team}\n\nTheir solution:\n{plan}{ran}\n\n"
-            "Judge it. Answer in three lines:\nCorrectness: 1 if it is right and complete, else 0\n"
+            f"Problem:\n{self.question}\n\nThe experts:\n{team}\n\nTheir solution:\n"
+            f"{_data(plan)}{ran}\n\nJudge it. Answer in three lines:\n"
+            "Correctness: 1 if it is right and complete, else 0\n"
             "Advice: what to do better\nRecruiting Suggestion: which experts are missing"
         )
         return RolePrompt(system, question)
@@ -180,5 +195,12 @@ def _history(said: Sequence[tuple[str, str]]) -> str:
     """The messages so far in one block."""
     if not said:
         return ""
-    lines = "\n\n".join(f"[{sender}]: {text}" for sender, text in said)
+    lines = "\n\n".join(f"[{sender.translate(_BRACKETS)}]: {_data(text)}" for sender, text in said)
     return f"<history>\n{lines}\n</history>"
+
+
+def _data(text: str) -> str:
+    """A member's text with every line quoted that reads as one of ours, and no tag of the history:
+    no member speaks for another, or for us.
+    """
+    return _TAG.sub("&lt;", _OURS.sub("> ", text))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeAlias, TypedDict
 
 from .roles import NO_FEEDBACK, NO_RESOURCES, NO_SOLUTION, Rules
 
-__all__ = ["State", "TeamPlan", "Update", "opening"]
+__all__ = ["State", "TeamAnswer", "TeamPlan", "TeamQuestion", "Update", "opening"]
 
 Update: TypeAlias = dict[str, Any]
 
@@ -15,8 +15,22 @@ def _gather(before: list[Update], new: list[Update] | None) -> list[Update]:
     return [] if new is None else [*before, *new]
 
 
+class TeamQuestion(TypedDict):
+    """What a graph around the team gives it."""
+
+    question: str
+
+
+class TeamAnswer(TypedDict, total=False):
+    """What a graph around the team is given, and nothing else."""
+
+    answer: str | None
+    solution: str
+    why: str
+
+
 class State(TypedDict, total=False):
-    """The graph's state: a question (and a run) go in, answer, solution and why come out."""
+    """The team's own state, which no graph around it sees."""
 
     run: str
     """The id under which the run's calls are found."""

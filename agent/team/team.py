@@ -1,13 +1,14 @@
 """A team: a CEO that sizes it, steers it and stops it, and experts with an agent's tools."""
 
+import asyncio
 import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from typing_extensions import TypeVar
 
@@ -26,13 +27,13 @@ from ..output import OutputSchema
 from ..result import Result
 from ..run import AgentRun, Answerer
 from .calls import TeamCalls, standalone_rollout
-from .embed import saver, tell_graph
+from .embed import node_graph, tell_graph
 from .execute import Check, call_check, run_tests
 from .graph import Graph
 from .record import TeamRecord, to_result
 from .roles import FIXED, PAPER
 from .runs import Runs, SavedRun
-from .state import State, TeamPlan, opening
+from .state import State, TeamAnswer, TeamPlan, opening
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -78,8 +79,11 @@ class Team(Answerer[T]):
             execute = (
                 run_tests(tool or PythonTool()) if executor == "code" else call_check(executor)
             )
+        self._executor = getattr(executor, "__qualname__", None if executor is None else "code")
         self._flying: dict[str, TeamCalls] = {}
-        self._build = Graph(plan, self._find, self._finish, execute).build
+        self._build = Graph(
+            plan, lambda state: self._flying[state["run"]], self._finish, execute
+        ).build
 
     @classmethod
     def ceo(
@@ -105,7 +109,7 @@ class Team(Answerer[T]):
         by default what the paper means: see docs/team.md. `executor` runs plans: "code" has tests
         written and runs them in the sandbox; a function is given the question and the solution.
         The `budget` (default: the agent's) is shared by all, and never overrun. In `runs`, a file,
-        every finished step is kept, and `resume` continues a run that was killed. `output` is a
+        every finished call is kept, and `resume` continues a run that was cut short. `output` is a
         type: the answer is read as that (`Result.output`), and where it does not fit the solver is
         told why and may try again, `repairs` times; rollouts do without.
 
@@ -158,26 +162,29 @@ class Team(Answerer[T]):
         return AgentRun(partial(self._events, question, None))
 
     def unfinished(self) -> list[SavedRun]:
-        """The runs that were begun and have not ended, the latest first. Raises UsageError."""
-        return [run for run in self._kept().all() if run.ended is None]
+        """The runs that `resume` continues, the latest first: nobody is at work on them, and the
+        team is not done (accepted, stopped, rounds). Raises UsageError.
+        """
+        return [run for run in self._kept().all() if run.resumable]
 
     def resume(self, id: str) -> AgentRun[T]:
-        """Go on with a run that was killed, at the step that was not finished.
+        """Go on with a run that was killed or cancelled, or ended with budget or infrastructure, at
+        the call that was not finished.
 
-        Raises DataError if there is none, UsageError where it is another team's or has ended.
+        Raises DataError if there is none; UsageError where it is another team's, the team is done,
+        or somebody is at work on it.
         """
         saved = self._kept().load(id)
-        if saved.ended is not None:
-            raise UsageError(f"the run {id} has ended ({saved.ended})")
+        if not saved.resumable:
+            why = "is still under way" if saved.alive else f"has ended ({saved.ended})"
+            raise UsageError(f"the run {id} {why}")
         return AgentRun(partial(self._events, saved.question, saved))
 
     async def forget(self, id: str) -> None:
-        """Keep nothing more of a run. Raises UsageError where none are kept, DataError."""
-        runs = self._kept()
-        async with saver(runs.path) as kept:
-            await kept.setup()
-            await kept.adelete_thread(id)
-        runs.delete(id)
+        """Keep nothing more of a run. Raises UsageError where none are kept, or somebody is at work
+        on it, and DataError.
+        """
+        await asyncio.to_thread(self._kept().delete, id)
 
     def _kept(self) -> Runs:
         if self.runs is None:
@@ -199,14 +206,14 @@ class Team(Answerer[T]):
             return True
 
         id = uuid.uuid4().hex[:12] if saved is None else saved.id
-        calls = self._begin(Task(id, question), saved, policy, tell)
-        answering = run.follow(self._go(calls, fresh=saved is None), calls.stop_after_turn)
+        calls = await self._begin(Task(id, question), saved, policy, tell)
+        answering = run.follow(self._go(calls, id), calls.stop_after_turn)
         try:
             async with aclosing(answering) as events:
                 async for event in events:
                     yield event
         finally:
-            self._flying.pop(calls.record.episode.id, None)
+            del self._flying[id]
             self.last = self._result(calls)
         ends: list[AgentEvent[T]] = [Done(self.last)]
         if self.budget.bounded:
@@ -216,7 +223,7 @@ class Team(Answerer[T]):
                 hooks.event(event)
             yield event
 
-    def _begin(
+    async def _begin(
         self,
         task: Task,
         saved: SavedRun | None,
@@ -225,19 +232,17 @@ class Team(Answerer[T]):
     ) -> TeamCalls:
         """A run that begins, or continues. Raises UsageError for another team's."""
         made = json.dumps(self._made(policy))
-        if saved is None:
-            if self.runs is not None:
-                self.runs.begin(task.id, task.question, made)
-        else:
+        if saved is not None:
             saved.refuse_other(made)
+        if self.runs is not None:
+            if saved is None:
+                await asyncio.to_thread(self.runs.begin, task.id, task.question, made)
+            else:
+                await asyncio.to_thread(self.runs.claim, saved.id)
         calls = self._calls(task, policy, tell)
         if saved is not None:
             calls.record.episode.started = saved.started
-            calls.record.take_up(saved.calls)
-            for trajectory in saved.calls:  # what was spent before is spent
-                self.budget.release(0, trajectory.sampled_tokens)
-                for _ in trajectory.calls:
-                    self.budget.take_call()
+            calls.take_up(saved.calls)
         self._flying[task.id] = calls
         return calls
 
@@ -258,24 +263,22 @@ class Team(Answerer[T]):
         calls.schema, calls.repairs = self._schema, self._repairs
         return calls
 
-    async def _go(self, calls: TeamCalls, *, fresh: bool) -> None:
-        """Go through the graph, to its end or until this is cancelled."""
-        episode = calls.record.episode
-        config = self._config(episode.id)
-        first = opening(episode.id, episode.task.question)
-        if self.runs is None:
-            await self.graph().ainvoke(first, config)
-            return
-        async with saver(self.runs.path) as kept:
-            begun = not fresh and await kept.aget(config) is not None
-            graph = self.graph(checkpointer=kept)
-            await graph.ainvoke(None if begun else first, config, durability="sync")
+    async def _go(self, calls: TeamCalls, run: str, checkpointer: Any = False) -> State:
+        """Go through the graph, to its end or until this is cancelled; its last state."""
+        try:
+            graph = self._build().compile(checkpointer=checkpointer, name="team")
+        except ImportError as error:
+            raise MissingExtra("a team", "team") from error
+        first = opening(run, calls.record.episode.task.question)
+        async with nullcontext() if calls.record.runs is None else calls.record.runs.held(run):
+            steps = self.plan.most_steps + self._repairs
+            return cast(State, await graph.ainvoke(first, {"recursion_limit": steps}))
 
     def _made(self, policy: Policy) -> dict[str, Any]:
         """Settings that must match to resume a run."""
         output = None if self._schema is None else self._schema.json_schema
-        model = {"model": policy.engine.name, "format": policy.format.name}
-        return {**model, **asdict(self.plan), "output": output}
+        made = {**asdict(self.plan), "output": output, "executor": self._executor}
+        return policy.settings | made
 
     def _result(self, calls: TeamCalls) -> Result[T]:
         """The run's result, with the answer as the type that was asked for, if any."""
@@ -285,42 +288,39 @@ class Team(Answerer[T]):
         output, problem = calls.schema.check(result.answer)
         return replace(result, output=output, output_problem=problem)
 
-    def _config(self, id: str) -> Any:
-        steps = self.plan.most_steps + self._repairs
-        return {"configurable": {"thread_id": id}, "recursion_limit": steps}
-
-    # -- the graph ------------------------------------------------------------------------------
+    # -- in other graphs ------------------------------------------------------------------------
 
     def graph(self, *, checkpointer: Any = None) -> "CompiledStateGraph[Any, Any, Any, Any]":
-        """The graph, compiled: a node for other graphs, whose state has a `question` and wants its
-        `answer`, `solution` or `why`. What the members say is streamed as custom events there,
-        calls that need an approval are not run, and `last` is the result. Raises MissingExtra.
+        """The team as a compiled graph, a node for others: in goes a `question`, out come `answer`,
+        `solution` and `why`; no other key of the state around it is read or written.
+
+        What the members say is streamed as custom events (`subgraphs=True`), calls that need an
+        approval are not run, and `last` is the result. It has its own recursion limit. A failure of
+        the engine is raised (EngineError), so that the other graph may try again. Raises
+        MissingExtra, and when asked UsageError for a question that is no text.
         """
         try:
-            built = self._build()
+            graph = node_graph(self._answer, self.wait)
         except ImportError as error:
             raise MissingExtra("a team", "team") from error
-        return built.compile(checkpointer=checkpointer, name="team")
+        return graph.compile(checkpointer=checkpointer, name="team")
 
-    async def _find(self, state: State) -> TeamCalls:
-        """The calls of a run; of one that another graph has begun, or continues with, made now."""
-        id = state["run"]
-        if id not in self._flying:
-            policy = await self.agent.policy()
-            if id not in self._flying:
-                known = self.runs is not None and any(run.id == id for run in self.runs.all())
-                saved = self.runs.load(id) if self.runs is not None and known else None
-                task = Task(id, state["question"])
-                self._begin(task, saved, policy, tell_graph)
-        return self._flying[id]
+    async def _answer(self, run: str, question: str) -> TeamAnswer:
+        """Answer a question of another graph, whose checkpointer keeps our steps too."""
+        policy = await self.agent.policy()
+        saved = None if self.runs is None else await asyncio.to_thread(self.runs.find, run)
+        calls = await self._begin(Task(run, question), saved, policy, tell_graph)
+        calls.embedded = True
+        try:
+            state = await self._go(calls, run, None)
+        finally:
+            del self._flying[run]
+            self.last = self._result(calls)
+        return TeamAnswer(answer=state["answer"], solution=state["solution"], why=state["why"])
 
     async def _finish(self, state: State) -> None:
         """The run is over: its record is put in order."""
-        calls = await self._find(state)
-        del self._flying[state["run"]]
-        calls.record.close(state["plan"], state["why"])
-        if calls.tell is tell_graph:
-            self.last = self._result(calls)
+        await self._flying[state["run"]].record.close(state["plan"], state["why"])
 
     # -- rolling out ----------------------------------------------------------------------------
 
@@ -351,9 +351,9 @@ class Team(Answerer[T]):
         run = f"{episode.id}@{uuid.uuid4().hex}"
         self._flying[run] = calls
         try:
-            await self.graph().ainvoke(opening(run, episode.task.question), self._config(run))
+            await self._go(calls, run)
         finally:
-            self._flying.pop(run, None)
+            del self._flying[run]
             calls.record.finalize()
 
     async def rollout(

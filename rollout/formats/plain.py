@@ -12,11 +12,11 @@ from ...tools.errors import UsageError
 from ..trajectory import CallRecord, FinishReason
 from .base import Format, Parsed
 
-__all__ = ["END_OF_THOUGHT", "PlainText", "without_thinking"]
+__all__ = ["BEGIN_OF_THOUGHT", "END_OF_THOUGHT", "PlainText", "without_thinking"]
 
 END_OF_THOUGHT = "</think>"
 _END = re.compile(r"</think(?:ing)?>", re.I)
-_BEGIN = re.compile(r"^[ \t]*<think(?:ing)?>", re.I | re.M)
+BEGIN_OF_THOUGHT = re.compile(r"^[ \t]*<think(?:ing)?>", re.I | re.M)
 
 
 class PlainText(Format):
@@ -63,4 +63,4 @@ def without_thinking(text: str) -> str:
         ''
     """
     *_, said = _END.split(text)
-    return _BEGIN.split(said, maxsplit=1)[0].strip()
+    return BEGIN_OF_THOUGHT.split(said, maxsplit=1)[0].strip()

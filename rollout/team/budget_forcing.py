@@ -5,7 +5,7 @@ As in s1 (arXiv 2501.19393) and M1 (arXiv 2504.09772).
 
 from typing import Any
 
-from ..formats.plain import END_OF_THOUGHT
+from ..formats.plain import BEGIN_OF_THOUGHT, END_OF_THOUGHT
 from ..ledger import Source, Span
 from ..loop import Rollout
 from ..trajectory import StopReason
@@ -26,24 +26,28 @@ class BudgetForcedRollout(Rollout):
     def __init__(self, *given: Any, tail: int, cues: int = 1, **named: Any) -> None:
         super().__init__(*given, **named)
         self._tail, self._cues = tail, cues
+        self.thought_turns = 0
+        """The turns of a thought that was ended here: the answer begins behind them."""
 
     async def _take_turns(self) -> StopReason:
         stop = await super()._take_turns()
         trajectory, tokenizer = self.trajectory, self.policy.engine.tokenizer
         for cue in range(1 + self._cues):
             turn = trajectory.turns[-1]
-            words = _CUE if cue else self._close(trajectory.text(turn, tokenizer))
+            said = trajectory.text(turn, tokenizer)
+            thinks = not cue and END_OF_THOUGHT not in said
+            words = f"\n{END_OF_THOUGHT}\n\n" if thinks else _CUE
             ids = tokenizer.encode_continuation(words)
             length = len(trajectory.ledger) + len(ids) + self._tail
             if stop is not StopReason.LENGTH or length > self.policy.engine.context_length:
                 return stop
-            if cue and trajectory.text(turn, tokenizer).strip():
+            if cue and said.strip():
                 return stop  # the tail was not enough, but it is something
+            prompt = tokenizer.decode(trajectory.ledger.ids[: self._first_token])
+            if thinks and BEGIN_OF_THOUGHT.search(prompt[-16:] + said):
+                self.thought_turns = len(trajectory.turns)
             trajectory.ledger.append(Span.given(Source.HOST, ids))
             used = len(trajectory.ledger) - self._first_token
             self.policy = self.policy.with_limits(max_tokens=used + self._tail)
             stop = await super()._take_turns()
         return stop
-
-    def _close(self, said: str) -> str:
-        return _CUE if END_OF_THOUGHT in said else f"\n{END_OF_THOUGHT}\n\n"

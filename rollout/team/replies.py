@@ -162,7 +162,11 @@ def read_experts(text: str, count: int) -> list[str] | None:
             if isinstance(value, list)
         ]
     long_enough = [names for names in lists if len(names) >= count]
-    return [name[:_LONGEST_NAME] for name in long_enough[-1][:count]] if long_enough else None
+    return (
+        [" ".join(name.split())[:_LONGEST_NAME] for name in long_enough[-1][:count]]
+        if long_enough
+        else None
+    )
 
 
 def read_vote(text: str, *, agrees_first: bool = False) -> Vote:

@@ -186,8 +186,8 @@ class ChatSession:
         if team.last is None:
             return
         self._answers.append(team.last.episode)
-        if self._runs is not None and self._runs.load(team.last.episode.id).ended is not None:
-            await team.forget(team.last.episode.id)  # it is kept to be gone on with
+        if self._runs is not None and not self._runs.load(team.last.episode.id).resumable:
+            await team.forget(team.last.episode.id)  # it is kept to be resumed
 
     async def _hear(self, who: Team | Conversation, run: AgentRun) -> None:
         """Show the events of an answer, then how it ended."""
