@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import operator
 import os
 import signal
 import sqlite3
@@ -9,20 +10,24 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langgraph.types import RetryPolicy
+from pydantic import BaseModel
 from support import warm
 from support.fakes import answer
-from support.teams import cast, decision, team, verdict
+from support.teams import Cast, cast, decision, team, verdict
 
 from interlace import Budget, PythonTool, Team
 from interlace.agent import Decided, Done, Judged, Result, langgraph_tools, read_rounds
+from interlace.rollout.engines import EngineError
 from interlace.tools.errors import DataError, UsageError
 
 # A process of its own: the second critic (or whoever is named) never comes back.
@@ -212,3 +217,136 @@ def test_our_tools_are_tools_of_langgraph() -> None:
 
     _, product, error = asyncio.run(go())
     assert product == "42" and "ZeroDivisionError" in error
+
+
+# -- a graph around the team that differs from the example in one thing --------------------------
+
+
+class Busy(TypedDict, total=False):
+    """Names that the team has for itself, with values and a reducer of the outer graph's own."""
+
+    question: str
+    answer: str | None
+    run: str
+    plan: str
+    tokens: int
+    output: Annotated[list[str], operator.add]
+    votes: list[str]
+
+
+def around(made: Team[Any], state: Any = Busy, **options: Any) -> Any:
+    graph = StateGraph(state)
+    graph.add_node("team", made.graph(), **options)
+    graph.add_edge(START, "team")
+    graph.add_edge("team", END)
+    return graph
+
+
+def test_no_name_of_the_outer_state_is_read_or_written() -> None:
+    engine = cast({"solver": ["{asked}"]})
+    own = {"run": "nightly-7", "plan": "mine", "tokens": 3, "output": ["a"], "votes": ["b"]}
+
+    def by_question(request: Any) -> str:
+        asked = engine.tokenizer.decode(request.ids)
+        if "solve a problem for a team" in asked:
+            return answer("1" if "First?" in asked else "2")
+        return str(Cast._reply(engine, request))
+
+    engine._next = by_question
+    graph = around(team(engine)).compile()
+
+    async def go() -> list[dict[str, Any]]:
+        asked = ({"question": each, **own} for each in ("First?", "Second?"))
+        return list(await asyncio.gather(*map(graph.ainvoke, asked)))
+
+    first, second = asyncio.run(go())
+    assert first == {"question": "First?", "answer": "1", **own}
+    assert second == {"question": "Second?", "answer": "2", **own}
+
+
+@dataclass
+class AsDataclass:
+    question: str
+    answer: str | None = None
+
+
+class AsModel(BaseModel):
+    question: str
+    answer: str | None = None
+
+
+@pytest.mark.parametrize("state", [AsDataclass, AsModel, Busy])
+@pytest.mark.parametrize("sync", [False, True])
+def test_the_outer_state_is_of_any_kind_and_the_call_of_either(state: Any, sync: bool) -> None:
+    with team(cast()) as made:
+        graph = around(made, state).compile()
+        asked: Any = {"question": "What?"}
+        done = graph.invoke(asked) if sync else asyncio.run(graph.ainvoke(asked))
+    assert done["answer"] == "42"
+
+
+def test_the_team_has_its_own_limit_of_steps_and_is_gone_when_it_is_cancelled() -> None:
+    engine = cast({"critic": ["No. [Disagree]"], "evaluator": [verdict(0)]})
+    made = team(engine, rounds=3, critiques=3)
+    limited: Any = {"recursion_limit": 5}
+    done = asyncio.run(around(made).compile().ainvoke({"question": "What?"}, limited))
+    assert done["answer"] == "42"
+    slow = team(cast({"critic": ["word " * 4000]}, delay=0.001))
+
+    async def cancel() -> None:
+        running = asyncio.create_task(around(slow).compile().ainvoke({"question": "What?"}))
+        while "critic" not in slow.agent.engine.order:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(slow.agent.policy())
+    asyncio.run(cancel())
+    assert slow._flying == {}
+    assert slow.last is not None and slow.last.answer == "42"
+
+
+def test_a_failure_is_raised_to_be_retried_and_resumed_at_the_member_that_failed() -> None:
+    said: dict[str, list[str | Exception]] = {
+        "critic": [EngineError("the engine broke"), "[Agree]"]
+    }
+    asked: Any = {"question": "What?"}
+    retry = RetryPolicy(initial_interval=0.01, retry_on=EngineError)
+    retried = around(team(cast(said)), retry_policy=retry).compile()
+    assert asyncio.run(retried.ainvoke(asked))["answer"] == "42"
+    engine = cast(said)
+    graph = around(team(engine)).compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "a"}}
+    with pytest.raises(EngineError, match="broke"):
+        asyncio.run(graph.ainvoke(asked, config))
+    assert asyncio.run(graph.ainvoke(None, config))["answer"] == "42"
+    assert engine.order == ["ceo", "recruiter", "solver", "critic", "critic", "evaluator"]
+
+
+@pytest.mark.parametrize("question", [None, ["What?"], " "])
+def test_a_question_that_is_no_text_is_refused(question: Any) -> None:
+    made = team(cast())
+    with pytest.raises(UsageError, match="key question"):
+        asyncio.run(around(made).compile().ainvoke({"question": question, "tokens": 1}))
+    assert made._flying == {}
+
+
+def test_each_thread_has_its_own_session_and_a_failed_call_says_so() -> None:
+    async def go() -> list[Any]:
+        async with langgraph_tools([PythonTool()]) as tools:
+            graph = StateGraph(MessagesState)
+            graph.add_node("tools", ToolNode(tools))
+            graph.add_edge(START, "tools")
+            compiled, said = graph.compile(), []
+            for thread, code in (("a", "x = 6; print(x)"), ("b", "print(x)"), ("a", "print(x)")):
+                call = {"name": "python", "args": {"code": code}, "id": "1"}
+                config: Any = {"configurable": {"thread_id": thread}}
+                asked: Any = {"messages": [AIMessage("", tool_calls=[call])]}
+                said.append((await compiled.ainvoke(asked, config))["messages"][-1])
+            return said
+
+    first, other, again = asyncio.run(go())
+    assert (first.content, first.status) == ("6", "success")
+    assert "NameError" in other.content and other.status == "error"
+    assert (again.content, again.status) == ("6", "success")

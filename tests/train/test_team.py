@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fakes import NANO, answer
@@ -79,6 +80,19 @@ def test_credit_compares_what_was_done_in_the_same_place() -> None:
         assert all(len(part.trajectories) == 1 for parts in turns for part in parts)
     with pytest.raises(UsageError, match="team, role, turn"):
         find_credit("fate")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"learns": ["solvr"]},
+        {"learns": []},
+        {"rewards": {"critc": Rewards(RewardPart("a", token_cost(1)))}},
+    ],
+)
+def test_roles_that_no_team_has_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="name the roles of a team"):
+        find_credit("role", **given)
 
 
 def test_the_rows_of_a_team_are_every_call_and_only_what_was_read_is_learnt() -> None:

@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from ...rollout.trajectory import Episode, Speaker, Trajectory
+from ...rollout.trajectory import AGENT, Episode, Speaker, Trajectory
+from ...tools.errors import UsageError
 from ...tools.importing import find
 from .base import TOTAL, Rewards, bound, user_function
 
@@ -36,6 +37,8 @@ episodes of the task are not at hand."""
 
 Place: TypeAlias = Callable[[Speaker], str]
 """The place of a trajectory, by who spoke in it and when."""
+
+_ROLES = ("ceo", "recruiter", "solver", "critic", "executor", "evaluator", AGENT.role)
 
 CREDITS: dict[str, Place] = {
     "team": lambda speaker: "team",
@@ -83,7 +86,15 @@ def find_parts(
     rewards: Mapping[str, Rewards] | None = None,
     learns: Collection[str] | None = None,
 ) -> Parts:
-    """How that credit takes one episode apart. Raises UsageError as `find_place` does."""
+    """How that credit takes one episode apart. Raises UsageError as `find_place` does, and for a
+    role that no team has, or none to learn.
+    """
+    unknown = sorted({*(rewards or {}), *(learns or ())} - set(_ROLES))
+    if unknown or (learns is not None and not learns):
+        raise UsageError(
+            f"learns and rewards name the roles of a team, of {', '.join(_ROLES)}; not "
+            f"{', '.join(map(repr, unknown)) or 'none at all'}"
+        )
     place = find_place(given)
     return partial(_split, place, place is CREDITS["turn"], dict(rewards or {}), learns)
 
