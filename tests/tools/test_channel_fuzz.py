@@ -107,8 +107,8 @@ SCRIPTS = st.tuples(
 ).map(lambda parts: [*parts[0], parts[1]])
 
 PLAYER = r"""
-import gc, json, os, socket, struct
-worker = next(o for o in gc.get_objects() if type(o).__name__ == 'WorkerMain')
+import json, os, socket, struct
+worker = get_ipython().sink
 def out(fd, data):
     while data: data = data[os.write(fd, data[:262_144]):]
 

@@ -60,12 +60,13 @@ class ZygoteMain:
         # What most code uses; sympy imports numpy.random late, if ever.
         for name in ("numpy.random", "sympy", *settings["modules"]):
             importlib.import_module(name)
-        self._shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
+        shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
         raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
         pages = processes.read_field(os.getpid(), "statm", 0)
         # What is mapped already comes on top of what a session may ask for.
         raw["memory"] += pages * resource.getpagesize()
         self._walls = walls.Walls(**raw)
+        self._worker = worker.WorkerMain(shell, self._walls)
         if self._walls.tier == "full":
             if os.geteuid():
                 namespaces.new_user_namespace(os.geteuid())
@@ -96,7 +97,7 @@ class ZygoteMain:
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
-            supervisor = Supervisor(link, self._walls, self._shell, session, parent)
+            supervisor = Supervisor(link, self._walls, self._worker, session, parent)
             os.close(self._home)
             supervisor.serve()
         except BaseException as error:
@@ -142,13 +143,13 @@ class Supervisor:
         self,
         link: socket.socket,
         around: walls.Walls,
-        shell: cells.CellShell,
+        first: worker.WorkerMain,
         session: dict[str, Any],
         parent: int,
     ) -> None:
         self._link = link
         self._walls = around
-        self._shell = shell
+        self._worker = first
         self._user: int = session["user"]
         self._folder = _session_folder(around, session["folder"])
         os.setsid()
@@ -197,7 +198,7 @@ class Supervisor:
                 walls.drop_privileges(self._walls, self._user)
             os.setsid()
             walls.die_with(supervisor)
-            worker.run(self._shell, channel, output, self._walls, self._folder, folder)
+            self._worker.begin(channel, output, self._folder, folder)
         except BaseException:
             worker.fail(channel, traceback.format_exc())
         finally:
