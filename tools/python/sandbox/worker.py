@@ -150,7 +150,7 @@ class WorkerMain:
         sys.path.insert(0, "")  # not before: earlier code may have left modules there
         _reseed()
         asyncio.set_event_loop(self._loop)
-        sys.stdout, sys.stderr = self._streams.values()
+        notebook.give_back(self._streams)
         self._supervisor = os.getppid()
         self.serve()
 

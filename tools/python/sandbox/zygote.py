@@ -159,6 +159,7 @@ class Supervisor:
             parent = 0  # which is outside of the process namespace
         self._make_folders(namespaces.FONTS if around.tier == "full" else around.fonts)
         if around.tier == "full":
+            namespaces.show_temporary()
             self.enclose(around, self._user, entered=True)
             walls.die_with(parent)  # the kernel ends a process namespace with its first process
         else:

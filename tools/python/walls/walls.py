@@ -104,6 +104,8 @@ def confine(walls: Walls, folder: str) -> None:
         write_file("/proc/self/oom_score_adj", "1000")
     if walls.tier == "full":
         rules = [("/", landlock.READ), ("/dev", landlock.WRITE), (folder, landlock.WRITE)]
+        # Also where they are mounted elsewhere (show_temporary): that is not below `folder`.
+        rules += [(f"{folder}/{name}", landlock.WRITE) for name in SHARED]
         landlock.restrict(rules)
     elif walls.tier == "confined":
         rules = [(path, landlock.READ) for path in (*walls.readable, walls.fonts)]
