@@ -120,10 +120,9 @@ class Formats(DisplayFormatter):
     def _by_repr(text: PlainTextFormatter, obj: object) -> bool:
         """True for a number or text that the pretty printer shows as `repr` does, at more cost."""
         kind = int if type(obj) is bool else type(obj)
-        long = (
-            kind is int and obj.bit_length() > 10_000
-        )  # of which `repr` may refuse to make digits
-        return kind in (int, str) and text.type_printers.get(kind) is _repr_pprint and not long
+        if kind is int and obj.bit_length() > 10_000:
+            return False  # `repr` may refuse it, which is then the formatter's to show
+        return kind in (int, str) and text.type_printers.get(kind) is _repr_pprint
 
 
 class Transformer(TransformerManager):
