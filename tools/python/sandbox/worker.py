@@ -123,6 +123,7 @@ class WorkerMain:
         self._id = ""
         self._in_cell = False
         self._loop = CellLoop()
+        asyncio.set_event_loop(self._loop)
         self._context = contextvars.copy_context()
         """What cells set in it (the precision of `decimal`, say) later cells find."""
         self._streams = {
@@ -149,8 +150,7 @@ class WorkerMain:
             walls.confine_branch(self._walls, session, os.path.dirname(self._folder))
         sys.path.insert(0, "")  # not before: earlier code may have left modules there
         _reseed()
-        asyncio.set_event_loop(self._loop)
-        notebook.give_back(self._streams)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self._streams.values()
         self._supervisor = os.getppid()
         self.serve()
 

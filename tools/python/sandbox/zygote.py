@@ -85,21 +85,24 @@ class ZygoteMain:
             message, fds = _receive(self._control)
             if message is None:
                 os._exit(0)
-            link = socket.socket(fileno=fds[0])
-            _send(self._control, {"supervisor": self._fork_supervisor(link, message)})
-            link.close()
+            _send(self._control, {"supervisor": self._fork_supervisor(message, *fds)})
+            for fd in fds:
+                os.close(fd)
 
-    def _fork_supervisor(self, link: socket.socket, session: dict[str, Any]) -> int:
+    def _fork_supervisor(
+        self, session: dict[str, Any], link_fd: int, channel: int, output: int
+    ) -> int:
         parent = os.getpid()
         pid = self._fork()
         if pid:
             return pid
+        link = socket.socket(fileno=link_fd)
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             supervisor = Supervisor(link, self._walls, self._worker, session, parent)
             os.close(self._home)
-            supervisor.serve()
+            supervisor.serve(channel, output)
         except BaseException as error:
             _send(link, {"failed": f"{type(error).__name__}: {error}"})
         finally:
@@ -175,20 +178,23 @@ class Supervisor:
             namespaces.mount_session(user, around.disk, around.files)
         walls.drop_privileges(around, user)
 
-    def serve(self) -> None:
-        """Start workers; when the owner is gone, go, and take everything along."""
+    def serve(self, channel: int, output: int) -> None:
+        """Start a worker, and others when asked to; when the owner is gone, go, and take everything
+        along.
+        """
         signal.signal(signal.SIGCHLD, self._report)
+        self._fork_worker(channel, output, "work")
         while True:
             message, fds = _receive(self._link)
             if message is None:
                 self._end_all()
             self._fork_worker(fds[0], fds[1], message["folder"])
-            for fd in fds:
-                os.close(fd)
 
     def _fork_worker(self, channel: int, output: int, folder: str) -> None:
         supervisor = os.getpid()
         if os.fork():
+            os.close(channel)
+            os.close(output)
             return
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
