@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
-from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
+from IPython.core.formatters import DisplayFormatter
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.profiledir import ProfileDir
@@ -117,7 +117,7 @@ class Formats(DisplayFormatter):
         return super().format(obj, include, exclude)
 
     @staticmethod
-    def _by_repr(text: PlainTextFormatter, obj: object) -> bool:
+    def _by_repr(text: Any, obj: Any) -> bool:
         """True for a number or text that the pretty printer shows as `repr` does, at more cost."""
         kind = int if type(obj) is bool else type(obj)
         if kind is int and obj.bit_length() > 10_000:

@@ -155,7 +155,11 @@ class SandboxSession:
     """A supervisor and the workers under it: the first, what replaced it, and their copies."""
 
     def __init__(
-        self, link: socket.socket, supervisor: int, walls: Walls, first: tuple[socket.socket, int]
+        self,
+        link: socket.socket,
+        supervisor: int,
+        walls: Walls,
+        first: tuple[socket.socket, int] | None = None,
     ) -> None:
         self.walls = walls
         self.supervisor = supervisor
@@ -165,7 +169,7 @@ class SandboxSession:
         self.session_dir: Path | None = None
         """Where its files are, if they are in the host's file system."""
         self._link = link
-        self._first: tuple[socket.socket, int] | None = first
+        self._first = first
         """The channel and the output pipe of the worker it starts with, until that is asked for."""
         self._loop = asyncio.get_running_loop()
         self._copies = itertools.count(1)

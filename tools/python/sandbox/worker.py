@@ -150,7 +150,9 @@ class WorkerMain:
             walls.confine_branch(self._walls, session, os.path.dirname(self._folder))
         sys.path.insert(0, "")  # not before: earlier code may have left modules there
         _reseed()
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self._streams.values()
+        for name, stream in self._streams.items():
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
         self._supervisor = os.getppid()
         self.serve()
 
