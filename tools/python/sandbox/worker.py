@@ -81,7 +81,7 @@ class CellLoop(asyncio.SelectorEventLoop):
         return getattr(self, name)
 
     def run_at_once(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What a coroutine that awaits nothing returns: run as if this loop ran it.
+        """Run a coroutine that awaits nothing as if this loop ran it, and return its result.
 
         It may start tasks: each gets its first step, as after one round of the loop.
         """
