@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ..background import in_thread
 from ..base import ErrorKind
 from .files import HeldFolder, empty_tree, open_folder_inside
 from .interpreter import Monitored
@@ -74,7 +75,7 @@ async def _look(one: Monitored, memory: int, due: dict[tuple[int, int], float]) 
     elif sum(_resident(pid) for pid in pids) + _most_buffered(pids) > memory:
         # Shared memory is counted in each process there, and each descriptor taken for a socket.
         # The exact count takes as long as there are pages, and waits for whoever maps some.
-        if await asyncio.to_thread(_exact, pids) > memory:
+        if await in_thread(_exact, pids) > memory:
             how = f"was ended for using more than {memory // 1_000_000:,} MB of memory"
             one.end(how, ErrorKind.MEMORY)
         now = time.monotonic()
@@ -168,7 +169,7 @@ async def _check_disk(
     walls = one.walls
     sharing = [other for other in interpreters() if other.session_dir == session_dir]
     roots = {root for other in sharing if other.alive and other.pid for root in other.roots}
-    if await asyncio.to_thread(_too_much, session_dir, walls.disk, walls.files, roots):
+    if await in_thread(_too_much, session_dir, walls.disk, walls.files, roots):
         how = (
             f"was ended for writing more than {walls.disk // 1_000_000:,} MB "
             f"or {walls.files:,} files, which are removed now,"
@@ -177,7 +178,7 @@ async def _check_disk(
             if other.session_dir == session_dir:
                 other.end(how)
         for name in ("work", "forks", *SHARED):
-            await asyncio.to_thread(empty_tree, session_dir / name)
+            await in_thread(empty_tree, session_dir / name)
 
 
 def _too_much(session_dir: Path, most_bytes: int, most_files: int, roots: Iterable[int]) -> bool:

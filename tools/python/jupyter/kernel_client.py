@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...background import in_thread
 from ...base import ErrorKind
 from ...errors import ToolUnavailable
 from ..files import HeldFolder, read_inside, write_inside
@@ -212,11 +213,11 @@ class RemoteKernel:
 
     async def read_file(self, path: str) -> bytes:
         """A file's content; see `Interpreter`."""
-        return await asyncio.to_thread(read_inside, self._folder(0), path)
+        return await in_thread(read_inside, self._folder(0), path)
 
     async def write_file(self, path: str, data: bytes) -> None:
         """Make or replace a file; see `Interpreter`."""
-        await asyncio.to_thread(write_inside, self._folder(0), path, data, self._owner)
+        await in_thread(write_inside, self._folder(0), path, data, self._owner)
 
     def close(self) -> None:
         """Kill the process and free sockets and files. May be called again."""

@@ -106,6 +106,8 @@ class RemoteZygote:
         try:
             async with self._asking, asyncio.timeout(ANSWER_SECONDS):
                 answer = await self._ask(request, [its_end.fileno()])
+            if "failed" in answer:
+                raise OSError(one_line(answer["failed"]))
             supervisor = _number(answer["supervisor"], least=FIRST_GUEST)
             return SandboxSession(link, supervisor, walls)
         except (OSError, TimeoutError, LookupError, ValueError) as error:

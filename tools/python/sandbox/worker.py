@@ -166,15 +166,21 @@ class WorkerMain:
                 return
             walls.reparent(here=False)  # the supervisor gets the branch
             numbers = random.getstate()  # forking seeds them anew
-            between = os.fork()
-            if not between:
-                if os.fork():
-                    os._exit(0)
-                random.setstate(numbers)
-                self._become_branch(channel, output, folder)
-            os.waitpid(between, 0)
+            try:
+                between = os.fork()
+                if not between:
+                    try:
+                        if os.fork():
+                            os._exit(0)
+                    except OSError:
+                        os._exit(1)
+                    random.setstate(numbers)
+                    self._become_branch(channel, output, folder)
+                failed = os.waitpid(between, 0)[1]
+            except OSError:
+                failed = 1
             walls.reparent(here=True)
-            self.show("done", {"refused": ""})
+            self.show("done", {"refused": "no more processes can be started" if failed else ""})
         finally:
             os.close(channel)
             os.close(output)
