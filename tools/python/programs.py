@@ -26,7 +26,7 @@ from _interlace.{module} import main
 reset_inherited()
 main(*{arguments!r})
 """
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+_PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 """The variables of our own environment that a child gets, by exact name: none holds a secret."""
 
 
@@ -55,10 +55,14 @@ def reset_inherited() -> None:
 
 
 def child_environment(session_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a process whose session's folder is `session_dir`."""
+    """The whole environment of a process whose session's folder is `session_dir`.
+
+    A program called `python` is this interpreter, with what is installed for it.
+    """
     home = session_dir / "home"
     return {
         **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "HOME": str(home),
         "TMPDIR": str(session_dir / "tmp"),
         "IPYTHONDIR": str(home / ".ipython"),
@@ -72,6 +76,7 @@ def child_environment(session_dir: Path, extra: Mapping[str, str]) -> dict[str, 
         "PYTHONUTF8": "1",
         "PYTHONHASHSEED": "0",  # sets print in the same order in every session
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PIP_RETRIES": "0",  # there is no network to wait for
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")},
         **extra,

@@ -52,6 +52,7 @@ def _enclosed(around: walls.Walls, settings: dict[str, Any], sockets: int) -> in
         try:
             os.close(reading)
             namespaces.enter()
+            namespaces.show_temporary()
             walls.drop_privileges(around, settings["user"])
             walls.die_with(0)
             why = failure_in_child(partial(_try_walls, around, settings["canary"], outsider))

@@ -104,6 +104,8 @@ def confine(walls: Walls, folder: str) -> None:
         score.write("1000")  # if the machine runs out of memory, this is the process to end
     if walls.tier == "full":
         rules = [("/", landlock.READ), ("/dev", landlock.WRITE), (folder, landlock.WRITE)]
+        # Also where they are mounted elsewhere (show_temporary): that is not below `folder`.
+        rules += [(f"{folder}/{name}", landlock.WRITE) for name in SHARED]
         landlock.restrict(rules)
     elif walls.tier == "confined":
         rules = [(path, landlock.READ) for path in (*walls.readable, walls.fonts)]
