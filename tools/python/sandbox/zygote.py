@@ -85,7 +85,12 @@ class ZygoteMain:
             message, fds = _receive(self._control)
             if message is None:
                 os._exit(0)
-            _send(self._control, {"supervisor": self._fork_supervisor(message, *fds)})
+            answer: dict[str, Any]
+            try:
+                answer = {"supervisor": self._fork_supervisor(message, *fds)}
+            except OSError as error:  # no more processes or namespaces; the sessions live on
+                answer = {"failed": str(error)}
+            _send(self._control, answer)
             for fd in fds:
                 os.close(fd)
 
@@ -192,7 +197,12 @@ class Supervisor:
 
     def _fork_worker(self, channel: int, output: int, folder: str) -> None:
         supervisor = os.getpid()
-        if os.fork():
+        try:
+            worker_pid = os.fork()
+        except OSError as error:
+            worker.fail(channel, str(error))
+            worker_pid = -1
+        if worker_pid:
             os.close(channel)
             os.close(output)
             return
@@ -246,7 +256,12 @@ def _fork_over_another() -> int:
     answer, its_answer = os.pipe()
     gate, its_gate = os.pipe()
     fds = {answer, its_answer, gate, its_gate}
-    between = os.fork()
+    try:
+        between = os.fork()
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
     if not between:
         try:
             namespaces.unshare(namespaces.NEWPID, "process namespace")
