@@ -90,7 +90,8 @@ async def collect(
     }
     if task_tools:
         del made["tools"]  # each task has its own
-    with run.begin(made, tasks, notes={"tasks_fingerprint": fingerprint(tasks), **(notes or {})}):
+    noted = {"tasks_fingerprint": fingerprint(tasks), "task_count": len(tasks)}
+    with run.begin(made, tasks, notes={**noted, **(notes or {})}):
         if refuse_changed_answers and run.changed_answers:
             raise UsageError(
                 f"the answer of the task {run.changed_answers[0]!r} is another one than {run.path} "
