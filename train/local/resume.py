@@ -36,7 +36,7 @@ def identity(config: TrainConfig, tasks: TaskStream, held_out: Sequence[Task]) -
 
 
 def contents(model: Path | None, files: Mapping[str, str]) -> dict[str, Any]:
-    """The parts of an identity that are compared by content: digests of the model's files and of databases and corpora."""
+    """Digests of the model's files, and of databases and corpora, as parts of an identity."""
     weights = None if model is None else fingerprint_model(str(model))
     return ({} if weights is None else {"weights": weights}) | {"files": dict(files)}
 
