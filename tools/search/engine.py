@@ -211,7 +211,7 @@ def _best(
 
 
 def _is_ambiguous(searcher: "tantivy.Searcher", schema: "tantivy.Schema", id: str) -> bool:
-    """Whether several passages have an id: rows of two files, say."""
+    """True if several passages have an id: rows of two files, say."""
     if searcher.doc_freq("id", id) < 2:  # which counts rows that were removed, too
         return False
     same = library().Query.term_query(schema, "id", id, "basic")
