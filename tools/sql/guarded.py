@@ -11,15 +11,17 @@ from ..base import ErrorKind
 from ..errors import ToolUnavailable
 from ..process_pool import Overrun, ProcessDied
 from .database import COMPARED, Bounds, Cut, QueryFailed, Rows, Schema, Table, Value
-from .lexer import is_empty
+from .hints import hint
+from .lexer import is_empty, quoted
+from .problems import STOPPED
 from .workers import DatabaseSource, Workers
 
-__all__ = ["STOPPED", "GuardedDatabase", "quoted", "quoted_text"]
+__all__ = ["GuardedDatabase"]
 
-STOPPED = "The query was stopped after {seconds:g} s. Make it do less."
 _LONGEST_QUERY = 100_000
 _SCHEMA_SECONDS = 10.0
 """Time for the whole schema. When it is spent, the tables left have no samples."""
+_HINT_SECONDS = 1.0
 _SAMPLES = 3
 _SAMPLED_ROWS = 10_000
 """Samples are taken from the first rows of a table, so that a large one is not sorted."""
@@ -76,6 +78,18 @@ class GuardedDatabase(ABC):
 
         `hints`: the schema may be read to tell which names were meant.
         """
+
+    async def _hint(self, kind: str, missing: str, sql: str, seconds: float) -> str:
+        """The text about a missing table or column; what it suggests was run first."""
+        bounds = Bounds(rows=1, columns=1, cell=10, bytes=100, counted=0)
+
+        async def works(query: str) -> bool:
+            try:
+                return "columns" in await self._run(query, bounds, min(seconds, _HINT_SECONDS))
+            except QueryFailed:
+                return False
+
+        return await hint(kind, missing, sql, await self.schema(), works)
 
     async def _run(self, sql: str, bounds: Bounds, seconds: float) -> Mapping[str, Any]:
         request = {
@@ -150,16 +164,6 @@ class GuardedDatabase(ABC):
             sql.encode()
         except UnicodeEncodeError:
             raise QueryFailed(ErrorKind.ARGUMENTS, "The query is not valid text.") from None
-
-
-def quoted(name: str) -> str:
-    """A name as it is written in a query, whatever it holds."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quoted_text(text: str) -> str:
-    """A text as it is written in a query."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _rows(reply: Mapping[str, Any]) -> Rows:
