@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,7 +181,11 @@ def test_a_replaced_file_is_opened_again_and_a_locked_one_is_not_the_models_faul
             return [*results, await tool.call("select n from t", 60.0)]
 
     assert [result.text.split("\n")[1] for result in asyncio.run(go())] == ["1", "2"]
-    with duckdb.connect(str(locked)):  # another process can't read beside a writer
+    writes = "import duckdb, sys; db = duckdb.connect(sys.argv[1]); print(flush=True); input()"
+    command = [sys.executable, "-c", writes, str(locked)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
         assert SqlTool(locked).ask("select n from t", 60.0).error is ErrorKind.UNAVAILABLE
     with pytest.raises(DataError, match="not a DuckDB database"):
         DuckdbDatabase(tmp_path / "none")
