@@ -9,8 +9,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from ...rollout.many.run_folder import RunFolder, RunObserver
 from ...rollout.many.strategies import Strategy
 from ...rollout.rollable import Rollable
+from ...rollout.rows import Located, with_integers
 from ...rollout.task import Task
-from ...rollout.task_files import Located, to_tasks
+from ...rollout.task_files import to_tasks
 from ...tools.errors import DataError
 from ..data.collect import collect
 from ..data.sources import find_tasks
@@ -63,7 +64,8 @@ async def evaluate_async(
         tasks = find_tasks(tasks)
     else:
         rows = enumerate(tasks, 1)
-        tasks = to_tasks(Located(f"tasks, row {number}", number, row) for number, row in rows)
+        located = (Located(f"tasks, row {number}", number, row) for number, row in rows)
+        tasks = to_tasks(with_integers(located))
     if not tasks:
         raise DataError("there are no tasks to evaluate on")
     with ExitStack() as stack:
