@@ -17,6 +17,7 @@ from .database import (
 )
 from .duckdb import DuckdbDatabase
 from .guarded import GuardedDatabase
+from .postgres import PostgresDatabase
 from .render import render
 from .schema import describe
 from .sqlite import SqliteDatabase, find_database
@@ -33,6 +34,7 @@ __all__ = [
     "Database",
     "DuckdbDatabase",
     "GuardedDatabase",
+    "PostgresDatabase",
     "QueryFailed",
     "Rows",
     "Rule",

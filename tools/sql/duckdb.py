@@ -8,8 +8,8 @@ from typing import Any
 
 from ..base import ErrorKind
 from ..errors import DataError
-from .database import Column, QueryFailed, Table
-from .guarded import GuardedDatabase
+from .database import QueryFailed, Table
+from .guarded import GuardedDatabase, tables_of
 from .problems import STOPPED
 from .workers import DatabaseSource, Driver, Workers
 
@@ -66,20 +66,8 @@ class DuckdbDatabase(GuardedDatabase):
             "and constraint_type in ('PRIMARY KEY', 'FOREIGN KEY')",
             end,
         )
-        primary = {(t, c): place for t, kind, c, place, *_ in keys if kind == "PRIMARY KEY"}
-        foreign = {(t, c): (to, at) for t, kind, c, _, to, at in keys if kind == "FOREIGN KEY"}
-        return [
-            Table(
-                name,
-                tuple(
-                    Column(c, type, primary.get((t, c), 0), foreign.get((t, c)))
-                    for t, c, type in columns
-                    if t == name
-                ),
-                view=view == "true",
-            )
-            for name, view in listed
-        ]
+        owned = [(t, kind == "PRIMARY KEY", *key) for t, kind, *key in keys]
+        return tables_of(listed, columns, owned)
 
     async def _failure(
         self, reply: Mapping[str, Any], sql: str, seconds: float, *, hints: bool

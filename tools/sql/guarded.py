@@ -10,13 +10,13 @@ from typing import Any
 from ..base import ErrorKind
 from ..errors import ToolUnavailable
 from ..process_pool import Overrun, ProcessDied
-from .database import COMPARED, Bounds, Cut, QueryFailed, Rows, Schema, Table, Value
+from .database import COMPARED, Bounds, Column, Cut, QueryFailed, Rows, Schema, Table, Value
 from .hints import hint
 from .lexer import is_empty, quoted
 from .problems import STOPPED
 from .workers import DatabaseSource, Workers
 
-__all__ = ["GuardedDatabase"]
+__all__ = ["GuardedDatabase", "tables_of"]
 
 _LONGEST_QUERY = 100_000
 _SCHEMA_SECONDS = 10.0
@@ -164,6 +164,32 @@ class GuardedDatabase(ABC):
             sql.encode()
         except UnicodeEncodeError:
             raise QueryFailed(ErrorKind.ARGUMENTS, "The query is not valid text.") from None
+
+
+def tables_of(
+    tables: Sequence[Sequence[Any]],
+    columns: Sequence[Sequence[Any]],
+    keys: Sequence[Sequence[Any]],
+) -> list[Table]:
+    """Tables from what a catalogue lists.
+
+    `tables` are (name, "true" for a view), `columns` (table, name, type), `keys` (table, True for a
+    primary key, column, place in the key, table and column that a foreign key points to).
+    """
+    primary = {(t, column): place for t, own, column, place, *_ in keys if own}
+    foreign = {(t, column): (to, at) for t, own, column, _, to, at in keys if not own}
+    return [
+        Table(
+            name,
+            tuple(
+                Column(column, type, primary.get((t, column), 0), foreign.get((t, column)))
+                for t, column, type in columns
+                if t == name
+            ),
+            view=view == "true",
+        )
+        for name, view in tables
+    ]
 
 
 def _rows(reply: Mapping[str, Any]) -> Rows:

@@ -13,7 +13,7 @@ __all__ = ["hint"]
 async def hint(
     kind: str, name: str, query: str, schema: Schema, works: Callable[[str], Awaitable[bool]]
 ) -> str:
-    """What to do about a missing `kind`, table or column: the text for the model.
+    """The text for the model about a missing `kind`, which is table or column.
 
     `works` runs a query and tells whether it gives rows or an empty result. A name is suggested
     only if the query works with it.

@@ -11,7 +11,7 @@ from .lexer import Word, names, words
 from .worker import FUNCTIONS
 
 __all__ = ["STOPPED", "Problem", "close_names", "described_table", "explain", "listed", "mentioned"]
-__all__ += ["unknown_table"]
+__all__ += ["place", "unknown_table"]
 
 _LISTED = 20
 """Names that are listed at most."""
@@ -133,15 +133,16 @@ def _syntax(problem: Problem) -> str:
         token = found[1]
         at = query.find(token)
         if token[:1] in "'\"`[":
-            return f"Syntax error: a quote is not closed{_where(query, at, 1)}."
-        return f"Syntax error: {token[:40]!r} has no meaning{_where(query, at, len(token))}."
+            return f"Syntax error: a quote is not closed{place(query, at, 1)}."
+        return f"Syntax error: {token[:40]!r} has no meaning{place(query, at, len(token))}."
     if found := re.fullmatch(r'near "(.*)": syntax error', message, re.DOTALL):
-        place = "" if problem.at is None else _where(query, problem.at, len(found[1]))
-        return f'Syntax error near "{found[1][:40]}"{place}.'
+        where = "" if problem.at is None else place(query, problem.at, len(found[1]))
+        return f'Syntax error near "{found[1][:40]}"{where}.'
     return f"{message[:300]}."
 
 
-def _where(query: str, at: int, length: int) -> str:
+def place(query: str, at: int, length: int) -> str:
+    """The place of `length` characters from `at`, as line, character and what is around it."""
     if at < 0:
         return ""
     line = query.count("\n", 0, at) + 1

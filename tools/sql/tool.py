@@ -17,6 +17,7 @@ from ..base import ErrorKind, ToolResult, ToolSession
 from ..errors import DataError, UsageError
 from .connect import connect
 from .database import SHOWN, Bounds, Database, QueryFailed, Rows, Schema
+from .postgres import PostgresDatabase
 from .problems import described_table, unknown_table
 from .render import render
 from .schema import describe
@@ -83,6 +84,8 @@ class SqlTool:
         if isinstance(database, str | PathLike):
             self.path = str(database)
             database = connect(database)
+            if isinstance(database, PostgresDatabase):
+                self.path = None
         if budget is not None and budget < 1:
             raise UsageError(f"the budget of a result must be at least 1, not {budget}")
         self.database: Database = database
