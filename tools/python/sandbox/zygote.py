@@ -85,7 +85,12 @@ class ZygoteMain:
             if message is None:
                 os._exit(0)
             link = socket.socket(fileno=fds[0])
-            _send(self._control, {"supervisor": self._fork_supervisor(link, message)})
+            answer: dict[str, Any]
+            try:
+                answer = {"supervisor": self._fork_supervisor(link, message)}
+            except OSError as error:  # no more processes or namespaces; the sessions live on
+                answer = {"failed": str(error)}
+            _send(self._control, answer)
             link.close()
 
     def _fork_supervisor(self, link: socket.socket, session: dict[str, Any]) -> int:
@@ -187,7 +192,11 @@ class Supervisor:
 
     def _fork_worker(self, channel: int, output: int, folder: str) -> None:
         supervisor = os.getpid()
-        if os.fork():
+        try:
+            if os.fork():
+                return
+        except OSError as error:
+            worker.fail(channel, str(error))
             return
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -239,7 +248,12 @@ def _fork_over_another() -> int:
     answer, its_answer = os.pipe()
     gate, its_gate = os.pipe()
     fds = {answer, its_answer, gate, its_gate}
-    between = os.fork()
+    try:
+        between = os.fork()
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
     if not between:
         try:
             namespaces.unshare(namespaces.NEWPID, "process namespace")

@@ -25,6 +25,7 @@ __all__ = [
     "confine_branch",
     "die_with",
     "drop_privileges",
+    "lower_limit",
     "readable_paths",
     "reparent",
     "set_dumpable",
@@ -116,7 +117,7 @@ def confine(walls: Walls, folder: str) -> None:
         ("RLIMIT_NPROC", walls.processes),
         ("RLIMIT_FSIZE", walls.disk),
         ("RLIMIT_NOFILE", walls.open_files),
-        ("RLIMIT_CORE", 0),
+        ("RLIMIT_CORE", 1),  # with 0 a crash still starts the machine's handler of dumps, if any
         ("RLIMIT_MEMLOCK", 65_536),
         ("RLIMIT_MSGQUEUE", 0),
     ):
