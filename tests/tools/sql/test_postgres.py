@@ -211,6 +211,7 @@ def test_a_query_that_ends_its_own_connection_is_to_blame_itself(place: Place) -
     assert "ended its connection" in result.text
 
 
+@pytest.mark.slow
 def test_a_result_too_large_for_the_client_does_not_take_its_memory(place: Place) -> None:
     result = ask(place, "select repeat('x', 300000000)")
     assert result.error is ErrorKind.MEMORY, result.text
