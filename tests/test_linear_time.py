@@ -34,8 +34,9 @@ from interlace.rollout.formats.stream import MarkStream
 from interlace.rollout.formats.tags import Retool
 from interlace.rollout.loop import Rollout
 from interlace.rollout.policy import Policy
+from interlace.rollout.rows import Located
 from interlace.rollout.task import Task, equal_answers
-from interlace.rollout.task_files import Located, to_task
+from interlace.rollout.task_files import to_task
 from interlace.rollout.team.replies import read_decision, read_experts, read_verdict, read_vote
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import FinishReason, StopReason

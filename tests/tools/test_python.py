@@ -307,7 +307,7 @@ def test_plots_and_tables_are_artifacts() -> None:
     assert more.text.endswith("[4 more outputs are too large or too many]")
     assert table.text == "   n\n0  3\n1  4"
     assert (table.artifacts[0].name, table.artifacts[0].mime) == ("table-1.html", "text/html")
-    assert html.text == "[text/html: table-2.html]"
+    assert (html.text, html.artifacts[0].name) == ("bold", "table-2.html")
     assert (latex.text, latex.artifacts) == ("a", ())
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from interlace.rollout.task import Task
+from interlace.tools.errors import UsageError
 from interlace.tools.sql import COMPARED, SqliteDatabase, SqlTool, Workers
 from interlace.train.data.generators.database import (
     LEVELS,
@@ -21,6 +22,7 @@ from interlace.train.data.generators.database import (
 )
 from interlace.train.data.generators.endless import SPLITS
 from interlace.train.data.generators.table_domains import PLACES, STYLES, TABLE_DOMAINS
+from interlace.train.data.task_tools import TaskTools
 
 WORKERS = Workers(1)
 
@@ -141,6 +143,17 @@ def test_mutated_gold_queries_are_unequal() -> None:
         assert tried > 200 and unequal / tried > 0.9
 
     asyncio.run(go())
+
+
+def test_the_tool_for_a_tasks_own_database_takes_settings() -> None:
+    (task,) = draw(1)
+    tool = TaskTools(sql="sql@rows=2,schema_budget=0").tool(task)
+    assert "column_name" in TaskTools().tool(task).description
+    assert "column_name" not in tool.description
+    table = task.data["gold"].split(" from ")[1].split()[0]
+    assert "(the first 2 of " in tool.ask(f"select id from {table}").text  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="unknown parameter of sql 'row'"):
+        TaskTools(sql="sql@row=2")
 
 
 def test_the_steps_look_up_what_the_gold_query_needs() -> None:

@@ -349,7 +349,7 @@ def test_rows_of_another_kind_are_left_out_and_counted(tmp_path: Path) -> None:
             r"data_source 'mine'.*verl:.* takes their prompts",
         ),
         ("", {"text": "Why?"}, r"line 1 can't be used.*columns are text, which fit no adapter"),
-        ("aime", {"question": "1+1?", "answer": 2}, r"no 'problem'; its columns are question, "),
+        ("aime", {"prompt": "1+1?", "answer": 2}, r"no 'question'; its columns are prompt, answer"),
         ("math", SHAPES["AIME"][1], r"columns are ID, Problem, .*which fit aime:FILE"),
         ("spider", SHAPES["BIRD"][1], r"no 'query'.*which fit bird:FILE"),
     ],

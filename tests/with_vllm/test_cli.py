@@ -56,9 +56,12 @@ def test_a_rollout_stopped_by_ctrl_c_leaves_nothing_and_is_completed(tmp_path: P
             _, said = process.communicate(timeout=240)
         finally:
             process.kill()
+    patience = time.monotonic() + 60
     assert process.returncode == 130, said
     assert "--resume continues" in said and "Traceback" not in said
-    assert alive(process.pid) == []
+    while left := alive(process.pid):  # vLLM's processes end by themselves, a moment later
+        assert time.monotonic() < patience, left
+        time.sleep(0.05)
     assert log.read_bytes().startswith(kept)
     before = {episode.id for episode in read_episodes(log) if episode.stop not in CUT_OFF}
     assert 4 <= len(before) < 64

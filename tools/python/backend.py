@@ -118,7 +118,8 @@ def prepare_trial(folder: Path, walls: Walls, session_dir: Path) -> None:
     if walls.own_user:
         folder.chmod(0o711)  # a session's user has to get to its own folder
     fonts = folder / "fonts"
-    for each in (fonts, session_dir, session_dir / "profile", session_dir / "work"):
+    folders = [session_dir / name for name in ("profile", "work", "tmp", "shm")]
+    for each in (fonts, session_dir, *folders):
         if not each.exists():
             make_dir(each, 0o755)
     copy_fonts(fonts)

@@ -5,19 +5,25 @@ package (programs.py): so it imports the standard library alone, and quickly.
 """
 
 # IPython's classes are changed here, and typed differently from version to version.
-# mypy: disable-error-code="attr-defined,assignment"
+# mypy: disable-error-code="attr-defined,assignment,misc"
 
+import asyncio
+import functools
+import io
 import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 MESSAGE_CHARACTERS = 2_000
-DISPLAY_BYTES = 8_000_000
 FRAMES = 6
 """Frames shown at either end of a long traceback."""
+WAITING_FOR_WORK = ("concurrent.futures.thread", "multiprocessing.pool", "asyncio.base_events")
+"""Modules whose threads outlive the cell that first needs them; `%%bash` works in one as well."""
 
 
 class Cell:
@@ -29,7 +35,9 @@ class Cell:
 
     @staticmethod
     def of_thread() -> int:
-        """The cell in which the current thread was started; the current one, in the main thread."""
+        """The cell in which the current thread was started; the current one, in the main thread
+        and in those that wait for work (of a pool, an event loop), whichever cell gives it.
+        """
         return getattr(threading.current_thread(), "_cell", Cell.current)
 
     @staticmethod
@@ -38,7 +46,8 @@ class Cell:
         start = threading.Thread.start
 
         def start_and_remember(thread: threading.Thread) -> None:
-            thread._cell = Cell.of_thread()
+            if getattr(thread._target, "__module__", "") not in WAITING_FOR_WORK:
+                thread._cell = Cell.of_thread()
             start(thread)
 
         threading.Thread.start = start_and_remember
@@ -64,6 +73,13 @@ class NotebookShell:
     def ask_exit(self) -> None:
         """End the cell, as sys.exit() does, not the process."""
         raise SystemExit
+
+    def enable_matplotlib(self, gui: str | None = None) -> Any:
+        """Draw into the output, whichever window a cell asks for: there is no screen."""
+        return super().enable_matplotlib("inline")
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Do nothing: there is no screen."""
 
     def system(self, cmd: str) -> None:
         """Run a shell command over pipes: behind walls there is no terminal."""
@@ -91,28 +107,71 @@ def no_getpass(prompt: str = "", stream: object = None) -> str:
 
 
 def give_back(streams: dict[str, Any]) -> None:
-    """Set the streams again of which a cell left none: or nothing would be shown from then on."""
+    """Set the streams that show what is printed again, whatever a cell left in their place: a cell
+    that failed between exchanging them and setting them back would have silenced all later ones.
+    """
     for name, stream in streams.items():
-        if not all(callable(getattr(getattr(sys, name, 0), do, 0)) for do in ("write", "flush")):
-            setattr(sys, name, stream)
+        with suppress(Exception):
+            getattr(sys, name).flush()
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
-def bound_displays(shell: Any, characters: int) -> None:
-    """Bound the text of displayed objects before it is sent."""
-    format_object = shell.display_formatter.format
+class RawStream(io.RawIOBase):
+    """`sys.stdout.buffer`, of a stream that has none: the bytes are shown as the text they are."""
 
-    def bounded(*args: Any, **options: Any) -> Any:
-        data, metadata = format_object(*args, **options)
-        for mime, text in list(data.items()):
-            if mime == "text/plain" and isinstance(text, str):
-                data[mime] = cut(text, characters)
-            elif isinstance(text, str | bytes) and len(text) > DISPLAY_BYTES:
-                del data[mime]
-            elif isinstance(text, str):
-                data[mime] = sendable(text)
-        return data, metadata
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
 
-    shell.display_formatter.format = bounded
+    def write(self, data: Any) -> int:
+        """Show the bytes."""
+        self._stream.write(bytes(data).decode("utf-8", "replace"))
+        return len(data)
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing: a wrapper that is thrown away closes what it wraps."""
+
+
+def let_loops_nest() -> None:
+    """Let a cell run an event loop, as a script does, though its own is run by one already.
+
+    The loop that runs is set aside for as long. It can't be run by one of its own callbacks; so
+    what it is asked to run to the end (`get_event_loop().run_until_complete(...)`) runs in a new
+    one, if it is a coroutine.
+    """
+
+    def aside(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            outer = asyncio._get_running_loop()
+            if outer is None:
+                return function(*args, **options)
+            if args[0] is outer and len(args) > 1 and asyncio.iscoroutine(args[1]):
+                return asyncio.run(args[1])
+            if args[0] is outer:
+                return function(*args, **options)  # which says why it can't
+            asyncio._set_running_loop(None)
+            try:
+                return function(*args, **options)
+            finally:
+                asyncio._set_running_loop(outer)
+                asyncio.set_event_loop(outer)
+
+        return run
+
+    asyncio.run = aside(asyncio.run)
+    for owner, name in (
+        (asyncio.Runner, "run"),
+        (asyncio.Runner, "close"),
+        (asyncio.BaseEventLoop, "run_until_complete"),
+        (asyncio.BaseEventLoop, "run_forever"),
+    ):
+        setattr(owner, name, aside(getattr(owner, name)))
 
 
 def sendable(text: str) -> str:

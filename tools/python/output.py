@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,14 +16,20 @@ MAX_ARTIFACTS = 16
 MAX_ARTIFACT_BYTES = 8_000_000
 """Bytes of all artifacts kept of one cell."""
 
-_IMAGES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg"}
-_DOCUMENTS = {"text/html": ("table", "html"), "application/pdf": ("document", "pdf")}
+_KEPT = {
+    "image/png": ("plot", "png"),
+    "image/jpeg": ("plot", "jpg"),
+    "image/gif": ("plot", "gif"),
+    "image/svg+xml": ("plot", "svg"),
+    "text/html": ("table", "html"),
+    "application/pdf": ("document", "pdf"),
+}
+"""What becomes an artifact, the best first: how it is called, and how its file's name ends."""
 _PLAIN = ("text/plain", "text/markdown", "text/latex", "application/json")
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])"
 )
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f\ud800-\udfff]")
-_OBJECT_REPR = re.compile(r"<[\w.]+( object| at 0x|>).*", re.DOTALL)
 
 
 class CellOutput:
@@ -30,8 +37,9 @@ class CellOutput:
 
     stdout, stderr and displays come in the order in which they arrived, then the value of the
     last expression, then the error. Of a text longer than `characters` the head and the tail are
-    kept. A picture is a line such as `[image/png: plot-1.png]` and an artifact of that name; an
-    object that has both a text and an HTML form is read as its text, and the HTML is kept.
+    kept. A picture is a line such as `[image/png: plot-1.png]`, below the object's text if it has
+    one, and an artifact of that name; an object that has both a text and an HTML form is read as
+    its text, and the HTML is kept. displays.py finds an object's text, where the object is.
     """
 
     def __init__(
@@ -53,7 +61,11 @@ class CellOutput:
         self.artifacts: list[Artifact] = []
         self.received = 0
         """Characters that came in so far, kept or not."""
-        self._artifact_bytes = self._artifacts_left_out = 0
+        self._artifact_bytes = self._artifacts_left_out = self._writes = 0
+        self._before_last: tuple[tuple[str, int], _HeadAndTail, int, int, int] | None = None
+        """The last display, with the number of what was written until then, and what was kept
+        before it.
+        """
 
     def text(self, error: str = "") -> str:
         """All that was shown so far, with `error` as its end."""
@@ -68,13 +80,28 @@ class CellOutput:
         if kind == "stream":
             self._write(as_text(content.get("text", "")))
         elif kind in ("display_data", "update_display_data"):
-            self._write_line(self._display(content.get("data")))
+            self._show(content, update=kind == "update_display_data")
         elif kind == "execute_result":
             self._value = self._display(content.get("data"))
         elif kind == "clear_output":
             self._clear_first = bool(content.get("wait"))
             if not self._clear_first:
                 self._shown.clear()
+
+    def _show(self, content: Mapping[str, Any], update: bool) -> None:
+        """Add a display; in the place of the last one, if that is what it updates."""
+        transient = content.get("transient")
+        display = as_text(transient.get("display_id", "")) if isinstance(transient, Mapping) else ""
+        last = self._before_last
+        if update and display and last is not None and last[0] == (display, self._writes):
+            self._shown, self._artifact_bytes, self._artifacts_left_out = last[1:4]
+            while len(self.artifacts) > last[4]:
+                name = self.artifacts.pop().name.partition("-")[0]
+                self._numbers[name] -= 1
+        shown, kept = copy.copy(self._shown), len(self.artifacts)
+        before = (shown, self._artifact_bytes, self._artifacts_left_out, kept)
+        self._write_line(self._display(content.get("data")))
+        self._before_last = ((display, self._writes), *before)
 
     def page(self, text: str) -> None:
         """Take in what a notebook would show in its pager, such as the answer to `name?`."""
@@ -87,6 +114,7 @@ class CellOutput:
 
     def _write(self, text: str) -> None:
         self.received += len(text)
+        self._writes += 1
         if self._clear_first:
             self._shown.clear()
             self._clear_first = False
@@ -103,13 +131,12 @@ class CellOutput:
         if not isinstance(data, Mapping):
             return ""
         plain = next((as_text(data[mime]) for mime in _PLAIN if mime in data), "")
-        for mime, ending in _IMAGES.items():
-            if mime in data:
-                return self._keep(mime, data[mime], "plot", ending)
-        for mime, (name, ending) in _DOCUMENTS.items():
+        for mime, (name, ending) in _KEPT.items():
             if mime in data:
                 line = self._keep(mime, data[mime], name, ending)
-                return line if not plain or _OBJECT_REPR.fullmatch(plain) else plain
+                if not plain:
+                    return line
+                return f"{plain}\n{line}" if line and mime.startswith("image/") else plain
         return plain
 
     def _keep(self, mime: str, value: object, name: str, ending: str) -> str:

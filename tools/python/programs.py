@@ -6,10 +6,12 @@ what that imports are loaded, and no module above them.
 """
 
 import os
+import resource
 import signal
 import site
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["child_environment", "python_program", "reset_inherited"]
@@ -24,7 +26,7 @@ from _interlace.{module} import main
 reset_inherited()
 main(*{arguments!r})
 """
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+_PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 """The variables of our own environment that a child gets, by exact name: none holds a secret."""
 
 
@@ -47,14 +49,20 @@ def reset_inherited() -> None:
             usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, usual)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    with suppress(ValueError, OSError):  # 1 means no dump at all (core(5)); a hard 0 does not
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     os.umask(0o022)
 
 
 def child_environment(session_dir: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a process whose session's folder is `session_dir`."""
+    """The whole environment of a process whose session's folder is `session_dir`.
+
+    A program called `python` is this interpreter, with what is installed for it.
+    """
     home = session_dir / "home"
     return {
         **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "HOME": str(home),
         "TMPDIR": str(session_dir / "tmp"),
         "IPYTHONDIR": str(home / ".ipython"),
@@ -68,6 +76,7 @@ def child_environment(session_dir: Path, extra: Mapping[str, str]) -> dict[str, 
         "PYTHONUTF8": "1",
         "PYTHONHASHSEED": "0",  # sets print in the same order in every session
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PIP_RETRIES": "0",  # there is no network to wait for
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")},
         **extra,

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from ..base import ErrorKind
 from .database import Schema, Table
+from .guarded import STOPPED
 from .lexer import Word, names, words
 from .worker import FUNCTIONS
 
-__all__ = ["STOPPED", "Problem", "described_table", "explain", "unknown_table"]
+__all__ = ["Problem", "described_table", "explain", "unknown_table"]
 
 _LISTED = 20
 """Names that are listed at most."""
 _AROUND = 40
 """Characters of the query shown on either side of an error."""
 
-STOPPED = "The query was stopped after {seconds:g} s. Make it do less."
 _READING = "Only reading is allowed: SELECT, WITH, VALUES, EXPLAIN, PRAGMA table_info(...)."
 _READERS = ("SELECT", "WITH", "VALUES", "EXPLAIN", "PRAGMA")
 _OURS = re.compile(

@@ -32,7 +32,7 @@ async def collect(
     seed: int | None = None,
     strategy: str | Strategy | None = None,
     classes: Classes = by_text,
-    task_tools: bool | None = None,
+    task_tools: bool | str | None = None,
     concurrency: int = 16,
     retries: int = 1,
     refuse_changed_answers: bool = False,
@@ -45,10 +45,11 @@ async def collect(
 
     A `seed` of None is that of the run that is resumed, else drawn. A `strategy` comes before the
     subject's own; `classes` tells answers apart in its votes. With `task_tools` a task is asked of
-    the database or corpus that it brings, in place of the policy's tools; None: if the policy has
-    no tools. Attempts that infrastructure failed are made again, `retries` times. `settings` are
-    recorded and compared with those of the policy, `notes` recorded only. `judge` is called with
-    each episode before it is logged; `refuse_changed_answers` is for logs that hold its verdict.
+    the database or corpus that it brings, in place of the policy's tools, with the settings of a
+    name such as `sql@rows=3`; None: if the policy has no tools. Attempts that infrastructure failed
+    are made again, `retries` times. `settings` are recorded and compared with those of the policy,
+    `notes` recorded only. `judge` is called with each episode before it is logged;
+    `refuse_changed_answers` is for logs that hold its verdict.
 
     Cancelled, it keeps what was in flight. Raises UsageError if the folder holds another run,
     DataError if it can't be written or a task's database is missing, and what loading the model and
@@ -96,7 +97,10 @@ async def collect(
                 "holds: put the file of tasks back, or name another --out"
             )
         async with AsyncExitStack() as stack:
-            own = await stack.enter_async_context(TaskTools()) if task_tools else None
+            own = None
+            if task_tools:
+                sql = task_tools if isinstance(task_tools, str) else "sql"
+                own = await stack.enter_async_context(TaskTools(sql=sql))
             runner = Runner(
                 policy,
                 tools_for=own,

@@ -8,14 +8,14 @@ It is started over a bare package (programs.py), or called where the walls stand
 - what a program writes to the file descriptors 1 and 2 is in the output before the cell ends;
 - output is neither kept once it is sent nor dropped where its reader is slow;
 - `input()` says why there is none;
-- a cell that leaves no `sys.stdout` does so for itself alone;
+- a cell that exchanges `sys.stdout` does so for itself alone;
 - the process dies with its parent, and keeps its own children findable.
 
 Nothing here is a wall: the code that runs in this process can undo all of it.
 """
 
 # How far ipykernel is typed differs from version to version, and its classes are changed here.
-# mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined"
+# mypy: disable-error-code="no-untyped-call,override,assignment,misc,attr-defined,union-attr"
 
 import asyncio
 import codecs
@@ -35,7 +35,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from .. import notebook
+from .. import displays, notebook
 from ..notebook import Cell
 from ..walls import walls
 
@@ -117,7 +117,7 @@ def make_app(connection_file: str, characters: int) -> Any:
 
         async def do_execute(self, *args: Any, **options: Any) -> dict[str, Any]:
             Cell.current += 1
-            streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, KernelStream)]
+            streams = own_streams.values()
             for stream in streams:
                 stream.open_cell()
             try:
@@ -127,9 +127,9 @@ def make_app(connection_file: str, characters: int) -> Any:
                 name = type(error).__name__
                 reply = {"status": "error", "ename": name, "evalue": "", "traceback": []}
             finally:
+                notebook.give_back(own_streams)
                 for stream in streams:
                     stream.close_cell()
-                notebook.give_back(own_streams)
                 Cell.current += 1  # what comes between two cells belongs to neither
             return reply
 
@@ -141,8 +141,12 @@ def make_app(connection_file: str, characters: int) -> Any:
     app = KernelApp.instance(kernel_class=ModelKernel)
     app.initialize(["-f", connection_file, "--HistoryManager.enabled=False"])
     own_streams.update(stdout=sys.stdout, stderr=sys.stderr)
-    notebook.bound_displays(app.shell, characters)
+    displays.bound_displays(app.shell, characters)
     Cell.follow_threads()
+    notebook.let_loops_nest()
+    # By these tqdm.auto tells a notebook, in which it shows bars as widgets, which nobody sees.
+    app.shell.config.pop("IPKernelApp", None)
+    sys.modules.pop("ipykernel.zmqshell", None)
     # Neither is the doing of the user's code: the threads are the kernel's.
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     warnings.filterwarnings("ignore", message="This process .* is multi-threaded")
@@ -163,6 +167,10 @@ class BoundedStream:
         self._sent = self._left_out = self._kept = 0
         self._tail: deque[str] = deque()
         super().__init__(*args, **options)
+        self.buffer = notebook.RawStream(self)
+
+    def reconfigure(self, **options: object) -> None:
+        """Do nothing: what is written is text, and sent as it is."""
 
     def open_cell(self) -> None:
         """Start counting again."""

@@ -34,7 +34,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import Instance
 from traitlets.config import Config
 
-from .. import notebook
+from .. import displays, notebook
 
 __all__ = ["CellShell", "CellStream", "DisplaySink", "make_shell"]
 
@@ -61,10 +61,12 @@ class Displays(DisplayPublisher):
         data: Mapping[str, Any],
         metadata: object = None,
         *_: object,
+        transient: Mapping[str, Any] | None = None,
         update: bool = False,
         **__: object,
     ) -> None:
-        self.shell.show("update_display_data" if update else "display_data", data)
+        kind = "update_display_data" if update else "display_data"
+        self.shell.show(kind, data, str((transient or {}).get("display_id", "")))
 
     def clear_output(self, wait: bool = False) -> None:
         self.shell.sink.show("clear_output", {"wait": wait})
@@ -137,6 +139,8 @@ class CellShell(notebook.NotebookShell, InteractiveShell):
     failure: tuple[str, str] | None = None
     """The class and the traceback of the last error."""
     failed_to_show = False
+    kernel = None
+    """Pandas takes a shell without this for a terminal, and leaves out columns of wide tables."""
     input_transformer_manager = Instance(Transformer, ())
 
     def init_display_formatter(self) -> None:
@@ -174,16 +178,17 @@ class CellShell(notebook.NotebookShell, InteractiveShell):
         text = data.get("text/plain", "") if isinstance(data, Mapping) else data
         self.sink.show("page", {"text": str(text)})
 
-    def show(self, kind: str, data: Mapping[str, Any]) -> None:
+    def show(self, kind: str, data: Mapping[str, Any], display_id: str = "") -> None:
         """Send a display."""
         self.sink.show(
             kind,
             {
+                "transient": {"display_id": display_id},
                 "data": {
                     # JSON holds no bytes; the owner reads pictures as base64 (output.py)
                     mime: base64.b64encode(value).decode() if isinstance(value, bytes) else value
                     for mime, value in data.items()
-                }
+                },
             },
         )
 
@@ -208,6 +213,10 @@ class CellStream(io.TextIOBase):
         self.name = f"<{name}>"
         self._fd = fd
         self._number = number
+        self.buffer = notebook.RawStream(self)
+
+    def reconfigure(self, **options: object) -> None:
+        """Do nothing: what is written is UTF-8, and shown at once."""
 
     def write(self, string: str) -> int:
         if not isinstance(string, str):
@@ -245,12 +254,13 @@ def make_shell(profile: str, characters: int) -> CellShell:
     )
     shell.compile.reset_compiler_flags()  # or "incomplete input" is all that is wrong with "(1,"
     shell.set_hook("show_in_pager", CellShell.show_page, 0)
-    notebook.bound_displays(shell, characters)
+    displays.bound_displays(shell, characters)
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     _warm_up(shell)
     builtins.input = notebook.no_input
     getpass.getpass = notebook.no_getpass
     notebook.Cell.follow_threads()
+    notebook.let_loops_nest()
     sys.modules["__main__"] = shell.user_module
     return shell
 

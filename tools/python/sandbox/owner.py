@@ -22,7 +22,7 @@ from typing import Any
 from ...errors import ToolUnavailable
 from ..interpreter import Died
 from ..output import one_line
-from ..processes import FIRST_GUEST, children, end_trees
+from ..processes import FIRST_GUEST, children, continue_trees, end_trees, halt_trees
 from ..programs import child_environment, python_program
 from ..walls.walls import Walls
 from .channel import pipes, read_available, read_packet, send_with
@@ -106,6 +106,8 @@ class RemoteZygote:
         try:
             async with self._asking, asyncio.timeout(ANSWER_SECONDS):
                 answer = await self._ask(request, [its_end.fileno()])
+            if "failed" in answer:
+                raise OSError(one_line(answer["failed"]))
             supervisor = _number(answer["supervisor"], least=FIRST_GUEST)
             return SandboxSession(link, supervisor, walls)
         except (OSError, TimeoutError, LookupError, ValueError) as error:
@@ -160,6 +162,8 @@ class SandboxSession:
         self._copies = itertools.count(1)
         self._killed: set[int] = set()
         """Processes that are dying, which takes a while on a busy machine: they count no more."""
+        self._halted: set[int] = set()
+        """Processes that were stopped, and run again from the next request on."""
         handle = os.pidfd_open(supervisor)
         alone = walls.tier == "full"
         self._end = weakref.finalize(
@@ -215,6 +219,20 @@ class SandboxSession:
         found = set(children(self.supervisor))
         self._killed &= found
         return found - known - self._killed
+
+    def halt(self) -> bool:
+        """Stop all that runs in it, unless a worker has a request; True once nothing runs."""
+        if any(worker.busy for worker in self.workers):
+            return False
+        return halt_trees(self._roots(), self._halted)
+
+    def resume(self) -> None:
+        """Let all that was stopped run again."""
+        if self._halted:
+            continue_trees(self._roots(), self._halted)
+
+    def _roots(self) -> list[int]:
+        return [*(worker.pid for worker in self.workers if worker.alive), *self.orphans()]
 
     def end_worker(self, worker: "RemoteWorker") -> None:
         """Kill a worker and all that it started, and what earlier workers left behind."""

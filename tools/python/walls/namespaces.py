@@ -26,6 +26,7 @@ __all__ = [
     "in_new_pid_namespace",
     "mount_session",
     "new_user_namespace",
+    "show_temporary",
 ]
 
 SESSION = "/session"
@@ -44,6 +45,8 @@ AT_RECURSIVE, AT_FDCWD = 0x8000, -100
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
+TEMPORARY = ("/dev/shm", "/tmp")
+"""Folders of the machine in whose place a session has its own."""
 DEVICES = ("null", "zero", "full", "random", "urandom")
 _OLD = "/.old"
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -87,7 +90,7 @@ def build_root(read_only: Iterable[str], fonts: str, session: str = "") -> None:
         _bind(f"{_OLD}/dev/{name}", f"/dev/{name}", devices=True)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
-    for name in ("/dev/shm", "/tmp"):
+    for name in TEMPORARY:
         if not os.path.lexists(name):  # it is there if the interpreter lives in it
             os.symlink(f"{SESSION}/{os.path.basename(name)}", name)
     os.makedirs("/etc", exist_ok=True)
@@ -154,6 +157,29 @@ def mount_session(owner: int, disk: int, files: int) -> None:
     options = f"mode=755,size={disk},nr_inodes={files}"
     _mount("tmpfs", SESSION, "tmpfs", MS_NOSUID | MS_NODEV, options)
     os.chown(SESSION, owner, owner)
+
+
+def show_temporary() -> None:
+    """Let code write to its own `TEMPORARY` folders also where the interpreter lives in one.
+
+    What `build_root` shows there is shown in the session's folder, and that in its place.
+    Raises `OSError`.
+    """
+    for folder in TEMPORARY:
+        if os.path.islink(folder):
+            continue
+        own = f"{SESSION}/{os.path.basename(folder)}"
+        for entry in os.scandir(folder):
+            place = f"{own}/{entry.name}"
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry), place)
+            elif entry.is_dir():
+                os.mkdir(place)
+            else:
+                os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o644))
+            if not entry.is_symlink():
+                _mount(entry.path, place, None, MS_BIND | MS_REC)
+        _mount(own, folder, None, MS_BIND | MS_REC)
 
 
 def unshare(flags: int, what: str) -> None:

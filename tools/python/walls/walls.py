@@ -25,6 +25,7 @@ __all__ = [
     "confine_branch",
     "die_with",
     "drop_privileges",
+    "lower_limit",
     "readable_paths",
     "reparent",
     "set_dumpable",
@@ -103,6 +104,8 @@ def confine(walls: Walls, folder: str) -> None:
         score.write("1000")  # if the machine runs out of memory, this is the process to end
     if walls.tier == "full":
         rules = [("/", landlock.READ), ("/dev", landlock.WRITE), (folder, landlock.WRITE)]
+        # Also where they are mounted elsewhere (show_temporary): that is not below `folder`.
+        rules += [(f"{folder}/{name}", landlock.WRITE) for name in SHARED]
         landlock.restrict(rules)
     elif walls.tier == "confined":
         rules = [(path, landlock.READ) for path in (*walls.readable, walls.fonts)]
@@ -114,7 +117,7 @@ def confine(walls: Walls, folder: str) -> None:
         ("RLIMIT_NPROC", walls.processes),
         ("RLIMIT_FSIZE", walls.disk),
         ("RLIMIT_NOFILE", walls.open_files),
-        ("RLIMIT_CORE", 0),
+        ("RLIMIT_CORE", 1),  # with 0 a crash still starts the machine's handler of dumps, if any
         ("RLIMIT_MEMLOCK", 65_536),
         ("RLIMIT_MSGQUEUE", 0),
     ):
