@@ -132,6 +132,20 @@ worker._answer = lambda *_: answer(words)
     sandbox.use(work)
 
 
+def test_a_file_beyond_the_limit_is_refused_though_the_process_sends_it(sandbox: Box) -> None:
+    lie = f"""{LIE}
+words = json.dumps({{'data': 'AAAA' * 3_000_000}})
+worker._answer = lambda *_: answer(words)
+"""
+
+    async def work(session: PythonSession) -> None:
+        assert (await session.call({"code": lie}, 10)).ok
+        with pytest.raises(OSError, match="'any' is larger than 8,000,000 bytes"):
+            await session.read_file("any")
+
+    sandbox.use(work)
+
+
 def test_a_copy_that_does_not_greet_as_it_should_is_no_copy(sandbox: Box) -> None:
     code = f"""{FORGE}
 def lie(channel, output, folder):
