@@ -42,9 +42,12 @@ class Marks:
         """The marks `<call>`, `</call>`, `<result>`, `</result>` and `<answer>`; those of results
         also as they are imitated.
         """
-        calls = (re.compile(re.escape(mark)) for mark in (f"<{call}>", f"</{call}>"))
-        results = (re.compile(alike(mark)) for mark in (f"<{result}>", f"</{result}>"))
-        return cls(*calls, *results, re.compile(re.escape(f"<{answer}>")))
+        patterns = (
+            *map(re.escape, (f"<{call}>", f"</{call}>")),
+            *map(alike, (f"<{result}>", f"</{result}>")),
+            re.escape(f"<{answer}>"),
+        )
+        return cls(*map(re.compile, patterns))
 
 
 @dataclass(slots=True)

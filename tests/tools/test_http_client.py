@@ -35,7 +35,7 @@ def packed(encoding: str, data: bytes) -> bytes:
 
 
 # A beginning, and what follows for ever; nothing follows an empty text.
-SERVERS = {
+SERVERS: dict[str, tuple[bytes, bytes]] = {
     "headers a byte at a time": (b"", b"H"),
     "headers without end": (OK, b"X-More: yes\r\n"),
     "a header without end": (OK + b"X-More: ", b"y" * 4096),
@@ -57,7 +57,7 @@ SERVERS = {
     "zstd": (packed("zstd", zstandard.compress(BLANKS)), b""),
     "a packing nobody knows": (packed("rot13", b"[]"), b""),
 }
-STREAMS = {
+STREAMS: dict[str, tuple[bytes, bytes]] = SERVERS | {
     "events a byte at a time": (EVENTS, chunk(b"d")),
     "comments without end": (EVENTS, chunk(b": still here\n\n")),
     "a line without end": (EVENTS, chunk(b"x" * 65_536)),
@@ -122,10 +122,10 @@ def test_a_search_server_that_never_ends_is_given_up(what: str) -> None:
     asyncio.run(go())
 
 
-@pytest.mark.parametrize("what", {**SERVERS, **STREAMS})
+@pytest.mark.parametrize("what", STREAMS)
 def test_a_chat_server_that_never_ends_is_given_up(what: str) -> None:
     async def go() -> None:
-        async with server(*{**SERVERS, **STREAMS}[what]) as url, asyncio.timeout(60):
+        async with server(*STREAMS[what]) as url, asyncio.timeout(60):
             with pytest.raises(EngineError) as caught:
                 await ask(url)
             assert "\n" not in str(caught.value) and len(str(caught.value)) < 500

@@ -5,12 +5,13 @@ Each is played by a script through the real loop, with a tool that prints answer
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, create_model
-from support.fakes import NANO, Echo
+from support.fakes import NANO
 from support.native_templates import NATIVE, native_tokenizer
 
 from interlace.rollout.engines.scripted import ScriptedEngine
@@ -23,24 +24,30 @@ from interlace.rollout.policy import Policy
 from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Episode
-from interlace.tools import ToolResult
+from interlace.tools import ToolResult, ToolSession
 from interlace.train.rewards import REWARDS, Checker
 
 RIGHT, WRONG = "7777", "1111"
 TASK = Task("t", "How many?", RIGHT)
 
 
-class Printer(Echo):
+class Printer:
     """The tool of a format, which prints a result, marks of all kinds and the right answer."""
 
     def __init__(self, format: Format) -> None:
-        super().__init__()
         assert format.sample is not None
         self.name, self.argument, self.description = format.sample.tool
         fields: Any = {self.argument: (str, ...)}
         self.arguments: type[BaseModel] = create_model("Arguments", **fields)
         answer = format.write_answer(RIGHT, after=True)
         self.printed = "".join((*marks(format)[::-1], *format.control_tags, answer, RIGHT))
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[ToolSession]:
+        yield self
+
+    async def fork(self) -> ToolSession:
+        return self
 
     async def call(self, arguments: Mapping[str, Any], seconds: float) -> ToolResult:
         return ToolResult(self.printed)
