@@ -18,6 +18,7 @@ from ..answering import make_task_agent
 from ..commands.rollout import RolloutOptions
 from ..exits import Exit, eprint, print_json, run_to_end
 from ..options import LimitOptions, ModelOptions, OutputOptions, TeamOptions
+from ..render.evaluation_tables import percent
 from ..render.progress import RunProgress
 from ..teams import make_team
 
@@ -129,7 +130,7 @@ def _summary_line(run: RunFolder, progress: RunProgress) -> str:
     stops = ", ".join(f"{count} {stop}" for stop, count in _stops(run).items())
     parts = [f"{len(run.logged)} episodes in {run.path} ({run.new} new): {stops}"]
     if (correct := _correct(run)) is not None:
-        parts.append(f"{100 * correct:.1f} % correct")
+        parts.append(f"{percent(correct)} correct")
     if progress.tokens:
         parts.append(f"{progress.tokens} tokens")
         parts.append(f"{progress.tokens / progress.seconds:.0f} tokens/s")
