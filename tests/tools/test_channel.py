@@ -47,8 +47,8 @@ def test_a_process_that_lies_is_replaced(sandbox: Box, code: str, how: str) -> N
 
 
 FORGE = """
-import gc, json, os
-worker = next(o for o in gc.get_objects() if type(o).__name__ == 'WorkerMain')
+import json, os
+worker = get_ipython().sink
 def message(kind, **content):
     return json.dumps({'kind': kind, 'id': worker._id, 'content': content}).encode()
 """
