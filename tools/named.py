@@ -12,6 +12,7 @@ from .importing import find, parse_name
 from .python import PythonTool
 from .search import HttpRetriever, SearchTool, is_private
 from .sql import Database, SqlTool
+from .sql.postgres import has_password, is_postgres
 
 __all__ = ["TOOLS", "AnyTool", "as_tool", "find_tool", "task_sql"]
 
@@ -44,6 +45,11 @@ def _sql(
     budget: int | None = None,
     schema_budget: int = 4000,
 ) -> Tool:
+    if is_postgres(database) and has_password(str(database)):
+        raise UsageError(
+            "the tool's name holds a password, and names are recorded: leave it out, and put it "
+            "into PGPASSWORD or ~/.pgpass"
+        )
     return SqlTool(database, rows=rows, budget=budget, schema_budget=schema_budget)
 
 
@@ -54,7 +60,7 @@ TOOLS: dict[str, Callable[..., Tool]] = {
 }
 """Makers of the tools that interlace brings; the text after a colon is their first argument."""
 _NEEDS_SOURCE = {
-    "sql": "a database's file",
+    "sql": "a database's file or a PostgreSQL address",
     "search": "a file or folder of texts, or a search server's address",
 }
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import DataError, UsageError
 from .database import Column, QueryFailed, Table, Value
-from .guarded import GuardedDatabase, quoted, quoted_text
+from .guarded import GuardedDatabase
+from .lexer import quoted, quoted_text
 from .problems import Problem, explain
 from .workers import DatabaseSource, Workers
 

@@ -33,6 +33,7 @@ from ...rollout.task import Task
 from ...rollout.task_files import to_task, to_tasks
 from ...tools.errors import DataError, InterlaceError, UsageError
 from ...tools.importing import Found, find, names, parse_name, unknown
+from ...tools.unpack import PACKINGS
 from .generators.catalog import GENERATORS
 from .generators.endless import SPLITS
 from .public import ADAPTERS, Adapter, find_adapter, fitting, row_adapter, shape_error
@@ -45,7 +46,7 @@ COUNT = 200
 _FILES = tuple(
     ending + packed
     for ending in (".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".csv", ".tsv")
-    for packed in ("", ".gz", ".bz2", ".xz")
+    for packed in ("", *PACKINGS)
 )
 """Endings of names that are files of tasks, there or not, and no modules."""
 

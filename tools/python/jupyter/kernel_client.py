@@ -106,13 +106,17 @@ class RemoteKernel:
             process, connection = start_process(
                 session_dir[0], folder, walls.characters, extra, enclosure
             )
-            sockets = HeldFolder(folder)
         except OSError as error:
             raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         client = AsyncKernelClient(context=context)
         client.load_connection_info(connection)
         owner = enclosure.user if enclosure and walls.own_user else None
-        kernel = cls(process, client, session_dir, sockets, walls, owner)
+        try:
+            sockets = HeldFolder(folder)
+            kernel = cls(process, client, session_dir, sockets, walls, owner)
+        except OSError as error:  # too many open files
+            end_process(process, os.getpid())
+            raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         try:
             async with asyncio.timeout(START_SECONDS):
                 await kernel._unless_dead(kernel._connect())

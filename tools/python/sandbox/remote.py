@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from ...base import ErrorKind, Unforkable
 from ...errors import ToolUnavailable
+from ..files import FILE_BYTES
 from ..interpreter import CellError, Died
 from ..output import CellOutput, as_text, one_line
 from ..processes import (
@@ -204,9 +206,12 @@ class RemoteWorker:
         """A file's content; see `Interpreter`."""
         answer = await self._ask_about_file({"do": "read", "path": path})
         try:
-            return base64.b64decode(as_text(answer.get("data")), validate=True)
+            data = base64.b64decode(as_text(answer.get("data")), validate=True)
         except ValueError as error:
             raise OSError(f"the Python process sent no file: {error}") from None
+        if len(data) > FILE_BYTES:  # code may have changed the process's own limit
+            raise OSError(errno.EFBIG, f"{path!r} is larger than {FILE_BYTES:,} bytes")
+        return data
 
     async def write_file(self, path: str, data: bytes) -> None:
         """Make or replace a file; see `Interpreter`."""
