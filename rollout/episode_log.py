@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
 from ..tools.files import write_beside
+from ..tools.unpack import open_unpacked, reading
 from .ledger import Ledger
 from .trajectory import SCHEMA_VERSION, Episode, Trajectory
 
@@ -115,8 +116,9 @@ class EpisodeLog:
 def read_episodes(path: str | Path) -> Iterator[Episode]:
     """Yield a log's episodes in the order written; of one id that occurs twice, both.
 
-    A last line that a killed writer tore is left out. Raises DataError, naming the line, for
-    anything else that is not an episode of this version, and for what is no ordinary file.
+    A last line that a killed writer tore is left out; the file may be packed (gzip, bzip2, xz).
+    Raises DataError, naming the line, for anything else that is not an episode of this version, and
+    for what is no ordinary file.
     """
     path = Path(path)
     try:
@@ -124,10 +126,11 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
         file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: SIM115
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
-    with file:
+    with reading(str(path)), file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DataError(f"can't read {path}: it is not an ordinary file")
-        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+        lines = open_unpacked(file, str(path))
+        for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), 1):
             if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
                 raise DataError(f"{path}, line {number} is longer than {_LONGEST_LINE:,} bytes")
             torn = not line.endswith(b"\n") and not _is_whole(line)

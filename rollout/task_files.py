@@ -1,201 +1,122 @@
-"""Tasks from a file or stdin: questions, JSON lines, a JSON list or Parquet."""
+"""Tasks from rows in our own shape: questions, or objects with a question."""
 
-import csv
-import hashlib
 import json
-import sys
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from ..tools.errors import DataError, MissingExtra
+from ..tools.errors import DataError
+from .row_values import answer_text, answer_texts, row_id, text_id
+from .rows import Located, read_rows
 from .task import Task
 
-__all__ = ["Located", "read_rows", "read_tasks", "to_task", "to_tasks"]
+__all__ = ["json_columns", "left_out_columns", "read_tasks", "to_task", "to_tasks"]
 
 
-class Located(NamedTuple):
-    """A row of a file: an object, or a line of text where the file holds plain questions."""
-
-    where: str
-    """The file and the line or row, for messages."""
-    number: int
-    """The line or row, from 1."""
-    row: Any
-    table: bool = False
-    """Whether it is a row of Parquet, whose column `data` may hold an object as JSON."""
+def read_tasks(source: str, *, tell: Callable[[str], None] | None = None) -> list[Task]:
+    """The tasks of a file, or of stdin where `source` is `-`, as `read_rows` and `to_tasks` do."""
+    return to_tasks(read_rows(source), tell=tell)
 
 
-def read_tasks(source: str) -> list[Task]:
-    """The tasks of a file, or of stdin where `source` is `-`.
+def to_tasks(rows: Iterable[Located], *, tell: Callable[[str], None] | None = None) -> list[Task]:
+    """The tasks of rows in our own shape.
 
-    JSON lines, a JSON list, CSV and Parquet hold objects with a `question`, and perhaps an `id` and
-    an `answer`; the rest of an object goes into the task's `data`. In Parquet, a column `data` may
-    hold an object as JSON. Any other file holds one question a line. A task without an id gets one
-    from its line number and its question, the same in every run. Raises DataError, naming the line.
+    A row is a line of text, or an object with a `question`, and perhaps an `id` and an `answer`;
+    the rest of an object goes into the task's `data`. An answer is a text or a number, or a list of
+    such, which are all right (`data["answers"]`). A task without an id gets one that follows from
+    its question; only where a question stands twice, a number follows. In Parquet, a column `data`
+    may hold an object as JSON; values that JSON can't hold are left out, and `tell` is given a
+    sentence with their columns.
 
-    Lines end with a line feed, whatever else Unicode calls a line's end: JSON may hold that as is.
-    """
-    return to_tasks(read_rows(source))
-
-
-def read_rows(source: str) -> Iterator[Located]:
-    """The rows of a file as they are, one at a time: nobody waits for those not asked for.
-
-    A file whose first line begins with `{` holds JSON lines, one that is a JSON list of objects
-    holds rows, one whose name ends with `.parquet` or `.csv` (with a header) too; any other holds a
-    line of text each. Raises DataError where it can't be read or has no row, MissingExtra without
-    pyarrow.
-    """
-    if source.endswith(".parquet"):
-        rows = _parquet(source)
-    else:
-        rows = _csv(source) if source.endswith(".csv") else _text_rows(source)
-    first = next(rows, None)
-    if first is None:
-        raise DataError(f"there are no questions in {_name(source)}")
-    yield first
-    yield from rows
-
-
-def to_tasks(rows: Iterable[Located]) -> list[Task]:
-    """The tasks of rows in our own shape. Raises DataError for one that is none, or a second one of
-    an id.
+    Raises DataError, naming the row, for one that is no task, or a second one of an id.
     """
     tasks: dict[str, Task] = {}
+    left_out: Counter[str] = Counter()
     for located in rows:
-        task = to_task(located)
+        task = to_task(located, left_out)
         if task.id in tasks:
-            raise DataError(f"{located.where}: the id {task.id!r} stands there twice")
+            row = located.row
+            if isinstance(row, Task) or (isinstance(row, dict) and row_id(row.get("id"))):
+                raise DataError(f"{located.where}: the id {task.id!r} stands there twice")
+            count = 2
+            while (id := f"{task.id}-{count}") in tasks:
+                count += 1
+            task = Task(id, task.question, task.answer, task.data)
         tasks[task.id] = task
+    if left_out and tell is not None:
+        tell(left_out_columns(left_out))
     return list(tasks.values())
 
 
-def to_task(located: Located) -> Task:
-    """The task that a row in our own shape holds, or is. Raises DataError, naming the row."""
-    where, number, row, table = located
+def to_task(located: Located, left_out: Counter[str] | None = None) -> Task:
+    """The task that a row in our own shape holds, or is; `left_out` counts the columns left out.
+
+    Raises DataError, naming the row.
+    """
+    where, _, row, table = located
     if isinstance(row, Task):
-        return row
+        return _sound(row, where)
     if isinstance(row, str) and row.strip():
-        return Task(_id(number, row), row)
-    fields = dict(row) if isinstance(row, dict) else {}
+        return Task(text_id(row), row)
+    fields = dict(row) if isinstance(row, Mapping) else {}
     question = fields.pop("question", None)
     if not isinstance(question, str) or not question.strip():
         raise DataError(f"{where} is not a task: an object with a question is expected")
+    if table and isinstance(fields.get("data"), str):
+        try:
+            inner = json.loads(fields["data"])
+        except (ValueError, RecursionError):  # a column like others
+            inner = None
+        if isinstance(inner, dict):
+            del fields["data"]
+            fields |= inner
     try:
-        if table and isinstance(fields.get("data"), str):
-            fields |= json.loads(fields.pop("data"))
-        json.dumps([question, fields], ensure_ascii=False).encode()
+        id, answer = fields.pop("id", None), fields.pop("answer", None)
+        if hasattr(answer, "tolist"):
+            answer = answer.tolist()
+        if isinstance(answer, list | tuple):
+            answers = answer_texts([*answer, *answer_texts(fields.pop("answers", None))])
+            answer = next(iter(answers), None)
+            fields |= {"answers": answers} if len(answers) > 1 else {}
+        elif "answers" in fields:
+            fields["answers"] = answer_texts(fields["answers"])
+        task_id = row_id(id) or text_id(question)
+        text = answer_text(answer)
+    except ValueError as error:
+        raise DataError(f"{where} is not a task: {error}") from error
+    fields = json_columns(fields, Counter() if left_out is None else left_out)
+    return _sound(Task(task_id, question, text, fields), where)
+
+
+def json_columns(data: Mapping[str, Any], left_out: Counter[str]) -> dict[str, Any]:
+    """The items of a row that JSON can hold; `left_out` counts the others (dates, bytes, ...)."""
+    kept = {}
+    for name, value in data.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError):
+            left_out[name] += 1
+        else:
+            kept[name] = value
+    return kept
+
+
+def left_out_columns(left_out: Counter[str]) -> str:
+    """A sentence on columns that were left out."""
+    names = ", ".join(f"{name!r}" for name in left_out)
+    return f"left out, as JSON can't hold their values: the columns {names}"
+
+
+def _sound(task: Task, where: str) -> Task:
+    """The task, if all of its texts are text. Raises DataError."""
+    texts: list[Any] = [task.id, task.question, task.answer, task.data]
+    try:
+        json.dumps(texts, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise DataError(
             f"{where} holds half of a character, {half!a}: write it as UTF-8"
         ) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{where} holds what JSON can't: {error}") from error
-    answer = fields.pop("answer", None)
-    id = fields.pop("id", None)
-    return Task(
-        _id(number, question) if id is None else str(id),
-        question,
-        None if answer is None else str(answer),
-        fields,
-    )
-
-
-def _name(source: str) -> str:
-    return "stdin" if source == "-" else source
-
-
-def _id(number: int, question: str) -> str:
-    return f"{number}-{hashlib.sha256(question.encode()).hexdigest()[:8]}"
-
-
-def _text_rows(source: str) -> Iterator[Located]:
-    lines = _lines(source)
-    first = next(lines, None)
-    if first is None:
-        return
-    lines = chain([first], lines)
-    if first[1].startswith("{"):
-        for number, line in lines:
-            where = f"{_name(source)}, line {number}"
-            yield Located(where, number, _json(line, where))
-        return
-    if first[1].startswith("["):
-        kept = list(lines)
-        listed = _listed(source, "\n".join(line for _, line in kept))
-        if listed is not None:
-            for number, row in enumerate(listed, 1):
-                yield Located(f"{_name(source)}, row {number}", number, row)
-            return
-        lines = iter(kept)
-    for number, line in lines:
-        yield Located(f"{_name(source)}, line {number}", number, line)
-
-
-def _csv(source: str) -> Iterator[Located]:
-    try:
-        with open(source, encoding="utf-8-sig", newline="") as file:
-            for number, row in enumerate(csv.DictReader(file, strict=True), 1):
-                where = f"{source}, row {number}"
-                if None in row or None in row.values():
-                    raise DataError(f"{where} has more or fewer columns than the header")
-                yield Located(where, number, row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"can't read {source}: {error}") from error
-
-
-def _listed(source: str, text: str) -> list[Any] | None:
-    """The rows of a JSON list of objects; None for questions of which the first has a bracket."""
-    if not text[1:].lstrip().startswith("{"):
-        return None
-    rows = _json(text, _name(source))
-    return rows if isinstance(rows, list) else None
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON: {error}") from error
-
-
-def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers, stripped."""
-    try:
-        if source == "-":
-            yield from _decoded(sys.stdin.buffer)
-            return
-        with Path(source).open("rb") as file:
-            yield from _decoded(file)
-    except OSError as error:
-        raise DataError(f"can't read {source}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{_name(source)} is not UTF-8 text: {error.reason}") from error
-
-
-def _decoded(file: Iterable[bytes] | IO[bytes]) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(file, 1):
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        if text:
-            yield number, text
-
-
-def _parquet(source: str) -> Iterator[Located]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("Parquet", "parquet") from error
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(source) as file:
-            for batch in file.iter_batches(1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Located(f"{source}, row {number}", number, row, table=True)
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise DataError(f"can't read {source}: {reason}") from error
+    return task

@@ -1,19 +1,20 @@
 """Tools by name: what a command line or a configuration can ask for."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .base import Tool
 from .errors import UsageError
 from .function import FunctionTool
-from .importing import find
+from .importing import find, parse_name
 from .python import PythonTool
 from .search import HttpRetriever, SearchTool, is_private
-from .sql import SqlTool
+from .sql import Database, SqlTool
+from .sql.postgres import has_password, is_postgres
 
-__all__ = ["TOOLS", "AnyTool", "as_tool", "find_tool"]
+__all__ = ["TOOLS", "AnyTool", "as_tool", "find_tool", "task_sql"]
 
 AnyTool: TypeAlias = str | Tool | Callable[..., Any]
 """A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
@@ -38,8 +39,17 @@ def _python(
 
 
 def _sql(
-    database: str, *, rows: int = 20, budget: int | None = None, schema_budget: int = 4000
+    database: str | Database,
+    *,
+    rows: int = 20,
+    budget: int | None = None,
+    schema_budget: int = 4000,
 ) -> Tool:
+    if is_postgres(database) and has_password(str(database)):
+        raise UsageError(
+            "the tool's name holds a password, and names are recorded: leave it out, and put it "
+            "into PGPASSWORD or ~/.pgpass"
+        )
     return SqlTool(database, rows=rows, budget=budget, schema_budget=schema_budget)
 
 
@@ -50,7 +60,7 @@ TOOLS: dict[str, Callable[..., Tool]] = {
 }
 """Makers of the tools that interlace brings; the text after a colon is their first argument."""
 _NEEDS_SOURCE = {
-    "sql": "a database's file",
+    "sql": "a database's file or a PostgreSQL address",
     "search": "a file or folder of texts, or a search server's address",
 }
 
@@ -77,6 +87,17 @@ def find_tool(name: str, *, trusted: bool = True, folder: Path | None = None) ->
             "makes a tool"
         )
     return made  # type: ignore[no-any-return]  # checked member by member
+
+
+def task_sql(tools: Sequence[AnyTool] | None) -> str | None:
+    """The name `sql` or `sql@rows=3`, without a database, if it is the one tool that is named: it
+    asks the database that each task brings.
+    """
+    match tools:
+        case [str(name)]:
+            parsed = parse_name(name)
+            return name if parsed.head == "sql" and not parsed.source else None
+    return None
 
 
 def as_tool(given: AnyTool) -> Tool:

@@ -30,7 +30,7 @@ from ..rollout.task import Task
 from ..tools import Tool
 from ..tools.errors import DataError, MissingExtra, UsageError
 from ..tools.importing import parse_name, refuse_code
-from ..tools.named import TOOLS, as_tool
+from ..tools.named import TOOLS, as_tool, task_sql
 from .data.sources import refuse_task_code
 from .objectives import (
     AGGREGATIONS,
@@ -137,7 +137,8 @@ class TrainConfig(BaseModel):
     format: _Format | None = None
     """How it asks for tools; null: what suits the model."""
     tools: list[_Tool] | None = None
-    """python, sql:FILE, search:PATH; null: the database or corpus that a task brings, or python."""
+    """python, sql:FILE, search:PATH; sql@rows=3 alone: the database that each task brings; null:
+    the database or corpus that a task brings, or python."""
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     """The trainer's compute dtype; the weights in training stay float32."""
@@ -267,7 +268,7 @@ class TrainConfig(BaseModel):
 
     def to_tools(self) -> list[Tool] | None:
         """The tools, or None if tasks may bring their own. Raises UsageError for unknown names."""
-        if self.tools is None:
+        if self.tools is None or task_sql(self.tools):
             return None
         return [as_tool(each) for each in self.tools if each != "none"]
 

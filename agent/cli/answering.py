@@ -17,6 +17,7 @@ from ...rollout.task import Task
 from ...rollout.trajectory import StopReason
 from ...tools import PythonTool
 from ...tools.errors import UsageError
+from ...tools.named import task_sql
 from ...train.data.task_tools import bring_tools, check_tools
 from ..agent import Agent, AnyTool
 from ..result import Result
@@ -80,18 +81,20 @@ def make_agent(
 
 def make_task_agent(
     model: ModelOptions, limits: LimitOptions, tasks: Sequence[Task], *, temperature: float
-) -> tuple[Agent, bool]:
+) -> tuple[Agent, bool | str]:
     """The agent for a run over tasks, and whether each task is asked of the database or corpus it
-    brings: if it brings one, and no --tool is given. Raises as `make_agent` does.
+    brings: if it brings one, and no --tool is given but `sql@rows=3` or the like, without a
+    database, which is then returned. Raises as `make_agent` does.
     """
-    if model.tool is not None:
+    sql = task_sql(model.tool)
+    if model.tool is not None and sql is None:
         return make_agent(model, limits, temperature=temperature), False
     check_tools(tasks)
     if not bring_tools(tasks):
         return make_agent(model, limits, temperature=temperature), False
     # Hermes is the format of a model that can be told of any tool.
     model = replace(model, tool=["none"], format=model.format or "hermes")
-    return make_agent(model, limits, temperature=temperature), True
+    return make_agent(model, limits, temperature=temperature), sql or True
 
 
 def _engine_options(given: list[str]) -> dict[str, Any]:

@@ -22,8 +22,10 @@ def test_a_plain_file_has_a_question_a_line_with_the_same_ids_in_every_run(tmp_p
     file = write(tmp_path, "\ufeffone?\r\n\r\n  two?  \nthree?")
     tasks = read_tasks(file)
     assert [task.question for task in tasks] == ["one?", "two?", "three?"]
-    assert [task.id.split("-")[0] for task in tasks] == ["1", "3", "4"]
     assert read_tasks(file) == tasks
+    other = read_tasks(write(tmp_path, "zero?\nthree?\none?\n\nthree?"))
+    ids = {task.question: task.id for task in tasks}
+    assert [task.id for task in other[1:]] == [ids["three?"], ids["one?"], f"{ids['three?']}-2"]
 
 
 def test_objects_may_bring_an_id_an_answer_and_more(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ TASKS = st.lists(
         Task,
         TEXT.map(lambda text: f"id {text}"),
         TEXT.map(lambda text: f"Why {text}?"),
-        st.none() | TEXT,
+        st.none() | TEXT.filter(str.strip),
         st.dictionaries(TEXT.map(lambda text: f"key {text}"), JSON, max_size=3),
     ),
     min_size=1,

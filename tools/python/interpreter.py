@@ -96,6 +96,10 @@ class Monitored(Protocol):
         """True if, between two cells, `pids` are all idle: no program or thread of the code's."""
         ...
 
+    def halt(self) -> bool:
+        """Stop what code left running, until the next request; True once nothing of it runs."""
+        ...
+
     @property
     def walls(self) -> Walls:
         """The walls around it, with the limits."""

@@ -20,7 +20,7 @@ from ...tools.search.index import SearchIndex
 from .task_sets import fingerprint
 from .task_tools import TaskTools, bring_tools, check_tools
 
-__all__ = ["collect"]
+__all__ = ["collect", "fingerprint_tools"]
 
 
 async def collect(
@@ -32,7 +32,7 @@ async def collect(
     seed: int | None = None,
     strategy: str | Strategy | None = None,
     classes: Classes = by_text,
-    task_tools: bool | None = None,
+    task_tools: bool | str | None = None,
     concurrency: int = 16,
     retries: int = 1,
     refuse_changed_answers: bool = False,
@@ -45,10 +45,11 @@ async def collect(
 
     A `seed` of None is that of the run that is resumed, else drawn. A `strategy` comes before the
     subject's own; `classes` tells answers apart in its votes. With `task_tools` a task is asked of
-    the database or corpus that it brings, in place of the policy's tools; None: if the policy has
-    no tools. Attempts that infrastructure failed are made again, `retries` times. `settings` are
-    recorded and compared with those of the policy, `notes` recorded only. `judge` is called with
-    each episode before it is logged; `refuse_changed_answers` is for logs that hold its verdict.
+    the database or corpus that it brings, in place of the policy's tools, with the settings of a
+    name such as `sql@rows=3`; None: if the policy has no tools. Attempts that infrastructure failed
+    are made again, `retries` times. `settings` are recorded and compared with those of the policy,
+    `notes` recorded only. `judge` is called with each episode before it is logged;
+    `refuse_changed_answers` is for logs that hold its verdict.
 
     Cancelled, it keeps what was in flight. Raises UsageError if the folder holds another run,
     DataError if it can't be written or a task's database is missing, and what loading the model and
@@ -77,7 +78,7 @@ async def collect(
     known = policy.settings
     if known["model"] != early.get("model"):
         weights = _weights(known)
-    files = _files(policy.tools.values(), tasks if task_tools else ())
+    files = fingerprint_tools(policy.tools.values(), tasks if task_tools else ())
     made = {
         "team": None,
         **known,
@@ -89,14 +90,18 @@ async def collect(
     }
     if task_tools:
         del made["tools"]  # each task has its own
-    with run.begin(made, tasks, notes={"tasks_fingerprint": fingerprint(tasks), **(notes or {})}):
+    noted = {"tasks_fingerprint": fingerprint(tasks), "task_count": len(tasks)}
+    with run.begin(made, tasks, notes={**noted, **(notes or {})}):
         if refuse_changed_answers and run.changed_answers:
             raise UsageError(
                 f"the answer of the task {run.changed_answers[0]!r} is another one than {run.path} "
                 "holds: put the file of tasks back, or name another --out"
             )
         async with AsyncExitStack() as stack:
-            own = await stack.enter_async_context(TaskTools()) if task_tools else None
+            own = None
+            if task_tools:
+                sql = task_tools if isinstance(task_tools, str) else "sql"
+                own = await stack.enter_async_context(TaskTools(sql=sql))
             runner = Runner(
                 policy,
                 tools_for=own,
@@ -123,7 +128,7 @@ def _weights(settings: Mapping[str, Any]) -> dict[str, str]:
     return {} if found is None else {"weights": found}
 
 
-def _files(tools: Iterable[Tool], tasks: Iterable[Task]) -> dict[str, str]:
+def fingerprint_tools(tools: Iterable[Tool], tasks: Iterable[Task]) -> dict[str, str]:
     """A digest of each database and corpus that is asked, by its file's name. Raises DataError."""
     places: dict[str, Path] = {}
     for tool in tools:

@@ -13,11 +13,12 @@ from functools import partial
 from typing import Any
 
 from ...rollout.formats.scan import boxed, last_block
+from ...rollout.row_values import answer_text, answer_texts, row_id
 from ...rollout.task import Task
 from ...tools.errors import UsageError
 from ...tools.importing import find
 from .benchmarks import BENCHMARKS
-from .rows import Adapter, OtherKind, Row, row_task, text_id, text_in
+from .rows import Adapter, OtherKind, Row, only_answer, row_task, text_id, text_in
 
 __all__ = [
     "ADAPTERS",
@@ -43,8 +44,8 @@ def columns(
 ) -> Adapter:
     """An adapter for any table: which column holds the question, the answer, the id.
 
-    `data` names further columns under the keys that they get in the task's data; all others go
-    there under their own names.
+    Of a list of answers each is right. `data` names further columns under the keys that they get in
+    the task's data; all others go there under their own names.
 
     Example:
         >>> adapter = columns("q", None, checker="sql", gold="sql")
@@ -53,13 +54,16 @@ def columns(
     """
 
     def adapt(row: Row) -> Task:
-        given = None if answer is None else row[answer]
+        answers = [] if answer is None else answer_texts(row[answer])
         taken = {question, answer, id, *data.values()}
         rest = {key: value for key, value in row.items() if key not in taken}
         rest |= {key: row[column] for key, column in data.items()}
+        if len(answers) > 1:
+            rest["answers"] = answers
         text = text_in(row, question)
-        name = text_id(text) if id is None else str(row[id])
-        return Task(name, text, None if given is None else str(given), rest | {"checker": checker})
+        name = None if id is None else row_id(row[id])
+        gold = next(iter(answers), None)
+        return Task(name or text_id(text), text, gold, rest | {"checker": checker})
 
     return adapt
 
@@ -78,9 +82,11 @@ def gsm8k(row: Row, *, keep_instruction: bool = False) -> Task:
             question = str(extra.get("question") or _before(question, _STEP_BY_STEP))
     reasoning, mark, answer = solution.rpartition("####")
     if "reward_model" in row:
-        answer = str(row["reward_model"]["ground_truth"])
+        answer = only_answer(row["reward_model"]["ground_truth"])
     elif not mark:
         raise ValueError("the answer has no line that begins with ####")
+    elif not answer.strip():
+        raise ValueError("the answer has nothing behind ####")
     data = {"checker": "math", "tools": ["python"]}
     if mark:
         data["solution"] = reasoning.rstrip()
@@ -91,7 +97,7 @@ _STEP_BY_STEP = " Let's think step by step and output the final answer"
 
 
 def math(row: Row, *, keep_instruction: bool = False) -> Task:
-    r"""`problem` and `solution`, whose last `\boxed{}` is the answer if there is no `answer`.
+    r"""`problem`, and `answer` or a `solution`, whose last `\boxed{}` is the answer otherwise.
 
     Or verl's Parquet of it: `prompt` with an instruction, `reward_model.ground_truth`.
     """
@@ -100,14 +106,18 @@ def math(row: Row, *, keep_instruction: bool = False) -> Task:
         question = _message(row["prompt"], 0)
         if not keep_instruction:
             question = _before(question, _STEP_BY_STEP).strip()
-        return row_task("math", row, question, str(row["reward_model"]["ground_truth"]), data)
-    solution = text_in(row, "solution")
-    answer = row.get("answer") or _box(solution)
+        truth = only_answer(row["reward_model"]["ground_truth"])
+        return row_task("math", row, question, truth, data)
+    answer = answer_text(row.get("answer"))
+    if "answer" in row and not row.get("solution"):
+        answer = only_answer(answer)
+    else:
+        data["solution"] = text_in(row, "solution")
+        answer = answer or _box(data["solution"])
     if not answer:
         raise ValueError("the solution has no \\boxed{}")
-    data["solution"] = solution
     data |= {key: row[key] for key in ("level", "type", "subject") if key in row}
-    return row_task("math", row, text_in(row, "problem"), str(answer), data)
+    return row_task("math", row, text_in(row, "problem"), answer, data)
 
 
 _DAPO_AFTER = "\n\nRemember to put your answer on its own line"
@@ -125,15 +135,16 @@ def dapo_math(row: Row, *, keep_instruction: bool = False) -> Task:
         _, found, inner = question.partition(_DAPO_BEFORE)
         question = _before(inner if found else question, _DAPO_AFTER).strip()
     data = {"checker": "math", "tools": ["python"], "source": row.get("data_source")}
-    return row_task("dapo", {}, question, str(row["reward_model"]["ground_truth"]), data)
+    return row_task("dapo", {}, question, only_answer(row["reward_model"]["ground_truth"]), data)
 
 
 def aime(row: Row) -> Task:
-    """`problem` and `answer`, in either case of the first letter."""
+    """`problem` or `question`, and `answer`, in either case of the first letter."""
     lower = {key.casefold(): value for key, value in row.items()}
     data: dict[str, Any] = {"checker": "math", "tools": ["python"]}
     data |= {key: lower[key] for key in ("solution", "year", "url") if lower.get(key)}
-    return row_task("aime", lower, text_in(lower, "problem"), str(lower["answer"]), data)
+    question = text_in(lower, "problem" if "problem" in lower else "question")
+    return row_task("aime", lower, question, only_answer(lower["answer"]), data)
 
 
 _RETOOL_BEFORE = "*user question:*"
@@ -206,29 +217,23 @@ def bird(row: Row) -> Task:
     """`db_id`, `question`, `evidence` (goes into the question), `SQL`, `difficulty`."""
     data: dict[str, Any] = {"checker": "sql", "tools": ["sql"], "rule": "bird"}
     data |= {"gold": text_in(row, "SQL"), "db_id": text_in(row, "db_id")}
-    if row.get("difficulty"):
-        data["level"] = str(row["difficulty"])
-    hint = str(row.get("evidence") or "").strip()
+    if level := answer_text(row.get("difficulty")):
+        data["level"] = level
+    hint = (answer_text(row.get("evidence")) or "").strip()
     question = text_in(row, "question") + (f"\nHint: {hint}" if hint else "")
     return row_task("bird", {"id": row.get("question_id")}, question, None, data)
 
 
 def open_questions(row: Row, *, keep_instruction: bool = False) -> Task:
-    """Natural Questions, HotpotQA and the like: `question`, and `answer` or `golden_answers`.
+    """Questions of facts: `question`, and the answers that are right in `golden_answers`, `answer`,
+    `answers` or `possible_answers`, with `answer_aliases`.
 
-    Or Search-R1's Parquet of them, whose `prompt` holds an instruction and the question, and whose
-    `reward_model.ground_truth.target` are the answers.
+    Natural Questions, HotpotQA, TriviaQA (`value` and `aliases`), SQuAD (`text`), PopQA, MuSiQue,
+    2WikiMultihopQA; or Search-R1's Parquet of them, whose `prompt` holds an instruction and the
+    question, and whose `reward_model.ground_truth.target` are the answers.
     """
-    if "golden_answers" in row:
-        given = row["golden_answers"]
-    elif "reward_model" in row:
-        given = row["reward_model"]["ground_truth"]
-        given = given["target"] if isinstance(given, Mapping) else given
-    else:
-        given = row["answer"]
-    answers = [given] if isinstance(given, str) else [str(each) for each in given]
-    if not answers:
-        raise ValueError("there is no answer")
+    row = {key.casefold(): value for key, value in row.items()}
+    answers = _right_answers(row)
     if keep_instruction and "prompt" in row:
         question = _message(row["prompt"], 0)
     elif "question" in row:
@@ -237,9 +242,32 @@ def open_questions(row: Row, *, keep_instruction: bool = False) -> Task:
         whole = _message(row["prompt"], 0)
         question = whole.rpartition("</answer>. Question:")[2].strip() or whole
     data: dict[str, Any] = {"checker": "em", "tools": ["search"], "answers": answers}
-    data |= {key: row[key] for key in ("level", "type") if key in row}
-    ids = {"id": row.get("id", row.get("_id"))}
-    return row_task("open", ids, question, answers[0], data)
+    data |= {key: row[key] for key in ("level", "type") if row.get(key) is not None}
+    own = next((row[key] for key in ("id", "_id", "question_id") if key in row), None)
+    return row_task("open", {"id": own}, question, answers[0], data)
+
+
+def _right_answers(row: Row) -> list[str]:
+    """All answers of a row of facts, of the first column that has one."""
+    truth = row.get("reward_model")
+    given = {name: row.get(name) for name in ("golden_answers", "answer", "answers")}
+    given["reward_model"] = truth.get("ground_truth") if isinstance(truth, Mapping) else None
+    listed = row.get("possible_answers")
+    given["possible_answers"] = json.loads(listed) if isinstance(listed, str) else listed
+    for value in given.values():
+        if isinstance(value, Mapping):
+            parts = {name.casefold(): each for name, each in value.items()}
+            known = [name for name in ("target", "value", "aliases", "text") if name in parts]
+            if not known:
+                raise ValueError(f"an answer has no keys {', '.join(map(str, value))}")
+            found = [text for name in known for text in answer_texts(parts[name])]
+        else:
+            found = answer_texts(value)
+        if found:
+            return list(dict.fromkeys([*found, *answer_texts(row.get("answer_aliases"))]))
+    if not given.keys() & row.keys():
+        raise KeyError("answer")
+    raise OtherKind("it has no answer")
 
 
 def verl_row(row: Row) -> Task:
@@ -253,17 +281,20 @@ def verl_row(row: Row) -> Task:
     if isinstance(extra.get("task"), str):
         whole = json.loads(extra["task"])
         return Task(whole["id"], whole["question"], whole["answer"], whole["data"])
+    if isinstance(row["prompt"], str) and "reward_model" not in row:
+        raise ValueError("the prompt is no list of messages, and there is no reward_model")
     question = _message(row["prompt"], -1)
     truth = row.get("reward_model")
     truth = truth.get("ground_truth") if isinstance(truth, Mapping) else None
     if isinstance(truth, Mapping):  # Search-R1's rows
         truth = truth.get("target")
     data: dict[str, Any] = {"source": str(row.get("data_source", ""))}
-    if truth is not None and not isinstance(truth, str):
-        answers = [str(each) for each in truth] if hasattr(truth, "__len__") else [str(truth)]
-        truth, data["answers"] = next(iter(answers), None), answers
-    id = extra.get("index", row.get("index", row.get("uid", "0")))
-    return Task(str(id), question, truth, data)
+    answers = answer_texts(truth)
+    if not isinstance(truth, str | None):
+        data["answers"] = answers
+    ids = (row_id(each) for each in (extra.get("index"), row.get("index"), row.get("uid")))
+    id = next(filter(None, ids), None) or text_id(question)
+    return Task(id, question, next(iter(answers), None), data)
 
 
 ADAPTERS: dict[str, Adapter] = {
@@ -339,7 +370,8 @@ def shape_error(error: Exception, row: Any) -> str:
     """Why an adapter could not use a row, which columns are there, and which adapters fit."""
     why = f"there is no {error}" if isinstance(error, KeyError) else str(error)
     if not isinstance(row, Mapping):
-        return f"{why}; it is no object with columns"
+        kind = "a list" if isinstance(row, list) else f"{row!r:.40}"
+        return f"it is {kind}, not an object with columns"
     fits = fitting(row)
     plain = isinstance(row.get("question"), str)
     choices = [f"{name}:FILE" for name in fits] + ["FILE alone, as tasks of your own"] * plain
@@ -348,12 +380,17 @@ def shape_error(error: Exception, row: Any) -> str:
 
 
 def _message(messages: Any, place: int, column: str = "content") -> str:
-    """The text of one of the messages, which are a list or, out of Parquet, an array."""
-    if isinstance(messages, str | Mapping) or not hasattr(messages, "__len__"):
+    """The text of one of the messages, which are a list, out of Parquet an array, or one text."""
+    if isinstance(messages, str):
+        messages = [{"content": messages}]
+    if isinstance(messages, Mapping) or not hasattr(messages, "__len__"):
         raise ValueError(f"{messages!r:.40} are no messages")
     listed: Sequence[Any] = list(messages)
     if len(listed) <= max(place, 0):
         raise ValueError(f"there is no message number {place}")
+    role = listed[place].get("role", listed[place].get("from", "user"))
+    if place <= 0 and role not in ("user", "human"):
+        raise ValueError(f"the message that should be the question is of the role {role!r}")
     return text_in(listed[place], column)
 
 

@@ -1,12 +1,12 @@
 """Rows of a data set, and what the adapters that turn them into tasks share."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from ...rollout.row_values import answer_text, row_id, text_id
 from ...rollout.task import Task
 
-__all__ = ["Adapter", "OtherKind", "Row", "row_task", "text_id", "text_in"]
+__all__ = ["Adapter", "OtherKind", "Row", "only_answer", "row_task", "text_id", "text_in"]
 
 Row: TypeAlias = Mapping[str, Any]
 Adapter: TypeAlias = Callable[[Row], Task]
@@ -25,14 +25,18 @@ def row_task(
     source: str, row: Row, question: str, answer: str | None, data: dict[str, Any]
 ) -> Task:
     """A task whose id is the row's own, or follows from the question, never from its place."""
-    own = row.get("id", row.get("unique_id"))
-    name = text_id(question) if own is None else str(own)
-    return Task(f"{source}-{name}", question, answer, data)
+    own = row_id(row.get("id")) or row_id(row.get("unique_id"))
+    return Task(f"{source}-{own or text_id(question)}", question, answer, data)
 
 
-def text_id(text: str) -> str:
-    """The hash of a text, as an id: 16 hexadecimal digits."""
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+def only_answer(value: Any) -> str:
+    """The answer in a column that holds one. Raises OtherKind if the row has none, ValueError for a
+    value that is not an answer.
+    """
+    answer = answer_text(value)
+    if answer is None:
+        raise OtherKind("it has no answer")
+    return answer.strip()
 
 
 def text_in(row: Row, column: str) -> str:

@@ -2,8 +2,8 @@
 
 A name is one of
 
-- a file of tasks: JSON lines, a JSON list, Parquet, or one question a line; in verl's shape, its
-  rows are read as their `data_source` says;
+- a file of tasks: JSON lines, a JSON list, CSV, Parquet, or one question a line, packed or not; in
+  verl's shape, its rows are read as their `data_source` says;
 - a generator with, after colons, its split, how many tasks, and the seed: `arithmetic`,
   `database:held_out`, `lookup:train:500`, `arithmetic:test:200:7`, `arithmetic@seed=7`;
 - an adapter, which knows the shape of a public data set, and a file of it: `gsm8k:test.jsonl`,
@@ -20,16 +20,20 @@ A generator's name comes before an adapter's, that before a file's: `./arithmeti
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from ...rollout.row_values import answer_texts
+from ...rollout.rows import Located, read_rows, with_integers
 from ...rollout.task import Task
-from ...rollout.task_files import Located, read_rows, to_task, to_tasks
+from ...rollout.task_files import to_task, to_tasks
 from ...tools.errors import DataError, InterlaceError, UsageError
 from ...tools.importing import Found, find, names, parse_name, unknown
+from ...tools.unpack import PACKINGS
 from .generators.catalog import GENERATORS
 from .generators.endless import SPLITS
 from .public import ADAPTERS, Adapter, find_adapter, fitting, row_adapter, shape_error
@@ -39,7 +43,11 @@ __all__ = ["COUNT", "find_tasks", "find_training_tasks", "refuse_task_code"]
 
 COUNT = 200
 """Tasks of a generator whose name says nothing of their number."""
-_FILES = (".jsonl", ".json", ".parquet", ".txt", ".csv", ".tsv")
+_FILES = tuple(
+    ending + packed
+    for ending in (".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".csv", ".tsv")
+    for packed in ("", *PACKINGS)
+)
 """Endings of names that are files of tasks, there or not, and no modules."""
 
 
@@ -66,7 +74,8 @@ def find_tasks(
         return list(islice(source, count if limit is None else min(count, limit)))
     thing = found.thing
     makes = callable(thing.value) or thing.configured
-    return to_tasks(islice(_rows(thing, thing.make if makes else lambda: thing.value), limit))
+    rows = _rows(thing, thing.make if makes else lambda: thing.value)
+    return to_tasks(with_integers(islice(rows, limit)), tell=tell)
 
 
 def find_training_tasks(
@@ -235,7 +244,7 @@ def _from_file(
     if adapter is not None:
         tasks = adapt_located(rows, adapter, name=place.file, limit=limit, tell=tell)
     else:
-        tasks = to_tasks(islice(rows, limit))
+        tasks = to_tasks(islice(rows, limit), tell=tell)
     return _with_databases(tasks, place, databases)
 
 
@@ -260,8 +269,11 @@ def _adapter(place: _Place, first: Located) -> Adapter | None:
         return None  # a line of text, or a task that says itself how it is checked
     others = set(fitting(row))
     if isinstance(row.get("question"), str):
-        # A question and its answer are ours as well as theirs.
-        others -= set() if "golden_answers" in row else {"nq"}
+        with suppress(ValueError):
+            answer_texts(row.get("answer"))
+            answer_texts(row.get("answers"))
+            # A question and its answer are ours as well as theirs.
+            others -= {"aime"} if "golden_answers" in row else {"aime", "nq"}
         if not others:
             return None
     elif not others:
@@ -311,4 +323,11 @@ def _generate(name: str, thing: Found) -> tuple[Iterator[Task], int]:
         )
     bound = replace(thing, name=replace(thing.name, parameters=given)).bind(thing.value)
     make = partial(bound, seed=int(seed), split=split)
-    return map(to_task, _rows(thing, make)), int(count)
+    return map(_numbered_task, _rows(thing, make)), int(count)
+
+
+def _numbered_task(located: Located) -> Task:
+    """The task of a row; one without an id is told from equal questions by its number."""
+    task = to_task(located)
+    own = isinstance(located.row, Task) or "id" in located.row
+    return task if own else replace(task, id=f"{located.number}-{task.id}")

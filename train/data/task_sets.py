@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...rollout.rows import Located
 from ...rollout.task import Task
-from ...rollout.task_files import Located, read_tasks, to_task
+from ...rollout.task_files import json_columns, left_out_columns, read_tasks, to_task
 from ...tools.errors import DataError, InterlaceError, MissingExtra
 from ...tools.files import write_beside, write_whole
 from ...tools.sql import find_database
@@ -137,12 +138,16 @@ def adapt_located(
     """The same for the rows of a file, as `read_rows` gives them."""
     convert = find_adapter(adapter) if isinstance(adapter, str) else adapter
     tasks: dict[str, Task] = {}
-    repeated, others = 0, Counter[str]()
+    questions: set[str] = set()
+    repeated, others, left_out = 0, Counter[str](), Counter[str]()
     for row in rows:
         if len(tasks) == limit:
             break
         try:
-            task = to_task(row._replace(row=convert(row.row)))
+            made = convert(row.row)
+            if isinstance(made, Task):
+                made = replace(made, data=json_columns(made.data, left_out))
+            task = to_task(row._replace(row=made), left_out)
         except OtherKind as error:
             others[str(error)] += 1
             continue
@@ -157,6 +162,7 @@ def adapt_located(
             id = f"{task.id}-{count}"
         repeated += id in tasks
         tasks.setdefault(id, replace(task, id=id))
+        questions.add(task.question)
     (why, count), *_ = others.most_common(1) or [("", 0)]
     if others and not tasks:
         raise DataError(f"no row of {name} can be used: {why}")
@@ -164,6 +170,10 @@ def adapt_located(
         tell(f"{repeated:,} rows of {name} repeat others: {len(tasks):,} tasks")
     if others and tell is not None:
         tell(f"{others.total():,} rows of {name} were left out; of {count:,}, {why}")
+    if (more := len(tasks) - len(questions)) and tell is not None:
+        tell(f"{more:,} tasks of {name} ask what another one asks, with another answer")
+    if left_out and tell is not None:
+        tell(left_out_columns(left_out))
     return list(tasks.values())
 
 

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -12,9 +12,11 @@ from typing import Any, Self
 from ...rollout.task import Task
 from ...tools import Tool
 from ...tools.errors import UsageError
+from ...tools.importing import find
+from ...tools.named import TOOLS
 from ...tools.python import PythonTool
 from ...tools.search import SearchTool
-from ...tools.sql import SqlTool, Workers
+from ...tools.sql import Workers, connect_file
 from .generators import database, lookup
 
 __all__ = ["TaskTools", "bring_tools", "check_tools"]
@@ -53,8 +55,13 @@ class TaskTools:
             runner = Runner(policy, tools_for=tools)
     """
 
-    def __init__(self, python: Tool | None = None) -> None:
+    def __init__(self, python: Tool | None = None, *, sql: str = "sql") -> None:
+        """`sql` names the tool for tasks with a database, with its settings: `sql@rows=3`.
+
+        Raises UsageError for settings that it does not have.
+        """
         self.python = python or PythonTool()
+        self._sql: Callable[..., Tool] = find("tool", sql, TOOLS).bind(TOOLS["sql"])
         self.workers = Workers(1)
         """The processes that answer queries on generated databases."""
         self._searches: OrderedDict[str, tuple[SearchTool, Path]] = OrderedDict()
@@ -79,9 +86,10 @@ class TaskTools:
     def tool(self, task: Task) -> Tool:
         """The tool that a task is solved with."""
         if isinstance(place := task.data.get("database"), str):
-            return SqlTool(place)
+            connect_file(place)  # what is no file is refused
+            return self._sql(place)
         if "database" in task.data:
-            return SqlTool(database.open_database(task, workers=self.workers))
+            return self._sql(database.open_database(task, workers=self.workers))
         if "corpus" in task.data:
             with self._one_at_a_time:  # a runner asks from many threads
                 return self._search(task.data["corpus"])

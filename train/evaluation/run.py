@@ -9,8 +9,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from ...rollout.many.run_folder import RunFolder, RunObserver
 from ...rollout.many.strategies import Strategy
 from ...rollout.rollable import Rollable
+from ...rollout.rows import Located, with_integers
 from ...rollout.task import Task
-from ...rollout.task_files import Located, to_tasks
+from ...rollout.task_files import to_tasks
 from ...tools.errors import DataError
 from ..data.collect import collect
 from ..data.sources import find_tasks
@@ -34,7 +35,7 @@ async def evaluate_async(
     seed: int | None = None,
     strategy: str | Strategy | None = None,
     checker: Checker | str | SameAnswer = "exact",
-    task_tools: bool | None = None,
+    task_tools: bool | str | None = None,
     concurrency: int = 16,
     retries: int = 1,
     resume: bool = False,
@@ -48,7 +49,7 @@ async def evaluate_async(
     temperature. `strategy`, such as "vote@8", makes each attempt several. `checker` judges the
     tasks that name none: exact, math, em, sql, a function `f(task, a, b)` or a `Checker`. With
     `task_tools` a task is asked of the database or corpus that it brings, in place of the policy's
-    tools (None: if the policy has none).
+    tools, with the settings of a name such as `sql@rows=3` (None: if the policy has none).
 
     With `out`, that folder holds `episodes.jsonl` (every token), `run.json` (the settings) and
     `results.json` (figures, and each attempt in numbers), and `resume` completes a run that was
@@ -63,7 +64,8 @@ async def evaluate_async(
         tasks = find_tasks(tasks)
     else:
         rows = enumerate(tasks, 1)
-        tasks = to_tasks(Located(f"tasks, row {number}", number, row) for number, row in rows)
+        located = (Located(f"tasks, row {number}", number, row) for number, row in rows)
+        tasks = to_tasks(with_integers(located))
     if not tasks:
         raise DataError("there are no tasks to evaluate on")
     with ExitStack() as stack:

@@ -19,6 +19,7 @@ from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
+from ...tools.named import task_sql
 from ..config import TrainConfig, name_of
 from ..data.sources import find_tasks, find_training_tasks
 from ..data.stream import TaskStream
@@ -84,7 +85,11 @@ def _load_tasks(
         return _Tasks(training, held_out, tools, None)
     check_tools(looked_at)
     if bring_tools(looked_at):
-        return _Tasks(training, held_out, (), TaskTools())
+        return _Tasks(training, held_out, (), TaskTools(sql=task_sql(config.tools) or "sql"))
+    if config.tools is not None:
+        raise UsageError(
+            'these tasks bring no database: name one for all, as in --set tools=["sql:FILE"]'
+        )
     if "reex_sql" in (config.reward, config.format):
         raise UsageError(
             "reex_sql is for questions on a database, and these tasks bring none: give each a "

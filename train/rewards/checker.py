@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self, TypeAlias
 
+from ...rollout.row_values import answer_texts
 from ...rollout.task import Task, equal_answers
 from ...rollout.trajectory import Episode
 from ...tools.errors import DataError, UsageError
@@ -21,6 +22,7 @@ __all__ = ["CHECKERS", "Checker", "SameAnswer", "find_checker"]
 SameAnswer: TypeAlias = Callable[[Task, str, str], bool]
 """`f(task, a, b)`: True if two answers are the same; if it matters, `b` is the gold one."""
 _Check: TypeAlias = Callable[["Checker", Task, str, str], bool]
+_Test: TypeAlias = Callable[["Checker", Task, str], bool]
 
 
 def _exact(checker: "Checker", task: Task, a: str, b: str) -> bool:
@@ -49,13 +51,13 @@ def _choice(checker: "Checker", task: Task, a: str, b: str) -> bool:
 
 
 def _tests(checker: "Checker", task: Task, a: str, b: str) -> bool:
-    """Code that passes `data["tests"]`; two attempts (`b` is not "") by their text alone."""
-    return a == b if b else checker.code.passes(task, a)
+    """Code that passes `data["tests"]` (`_TESTED`); two attempts are the same by their text."""
+    return a == b
 
 
 def _coverage(checker: "Checker", task: Task, a: str, b: str) -> bool:
-    """A text that uses all of `data["concepts"]`; two texts (`b` is not "") if they are alike."""
-    return a == b if b else covered(task, a) == 1.0
+    """A text that uses all of `data["concepts"]` (`_TESTED`); two texts if they are alike."""
+    return a == b
 
 
 def _set_match(checker: "Checker", task: Task, a: str, b: str) -> bool:
@@ -74,6 +76,12 @@ CHECKERS: dict[str, _Check] = {
     "coverage": _coverage,
 }
 """The checkers that a task's `data["checker"]` may name; installed packages may add others."""
+
+_TESTED: dict[_Check, _Test] = {
+    _tests: lambda checker, task, answer: checker.code.passes(task, answer),
+    _coverage: lambda checker, task, answer: covered(task, answer) == 1.0,
+}
+"""Checkers of tasks without a gold answer, and how they test an answer."""
 
 
 def find_checker(
@@ -123,7 +131,7 @@ class Checker:
         self._named: dict[str, _Check] = {}
         self.math = MathVerify() if math is None else math
         self.sql = SqlJudge() if sql is None else sql
-        self.code = CodeJudge() if code is None else code
+        self.code: CodeJudge = CodeJudge() if code is None else code
 
     def right(self, task: Task, answer: str | None) -> bool:
         """True if `answer` is an answer of the task. None, no answer, is wrong.
@@ -134,6 +142,8 @@ class Checker:
         golds = self.golds(task)
         if answer is None:
             return False
+        if golds is None:
+            return _TESTED[self._check(task)](self, task, answer)
         return any(self.equal(task, answer, gold) for gold in golds)
 
     def equal(self, task: Task, a: str, b: str) -> bool:
@@ -144,18 +154,20 @@ class Checker:
         """True if the answers to a task are queries. Raises DataError as `right` does."""
         return self._check(task) in (_sql, _set_match)
 
-    def golds(self, task: Task) -> list[str]:
-        """The answers that are right: the gold query, or `answer` and all of `data["answers"]`; ""
-        for `tests` and `coverage`, which many answers pass.
+    def golds(self, task: Task) -> list[str] | None:
+        """The answers that are right: the gold query, or `answer` and all of `data["answers"]`;
+        None for the checkers `tests` and `coverage`, which test an answer without a gold one.
 
         Raises Unscored if there is none, DataError as `right` does.
         """
         if self.by_query(task):
             return [gold_query(task)]
-        if self._check(task) in (_tests, _coverage):
-            return [""]
-        known = [] if task.answer is None else [task.answer]
-        known += [each for each in task.data.get("answers", ()) if each not in known]
+        if self._check(task) in _TESTED:
+            return None
+        try:
+            known = answer_texts([task.answer, *answer_texts(task.data.get("answers"))])
+        except ValueError as error:
+            raise Unscored(f"the answer of the task {task.id!r} can't be used: {error}") from error
         if not known:
             raise Unscored(f"nobody knows the answer of the task {task.id!r}")
         return known
@@ -193,12 +205,12 @@ class Checker:
 
     def exact_match(self, episode: Episode, task: Task) -> float:
         """1 where the answer's words are a gold answer's (SQuAD), whatever the task's checker."""
-        wanted = self.golds(task)
+        wanted = self.golds(task) or []
         return float(episode.answer is not None and exact_match(episode.answer, wanted))
 
     def f1(self, episode: Episode, task: Task) -> float:
         """The F1 of the answer's words, from 0 to 1."""
-        wanted = self.golds(task)
+        wanted = self.golds(task) or []
         return 0.0 if episode.answer is None else best_f1(episode.answer, wanted)
 
     def coverage(self, episode: Episode, task: Task) -> float:

@@ -52,14 +52,19 @@ def search_r1(checker: Checker, tokenizer: Tokenizer) -> Rewards:
 
 
 def reex_sql(checker: Checker, tokenizer: Tokenizer) -> Rewards:
-    """ReEx-SQL (arXiv 2505.12768): five parts with the paper's weights and our formulas."""
+    """ReEx-SQL (arXiv 2505.12768): five parts with the paper's weights and our formulas.
+
+    A wrong final query earns at most 2 + 1/2 + 2/5, a right one at least 3.
+    """
     sql = checker.sql
+    entity = sql.less_if_wrong(sql.entities, 1 / 2)
+    exploration = sql.less_if_wrong(sql.exploration(tokenizer), 1 / 5)
     return Rewards(
         RewardPart("format", well_formed(tokenizer), 2.0),
         RewardPart("execution", sql.execution, 3.0),
         RewardPart("exact_match", sql.exact, 1.0),
-        RewardPart("entity", sql.entities, 1.0),
-        RewardPart("exploration", sql.exploration, 2.0),
+        RewardPart("entity", entity, 1.0),
+        RewardPart("exploration", exploration, 2.0),
         *_SIGNALS,
     )
 

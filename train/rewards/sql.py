@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ...rollout.formats import FORMATS
 from ...rollout.formats.scan import scan
 from ...rollout.formats.tags import ReexSql
+from ...rollout.ledger import Source
 from ...rollout.many.votes import query_classes
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
@@ -27,18 +28,19 @@ from ...tools.errors import DataError
 from ...tools.sql import (
     COMPARED,
     Comparison,
+    GuardedDatabase,
     QueryFailed,
     Rows,
     Rule,
     Schema,
-    SqliteDatabase,
     Workers,
+    connect_file,
     equal_results,
 )
-from ...tools.sql.lexer import words
 from ..data.generators.database import open_database
 from .base import RewardFunction, Unscored, policy_text
 from .efficiency import r_ves, ves
+from .sql_look_ups import Named, brings_news, spelt
 from .sql_match import Unmatched, set_match
 
 __all__ = ["SqlJudge", "gold_query", "well_formed"]
@@ -53,6 +55,9 @@ _TIMED_SECONDS = 60.0
 """Wall time of all timed runs of an answer: then those that are done count."""
 _OPEN = 32
 """Databases that are kept open: those in memory hold their image."""
+_VERDICTS = 4096
+"""Comparisons that are kept: parts of a reward ask for the same one, and so do attempts of a group
+that answer alike."""
 
 
 def gold_query(task: Task) -> str:
@@ -97,9 +102,10 @@ class SqlJudge:
         self.seconds = seconds
         self.workers = Workers() if workers is None else workers
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, SqliteDatabase] = OrderedDict()
+        self._open: OrderedDict[str, GuardedDatabase] = OrderedDict()
+        self._verdicts: OrderedDict[tuple[str, ...], Comparison] = OrderedDict()
 
-    def database(self, task: Task) -> SqliteDatabase:
+    def database(self, task: Task) -> GuardedDatabase:
         """The database of a task. Raises Unscored where it is not there."""
         place = task.data.get("database")
         key = repr(place)
@@ -109,7 +115,7 @@ class SqlJudge:
                 return self._open[key]
         try:
             if isinstance(place, str):
-                database = SqliteDatabase(place, workers=self.workers)
+                database = connect_file(place, workers=self.workers)
             elif isinstance(place, dict) and place.keys() >= {"world", "seed"}:
                 database = open_database(task, workers=self.workers)
             else:
@@ -128,6 +134,19 @@ class SqlJudge:
         Raises Unscored if `gold` fails, or if the two can't be compared because the gold
         result is too large.
         """
+        places = [task.data.get(key) for key in ("database", "databases", "rule")]
+        key = (query, gold, *map(repr, places))
+        with self._lock:
+            if key in self._verdicts:
+                return self._verdicts[key]
+        comparison = self._compare_all(task, query, gold)
+        with self._lock:
+            self._verdicts[key] = comparison
+            while len(self._verdicts) > _VERDICTS:
+                self._verdicts.popitem(last=False)
+        return comparison
+
+    def _compare_all(self, task: Task, query: str, gold: str) -> Comparison:
         end = time.monotonic() + _SUITE_SECONDS
         for each in _suite(task):
             comparison = _now(self._compare(each, query, gold))
@@ -174,7 +193,7 @@ class SqlJudge:
             return []
         return _now(self._timed(self.database(task), episode.answer, gold_query(task)))
 
-    async def _timed(self, database: SqliteDatabase, query: str, gold: str) -> list[float]:
+    async def _timed(self, database: GuardedDatabase, query: str, gold: str) -> list[float]:
         ratios: list[float] = []
         end = time.monotonic() + _TIMED_SECONDS
         async with database.held():
@@ -203,10 +222,19 @@ class SqlJudge:
             raise Unscored(f"the gold query of {task.id!r} can't be compared: {error}") from error
 
     def exact(self, episode: Episode, task: Task) -> float:
-        """1 where the answer is the gold query word by word: case, blanks, quotes aside."""
+        """1 where the answer is the gold query: word by word (case, blanks, quotes aside), or by
+        Spider's set match, if its result is right too, since that match leaves values out.
+        """
         if episode.answer is None:
             return 0.0
-        return float(_spelt(episode.answer) == _spelt(gold_query(task)))
+        gold = gold_query(task)
+        if spelt(episode.answer) == spelt(gold):
+            return 1.0
+        try:
+            alike = set_match(episode.answer, gold, self._schema(task))
+        except Unmatched:  # a gold query outside Spider's grammar
+            return 0.0
+        return float(alike and self.correct(task, episode.answer))
 
     def entities(self, episode: Episode, task: Task) -> float:
         """The overlap (Jaccard) of what the answer and the gold query name.
@@ -216,28 +244,33 @@ class SqlJudge:
         if episode.answer is None:
             return 0.0
         schema = self._schema(task)
-        ours, gold = _Named(episode.answer, schema), _Named(gold_query(task), schema)
+        ours, gold = Named(episode.answer, schema), Named(gold_query(task), schema)
         either = ours.all | gold.all
         return len(ours.all & gold.all) / len(either) if either else 1.0
 
-    def exploration(self, episode: Episode, task: Task) -> float:
-        """1 where a look-up before the answer found something that the gold query rests on."""
-        gold = gold_query(task)
-        schema = self._schema(task)
-        wanted = _Named(gold, schema)
-        question = _plain(task.question)
-        hidden = {value for value in wanted.strings if not _stands_in(value, question)}
-        finals = {_spelt(gold), _spelt(episode.answer or "")}
-        for trajectory in episode.trajectories:
-            for call in trajectory.calls:
-                query = (call.arguments or {}).get("query")
-                if call.tool != "sql" or call.error is not None or not isinstance(query, str):
-                    continue
-                if _spelt(query) in finals or call.details.get("rows", 1) == 0:
-                    continue
-                if _tells(_Named(query, schema), wanted, hidden, _plain(call.output)):
-                    return 1.0
-        return 0.0
+    def exploration(self, tokenizer: Tokenizer) -> RewardFunction:
+        """ReEx-SQL's exploration part: 1 where a look-up brought news (`sql_look_ups.py`).
+
+        The tokenizer reads what the policy was told: its tool's description may show the value.
+        """
+
+        def explored(episode: Episode, task: Task) -> float:
+            gold, schema = gold_query(task), self._schema(task)
+            ledger = episode.trajectory.ledgers[0]
+            ids = [id for span in ledger if span.source is Source.PROMPT for id in span.ids]
+            prompt = tokenizer.decode(ids)
+            return float(brings_news(episode, gold, schema, task.question, prompt))
+
+        return explored
+
+    def less_if_wrong(self, part: RewardFunction, share: float) -> RewardFunction:
+        """A part of which a wrong final query earns a share only."""
+
+        def earned(episode: Episode, task: Task) -> float:
+            value = part(episode, task)
+            return value * share if value and not self.execution(episode, task) else value
+
+        return earned
 
     async def _compare(self, task: Task, query: str, gold: str) -> Comparison:
         database = self.database(task)
@@ -296,85 +329,6 @@ _ORDER = re.compile(r"(?:<think>)?</think>(?:<think></think>)*<final_sql></final
 def _in_order(plain: str) -> bool:
     tags = "".join(_TAGS.findall(plain))
     return bool(_ORDER.fullmatch(tags)) and plain.rstrip().endswith("</final_sql>")
-
-
-# -- what a query names --------------------------------------------------------------------------
-
-_COMPARES = ("=", "like", "glob", "in", "is", "(")
-"""What may stand between a column and a string that it is compared with."""
-
-
-class _Named:
-    """The tables, columns and values that are in a query, in lower case."""
-
-    def __init__(self, query: str, schema: Schema) -> None:
-        tables = {table.name.casefold() for table in schema.tables}
-        columns = {column.name.casefold() for table in schema.tables for column in table.columns}
-        self.tables: set[str] = set()
-        self.columns: set[str] = set()
-        self.strings: set[str] = set()
-        self.numbers: set[str] = set()
-        self.asked: set[str] = set()
-        """The strings that a column is compared with."""
-        self.star = False
-        before = named = ""
-        comparing = False
-        for word in words(query):
-            name = (word.name or "").casefold()
-            if name in tables:
-                self.tables.add(name)
-            if name in columns:
-                self.columns.add(name)
-            if word.kind == "string" or (word.kind == "quoted" and name not in tables | columns):
-                self.strings.add(_plain(word.name or word.text[1:-1].replace("''", "'")))
-            elif word.kind == "number":
-                self.numbers.add(word.text)
-            elif word.text == "*":  # all columns; not a product, and not count(*)
-                self.star |= before in ("select", "distinct", ",", ".")
-            if word.kind == "string" and comparing:
-                self.asked.add(_plain(word.text[1:-1].replace("''", "'")))
-            comparing = word.text.casefold() in _COMPARES and (comparing or named in columns)
-            before, named = word.text.casefold(), name
-
-    @property
-    def all(self) -> set[tuple[str, str]]:
-        """Everything, with its kind."""
-        named = {"table": self.tables, "column": self.columns}
-        named |= {"string": self.strings, "number": self.numbers}
-        return {(kind, name) for kind, names in named.items() for name in names}
-
-
-def _tells(look: _Named, wanted: _Named, hidden: set[str], output: str) -> bool:
-    """True if a look-up that gave rows has to do with the gold query.
-
-    It must read a table; and it showed a value that the gold query needs and the question does not
-    give, or it looked at a column of the gold query in a table of the gold query, or asked for what
-    is written down about such a column.
-    """
-    if not look.tables:
-        return False
-    if any(_stands_in(value, output) for value in hidden - look.strings):
-        return True
-    if look.tables & wanted.tables and (look.star or look.columns & wanted.columns):
-        return True
-    return bool(look.asked & wanted.columns)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
-def _stands_in(value: str, text: str) -> bool:
-    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
-
-
-def _spelt(query: str) -> Sequence[str]:
-    """The words of a query: names without quotes and, as keywords, in lower case."""
-    spelt = [(word.name or word.text).casefold() if word.kind in ("name", "quoted") else word.text
-             for word in words(query)]  # fmt: skip
-    while spelt and spelt[-1] == ";":
-        spelt.pop()
-    return tuple(spelt)
 
 
 def _now(coroutine: Coroutine[Any, Any, Result]) -> Result:

@@ -39,7 +39,8 @@ class LoopSettings(BaseModel):
     format: Annotated[str, loading(find_format)]
     """How the policy asks for tools."""
     tools: list[Annotated[str, loading(_known_tool)]] | None = None
-    """python, sql:FILE, search:PATH; null: the database or corpus that a task brings, or python."""
+    """python, sql:FILE, search:PATH; sql@rows=3 alone: the database that each task brings; null:
+    the database or corpus that a task brings, or python."""
     reward: Annotated[str, loading(find_reward)] = "correct"
     checker: Annotated[str, loading(find_checker)] = "exact"
     """When an answer is right, for tasks that do not say it themselves."""

@@ -21,7 +21,7 @@ from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode
 from ...tools.errors import UsageError
-from ...tools.named import find_tool
+from ...tools.named import find_tool, task_sql
 from ..data.task_tools import TaskTools
 from ..rewards import TOTAL, Checker, find_rewards
 from ..rewards.team_credit import find_parts
@@ -102,8 +102,9 @@ class LoopWorker:
         self._dialect: Dialect = dialect
         self._client = client
         self._name = name
-        self._tools = [find_tool(each) for each in settings.tools or ()]
-        self._world = TaskTools() if settings.tools is None else None
+        task_tool = "sql" if settings.tools is None else task_sql(settings.tools)
+        self._tools = [] if task_tool else [find_tool(each) for each in settings.tools or ()]
+        self._world = TaskTools(sql=task_tool) if task_tool else None
         self._policy = Policy(
             VerlEngine(client, tokenizer, name=name, context_length=lengths.context),
             find_format(settings.format),

@@ -284,8 +284,8 @@ city (3 rows)
   name TEXT: Aarhus, Bergen, Oslo
   country_code TEXT -> country.code: DK, NO
   area in km² REAL: 91.0, 454.12
-norwegian (view, 2 rows)
-  name TEXT: Bergen, Oslo
+norwegian (view)
+  name TEXT
 broken (view)"""
 NO_SAMPLES = """\
 country (2 rows)
@@ -297,7 +297,7 @@ city (3 rows)
   name TEXT
   country_code TEXT -> country.code
   area in km² REAL
-norwegian (view, 2 rows)
+norwegian (view)
   name TEXT
 broken (view)
 (left out: all sample values)"""

@@ -13,7 +13,7 @@ import pytest
 from pydantic import JsonValue
 
 from interlace.tools import ErrorKind, ToolResult
-from interlace.tools.sql import SqliteDatabase, SqlTool, Workers
+from interlace.tools.sql import SqliteDatabase, SqlTool, Workers, guarded
 
 CITIES = """
 create table city (name text, people int);
@@ -274,7 +274,7 @@ def test_the_process_itself_can_hardly_do_anything(path: Path) -> None:
         tool = SqlTool(SqliteDatabase(path, workers=workers))
         async with tool.session() as session:
             await session.call({"query": "select 1"}, 60.0)
-            (worker,) = workers.pool.idle
+            (worker,) = workers.pools["sqlite"].idle
             process = Path(f"/proc/{worker.pid}")
             limits = {
                 line[:26].strip(): line[26:].split()[0]
@@ -291,3 +291,31 @@ def test_the_process_itself_can_hardly_do_anything(path: Path) -> None:
         asyncio.run(go())
     finally:
         del os.environ["SECRET_FOR_THE_TEST"]
+
+
+def test_views_without_end_cost_no_time_before_the_first_prompt(workers: Workers) -> None:
+    views = "".join(f"create view v{i} as {ENDLESS} select x from n;" for i in range(40))
+    tool = SqlTool(SqliteDatabase.memory(f"create table t (n); {views}", workers=workers))
+    asked = workers.counters["queries"]
+    lines = asyncio.run(tool.describe()).splitlines()
+    assert lines[:4] == ["t (0 rows)", "  n", "v0 (view)", "  x"]
+    # Two for the list, two for each of 41 descriptions, two for the samples of the one table.
+    assert workers.counters["queries"] - asked == 2 + 2 * 41 + 2
+
+
+def test_one_time_budget_holds_for_the_whole_schema(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each value of `slow` is computed when it is read, from ever longer texts.
+    longer = "hex(" * 16 + "a" + ")" * 16
+    tables = f"""
+        create table wide (a text);
+        insert into wide with recursive n(x) as (select 1 union all select x + 1 from n
+            where x < 5000) select 'Oslo' from n;
+        alter table wide add column slow as (length({longer}));
+        create table city (name text);
+        insert into city values ('Oslo');
+    """
+    monkeypatch.setattr(guarded, "_SCHEMA_SECONDS", 0.5)
+    tool = SqlTool(SqliteDatabase.memory(tables, workers=workers))
+    assert asyncio.run(tool.describe()) == "wide\n  a TEXT: Oslo\n  slow\ncity\n  name TEXT"

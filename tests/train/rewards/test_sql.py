@@ -2,8 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,24 +12,36 @@ from support.attempts import TOKENIZER, attempt
 
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
-from interlace.tools.sql import SqlTool
-from interlace.train.data.generators.database import Databases, open_database
+from interlace.tools.sql import SqliteDatabase, SqlTool, Workers
 from interlace.train.rewards import REWARDS, Checker, SqlJudge, Unscored
 
 SCRIPT = """
 create table parcel (id integer primary key, town text, status text, weight integer);
 insert into parcel values (1, 'NEW_HAVEN', 'B42', 900), (2, 'NEW_HAVEN', 'B17', 3100),
-    (3, 'OSLO', 'B42', 5000), (4, 'OSLO', 'B42', 100);
+    (3, 'OSLO', 'B42', 5000), (4, 'OSLO', 'B42', 100),
+    (5, 'AARHUS', 'B03', 70), (6, 'BERGEN', 'B08', 80), (7, 'CORK', 'B11', 90);
 create table status_code (code text primary key, meaning text);
-insert into status_code values ('B42', 'LOST'), ('B17', 'SENT');
+insert into status_code values
+    ('B42', 'LOST'), ('B17', 'SENT'), ('B03', 'BACK'), ('B08', 'HELD'), ('B11', 'HERE');
 create table unit (column_name text primary key, unit text);
-insert into unit values ('weight', 'g');
+insert into unit values ('weight', 'g'), ('id', 'counts'), ('size', 'cm'), ('town', 'dm');
 create table employee (id integer primary key, name text);
 insert into employee values (1, 'Ann');
 """
 GOLD = "SELECT count(*) FROM parcel WHERE status = 'B42' AND town = 'OSLO' AND weight > 1000"
 LOOK = "select distinct town from parcel"
 THINK = "<think>Let me see.</think>\n"
+WORKERS = Workers(2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers() -> Iterator[None]:
+    """The processes of all tests are started once."""
+    with asyncio.Runner() as runner:
+        held = WORKERS.held()
+        runner.run(held.__aenter__())
+        yield
+        runner.run(held.__aexit__(None, None, None))
 
 
 @pytest.fixture
@@ -49,7 +62,8 @@ def final(query: str) -> str:
 
 
 def roll(task: Task, *script: str) -> Episode:
-    return attempt(task, *script, format="reex_sql", tools=[SqlTool(task.data["database"])])
+    tool = SqlTool(SqliteDatabase(task.data["database"], workers=WORKERS))
+    return attempt(task, *script, format="reex_sql", tools=[tool])
 
 
 def parts(task: Task, *script: str) -> dict[str, float]:
@@ -61,7 +75,7 @@ def parts(task: Task, *script: str) -> dict[str, float]:
 
 def exploration(task: Task, queries: Sequence[str], answer: str = GOLD) -> float:
     script = [THINK + look(queries[0]), *map(look, queries[1:]), THINK + final(answer)]
-    return SqlJudge().exploration(roll(task, *script), task)
+    return SqlJudge(workers=WORKERS).exploration(TOKENIZER)(roll(task, *script), task)
 
 
 def test_an_exemplary_episode_earns_all_nine_points(task: Task) -> None:
@@ -79,10 +93,18 @@ def test_another_query_with_the_same_result_is_right_but_no_exact_match(task: Ta
     assert rewards["entity"] == 1.0 and rewards["exploration"] == 0.0
 
 
+def test_conditions_in_another_order_are_an_exact_match_and_other_values_are_none(
+    task: Task,
+) -> None:
+    turned = "SELECT count(*) FROM parcel WHERE weight > 1000 AND town = 'OSLO' AND status = 'B42'"
+    assert parts(task, THINK + final(turned))["exact_match"] == 1.0
+    assert parts(task, THINK + final(GOLD.replace("OSLO", "CORK")))["exact_match"] == 0.0
+
+
 def test_a_query_that_names_half_of_it_earns_part_of_the_entity_point(task: Task) -> None:
     rewards = parts(task, THINK + final("select count(*) from parcel where town = 'OSLO'"))
     # parcel, town, 'OSLO' of parcel, status, town, weight, 'B42', 'OSLO', 1000
-    assert rewards["entity"] == pytest.approx(3 / 7)
+    assert rewards["entity"] == pytest.approx(3 / 7 / 2)  # and half of it, as it is wrong
     assert rewards["execution"] == 0.0
 
 
@@ -103,11 +125,21 @@ def test_a_query_that_names_half_of_it_earns_part_of_the_entity_point(task: Task
         "SELECT weight FROM",
         GOLD,
         f"{GOLD.lower().replace('b42', 'B42').replace('oslo', 'OSLO')} ;",
+        # Dumps, though the rows hold B42 and OSLO.
+        "SELECT * FROM parcel",
+        "SELECT * FROM parcel LIMIT 3",
+        "SELECT * FROM parcel WHERE town != 'CORK' ORDER BY id DESC",
+        "SELECT * FROM parcel WHERE NOT town = 'lost'",
+        "SELECT id, town, status, weight FROM parcel",
+        "SELECT * FROM status_code",
+        # The prompt says it.
+        "SELECT unit FROM unit WHERE column_name = 'id'",
+        "SELECT DISTINCT town FROM parcel ORDER BY town LIMIT 3",
+        # It is in the look-up.
+        "SELECT status FROM parcel WHERE status = 'B42' LIMIT 1",
     ],
 )
-def test_a_look_up_that_has_nothing_to_do_with_the_answer_earns_nothing(
-    task: Task, query: str
-) -> None:
+def test_a_look_up_without_news_earns_nothing(task: Task, query: str) -> None:
     assert exploration(task, [query]) == 0.0
 
 
@@ -115,8 +147,9 @@ def test_a_look_up_that_has_nothing_to_do_with_the_answer_earns_nothing(
     "query",
     [
         LOOK,
-        "select * from parcel limit 1",
-        "select code from status_code where meaning = 'LOST'",  # shows 'B42', which nobody said
+        "select town, status from parcel",
+        "select * from parcel where town like '%slo' limit 1",
+        "select code from status_code where meaning = 'LOST'",
         "select unit from unit where column_name = 'weight'",
         "select unit from unit where column_name in ('weight', 'status')",
     ],
@@ -127,21 +160,22 @@ def test_a_look_up_that_finds_what_the_gold_query_rests_on_earns_the_part(
     assert exploration(task, ["SELECT 1", query]) == 1.0
 
 
+def test_a_code_among_the_samples_is_news_only_with_its_meaning(task: Task) -> None:
+    gold = GOLD.replace("B42", "B03").replace("OSLO", "AARHUS")  # both are among the samples
+    task = replace(
+        task, question="How many in AARHUS that are back ...?", data={**task.data, "gold": gold}
+    )
+    assert exploration(task, [LOOK], gold) == 0.0
+    assert exploration(task, ["select distinct status from parcel"], gold) == 0.0
+    assert exploration(task, ["select status, town from parcel"], gold) == 0.0
+    assert exploration(task, ["select code from status_code"], gold) == 0.0
+    assert exploration(task, ["select code, meaning from status_code"], gold) == 1.0
+    assert exploration(task, ["select code from status_code where meaning = 'BACK'"], gold) == 1.0
+
+
 def test_a_copy_of_the_final_query_is_no_look_up(task: Task) -> None:
     wrong = "select count(*) from parcel where status = 'lost'"
     assert exploration(task, [wrong.upper().replace("LOST", "lost")], wrong) == 0.0
-
-
-def test_every_look_up_of_the_generated_tasks_earns_the_part() -> None:
-    source = Databases(seed=3, levels=(2, 3, 4))
-    for index in range(6):
-        task = source[index]
-        *steps, gold = task.data["steps"]
-        script = [THINK + look(steps[0]), THINK + final(gold)]
-        episode = attempt(task, *script, format="reex_sql", tools=[SqlTool(open_database(task))])
-        judge = SqlJudge()
-        assert judge.execution(episode, task) == 1.0
-        assert judge.exploration(episode, task) == 1.0, steps
 
 
 @pytest.mark.parametrize(

@@ -119,22 +119,28 @@ def test_prompt_response_mask_and_logprobs_are_the_ledgers(
 
 
 @pytest.mark.parametrize(
-    ("family", "format"),
-    [("arithmetic", "retool"), ("database", "reex_sql"), ("lookup", "search_r1")],
+    ("family", "format", "named"),
+    [
+        ("arithmetic", "retool", None),
+        ("database", "reex_sql", ["sql@rows=2"]),
+        ("lookup", "search_r1", None),
+    ],
 )
-def test_a_model_does_over_verls_client_what_it_does_without(family: str, format: str) -> None:
+def test_a_model_does_over_verls_client_what_it_does_without(
+    family: str, format: str, named: list[str] | None
+) -> None:
     tasks = find_tasks(f"{family}:test:3")
     engine = TransformersEngine.load(NANO, device="cpu", max_batch=1)
     limits = Limits(max_turns=8, max_calls=8, max_tokens=LENGTHS.response)
     policy = Policy(engine, FORMATS[format], limits=limits).with_sampling(temperature=0.0)
 
     async def directly() -> list[Episode]:
-        async with TaskTools() as tools:
+        async with TaskTools(sql=named[0] if named else "sql") as tools:
             runner = Runner(policy, tools_for=tools, concurrency=1)
             return [episode async for episode in runner.run(tasks)]
 
     async def over_verl() -> list[ScoredEpisode]:
-        given = settings(format, tools=None)
+        given = settings(format, tools=named)
         greedy = policy.sampling
         client = EngineClient(engine)
         async with LoopWorker(given, client, TOKENIZER, name="nano", lengths=LENGTHS) as worker:

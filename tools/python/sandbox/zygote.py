@@ -60,12 +60,13 @@ class ZygoteMain:
         # What most code uses; sympy imports numpy.random late, if ever.
         for name in ("numpy.random", "sympy", *settings["modules"]):
             importlib.import_module(name)
-        self._shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
+        shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
         raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
         pages = processes.read_field(os.getpid(), "statm", 0)
         # What is mapped already comes on top of what a session may ask for.
         raw["memory"] += pages * resource.getpagesize()
         self._walls = walls.Walls(**raw)
+        self._worker = worker.WorkerMain(shell, self._walls)
         if self._walls.tier == "full":
             if os.geteuid():
                 namespaces.new_user_namespace(os.geteuid())
@@ -84,21 +85,29 @@ class ZygoteMain:
             message, fds = _receive(self._control)
             if message is None:
                 os._exit(0)
-            link = socket.socket(fileno=fds[0])
-            _send(self._control, {"supervisor": self._fork_supervisor(link, message)})
-            link.close()
+            answer: dict[str, Any]
+            try:
+                answer = {"supervisor": self._fork_supervisor(message, *fds)}
+            except OSError as error:  # no more processes or namespaces; the sessions live on
+                answer = {"failed": str(error)}
+            _send(self._control, answer)
+            for fd in fds:
+                os.close(fd)
 
-    def _fork_supervisor(self, link: socket.socket, session: dict[str, Any]) -> int:
+    def _fork_supervisor(
+        self, session: dict[str, Any], link_fd: int, channel: int, output: int
+    ) -> int:
         parent = os.getpid()
         pid = self._fork()
         if pid:
             return pid
+        link = socket.socket(fileno=link_fd)
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
-            supervisor = Supervisor(link, self._walls, self._shell, session, parent)
+            supervisor = Supervisor(link, self._walls, self._worker, session, parent)
             os.close(self._home)
-            supervisor.serve()
+            supervisor.serve(channel, output)
         except BaseException as error:
             _send(link, {"failed": f"{type(error).__name__}: {error}"})
         finally:
@@ -142,13 +151,13 @@ class Supervisor:
         self,
         link: socket.socket,
         around: walls.Walls,
-        shell: cells.CellShell,
+        first: worker.WorkerMain,
         session: dict[str, Any],
         parent: int,
     ) -> None:
         self._link = link
         self._walls = around
-        self._shell = shell
+        self._worker = first
         self._user: int = session["user"]
         self._folder = _session_folder(around, session["folder"])
         os.setsid()
@@ -174,20 +183,28 @@ class Supervisor:
             namespaces.mount_session(user, around.disk, around.files)
         walls.drop_privileges(around, user)
 
-    def serve(self) -> None:
-        """Start workers; when the owner is gone, go, and take everything along."""
+    def serve(self, channel: int, output: int) -> None:
+        """Start a worker, and others when asked to; when the owner is gone, go, and take everything
+        along.
+        """
         signal.signal(signal.SIGCHLD, self._report)
+        self._fork_worker(channel, output, "work")
         while True:
             message, fds = _receive(self._link)
             if message is None:
                 self._end_all()
             self._fork_worker(fds[0], fds[1], message["folder"])
-            for fd in fds:
-                os.close(fd)
 
     def _fork_worker(self, channel: int, output: int, folder: str) -> None:
         supervisor = os.getpid()
-        if os.fork():
+        try:
+            worker_pid = os.fork()
+        except OSError as error:
+            worker.fail(channel, str(error))
+            worker_pid = -1
+        if worker_pid:
+            os.close(channel)
+            os.close(output)
             return
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -198,7 +215,7 @@ class Supervisor:
                 walls.drop_privileges(self._walls, self._user)
             os.setsid()
             walls.die_with(supervisor)
-            worker.run(self._shell, channel, output, self._walls, self._folder, folder)
+            self._worker.begin(channel, output, self._folder, folder)
         except BaseException:
             worker.fail(channel, traceback.format_exc())
         finally:
@@ -239,7 +256,12 @@ def _fork_over_another() -> int:
     answer, its_answer = os.pipe()
     gate, its_gate = os.pipe()
     fds = {answer, its_answer, gate, its_gate}
-    between = os.fork()
+    try:
+        between = os.fork()
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
     if not between:
         try:
             namespaces.unshare(namespaces.NEWPID, "process namespace")
