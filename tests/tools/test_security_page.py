@@ -32,7 +32,7 @@ def source(name: str) -> str:
         for node in ast.parse(text).body
         if isinstance(node, ast.FunctionDef) and node.name == function
     )
-    first = min(node.lineno for node in (found, *found.decorator_list))
+    first = min([found.lineno, *(each.lineno for each in found.decorator_list)])
     return "\n".join(text.splitlines()[first - 1 : found.end_lineno])
 
 
