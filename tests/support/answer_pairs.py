@@ -233,4 +233,196 @@ PAIRS: dict[str, list[tuple[str, list[str], list[str]]]] = {
             [r"\Big(2, \tfrac13\Big)"],
         ),
     ],
+    "product": [
+        ("42", ["(6)(7)", "6(7)", r"(6)\cdot(7)"], ["13", "67", "(6)(8)"]),
+        ("13", [], ["(6)(7)", "6(7)"]),
+        (
+            r"\frac{7}{3}",
+            [r"(7)\frac{1}{3}", r"7(\frac{1}{3})"],
+            [r"7\frac{1}{3}", r"\frac{22}{3}"],
+        ),
+        (
+            r"\begin{pmatrix} 30 & -7 \\ 14 & -21 \end{pmatrix}",
+            [r"\frac{1}{2}\begin{pmatrix} 60 & -14 \\ 28 & -42 \end{pmatrix}"],
+            [r"\frac{1}{2}\begin{pmatrix} 60 & -14 \\ 28 & -41 \end{pmatrix}"],
+        ),
+        (
+            r"\log_{7} 12",
+            [r"\frac{1}{\log_{12} 7}"],
+            [r"\frac{1}{\log_{7} 12}", r"\log_7 1 \cdot 2"],
+        ),
+        (r"4\ln 5", [r"\ln 5 \cdot 4", r"\ln 625"], [r"\ln 20", r"\ln(5 \cdot 4)"]),
+    ],
+    "real numbers": [
+        ("-3", [r"\sqrt[3]{-27}", r"-\sqrt[3]{27}"], [r"\sqrt[3]{27}"]),
+        (r"\ln(uv)", [r"\ln u + \ln v"], [r"\ln u \cdot \ln v", r"\ln(u+v)"]),
+        (r"\sqrt[5]{t^2}", ["t^{2/5}", r"(\sqrt[5]{t})^2"], ["t^{5/2}", r"\sqrt{t^5}"]),
+        (r"\sqrt{\frac{a}{b}}", [r"\frac{\sqrt{a}}{\sqrt{b}}"], [r"\frac{\sqrt{b}}{\sqrt{a}}"]),
+        (r"\frac{8}{15}", [r"0.5333\ldots", "0.5333..."], ["0.5333", r"0.53\ldots"]),
+        (r"\frac{41}{333}", [r"0.123123123\ldots", r".\overline{123}"], [r"0.123\ldots"]),
+        ("0.12345678901234567", ["0.123456789012345670"], ["0.12345678901234568"]),
+        ("y'", [], ["y", "y''"]),
+    ],
+    "ratio": [
+        (
+            "3:8",
+            ["3 : 8", r"3\text{ to }8", "6:16", r"3\mathbin{:}8"],
+            ["8:3", "3:9", "3, 8", "38"],
+        ),
+        ("2:5:6", ["4:10:12"], ["2:6:5", "2:5", "5:2:6"]),
+    ],
+    "congruence": [
+        (
+            r"x \equiv 4 \pmod{9}",
+            [r"x≡4 (mod 9)", r"x \equiv 4\ (\text{mod }9)", r"x \equiv 13 \pmod 9", r"4 \bmod 9"],
+            [r"x \equiv 4 \pmod{8}", r"x \equiv 5 \pmod{9}", r"y \equiv 4 \pmod{9}", "4", "x = 4"],
+        ),
+    ],
+    "names": [
+        (
+            "a = 2, b = -7",
+            ["(a, b) = (2, -7)", "(b, a) = (-7, 2)"],
+            ["(a, b) = (-7, 2)", "(a, c) = (2, -7)"],
+        ),
+        (
+            "(6, -1)",
+            ["x = 6, y = -1", "y = -1, x = 6", "Q(6, -1)", r"\text{the point } (6, -1)"],
+            ["x = -1, y = 6", "a = 6, b = -1", "Q(-1, 6)"],
+        ),
+        (
+            r"\begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}",
+            [r"A^{-1} = \begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}"],
+            [],
+        ),
+        (
+            "19",
+            ["p + q = 19", "p + q = 12 + 7 = 19", r"1 + 3 + \cdots + 7 = 19", r"V = abc = 19"],
+            ["pq = 19", "p + q = 18", "12 + 8 = 19"],
+        ),
+        ("16\\pi", [r"A = \pi r^2 = 16\pi"], [r"A = \pi r^2 = 4\pi"]),
+        (r"\lim_{n \to \infty} a_n = 6", ["6", "L = 6"], ["7"]),
+        ("f(x) = 3x - 4", ["y = 3x - 4", "3x - 4"], ["y = 3x + 4"]),
+    ],
+    "brackets outward": [
+        (
+            "(3, 8]",
+            ["]3, 8]", "3<x<=8", r"x > 3 \text{ and } x \le 8"],
+            ["[3, 8[", "]3, 8[", "x > 3, x < 2"],
+        ),
+        (r"[2, 6)", ["[2, 6["], ["]2, 6]"]),
+        ("2x + y < 9", ["y < 9 - 2x"], ["y > 9 - 2x", "y < 9 + 2x"]),
+    ],
+    "compound unit": [
+        (
+            r"7.5\text{ m/s}^2",
+            [
+                "7.5",
+                r"7.5\,\mathrm{m/s^2}",
+                "7.5 m/s^2",
+                r"7.5\ \text{m}\,\text{s}^{-2}",
+                "7.5 meters per second^2",
+            ],
+            [r"7.5\text{ m/s}", r"7.5\text{ s/m}^2", "7.5 ft/s^2"],
+        ),
+        (r"45\text{ mph}", ["45 miles per hour", "45"], ["45 km/h", r"45\text{ miles}"]),
+        (
+            r"\$18 \text{ per hour}",
+            ["18 dollars/hour", "18"],
+            [r"\$18 \text{ per day}", "18 euros per hour"],
+        ),
+        (r"30\text{ N}\cdot\text{m}", ["30", r"30\ \mathrm{N\cdot m}", "30 N·m"], ["30 N", "30 J"]),
+        (r"6\text{ L}", ["6", "6 L", "6 liters"], ["6 g", "6 L^2"]),
+        ("85 s", ["85 seconds", r"85\text{ s}"], ["85 h", "85 x"]),
+        (r"25^\circ\text{C}", ["25°C", "25 degrees Celsius"], ["25°F"]),
+        (r"9\ \Omega", ["9", "9 ohms"], ["9 V"]),
+        ("80", [], ["80m", "80n"]),
+        ("USD 7.25", [r"\$7.25", "7.25"], ["€7.25"]),
+        ("12'", ["12"], [r"12^\circ", "12 ft"]),
+    ],
+    "date and time": [
+        (
+            "April 9, 2018",
+            [
+                "9 April 2018",
+                "April 9 2018",
+                "the 9th of April, 2018",
+                "2018-04-09",
+                "Apr. 9, 2018",
+            ],
+            ["April 8, 2018", "September 4, 2018", "2018-09-04", "April 9", "April 9, 2008"],
+        ),
+        ("2005", ["in 2005", "the year 2005"], ["2018-04-09"]),
+        (
+            "6:05 PM",
+            ["18:05", "6:05 p.m.", r"6{:}05 \text{ pm}"],
+            ["6:05 AM", "6:50 PM", "5:06 PM", "17:05"],
+        ),
+        (
+            "3 hours 20 minutes",
+            ["3 h 20 min", r"3\text{ hours and }20\text{ minutes}", "3 hrs, 20 mins"],
+            ["3 hours 25 minutes", "20 hours 3 minutes", "3 hours", "23"],
+        ),
+        ("4 feet 5 inches", ["4 ft 5 in"], ["5 feet 4 inches", "4 feet"]),
+    ],
+    "in words": [
+        ("14", ["fourteen", r"\text{Fourteen}"], ["forty", "four", "one four"]),
+        (r"\text{thirty-one}", ["31", "thirty one"], ["13", "30"]),
+        (r"\frac{3}{8}", ["three eighths", "three-eighths"], ["three eight", "eighth", "8/3"]),
+        (r"\frac{5}{2}", ["two and a half"], ["a half", "two halves"]),
+        (
+            r"\text{no solution}",
+            ["There are no solutions", r"\emptyset", "none", "the empty set"],
+            ["0", "one solution", r"\{0\}", "no real solutions", "infinitely many solutions"],
+        ),
+        (
+            r"\text{does not exist}",
+            ["DNE", "The limit does not exist."],
+            ["exists", "0", "undefined"],
+        ),
+        (r"-\infty", [r"\text{negative infinity}"], ["infinity"]),
+        (r"\mathbb{R}", ["all real numbers", r"(-\infty, \infty)", "ℝ"], ["R", r"[0, \infty)"]),
+        (
+            r"\text{hyperbola}",
+            ["a hyperbola", r"\text{The hyperbola}"],
+            ["parabola", "not a hyperbola"],
+        ),
+        ("Monday", ["on Monday", "*Monday*", "__Monday__"], ["Sunday"]),
+    ],
+    "introduced": [
+        (
+            "-8",
+            [
+                "The answer is -8.",
+                r"\text{Answer: } -8",
+                "**Answer:** $-8$",
+                "= -8",
+                "exactly -8",
+                r"So, the final answer is $\boxed{-8}$.",
+            ],
+            ["The answer is 8", "The answer is not -8", "maybe -8", "-8 or 8", "about -8.2"],
+        ),
+        (
+            r"\frac{2}{9}",
+            [r"Therefore, the value is $\frac{2}{9}$"],
+            [r"The value is $\frac{9}{2}$"],
+        ),
+        (r"\approx 4.81", ["4.81"], ["4.8"]),
+    ],
+    "choice": [
+        (
+            "C",
+            ["choice C", "Option C", "C)", "(C) $24$", r"\textbf{(C)}\ \sqrt{5}"],
+            ["choice D", "(B) $24$", "(B) or (C)", r"\text{B or C}", "(C), (D)", "(C) and (D)"],
+        ),
+        ("24", ["(C) 24"], ["(C) 25", "(C)"]),
+        ("A, E", [r"\text{A and E}", r"\text{E, A}"], [r"\text{A and B}", "A"]),
+        ("(D) 6", ["D", "(D) 6"], ["(D) 7", "(E) 6", "E"]),
+    ],
+    "unit vectors": [
+        (
+            r"3\mathbf{i} - 4\mathbf{j} + \mathbf{k}",
+            [r"3\hat{i} - 4\hat{j} + \hat{k}", r"3\vec{i}-4\vec{j}+\vec{k}"],
+            [r"3\hat{i} + 4\hat{j} + \hat{k}", r"-4\hat{i} + 3\hat{j} + \hat{k}"],
+        ),
+    ],
 }
