@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ....train.evaluation.compare import FEW_TASKS, Comparison
-from ....train.evaluation.intervals import Estimate
+from ....train.evaluation.compare import Comparison
+from ....train.evaluation.intervals import FEW_TASKS, Estimate
 from ....train.evaluation.results import Evaluation
 from .terminal import printable
 

@@ -198,7 +198,8 @@ def test_endless_queries_are_stopped(place: Place, query: str) -> None:
 
 
 def test_nothing_of_a_query_reaches_the_next(place: Place) -> None:
-    assert ask(place, "select pg_advisory_lock(7), lo_create(0)").ok
+    assert ask(place, "select pg_advisory_lock(7)").ok
+    ask(place, "select lo_create(0)")  # refused from version 16 on, rolled back before
     assert ask(place, "select set_config('search_path', 'nowhere', false)").ok
     assert "city" in place.tool.ask("select count(*) as city from city").text
     locks = "select count(*) as n from pg_locks where locktype = 'advisory'"
