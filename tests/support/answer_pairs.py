@@ -418,6 +418,27 @@ PAIRS: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("A, E", [r"\text{A and E}", r"\text{E, A}"], [r"\text{A and B}", "A"]),
         ("(D) 6", ["D", "(D) 6"], ["(D) 7", "(E) 6", "E"]),
     ],
+    "more spellings": [
+        ("12", ["So $x = 12$.", "Hence, $12$", "12 in total"], ["So 12 or 13", "not 12"]),
+        (
+            "E",
+            ["The correct option is E.", "the correct choice is (E)"],
+            ["(B) E", "The option is not E"],
+        ),
+        (r"\frac{1}{5}", ["one fifth"], ["fifth", "5th"]),
+        ("4000000", ["four million"], ["four thousand"]),
+        (
+            r"\begin{pmatrix} 2 & 9 \\ 4 & 7 \end{pmatrix}",
+            ["[[2, 9], [4, 7]]"],
+            ["[[2, 4], [9, 7]]", "[2, 9, 4, 7]"],
+        ),
+        (r"(-2, 1) \cup (3, 5)", ["(-2,1) U (3,5)"], ["(-2,1) U (3,6)"]),
+        ("3, 8", ["x_1 = 8, x_2 = 3"], ["x_1 = 8, x_2 = 4", "x = 3, y = 8, z = 1"]),
+        (r"70^\circ", ["70 deg"], ["71 deg"]),
+        ("25", ["25 sq. units"], ["26 sq. units"]),
+        ("v_2", [], ["v_{2}'", "v'"]),
+        (r"\sqrt{7}", ["sqrt7"], ["7sqrt"]),
+    ],
     "unit vectors": [
         (
             r"3\mathbf{i} - 4\mathbf{j} + \mathbf{k}",

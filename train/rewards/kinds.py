@@ -157,6 +157,9 @@ def _value(items: Sequence[Item], measured: bool = False) -> Value:
     if marks:
         return _relation([_trim(part) for part in parts], marks)
     solid = _solid(items)
+    for at in range(1, len(solid) - 1):  # (0, 1) U (2, 3)
+        if _text(solid[at]) == "U" and _text(solid[at - 1]) in (")", "]"):
+            solid[at] = Token("command", "\\cup") if _text(solid[at + 1]) in "([" else solid[at]
     parts, marks = _split(solid, ("\\cup", "\\setminus"))
     if marks:
         return _region_of(parts, marks) or ["raw", write(solid)]
@@ -451,6 +454,7 @@ _POWERS = {"square": 2, "cubic": 3}
 def _unit(text: str) -> str | None:
     """A unit as its factors with their powers, in one order: `m/s` and `m s^{-1}` are one."""
     text = re.sub(r"\\(?:text[a-z]*|mathrm|cdot|times)|[{}]", " ", text.casefold())
+    text = re.sub(r"\b(?:in total|in all|total|altogether|only)\b", " ", text)
     powers: dict[str, int] = {}
     sign, prefix, last = 1, 1, ""
     for word in _FACTOR.findall(text):
@@ -670,9 +674,6 @@ def _number(items: Sequence[Item]) -> list[Any] | None:
     return [str(value), power - places if places else None]
 
 
-_PRIMES: list[Item] = [Group((Token("letters", "p" * count),)) for count in range(1, 5)]
-
-
 def _exact(items: Sequence[Item]) -> list[Item]:
     """Decimals as fractions, which are exact; degrees inside an expression as radians."""
     out: list[Item] = []
@@ -691,9 +692,12 @@ def _exact(items: Sequence[Item]) -> list[Item]:
             times, over = Token("command", "\\cdot"), Token("command", "\\frac")
             degree = (number, times, over, pi, half_turn)
             out += [Token("symbol", "("), *degree, Token("symbol", ")")] if angles else [number]
-        elif item.text == "'" and out and (_kind(out[-1]) == "letters" or out[-1] in _PRIMES):
-            primes = _PRIMES.index(out.pop()) + 1 if out[-1] in _PRIMES else 0  # x' is not x
-            out += [Token("symbol", "_")] * (not primes) + [_PRIMES[min(primes, len(_PRIMES) - 1)]]
+        elif item.text == "'" and _kind(out[-1] if out else None) == "letters":
+            out += [Token("symbol", "_"), Group((Token("letters", "p"),))]  # x' is not x
+        elif item.text == "'" and len(out) > 1 and _text(out[-2]) == "_":
+            script = out.pop()
+            assert isinstance(script, Group)
+            out.append(Group((*script.items, Token("letters", "p"))))
         elif item.kind == "letters" and len(item.text) > 1:
             out += [Token("letters", letter) for letter in item.text]
         elif not _is_space(item):

@@ -100,7 +100,7 @@ def _character(char: str) -> str:
 def read_latex(text: str) -> tuple[Item, ...]:
     """The items of an answer. Raises Unreadable where its braces don't match."""
     text = "".join(map(_character, _SCRIPTS.sub(_script, text)))
-    text = _INLINE.sub(r" \1 ", _HALF_DAY.sub(r"\1m", text))
+    text = _INLINE.sub(r" \1 ", _HALF_DAY.sub(r"\1m", text)).replace("sq. ", "sq ")
     for mark in ("**", "__", "*"):  # Markdown
         inside = text.strip()[len(mark) : -len(mark)]
         if text.strip() == f"{mark}{inside}{mark}" and inside and mark[0] not in inside:
@@ -200,7 +200,9 @@ class _Reader:
             if word in ("\\hat", "\\vec") and write(argument.items) in UNIT_VECTORS:
                 return list(argument.items)
             return [Token("command", word), argument]
-        if word == "\\sqrt" or (word == "sqrt" and self._next() in ("(", "{")):
+        if word == "\\sqrt" or (
+            word == "sqrt" and (self._next() in ("(", "{") or self._next().isdigit())
+        ):
             return self._root(depth)
         if word[0] in ".0123456789" and word != ".":
             if len(word) > _DIGITS:
@@ -502,7 +504,10 @@ def _degrees(items: list[Item]) -> list[Item]:
         circle = item == Group((Token("command", "\\circ"),))
         if circle and _is(out, len(out) - 1, "^"):
             out[-1] = Token("text", "°")
-        elif isinstance(item, Token) and item.text == "\\degree":
+        elif isinstance(item, Token) and (
+            item.text == "\\degree"
+            or (item.text == "\\deg" and any(_text_of(each).isdigit() for each in out[-2:]))
+        ):
             if _is(out, len(out) - 1, "^"):
                 out.pop()
             out.append(Token("text", "°"))

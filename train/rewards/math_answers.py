@@ -140,9 +140,13 @@ def _at_once(gold: Value, answer: Value) -> bool | None:
     if gold == answer:
         return True
     if answer[0] == "choice" and gold[0] != "choice":
-        return _spelt(gold) == answer[1].casefold() or _at_once(gold, answer[2])
+        return (
+            _spelt(gold) == answer[1].casefold() if _is_letter(gold) else _at_once(gold, answer[2])
+        )
     if gold[0] == "choice" and answer[0] != "choice":
-        return _spelt(answer) == gold[1].casefold() or _at_once(gold[2], answer)
+        if _is_letter(answer):
+            return _spelt(answer) == str(gold[1]).casefold()
+        return _at_once(gold[2], answer)
     if gold[0] == answer[0] == "choice" and gold[1] != answer[1]:
         return False
     if {gold[0], answer[0]} == {"time", "ratio"}:  # 17:55
@@ -158,6 +162,10 @@ def _at_once(gold: Value, answer: Value) -> bool | None:
         units = gold[3] is None or answer[3] is None or gold[3] == answer[3]
         return bool(units and Fraction(gold[2][0]) == Fraction(answer[2][0]))
     return None
+
+
+def _is_letter(value: Value) -> bool:
+    return value[0] in ("word", "expr") and len(text := str(value[1])) == 1 and text.isalpha()
 
 
 def _spelt(value: Value) -> str | None:

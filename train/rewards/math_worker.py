@@ -12,6 +12,7 @@ math-verify reads and sympy works out. Two exact values are equal or not: no tol
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -210,7 +211,9 @@ class Engine:
         """In any order, one for one: solutions, with or without braces around them."""
         a, b = (self._distinct(v) if v[0] in ("list", "set") else [v] for v in (gold, answer))
         names = [[m[1] for m in side if m[0] == "equal" and m[1]] for side in (a, b)]
-        if any(len(set(map(str, told))) > 1 for told in names) and not all(names):
+        if any(
+            len({re.sub(r"_\{?\d+\}?", "", str(name)) for name in told}) > 1 for told in names
+        ) and not all(names):
             return self._in_order(a, b)  # x = 1, y = 2 and 1, 2
         return self._matched(a, b)
 
@@ -239,6 +242,12 @@ class Engine:
         return kept
 
     def _matrices(self, gold: Any, answer: Any) -> bool:
+        gold, answer = (
+            ["matrix", [row[3] for row in each[3]], ""]  # [[1, 2], [3, 4]]
+            if each[0] == "tuple" and all(e[:2] == ["tuple", "["] for e in (each, *each[3]))
+            else each
+            for each in (gold, answer)
+        )
         if gold[0] == answer[0]:
             return len(gold[1]) == len(answer[1]) and all(map(self._in_order, gold[1], answer[1]))
         for matrix, other in ((gold, answer), (answer, gold)):

@@ -7,7 +7,7 @@ what is written in words. Both are asked before the rest is read as LaTeX (`kind
 import re
 from typing import Any
 
-from .spellings import BASES, EMPTY, LEADS, NUMBERS, PARTS, SAYINGS, UNITS
+from .spellings import BASES, CONNECTIVES, EMPTY, LEADS, NUMBERS, PARTS, SAYINGS, SCALES, UNITS
 
 __all__ = ["read_phrase", "without_words"]
 
@@ -17,7 +17,7 @@ _WRAPPED = re.compile(
 _BLANK = re.compile(r"\\[ ,;:!]|\\q?quad(?![a-z])|~|\s+")
 _WRAPPER = r"(?:\\text[a-z]*\s*\{|\*\*|)\s*"
 _LEAD = re.compile(
-    rf"(\s*\$?\s*{_WRAPPER})(?:(?:so|hence|thus|therefore|then|and),? +)*(?:{LEADS})[\s:]*(?=\S)",
+    rf"(\s*\$?\s*{_WRAPPER})(?:(?:{CONNECTIVES})(?: +(?:{LEADS}))?|{LEADS})[\s:]*(?=\S)",
     re.IGNORECASE,
 )
 _NOTHING_LEFT = re.compile(r"(\s*\$?\s*)(?:\\text[a-z]*\s*\{\s*\}|\*\*\s*\*\*)\s*")
@@ -31,8 +31,7 @@ _LETTER = re.compile(r"(?:(?i:choice|option|letter) )?\(?([A-Z])\)?")
 _BASE = re.compile(rf"\(?([0-9a-f]+)\)? ?\(?(?:in )?base[ -]?(\d{{1,2}}|{'|'.join(BASES)})\)?")
 _SMALL = "|".join(name for name, number in NUMBERS.items() if 0 < number < 20)
 _PART = re.compile(
-    rf"(?:({_SMALL}) and )?(?:(an?|{_SMALL})[ -])?"
-    rf"({'|'.join(PARTS)})s?"
+    rf"(?:({_SMALL}) and )?(?:(an?|{_SMALL})[ -](?=.)|(?=half))({'|'.join(PARTS)})s?"
 )
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()  # noqa: SIM905
 _MONTH = (
@@ -91,6 +90,9 @@ def read_phrase(text: str) -> list[Any] | str | None:
     words = plain.casefold()
     if words in NUMBERS:
         return str(NUMBERS[words])
+    number, _, scale = words.rpartition(" ")
+    if scale in SCALES and number in NUMBERS:
+        return f"{NUMBERS[number]} \\times 10^{{{SCALES[scale]}}}"
     if part := _PART.fullmatch(words):
         whole = NUMBERS[part[1]] if part[1] else ""
         return f"{whole}\\frac{{{NUMBERS.get(part[2], 1)}}}{{{PARTS[part[3]]}}}"

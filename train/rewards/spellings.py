@@ -5,7 +5,17 @@ Who meets another spelling adds it here, with a row in `tests/support/answer_pai
 """
 
 __all__ = ["BARE", "BASES", "CHARACTERS", "FUNCTIONS", "GREEK", "NAMES", "NOTHING", "ONE", "SPACE"]
-__all__ += ["CURRENCIES", "EMPTY", "LEADS", "NO_UNITS", "NUMBERS", "PARTS", "PRODUCTS", "SAYINGS"]
+__all__ += [
+    "CONNECTIVES",
+    "CURRENCIES",
+    "EMPTY",
+    "LEADS",
+    "NO_UNITS",
+    "NUMBERS",
+    "PARTS",
+    "PRODUCTS",
+    "SAYINGS",
+]
 __all__ += ["SCALES", "TEXT", "THIN", "TWO", "UNITS", "UNIT_VECTORS", "WITH_ARGUMENT"]
 
 CHARACTERS = {
@@ -141,8 +151,10 @@ PARTS = {
 BASES = {name: number for name, number in NUMBERS.items() if 2 <= number <= 12}
 """Bases of numerals, as they are written in words."""
 
+CONNECTIVES = r"(?:so|hence|thus|therefore)\b,?(?: (?:so|hence|thus|therefore|then)\b,?)*"
 LEADS = (
-    r"(?:the |our |my )?(?:final |correct )?(?:answers?|results?|values?|solutions?|total)"
+    r"(?:the |our |my )?(?:final |correct )?"
+    r"(?:answers?|results?|values?|solutions?|total|choice|option)"
     r"(?: to (?:the|this) (?:problem|question))?(?: is| are|:| =)+(?: exactly| equal to)?|"
     r"exactly\b|precisely\b|definitely\b|certainly\b|simply\b|equals\b|(?:is )?equal to\b|"
     r"(?:it|this|that|which) (?:is|equals)\b|we (?:get|have|obtain|find)\b|the point(?: is)?\b|"
