@@ -117,6 +117,13 @@ def test_the_model_reads_the_schema_and_rows(place: Place) -> None:
     assert "x" * 100 + "… (5,000,000 char" in ask(place, "select repeat('x', 5000000)").text
 
 
+def test_an_unknown_schema_can_be_asked_for(place: Place) -> None:
+    blind = SqlTool(place.tool.database, schema_budget=0)
+    assert blind.description == place.tool.description.split("\n")[0]
+    columns = "select table_name, column_name, data_type from information_schema.columns"
+    assert "city | founded | date" in blind.ask(f"{columns} where table_name = 'city'", 60.0).text
+
+
 @pytest.mark.parametrize(
     ("query", "kind", "text"),
     [
