@@ -213,7 +213,10 @@ PARSERS: dict[str, tuple[Parser, Sequence[str]]] = {
         turn("hermes"),
         ("<tool_call>", "</tool_call>", "<think>", '{"', "[", '"', "\n", "<tool_response>", " "),
     ),
-    "retool": (turn("retool"), ("<code>", "</code>", "<answer>", "<interpreter>", *CODE)),
+    "retool": (
+        turn("retool"),
+        ("<code>", "</code>", "<answer>", "<interpreter>", "< inter", "<think>", "</think>", *CODE),
+    ),
     "retool, paused": (turn("retool", FinishReason.STOP), ("<code>", "</code>", *CODE)),
     "reex_sql": (
         turn("reex_sql"),
@@ -221,7 +224,7 @@ PARSERS: dict[str, tuple[Parser, Sequence[str]]] = {
     ),
     "search_r1": (
         turn("search_r1"),
-        ("<search>", "</search>", "<answer>", "<information>", "</information>", " "),
+        ("<search>", "</search>", "<answer>", "< information ", "</information>", "\u200b", " "),
     ),
     "notebook": (
         turn("notebook"),
