@@ -185,7 +185,7 @@ class Supervisor:
             message, fds = _received(self._link)
             if not message:
                 self._end_all()
-            self._fork_worker(*fds, json.loads(message)["folder"])
+            self._fork_worker(fds[0], fds[1], json.loads(message)["folder"])
 
     def _fork_worker(self, channel: int, output: int, folder: str) -> None:
         supervisor = os.getpid()
