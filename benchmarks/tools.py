@@ -2,6 +2,10 @@
 
 Medians, with the fastest in brackets: on a busy machine the fastest says more about the code.
 The peer is a plain ipykernel driven through jupyter_client, over ipc, as its documentation shows.
+It can't be copied: the other way to a branch is to run the cells again in a new session or kernel,
+as rStar2-Agent does, and both are measured.
+
+    python benchmarks/tools.py --pages      where the memory of a session lies
 """
 
 import argparse
@@ -12,15 +16,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from interlace.tools import PythonTool
 from interlace.tools.python import PythonSession
+from interlace.tools.python.processes import children, descendants
 
 WARM_UP = "import numpy, sympy; 1 + 1"
-STATE = "import numpy; state = numpy.random.rand(100_000_000 // 8); len(state)"
+STATES = {
+    "nothing": "1",
+    "10 MB of arrays": "import numpy; state = numpy.random.rand(1_250_000); len(state)",
+    "100 MB of arrays": "import numpy; state = numpy.random.rand(12_500_000); len(state)",
+    "100 MB of objects": "state = [0.5 * number for number in range(3_100_000)]; len(state)",
+}
+BRANCHES = 20
+KINDS = ("small objects", "heap", "interpreter's data", "libraries' data", "other")
 
 
 def row(what: str, unit: str, samples: list[float], target: str, peer: list[float] | None) -> None:
@@ -36,20 +48,38 @@ def row(what: str, unit: str, samples: list[float], target: str, peer: list[floa
 
 def proportional(pid: int) -> float:
     """The process's memory in MB, pages that are shared counted in parts."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
+    with suppress(OSError):  # it may just have ended
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
     return 0.0
 
 
+def private(pid: int) -> dict[str, float]:
+    """The process's own pages, in MB, by what they hold."""
+    found = dict.fromkeys(KINDS, 0.0)
+    kind = ""
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if not first.endswith(":"):
+            kind = kind_of(Path(rest[4]).name if len(rest) > 4 else "")
+        elif first == "Private_Dirty:":
+            found[kind] += int(rest[0]) / 1024
+    return found
+
+
+def kind_of(mapped: str) -> str:
+    """What an area of memory holds, from the name of what is mapped there."""
+    if mapped in ("", "[heap]"):
+        return "heap" if mapped else "small objects"
+    if mapped.startswith(("libpython", "python")):
+        return "interpreter's data"
+    return "libraries' data" if ".so" in mapped else "other"
+
+
 def ours() -> Iterator[int]:
-    """The sandbox's processes."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"_interlace" in (folder / "cmdline").read_bytes():
-                yield int(folder.name)
-        except OSError:
-            continue
+    """The sandbox's processes: those below this one."""
+    return iter(descendants(os.getpid()))
 
 
 async def timed(work: Callable[..., Awaitable[object]], *arguments: object) -> float:
@@ -122,6 +152,7 @@ def quiet() -> Iterator[None]:
 async def measure_peer(times: int) -> dict[str, list[float]]:
     """The same figures of an ipykernel; for those of many sessions, of `times` kernels at once."""
     start, trip = [], []
+    again: dict[str, list[float]] = {name: [] for name in STATES}
     for _ in range(times):
         peer = Peer()
 
@@ -131,6 +162,8 @@ async def measure_peer(times: int) -> dict[str, list[float]]:
 
         start.append(await timed(first))
         trip += [await timed(peer.run, "1 + 1") for _ in range(60)][10:]
+        for name, code in STATES.items():
+            again[name].append(start[-1] + await timed(peer.run, code))
         await peer.stop()
     peers = [Peer() for _ in range(times)]
 
@@ -144,7 +177,7 @@ async def measure_peer(times: int) -> dict[str, list[float]]:
     for peer in peers:
         await peer.stop()
     rates = {"opened": [1e3 * times / opened], "called": [1e3 * times / called]}
-    return {"start": start, "trip": trip, "memory": memory, **rates}
+    return {"start": start, "trip": trip, "memory": memory, **rates, **again}
 
 
 async def measure_sessions(tool: PythonTool, peer: dict[str, list[float]]) -> None:
@@ -155,26 +188,46 @@ async def measure_sessions(tool: PythonTool, peer: dict[str, list[float]]) -> No
         async with tool.session() as session:
             await call(session, WARM_UP)
             start.append(1e3 * (time.perf_counter() - begin))
-    row("session to first result (numpy, sympy)", "ms", start, "20", peer["start"])
+    row("session to first result (numpy, sympy)", "ms", start, "15", peer["start"])
     async with tool.session() as session:
         trip = [await timed(call, session, "1 + 1") for _ in range(600)][100:]
-        row("call round trip", "ms", trip, "0.5", peer["trip"])
+        row("call round trip", "ms", trip, "0.4", peer["trip"])
         rate = [1e3 / value for value in trip]
         row("calls per second, one session", "/s", rate, "", [1e3 / t for t in peer["trip"]])
-        for code in ("1", STATE):
+    for name, code in STATES.items():
+        await measure_branches(tool, name, code, peer[name])
+
+
+async def measure_branches(tool: PythonTool, name: str, code: str, peer: list[float]) -> None:
+    """Copies of a session with some state: what one takes, and holds; and the cells run again."""
+    forks, again = [], []
+    async with tool.session() as session:
+        assert isinstance(session, PythonSession)
+        await call(session, WARM_UP)
+        await call(session, code)
+        for _ in range(15):
+            begin = time.perf_counter()
+            copy = await session.fork()
+            forks.append(1e3 * (time.perf_counter() - begin))
+            await copy.close()
+        row(f"fork() with {name}", "ms", forks, "5" if "100" in name else "", None)
+        before = sum(map(proportional, ours()))
+        copies = [await session.fork() for _ in range(BRANCHES)]
+        held = (sum(map(proportional, ours())) - before) / BRANCHES
+        row(f"  memory of each of {BRANCHES} copies (PSS)", "MB", [held], "2", None)
+        for copy in copies:
+            await call(copy, "x = 1; x + 1")
+        held = (sum(map(proportional, ours())) - before) / BRANCHES
+        row("  the same after a call in each", "MB", [held], "", None)
+        for copy in copies:
+            await copy.close()
+    for _ in range(5):
+        begin = time.perf_counter()
+        async with tool.session() as session:
+            await call(session, WARM_UP)
             await call(session, code)
-            forks: list[float] = []
-            for _ in range(15):
-                copies: list[PythonSession] = []
-
-                async def copy(copies: list[PythonSession] = copies) -> None:
-                    assert isinstance(session, PythonSession)
-                    copies.append(await session.fork())
-
-                forks.append(await timed(copy))
-                await copies[0].close()
-            size = "nothing" if code == "1" else "100 MB of state"
-            row(f"fork() with {size}", "ms", forks, "15", None)
+            again.append(1e3 * (time.perf_counter() - begin))
+    row("  a new session, the cells run again", "ms", again, "", peer)
 
 
 async def measure_many(tool: PythonTool, count: int, peer: dict[str, list[float]]) -> None:
@@ -204,15 +257,54 @@ async def measure_many(tool: PythonTool, count: int, peer: dict[str, list[float]
     row(f"closing {count} sessions", "s", [time.perf_counter() - begin], "", None)
 
 
+async def measure_pages(tool: PythonTool, count: int) -> None:
+    """Where the pages that a session has for itself alone are, by process and by what they hold."""
+
+    def print_row(what: str, pids: list[int]) -> None:
+        each = [private(pid) for pid in pids]
+        means = [statistics.mean(one[kind] for one in each) for kind in KINDS]
+        values = "".join(f"{value:>20.2f}" for value in (*means, sum(means)))
+        print(f"{what:<28}{values}", flush=True)
+
+    print(f"{f'MB, means of {count}':<28}" + "".join(f"{kind:>20}" for kind in (*KINDS, "all")))
+    managers = [tool.session() for _ in range(count)]
+    sessions = [await manager.__aenter__() for manager in managers]
+    for session in sessions:
+        assert isinstance(session, PythonSession)
+        await session.ready()
+    keepers = [pid for zygote in children(os.getpid()) for pid in children(zygote)]
+    workers = [pid for keeper in keepers for pid in children(keeper)]
+    print_row("worker, nothing run yet", workers)
+    for session in sessions:
+        await call(session, WARM_UP)
+    print_row("worker, one cell run", workers)
+    print_row("its supervisor", keepers)
+    copies = [await session.fork() for session in sessions if isinstance(session, PythonSession)]
+    branches = [pid for keeper in keepers for pid in children(keeper) if pid not in workers]
+    print_row("copy, nothing run yet", branches)
+    for copy in copies:
+        await call(copy, WARM_UP)
+    print_row("copy, one cell run", branches)
+    for copy in copies:
+        await copy.close()
+    for manager in managers:
+        await manager.__aexit__(None, None, None)
+
+
 async def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=500, help="live sessions at once")
     parser.add_argument("--peers", type=int, default=5, help="ipykernels to measure")
     parser.add_argument("--isolation", default="auto")
+    parser.add_argument("--pages", action="store_true", help="only where a session's pages are")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {load:.1f} at the start")
+    if options.pages:
+        async with PythonTool(isolation=options.isolation) as tool:
+            await measure_pages(tool, BRANCHES)
+        return
     with quiet():
         peer = await measure_peer(options.peers)
         begin = time.perf_counter()

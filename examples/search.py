@@ -1,7 +1,7 @@
 """Ask a collection of texts, and say where the answer stands: the first search says what to search
 for next, and each call keeps which passages it found.
 
-A folder of Markdown, text or JSONL does as well: `SearchTool("docs")`.
+A folder of Markdown, HTML, text or JSON lines does as well: `SearchTool("docs")`.
 """
 
 import tempfile

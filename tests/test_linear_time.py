@@ -52,6 +52,8 @@ from interlace.tools.python.sandbox.transcript import (
     Transcript,
 )
 from interlace.tools.search.documents import passages
+from interlace.tools.search.sources import Remarks
+from interlace.tools.search.words import normalized
 from interlace.tools.sql import Rows, lexer
 from interlace.tools.sql.compare import RULES
 from interlace.tools.sql.problems import described_table
@@ -171,7 +173,7 @@ def cell(text: str) -> object:
 
 def document(ending: str) -> Parser:
     """A file that is searched."""
-    return lambda text: [*passages(f"a.{ending}", text.splitlines(keepends=True), 500)]
+    return lambda text: [*passages(f"a.{ending}", io.StringIO(text), 500, Remarks())]
 
 
 def query(sql: str) -> object:
@@ -211,7 +213,10 @@ PARSERS: dict[str, tuple[Parser, Sequence[str]]] = {
         turn("hermes"),
         ("<tool_call>", "</tool_call>", "<think>", '{"', "[", '"', "\n", "<tool_response>", " "),
     ),
-    "retool": (turn("retool"), ("<code>", "</code>", "<answer>", "<interpreter>", *CODE)),
+    "retool": (
+        turn("retool"),
+        ("<code>", "</code>", "<answer>", "<interpreter>", "< inter", "<think>", "</think>", *CODE),
+    ),
     "retool, paused": (turn("retool", FinishReason.STOP), ("<code>", "</code>", *CODE)),
     "reex_sql": (
         turn("reex_sql"),
@@ -219,7 +224,7 @@ PARSERS: dict[str, tuple[Parser, Sequence[str]]] = {
     ),
     "search_r1": (
         turn("search_r1"),
-        ("<search>", "</search>", "<answer>", "<information>", "</information>", " "),
+        ("<search>", "</search>", "<answer>", "< information ", "</information>", "\u200b", " "),
     ),
     "notebook": (
         turn("notebook"),
@@ -265,8 +270,36 @@ PARSERS: dict[str, tuple[Parser, Sequence[str]]] = {
         cell,
         ("\x1b[", "\x1b]", "0", ";", "\r", "\b", "\n", "<", " object", "\x07", "\0", "\ud800"),
     ),
-    "Markdown files": (document("md"), ("# ", "#", " ", "x", "\n", "\t", "```", "\n\n", ". ")),
+    "Markdown files": (
+        document("md"),
+        ("# ", "#", " ", "x", "\n", "\t", "```", "\n\n", ". ", "- ", "> ", "[", "<!--", "x\n=\n"),
+    ),
     "text files": (document("txt"), (" ", "x", "\n", ". ", "\r", "\x0b")),
+    "reST files": (document("rst"), ("=", "x", " ", "\n", "==\n", "x\n==\n", "~", "\n\n")),
+    "HTML files": (
+        document("html"),
+        ("<", "<!--", "<a ", "<p>", "</", "<script>", "<pre>", "<h1>", "&", "x", " ", ">", "\n"),
+    ),
+    "tables": (document("csv"), ("text\n", ",", '"', "x", "\n", " ")),
+    "words of texts": (
+        normalized,
+        (
+            "a",
+            "A",
+            "1",
+            ",",
+            "1,234",
+            "-",
+            "-\n",
+            "aB",
+            "#",
+            "+",
+            " ",
+            "\u00ad",
+            "\u0301",
+            "\u0e01",
+        ),
+    ),
     "JSONL files": (document("jsonl"), ('{"text": "a"}\n', '"', "[", "{", "\n", " ")),
     "SQL": (query, (*SQL, " ", "\n")),
     "SQL results": (table, ("1", "_", ".", "e", "'", " ", "x", "|", " | ", "\\", "\x1b", "\n")),

@@ -1,14 +1,29 @@
-"""An event loop in a thread of its own, for callers that are not asynchronous."""
+"""An event loop in a thread of its own, for callers that are not asynchronous; and the reverse:
+work in a thread, for a loop that must not wait.
+"""
 
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-__all__ = ["BackgroundLoop"]
+__all__ = ["BackgroundLoop", "in_thread"]
 
 V = TypeVar("V")
+Arguments = TypeVarTuple("Arguments")
+
+
+async def in_thread(work: Callable[[Unpack[Arguments]], V], *arguments: *Arguments) -> V:
+    """Run `work` in a thread, or at once where the machine can't start one more: it may then be run
+    a second time by a thread that is busy now.
+    """
+    try:
+        return await asyncio.to_thread(work, *arguments)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+    return work(*arguments)
 
 
 class BackgroundLoop:

@@ -30,6 +30,9 @@ _MOST_IDLE = 256
 """Connections that are kept for later requests."""
 _MOST_WORDS = 8192
 """Bytes that are read of an answer that says no."""
+_ENCODINGS = "gzip, deflate"
+"""Packings that are unpacked: 64 KiB at a time become 66 MB at most. Others, or one in another,
+would become gigabytes at once."""
 
 T = TypeVar("T")
 
@@ -71,7 +74,8 @@ class HttpClient:
     A request is sent again after a failed connection or a status of `passing`. Up to `tries` are
     made, with pauses that begin at `pause` seconds, double and vary, or as long as the server asks
     for; one that asks for more than `longest_wait` seconds is given up. At most `most_bytes` of an
-    answer are read. `try_seconds` bounds one try, from the connection to the last byte.
+    answer are read. `try_seconds` bounds one try, from the connection to the last byte, and
+    `head_seconds` the connection and the headers of its answer alone.
 
     `make` builds an httpx client. Each request in flight has one of its own: a client looks through
     all its connections at the beginning and the end of each request, so with 64 to 256 in flight
@@ -89,6 +93,7 @@ class HttpClient:
     most_bytes: int
     most_at_once: int = sys.maxsize
     try_seconds: float | None = None
+    head_seconds: float | None = None
     _connections: "dict[asyncio.AbstractEventLoop, _Connections]" = field(default_factory=dict)
 
     async def request(
@@ -107,8 +112,13 @@ class HttpClient:
             begun, last, wait = False, attempt + 1 == self.tries, 0.0
             try:
                 async with asyncio.timeout(self.try_seconds), self._connected().one() as client:
-                    sent = await client.send(await prepare(client, attempt), stream=True)
+                    request = await prepare(client, attempt)
+                    request.headers["accept-encoding"] = _ENCODINGS
+                    sent = await self._send(client, request)
                     async with aclosing(sent) as response:
+                        packed = response.headers.get("content-encoding", "identity").lower()
+                        if packed not in ("identity", "", *_ENCODINGS.split(", ")):
+                            raise HttpError(f"{self.name} sent what can't be unpacked")
                         if response.is_success:
                             async with aclosing(read(response)) as items:
                                 async for item in items:
@@ -186,6 +196,16 @@ class HttpClient:
             del self._connections[loop]
         if mine is not None:
             await mine.aclose()
+
+    async def _send(
+        self, client: "httpx.AsyncClient", request: "httpx.Request"
+    ) -> "httpx.Response":
+        """The response, once its headers are there: they too may come a byte at a time."""
+        try:
+            async with asyncio.timeout(self.head_seconds):
+                return await client.send(request, stream=True)
+        except TimeoutError as error:
+            raise HttpError(f"{self.name} sent no whole answer in {self.head_seconds} s") from error
 
     async def _refused(self, response: "httpx.Response") -> RefusedStatus:
         raw = b""

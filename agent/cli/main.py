@@ -121,7 +121,7 @@ _add(
 )
 _add(
     show,
-    "interlace show t.jsonl --episode 1-5f2c9a01/0 --ids",
+    "interlace show t.jsonl --episode 5f2c9a01d3e4b6a7/0 --ids",
     "interlace show team.jsonl --m500 ours.jsonl",
     short="Print the episodes of a log: who wrote which token.",
 )

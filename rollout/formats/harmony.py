@@ -188,7 +188,8 @@ class Harmony(ToolCalls):
         closed, over = bool(stop[0]), text[position : stop.start()]
         if isinstance(found, JsonFault):
             problem = f"The arguments of the tool call are not valid JSON: {found.reason}."
-            return Call(name, None, problem), stop.end(), closed
+            # A mark in a string that a limit broke off closes nothing.
+            return Call(name, None, problem), stop.end(), closed and not found.cut
         call = read_arguments(name, found[0])
         if over.strip() and (closed or dangles(over)):
             (call,) = left_over([call], over)

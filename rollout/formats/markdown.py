@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ...tools import Tool
 from ..trajectory import CallRecord, FinishReason
+from .alike import alike
 from .base import Block, Sample
 from .scan import Marks, boxed, in_python_string
 from .tags import PYTHON_SAMPLE, Tagged
@@ -34,7 +35,10 @@ class Markdown(Tagged):
     marks = Marks(
         call=re.compile(r"^[ \t]*```(?:python3?|py)[ \t]*\n", re.MULTILINE | re.IGNORECASE),
         call_end=_FENCE_END,
-        result=re.compile(r"^[ \t]*```output\b[^\n]*(?:\n|\Z)", re.MULTILINE),
+        result=re.compile(
+            rf"^[ \t]*(?:{alike('```')}|~~~)[ \t]*{alike('output')}\b[^\n]*(?:\n|\Z)",
+            re.MULTILINE,
+        ),
         result_end=_FENCE_END,
     )
     what = "code block"

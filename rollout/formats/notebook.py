@@ -6,7 +6,7 @@ from typing import Any
 from ...tools import Tool
 from ..trajectory import FinishReason
 from .base import Block, Call, Sample
-from .scan import boxed, in_python_string, last_block, unfenced
+from .scan import boxed, in_python_string, last_block, unfenced, without_thoughts
 from .tags import PYTHON_SAMPLE, Tagged
 
 __all__ = ["Notebook"]
@@ -102,6 +102,11 @@ class Notebook(Tagged):
         if action and "python" not in action.casefold():
             return Call(action, {self.argument: self.read(body)})
         return super().call(body, lead)
+
+    def outside_thoughts(self, plain: str) -> str:
+        """Outside of a step's thoughts and a reflection's."""
+        steps = without_thoughts(plain, "<thought>", "</thought>")
+        return super().outside_thoughts(steps)
 
     def answer(self, plain: str, finish: FinishReason) -> str | None:
         """The answer of the block that ends the analysis; of a reflection, once it has ended."""

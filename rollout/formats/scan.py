@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from .alike import alike
+
 __all__ = [
     "Marks",
     "Scan",
@@ -15,6 +17,7 @@ __all__ = [
     "scan",
     "unfenced",
     "unlabelled",
+    "without_thoughts",
 ]
 
 # So many closing tags may stand in strings of one block before the next one counts. Each is looked
@@ -24,18 +27,27 @@ FALSE_CLOSES = 32
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The marks that open and close a call, and those that open and close a result."""
+    """The marks that open and close a call, those that open and close a result, and the one that
+    opens an answer, if the format has one.
+    """
 
     call: re.Pattern[str]
     call_end: re.Pattern[str]
     result: re.Pattern[str]
     result_end: re.Pattern[str]
+    answer: re.Pattern[str] | None = None
 
     @classmethod
-    def tags(cls, call: str, result: str) -> Self:
-        """The marks `<call>`, `</call>`, `<result>` and `</result>`."""
-        marks = (f"<{call}>", f"</{call}>", f"<{result}>", f"</{result}>")
-        return cls(*(re.compile(re.escape(mark)) for mark in marks))
+    def tags(cls, call: str, result: str, answer: str) -> Self:
+        """The marks `<call>`, `</call>`, `<result>`, `</result>` and `<answer>`; those of results
+        also as they are imitated.
+        """
+        patterns = (
+            *map(re.escape, (f"<{call}>", f"</{call}>")),
+            *map(alike, (f"<{result}>", f"</{result}>")),
+            re.escape(f"<{answer}>"),
+        )
+        return cls(*map(re.compile, patterns))
 
 
 @dataclass(slots=True)
@@ -90,8 +102,14 @@ def scan(
                 found.pending = True
                 return found
             close = first
-        if close is None:  # read on behind the mark: what follows may still hold an answer
+        if close is None:  # what follows is code, up to an answer or a result in the policy's words
             found.unclosed = True
+            if fence := _OPEN_FENCE.match(text, position):
+                fence = _CLOSING_FENCE.search(text, fence.end())
+                position = fence.end() if fence else len(text)
+            marks_after = [marks.call, marks.result, *([marks.answer] if marks.answer else [])]
+            after = search.first(marks_after, position)
+            position = len(text) if after is None else after.start()
             continue
         found.calls.append(_innermost(text[position : close.start()], marks.call, in_string))
         found.leads.append(lead)
@@ -187,6 +205,7 @@ def _breaks_off(body: str, strings: re.Pattern[str]) -> bool:
 _LANGUAGES = {"python": "python|py", "sql": "sqlite|sql|postgresql|postgres|duckdb|mysql"}
 _FENCE = re.compile(r"\A\s*```[^\n`]*\n")
 _CLOSING_FENCE = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
+_OPEN_FENCE = re.compile(r"\s*```")
 
 
 def unfenced(body: str, language: str = "python") -> str:
@@ -217,6 +236,20 @@ _LABEL = re.compile(r"\A\s*(?:SQL ?Query|SQLite|SQL|Query)\s*:", re.IGNORECASE)
 def unlabelled(query: str) -> str:
     """A query without a label before it (`SQLQuery: SELECT ...`)."""
     return _LABEL.sub("", query).strip() if _LABEL.match(query) else query
+
+
+def without_thoughts(text: str, opening: str, closing: str) -> str:
+    r"""The text outside of thoughts. One that is never closed lasts to the end; one that is closed
+    but not opened here began before.
+
+    Example:
+        >>> without_thoughts("6?</think>7<think>or 8?</think>.<think>Hm", "<think>", "</think>")
+        '7\n.\n'
+    """
+    if opening not in text and closing not in text:
+        return text
+    thought = rf"{re.escape(opening)}.*?(?:{re.escape(closing)}|\Z)"
+    return re.sub(thought, "\n", text, flags=re.DOTALL).rpartition(closing)[2]
 
 
 def last_block(text: str, tag: str, *, final: bool) -> str | None:

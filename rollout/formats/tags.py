@@ -21,6 +21,7 @@ from .scan import (
     scan,
     unfenced,
     unlabelled,
+    without_thoughts,
 )
 
 __all__ = ["PYTHON_SAMPLE", "ReexSql", "Retool", "SearchR1", "Tagged"]
@@ -58,8 +59,8 @@ class Tagged(Format):
 
     @cached_property
     def marks(self) -> Marks:
-        """The marks around a call and a result."""
-        return Marks.tags(self.call_tag, self.result_tag)
+        """The marks around a call and a result, and before an answer."""
+        return Marks.tags(self.call_tag, self.result_tag, self.answer_tag)
 
     @property
     def control_tags(self) -> tuple[str, ...]:
@@ -84,7 +85,7 @@ class Tagged(Format):
             return Parsed(forged=found.forged, complete=False)
         blocks = zip(found.calls, found.leads, strict=True)
         calls = tuple(self.call(body, lead) for body, lead in blocks)
-        answer = None if calls else self.answer(found.plain, finish)
+        answer = None if calls else self.answer(self.outside_thoughts(found.plain), finish)
         if not calls and answer is None and found.unclosed and finish is FinishReason.EOS:
             calls = (Call(self.tool, None, f"The {self.what} was not closed."),)
         # A stop that closes nothing: the policy has not finished speaking.
@@ -130,8 +131,12 @@ class Tagged(Format):
         return body.strip()
 
     def answer(self, plain: str, finish: FinishReason) -> str | None:
-        """The final answer in text without calls and results."""
+        """The final answer in text without calls, results and thoughts."""
         return last_block(plain, self.answer_tag, final=finish is FinishReason.EOS) or None
+
+    def outside_thoughts(self, plain: str) -> str:
+        """The part of a turn that may hold an answer."""
+        return without_thoughts(plain, *self.thought)
 
     def call(self, body: str, lead: str) -> Call:
         """The call that a block stands for; `lead` is the text before it."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from ...tools import Tool
 from ...tools.errors import UsageError
 from ..trajectory import CallRecord, FinishReason
+from .alike import alike
 from .base import Block, Call, Format, Parsed, Sample
 from .scan import boxed, unfenced, unlabelled
 from .schema import tool_schema
@@ -299,12 +300,12 @@ class _Reader:
         self._format, self._text = format, JsonText(text)
         self._tools, self._final = tools, final
         self._think, self._thought = format.thought
-        self._result, self._result_end = format.result
-        marks = f"{re.escape(self._think)}|{re.escape(self._result)}|{format.opening.pattern}"
+        result, result_end = map(alike, format.result)
+        marks = f"{re.escape(self._think)}|(?P<result>{result})|{format.opening.pattern}"
         self._mark = re.compile(marks, format.opening.flags)
         thoughts = f"{re.escape(self._think)}|{re.escape(self._thought)}|{format.opening.pattern}"
         self._in_thought = re.compile(thoughts, format.opening.flags)
-        ends = f"(?P<end>{re.escape(self._result_end)})|{format.opening.pattern}"
+        ends = f"(?P<end>{result_end})|{format.opening.pattern}"
         self._result_ends = re.compile(ends, format.opening.flags)
         self._found: dict[int, CallBlock | None] = {}
         self._blocks: list[tuple[int, int]] = []
@@ -320,7 +321,7 @@ class _Reader:
         forged, thoughts_close, kept = False, True, 0
         position = kept = self._thought_end(0, opened=False) or 0
         while mark := self._mark.search(text, position):
-            if mark[0] == self._result:
+            if mark["result"] is not None:
                 forged = True
                 rest.append(text[kept : mark.start()])
                 position = kept = self._behind_result(mark.end())

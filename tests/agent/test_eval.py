@@ -54,6 +54,7 @@ def test_tools_on_and_off_on_the_same_tasks(evaluated: Path) -> None:
     assert with_tools["accuracy"]["method"] == "Wilson"
 
 
+@pytest.mark.slow
 def test_a_team_is_compared_with_one_agent_at_equal_tokens(evaluated: Path) -> None:
     sizes = ("--experts", "2", "--rounds", "1", "--max-tokens", "256")
     tasks = evaluated.with_name("tasks.jsonl")

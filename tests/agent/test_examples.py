@@ -33,6 +33,9 @@ PRINTS = {
 }
 
 
+BRIEF = {"ask.py", "stream.py", "structured.py", "function_tool.py", "sql.py"}
+"""Those that `make test` runs; the others wait for `make test-slow`."""
+
 ELSEWHERE = {"demo.py", "team_lessons.py"}
 """Those that test_demo.py runs."""
 
@@ -65,7 +68,10 @@ def test_the_notebook_runs_cell_by_cell() -> None:
     assert "".join(shown) == "1298552\n7800\n"
 
 
-@pytest.mark.parametrize("name", PRINTS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in BRIEF else pytest.param(name, marks=pytest.mark.slow) for name in PRINTS],
+)
 def test_example(name: str) -> None:
     done = warm.run(
         [sys.executable, EXAMPLES / name],

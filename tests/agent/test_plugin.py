@@ -37,6 +37,9 @@ def five():
 """Models that know what to say, so that it can be seen what became of it."""
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder on Python's path, as `pip install` of the example leaves it."""

@@ -8,6 +8,7 @@ from support.recordings import IMAGES, RECORDINGS, draw, record, words
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
+@pytest.mark.slow
 def test_a_picture_shows_what_the_commands_say_today(name: str) -> None:
     recording = RECORDINGS[name]
     now = words(draw(recording, record(recording)))

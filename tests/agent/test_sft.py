@@ -112,6 +112,7 @@ def test_a_run_stopped_with_ctrl_c_goes_on_and_its_checkpoint_is_a_model(
     assert default_format(report["model"], engine.tokenizer, [other]) == "hermes"
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_a_lower_rate_and_fewer_tokens_at_once_may_follow(
     log: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ def loaded(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+@pytest.mark.slow
 def test_adapters_are_trained_and_added_in(log: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="needs interlace[train]")
     out = tmp_path / "run"

@@ -37,6 +37,7 @@ def check(figures: list[dict[str, Any]]) -> None:
     assert all(math.isfinite(number) for number in values(figures).values())
 
 
+@pytest.mark.slow
 def test_engine_and_trainer_agree_and_padding_is_told_apart(tmp_path: Path) -> None:
     out = tmp_path / "gpu.md"
     figures = command("--rows", "machine", "agreement", "training", "--out", str(out))
@@ -79,6 +80,7 @@ def test_every_row_is_measured_or_says_what_is_not_there() -> None:
         assert found[f"{phase}, measured / estimated"] == pytest.approx(measured / estimated)
 
 
+@pytest.mark.slow
 def test_ctrl_c_prints_what_is_done(tmp_path: Path) -> None:
     out = tmp_path / "gpu.md"
     asked = [*COMMAND, "--out", str(out)]

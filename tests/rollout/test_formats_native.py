@@ -294,6 +294,11 @@ def test_a_turn_that_a_limit_cuts_anywhere_calls_nothing_it_did_not_write(
     assert read(name, said[: at % len(said)], LENGTH).calls in ((), whole)
 
 
+def test_a_mark_in_a_string_that_a_limit_broke_off_closes_no_call() -> None:
+    said = native("gpt_oss").write_block("log", {"text": "<|return|> and more"})
+    assert read("gpt_oss", said[: said.index(" and")], LENGTH) == Parsed()
+
+
 @given(st.sampled_from(NAMES), hostile, st.sampled_from(FinishReason))
 def test_any_text_can_be_read(name: str, text: str, finish: FinishReason) -> None:
     for said in (text, native(name).write_block("log", {"text": "x"}) + text, f"<think>{text}"):

@@ -47,8 +47,8 @@ def test_a_process_that_lies_is_replaced(sandbox: Box, code: str, how: str) -> N
 
 
 FORGE = """
-import gc, json, os
-worker = next(o for o in gc.get_objects() if type(o).__name__ == 'WorkerMain')
+import json, os
+worker = get_ipython().sink
 def message(kind, **content):
     return json.dumps({'kind': kind, 'id': worker._id, 'content': content}).encode()
 """
@@ -128,6 +128,20 @@ worker._answer = lambda *_: answer(words)
         with pytest.raises(OSError) as why:
             await session.read_file("any")
         assert str(why.value).startswith("long long") and len(str(why.value)) <= 300
+
+    sandbox.use(work)
+
+
+def test_a_file_beyond_the_limit_is_refused_though_the_process_sends_it(sandbox: Box) -> None:
+    lie = f"""{LIE}
+words = json.dumps({{'data': 'AAAA' * 3_000_000}})
+worker._answer = lambda *_: answer(words)
+"""
+
+    async def work(session: PythonSession) -> None:
+        assert (await session.call({"code": lie}, 10)).ok
+        with pytest.raises(OSError, match="'any' is larger than 8,000,000 bytes"):
+            await session.read_file("any")
 
     sandbox.use(work)
 

@@ -115,18 +115,27 @@ made
     assert after.text.endswith("2")
 
 
+FIRST_THREAD_ENDS = """
+        import ctypes, platform, threading
+        threading.Thread(target=lambda: (bytearray(70_000_000), time.sleep(60))).start()
+        time.sleep(0.2)
+        ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+
+
 @pytest.mark.parametrize(
     "take",
     [
         "b = bytearray(70_000_000)",
         "import mmap; b = mmap.mmap(-1, 70_000_000); b[:] = bytes(70_000_000)",
+        FIRST_THREAD_ENDS.strip(),  # /proc/<pid> shows nothing of such a process
     ],
-    ids=["private", "shared"],
+    ids=["private", "shared", "first thread ends"],
 )
 def test_memory_is_counted_over_all_processes(box: Box, take: str) -> None:
     code = f"""
 import os, time
-for _ in range(20):
+for _ in range(12):
     if os.fork() == 0:
         {take}
         time.sleep(60)

@@ -150,6 +150,8 @@ def test_calls_by_which_walls_are_climbed_are_refused(box: Box) -> None:
         "unshare mounts": "call(272, 0x20000)",
         "setns": "call(308, 0, 0)",
         "clone in a namespace": "call(56, 0x10000000 | 17, 0, 0, 0, 0)",
+        "a thread with descriptors of its own": "call(56, 0x10900, 0, 0, 0, 0)",
+        "descriptors of one's own": "call(436, 250, 251, 2)",
         "mount": "call(165, b'none', b'/', b'tmpfs', 0, 0)",
         "umount": "call(166, b'/proc', 2)",
         "pivot_root": "call(155, b'/', b'/')",
@@ -178,6 +180,18 @@ def test_calls_by_which_walls_are_climbed_are_refused(box: Box) -> None:
     assert result.text.splitlines() == [f"{name}: Operation not permitted" for name in codes]
     others = box.cell(CALLS + "call(435, 0, 0), call(0x40000000 | 39), call(9999)")
     assert others.text.count("Function not implemented") == 3
+
+
+def test_a_crash_starts_no_handler_of_core_dumps(box: Box) -> None:
+    """The kernel starts one, outside, at any limit but 1, if the machine has one (core(5))."""
+    kept = box.cell(
+        "import resource\n"
+        "for limit in ((0, 1), (0, 0)):\n"
+        "    resource.setrlimit(resource.RLIMIT_CORE, limit)\n"
+        "    resource.prlimit(0, resource.RLIMIT_CORE, limit)\n"
+        "resource.getrlimit(resource.RLIMIT_CORE)"
+    )
+    assert kept.text == "(1, 1)"
 
 
 def test_there_is_no_privilege(box: Box) -> None:

@@ -1,13 +1,18 @@
 """Evaluations: what counts as right, what counts at all, and how tools were used."""
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.attempts import TOKENIZER, attempt
 from support.fakes import answer, code
 
+from interlace.agent.cli.render.evaluation_tables import percent, reasons
 from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
@@ -100,8 +105,9 @@ def test_comparing_pairs_the_tasks() -> None:
     assert found.table == (1, 0, 2, 1) and found.tasks == 4 and found.left_out == 2
     assert found.p == 0.5 and found.test == "McNemar, exact"
     assert (found.first, found.second) == (0.25, 0.75)
-    assert found.accuracy.value == 0.5 and found.accuracy.low >= 0
-    assert found.means["tokens"].value == found.means["tokens"].high == -6
+    assert found.accuracy.value == 0.5 and found.accuracy.low < 0 < found.accuracy.high < 1
+    assert found.means["tokens"].value == -6 and found.to_json()["means"]["tokens"]["low"] is None
+    assert "only 4 tasks: they say little" in found.remarks
     with pytest.raises(DataError, match="no task in common"):
         compare(made({"a": True}), made({"b": True}))
 
@@ -134,8 +140,17 @@ def test_an_evaluation_comes_back_from_its_file_and_from_its_log(tmp_path: Path)
 
 def test_pictures_are_drawn_without_a_display(tmp_path: Path) -> None:
     found = measure(sampled(answer("12"), answer("7")), CHECKER)
-    plot_evaluations({"before": found, "after": made({"a": True})}, tmp_path / "p.png")
+    names = [r"b$\frac{$", "$x_1$", "_hidden", "far/" * 60, "far/" * 61, "日本語", "two\nlines"]
+    runs = {name: made({"a": True}) for name in names}
+    plot_evaluations({"before": found, **runs}, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    plot_evaluations(runs, tmp_path / "p.SVG")
+    drawn = (tmp_path / "p.SVG").read_text()
+    assert "<svg" in drawn
+    for label in (r"b$\frac{$", "$x_1$", "_hidden", "run 5", "run 6", "two lines"):
+        assert label in drawn
+    with pytest.raises(UsageError, match="its ending should be png, svg, pdf"):
+        plot_evaluations(runs, tmp_path / "p.jpeg")
 
 
 def test_tasks_by_name(tmp_path: Path) -> None:
@@ -158,6 +173,62 @@ def test_tasks_by_name(tmp_path: Path) -> None:
             find_tasks(wrong)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_no_figure_depends_on_the_order_and_pass_at_k_never_falls(data: st.DataObject) -> None:
+    """With any number of attempts at each task, some without an answer, a clock or a certainty."""
+    attempts = []
+    for task in "abcd"[: data.draw(st.integers(1, 4))]:
+        for sample in range(data.draw(st.integers(1, 12))):
+            said = data.draw(st.sampled_from([0, 1, 2, None]))
+            sure = data.draw(st.sampled_from([None, -1.0, -0.5]))
+            spent = data.draw(st.sampled_from([None, 1.5]))
+            attempts.append(
+                Attempt(
+                    task,
+                    sample,
+                    said == 0,
+                    "answered",
+                    answer=None if said is None else str(said),
+                    vote=said,
+                    logprob=sure,
+                    seconds=spent,
+                )
+            )
+    found = Evaluation(attempts)
+    order = data.draw(st.permutations(range(len(attempts))))
+    by_task = {t: iter(sorted(a.sample for a in attempts if a.task == t)) for t in "abcd"}
+    mixed = [attempts[i] for i in order]
+    again = Evaluation([replace(a, sample=next(by_task[a.task])) for a in mixed])
+    assert repr(again.pass_at) == repr(found.pass_at)
+    assert {k: e.value for k, e in again.majority_at.items()} == {
+        k: pytest.approx(e.value) for k, e in found.majority_at.items()
+    }
+    values = [estimate.value for estimate in found.pass_at.values()]
+    assert values == sorted(values)
+    text = json.dumps(found.summary(), allow_nan=False)
+    assert json.loads(text)["tasks_at"] == {str(k): n for k, n in found.tasks_at.items()}
+
+
+def test_what_could_not_be_timed_is_null_in_the_results(tmp_path: Path) -> None:
+    (episode,) = sampled(answer("12"))
+    found = measure([replace(episode, seconds=math.nan)], CHECKER)
+    save_evaluation(found, tmp_path / "results.json")
+    written = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert written["attempts"][0]["seconds"] is None
+    assert written["summary"]["means"]["seconds"]["value"] is None
+    assert load_evaluation(tmp_path) == found
+    assert compare(found, found).to_json()["means"]["seconds"]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1, "100.0%"), (0, "0.0%"), (2999 / 3000, "99.97%"), (1 / 30_000, "0.003%"), (0.5, "50.0%")],
+)
+def test_no_share_is_rounded_to_all_or_nothing(share: float, text: str) -> None:
+    assert percent(share) == text and percent(-share, "+").strip("+-") == text
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 def test_a_majority_does_not_depend_on_the_order_and_equals_share_it(order: Sequence[int]) -> None:
     told = [(True, 0), (False, 1), (False, 2)]
@@ -169,4 +240,11 @@ def test_a_majority_does_not_depend_on_the_order_and_equals_share_it(order: Sequ
     assert found.majority_at[2].value == pytest.approx(1 / 3)  # half of two pairs, none of one
     assert found.majority_at[3].value == pytest.approx(1 / 3)
     uneven = Evaluation([*attempts, Attempt("b", 0, True, "answered", answer="1", vote=0)])
-    assert uneven.tasks_at == {1: 2, 2: 1, 3: 1}
+    assert uneven.tasks_at == {1: 1, 2: 1, 3: 1}
+
+
+def test_reasons_why_nothing_was_judged_are_few_lines() -> None:
+    unjudged = {f"nobody knows the answer of the task '{n}'": 1 for n in range(400)}
+    assert reasons({**unjudged, "a tool failed": 2})[0] == ("a tool failed", 2)
+    assert reasons(unjudged)[-1] == ("395 other reasons", 395)
+    assert len(reasons({"a": 1, "b": 2, "c": 1, "d": 1, "e": 1, "f": 1})) == 6

@@ -276,7 +276,13 @@ def test_runs_are_paired_by_what_was_asked_and_what_else_differs_is_told(tmp_pat
         "the runs differ in n: 2 and 1",
         "the runs differ in temperature: 1.0 and 1.5",
         "1 tasks have one id and two questions, and are left out: t2",
+        "only 2 tasks: they say little",
     ]
+    log = tmp_path / "b/episodes.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:2]))
+    assert "the second run was stopped: it has 2 of 3 attempts" in (
+        compare(first, load_evaluation(tmp_path / "b")).remarks
+    )
     with Checker(default="math") as checker:
         by_math = compare(first, load_evaluation(tmp_path / "b", checker))
     assert "the runs differ in checker: exact and math" in by_math.remarks

@@ -1,5 +1,6 @@
 """From logs of episodes to what is learnt from: what is held out, left out, refused."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,13 @@ def test_of_an_episode_that_was_run_again_the_last_is_learnt_from(tmp_path: Path
     found = read(one, two)
     expected = [again, other, first]
     assert ids(found.training) == ids(each.trajectory.ledger for each in expected)
+
+
+def test_a_log_and_its_copy_are_learnt_from_once(tmp_path: Path) -> None:
+    log = written(tmp_path / "log.jsonl", [episode("a", answer("7")), episode("b", answer("7"))])
+    alone, copied = read(log), read(log, Path(shutil.copy(log, tmp_path / "copy.jsonl")), log)
+    assert ids(copied.training) == ids(alone.training)
+    assert copied.left_out == {"in another log": 4}
 
 
 def test_whole_tasks_are_held_out_and_always_the_same(tmp_path: Path) -> None:

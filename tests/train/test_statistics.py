@@ -1,5 +1,6 @@
 """Statistics against what can be counted by hand or enumerated."""
 
+import math
 from itertools import combinations, product
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from interlace.train.evaluation.intervals import (
     bootstrap,
     bounded_mean,
+    free_mean,
     mcnemar,
     pass_at_k,
     sign_flip,
@@ -69,11 +71,41 @@ def test_sign_flips_of_three_equal_differences_are_extreme_in_two_cases_of_eight
 
 
 def test_equal_values_leave_as_much_doubt_as_the_tasks_do() -> None:
-    for count in (1, 2, 5, 200):
+    for count in (2, 5, 200):
         found = bounded_mean([1.0] * count)
-        assert (found.low, found.high) == (wilson(count, count).low, 1.0)
+        assert found.low == pytest.approx(wilson(count, count).low) and found.high == 1
         half = bounded_mean([0.5] * count)
         assert half.low < 0.5 < half.high
         differences = bounded_mean([0.0] * count, lowest=-1)
-        assert -1 < differences.low < 0 < differences.high < 1
-    assert bounded_mean([0.0, 1.0, 1.0]) == bootstrap([0.0, 1.0, 1.0])
+        assert differences.high == -differences.low == pytest.approx(wilson(0, count).high)
+    two = free_mean([1.0, 2.0])  # with one degree of freedom: 12.706 standard errors of 0.5
+    assert [two.low, two.high] == pytest.approx([1.5 - 6.353, 1.5 + 6.353], abs=1e-3)
+    five = free_mean([1.0, 2.0, 3.0, 4.0, 5.0])  # 2.776 of them
+    assert five.high - 3 == pytest.approx(2.776 * math.sqrt(0.5), rel=0.01)
+    assert free_mean([float(n) for n in range(12)]) == bootstrap([float(n) for n in range(12)])
+    assert math.isnan(bounded_mean([1.0]).low) and math.isnan(free_mean([3.0, 3.0]).high)
+
+
+def test_an_interval_of_task_means_holds_the_truth_for_few_tasks_too() -> None:
+    """Four attempts at each task; a bootstrap over five such tasks covers 85 % only."""
+    rng = np.random.default_rng(5)
+    for tasks in (3, 5, 20):
+        for a, b in ((2, 2), (0.3, 0.3), (9, 1)):
+            held = []
+            for _ in range(300):
+                found = bounded_mean((rng.binomial(4, rng.beta(a, b, tasks)) / 4).tolist())
+                held.append(found.low <= a / (a + b) <= found.high)
+            assert np.mean(held) > 0.92, (tasks, a, b)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=30), st.sampled_from([0.0, -1.0]))
+def test_an_interval_is_never_without_width_nor_outside_its_range(
+    right: list[int], lowest: float
+) -> None:
+    values = [lowest + (1 - lowest) * each / 4 for each in right]
+    found = bounded_mean(values, lowest=lowest)
+    assert lowest - 1e-12 <= found.low <= found.value <= found.high <= 1 + 1e-12
+    # However many attempts there are, the tasks are as many.
+    assert found.high - found.low > 0.3 * (1 - lowest) * wilson(0, len(values)).high
+    assert bounded_mean(values[::-1], lowest=lowest) == found

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ..background import in_thread
 from ..base import ErrorKind
 from .files import HeldFolder, empty_tree, open_folder_inside
 from .interpreter import Monitored
-from .processes import descendants, read_field, threads
+from .processes import descendants, living_thread, read_field, threads
 from .walls.seccomp import numbers
 from .walls.walls import SHARED
 
@@ -34,9 +35,10 @@ async def resource_monitor(interpreters: Callable[[], Iterable[Monitored]], memo
     """End every interpreter that passes a limit, with all that it started, until cancelled.
 
     `memory` is in bytes, of the process and all that it started together. Memory that processes
-    share is counted once. One that runs a cell, or in which a program or a thread outlived its
-    cell, is looked at 20 times a second. One that can't be looked at is ended: the others' watch
-    does not depend on it.
+    share is counted once. One that runs a cell is looked at 20 times a second. One that runs none
+    is stopped until its next call: the load of what its code left there (programs, threads, timers)
+    would else decide whether the cells of others end in time. One that can't be looked at is ended:
+    the others' watch does not depend on it.
     """
     next_disk = 0.0
     due: dict[tuple[int, int], float] = {}
@@ -66,20 +68,25 @@ async def _look(one: Monitored, memory: int, due: dict[tuple[int, int], float]) 
     under `_COUNT` for one whose exact count takes so long that it can't be made each time.
     """
     start = time.monotonic()
-    pids = [pid for root in one.roots for pid in (root, *descendants(root))]
+    pids = _processes(one.roots)
     # Where the kernel counts processes it counts threads as well, and stops at the limit.
     if not one.walls.counts_processes and threads(pids) > one.walls.processes:
         one.end(f"was ended for running more than {one.walls.processes} processes and threads")
     elif sum(_resident(pid) for pid in pids) + _most_buffered(pids) > memory:
         # Shared memory is counted in each process there, and each descriptor taken for a socket.
         # The exact count takes as long as there are pages, and waits for whoever maps some.
-        if await asyncio.to_thread(_exact, pids) > memory:
+        if await in_thread(_exact, pids) > memory:
             how = f"was ended for using more than {memory // 1_000_000:,} MB of memory"
             one.end(how, ErrorKind.MEMORY)
         now = time.monotonic()
         due[one.pid, _COUNT] = now + 5 * (now - start)
-    elif not one.busy and one.at_rest(pids):
+    if one.alive and not one.busy and one.halt():
         due[one.pid, one.requests] = start + REST_SECONDS
+
+
+def _processes(roots: Iterable[int]) -> list[int]:
+    """These processes and all that they started, each by a number under which /proc shows it."""
+    return [living_thread(pid) for root in roots for pid in (root, *descendants(root))]
 
 
 def _exact(pids: Sequence[int]) -> int:
@@ -162,7 +169,7 @@ async def _check_disk(
     walls = one.walls
     sharing = [other for other in interpreters() if other.session_dir == session_dir]
     roots = {root for other in sharing if other.alive and other.pid for root in other.roots}
-    if await asyncio.to_thread(_too_much, session_dir, walls.disk, walls.files, roots):
+    if await in_thread(_too_much, session_dir, walls.disk, walls.files, roots):
         how = (
             f"was ended for writing more than {walls.disk // 1_000_000:,} MB "
             f"or {walls.files:,} files, which are removed now,"
@@ -171,7 +178,7 @@ async def _check_disk(
             if other.session_dir == session_dir:
                 other.end(how)
         for name in ("work", "forks", *SHARED):
-            await asyncio.to_thread(empty_tree, session_dir / name)
+            await in_thread(empty_tree, session_dir / name)
 
 
 def _too_much(session_dir: Path, most_bytes: int, most_files: int, roots: Iterable[int]) -> bool:
@@ -184,7 +191,7 @@ def _too_much(session_dir: Path, most_bytes: int, most_files: int, roots: Iterab
         folder = HeldFolder(session_dir)
     except OSError:
         return False
-    pids = [pid for root in roots for pid in (root, *descendants(root))]
+    pids = _processes(roots)
     # On the same disk only: shared memory has no name either, and is counted as memory.
     device = os.fstat(folder.fd).st_dev
     size = sum(size for file, size in _unlinked(pids).items() if file[0] == device)

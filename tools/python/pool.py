@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..background import in_thread
 from ..errors import ToolUnavailable
 from .backend import Backend
 from .files import remove_tree
@@ -63,7 +64,7 @@ class Pool:
             self._folder.close()
             raise
         # In threads, as all that takes as long as what code left behind: other sessions wait else.
-        self._sweeping = asyncio.create_task(asyncio.to_thread(sweep, self._folder.base))
+        self._sweeping = asyncio.create_task(in_thread(sweep, self._folder.base))
         self._free = asyncio.Semaphore(sessions)
         # More at once would only make each of them late.
         self._starts = asyncio.Semaphore(max(2, os.cpu_count() or 1))
@@ -119,7 +120,7 @@ class Pool:
                 slot.interpreter.close()
         await self.backend.close()
         await asyncio.wait({self._sweeping})
-        await asyncio.to_thread(self._folder.close)
+        await in_thread(self._folder.close)
 
     async def _wait(self, patience: float) -> None:
         """Wait until one more session is allowed. Raises `ToolUnavailable`."""
@@ -152,7 +153,7 @@ class Pool:
             slot.interpreter = None
         folder = self.backend.leave(slot.session_dir)
         if folder is not None and folder.exists():
-            await asyncio.to_thread(remove_tree, folder)
+            await in_thread(remove_tree, folder)
 
     async def _warm_slot(self) -> Slot | None:
         while self._ready:

@@ -8,20 +8,24 @@ refuses such numbers. And what a guest can name itself by is bytes: nothing here
 import os
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 __all__ = [
     "FIRST_GUEST",
     "children",
+    "continue_trees",
     "descendants",
     "end_in_words",
     "end_process",
     "end_trees",
+    "halt_trees",
+    "living_thread",
     "read_field",
     "signal_group",
     "signal_name",
     "signal_process",
+    "states_of",
     "status_fields",
     "threads",
 ]
@@ -29,6 +33,8 @@ __all__ = [
 FIRST_GUEST = 2
 """The lowest number that a guest's process can have: 0 and -1 are groups, 1 is the machine's."""
 _STOP_ROUNDS = 20
+_STILL = {b"T", b"Z", b"X"}
+"""The states of a thread that is stopped, that has ended, and that is gone."""
 
 
 def signal_process(pid: int, number: int) -> bool:
@@ -102,6 +108,53 @@ def stop_trees(roots: Iterable[int]) -> set[int]:
             break
         stopped |= running
     return stopped
+
+
+def halt_trees(roots: Sequence[int], halted: set[int]) -> bool:
+    """Stop these processes with all that they started until `continue_trees`; True once none runs.
+
+    Those that are stopped here are added to `halted`; those that code stopped itself are not.
+    """
+    states = {pid: states_of(pid) for root in roots for pid in (root, *descendants(root))}
+    if all(each <= _STILL for each in states.values()):
+        return True
+    stopped_by_code = {pid for pid, each in states.items() if each == {b"T"}} - halted
+    halted |= stop_trees(roots) - stopped_by_code
+    return False
+
+
+def continue_trees(roots: Iterable[int], halted: set[int]) -> None:
+    """Let those of `halted` run again that are still below `roots`, and empty it."""
+    for root in roots:
+        for pid in (root, *descendants(root)):
+            if pid in halted:
+                signal_process(pid, signal.SIGCONT)
+    halted.clear()
+
+
+def states_of(pid: int) -> set[bytes]:
+    """The kernel's letters for what the threads of a process do, such as b"R" for running."""
+    states = set()
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError, IndexError):
+                stat = _read(f"/proc/{pid}/task/{thread}/stat")
+                states.add(stat.rpartition(b")")[2].split()[0])
+    return states
+
+
+def living_thread(pid: int) -> int:
+    """The number under which /proc shows the memory and the files of a process.
+
+    That is the process's own, unless its first thread has ended: then nothing is shown there, and
+    that of a thread which lives is returned.
+    """
+    with suppress(OSError):
+        if not read_field(pid, "statm", 0):
+            for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+                if read_field(thread, "statm", 0):
+                    return thread
+    return pid
 
 
 def descendants(pid: int) -> Iterable[int]:

@@ -6,10 +6,12 @@ what that imports are loaded, and no module above them.
 """
 
 import os
+import resource
 import signal
 import site
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["child_environment", "python_program", "reset_inherited"]
@@ -47,6 +49,8 @@ def reset_inherited() -> None:
             usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, usual)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    with suppress(ValueError, OSError):  # 1 means no dump at all (core(5)); a hard 0 does not
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     os.umask(0o022)
 
 

@@ -1,103 +1,76 @@
-"""Files become passages: the rows of JSONL, and pieces of text and Markdown with titles."""
+"""Files become passages: the rows of data files, and pieces of documents with titles."""
 
+import csv
+import io
 import json
-import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, MissingExtra
 from .base import Passage
+from .headings import Heading, in_html, in_markdown, in_rst
+from .sources import LONGEST_LINE, Remarks, kind_of, read_lines
 
-__all__ = ["SUFFIXES", "as_passage", "find_files", "lines", "passages"]
+__all__ = ["ENDINGS", "Placed", "as_passage", "passages", "read_passages"]
 
-_LONGEST_LINE = 16_000_000
-"""Bytes; a longer line is read as several."""
 _LONGEST_PARAGRAPH = 65_536
 """Characters held before a paragraph that does not end is cut into passages."""
+_LONGEST_DOCUMENT = 256_000_000
+"""Characters of a file that is read as a whole."""
+_LONGEST_TITLE = 200
+"""Characters of a first line that may be a title: as many as a result shows of one."""
+_IDS = ("id", "_id", "pid", "docid", "doc_id")
+_TEXTS = ("text", "contents", "content", "passage", "segment", "body")
 
-_log = logging.getLogger(__name__)
-_FENCE = re.compile(r" {0,3}(```|~~~)")
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*)$")
+Placed = tuple[str, Passage]
+"""A passage after its place, which no other passage has: `corpus.jsonl:7`, `guide.md#2`."""
 
 
-def find_files(source: Path) -> dict[str, Path]:
-    """The files to read, by the name their passages are cited with, in the order of the names.
+def read_passages(path: Path, name: str, characters: int, remarks: Remarks) -> Iterator[Placed]:
+    """The passages of a file that is cited as `name`; see `passages`.
 
-    A folder is read with its subfolders; hidden files, links to folders and files of other kinds
-    are left out, and so are links to files outside of it, with a warning: a corpus that was fetched
-    must not lead to its reader's own files. Raises `DataError` where there is nothing to read.
+    Anything odd about the file is added to `remarks`. Raises `DataError` for a file that can't be
+    read, `MissingExtra` for Parquet without pyarrow.
     """
-    kinds = ", ".join(SUFFIXES)
-    if source.is_file():
-        if source.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{source} can't be searched: files may end in {kinds}")
-        return {source.name: source}
-    if not source.is_dir():
-        raise DataError(f"there is no file or folder {source} to search")
-    found: dict[str, Path] = {}
-    outside: list[str] = []
-    top = source.resolve()
-    for folder, subfolders, names in os.walk(source):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            path = Path(folder, name)
-            fits = path.suffix.lower() in SUFFIXES and not name.startswith(".")
-            if fits and path.is_file():  # not a pipe or a device, which could be read for ever
-                cited = _clean(path.relative_to(source).as_posix())
-                if path.is_symlink() and not path.resolve().is_relative_to(top):
-                    outside.append(cited)
-                else:
-                    found[cited] = path
-    if outside:
-        _log.warning(
-            "%d links lead out of %s and are not searched: %s",
-            len(outside),
-            source,
-            ", ".join(outside[:5]),
-        )
-    if not found:
-        linked = f"; {len(outside)} links lead out of it: copy those files" if outside else ""
-        raise DataError(f"{source} holds no file that can be searched: they end in {kinds}{linked}")
-    return dict(sorted(found.items()))
+    if kind_of(path) == ".parquet":
+        found = _from_parquet(name, path)
+    else:
+        found = passages(name, read_lines(path, name, remarks), characters, remarks)
+    first = next(found, None)
+    if first is None:
+        remarks.add("without any text", name)
+        return
+    yield first
+    yield from found
 
 
-def lines(path: Path, seen: Callable[[bytes], object]) -> Iterator[str]:
-    """The lines of a file, each with its end; `seen` gets the bytes as they were read.
-
-    What is not UTF-8 is read as the replacement character.
-    """
-    with path.open("rb") as file:
-        first = True
-        while line := file.readline(_LONGEST_LINE):
-            seen(line)
-            yield line.decode("utf-8-sig" if first else "utf-8", errors="replace")
-            first = False
-
-
-def passages(name: str, read: Iterable[str], characters: int) -> Iterator[Passage]:
+def passages(
+    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+) -> Iterator[Placed]:
     r"""The passages of one file, given its lines.
 
-    A row of JSONL is a passage as it is. Text and Markdown are cut at the ends of paragraphs
-    into pieces of at most `characters`, with ids like `guide.md#3`; a piece of Markdown is titled
-    with its headings, a piece of text with the file's name. Raises `DataError` for a bad row.
+    A row of JSON or of a table is a passage as it is. Documents are cut at the ends of paragraphs
+    into pieces of at most `characters`, with ids like `guide.md#3`; a piece of Markdown,
+    reStructuredText or HTML is titled with its headings, a piece of text with the file's name.
+    Raises `DataError` for a bad row.
 
     >>> guide = ["# Oven\n", "Bake at 180 C.\n", "\n", "## Care\n", "Wipe it.\n"]
-    >>> for passage in passages("guide.md", guide, 500):
-    ...     print(passage.id, "|", passage.title, "|", passage.text)
+    >>> for place, passage in passages("guide.md", guide, 500, Remarks()):
+    ...     print(place, "|", passage.title, "|", passage.text)
     guide.md#1 | Oven | Bake at 180 C.
     guide.md#2 | Oven > Care | Wipe it.
     """
-    return SUFFIXES[Path(name).suffix.lower()](name, read, characters)
+    return _READERS[kind_of(Path(name))](name, lines, characters, remarks)
 
 
 def as_passage(row: object, without_id: str = "") -> Passage | None:
-    r"""A passage from JSON: a text, or an object with `text` (or `content`, or `contents`).
+    r"""A passage from JSON: a text, or an object with `text` (or `contents`, `content`, ...).
 
-    `contents` without its own title may begin with the title on its own line, in quotes
-    or not, as in Search-R1's corpora. None if there is no text.
+    `contents` without its own title may begin with the title: in quotes on its own line, as in
+    Search-R1's corpora, or before a blank line. None if there is no text.
 
     >>> as_passage({"id": 7, "contents": '"Oslo"\nA city.'})
     Passage(id='7', title='Oslo', text='A city.')
@@ -106,75 +79,213 @@ def as_passage(row: object, without_id: str = "") -> Passage | None:
         return Passage(without_id, "", _clean(row))
     if not isinstance(row, dict):
         return None
-    texts = (row.get(key) for key in ("text", "contents", "content"))
-    text = next((each for each in texts if isinstance(each, str)), None)
-    if text is None:
+    texts = [row[key] for key in _TEXTS if isinstance(row.get(key), str)]
+    if not texts:
         return None
-    id = next((row[key] for key in ("id", "_id") if row.get(key) is not None), without_id)
+    text = next((each for each in texts if each.strip()), "")
+    id = next((row[key] for key in _IDS if row.get(key) not in (None, "")), without_id)
     title = _as_text(row.get("title"))
     if not title and "text" not in row and "\n" in text:
-        head, _, text = text.partition("\n")
-        title = head.strip().strip('"')
+        head, _, rest = text.partition("\n")
+        quoted = re.fullmatch(r'\s*"(.+)"\s*', head)
+        if len(head) <= _LONGEST_TITLE and (quoted or not rest.partition("\n")[0].strip()):
+            title, text = (quoted[1] if quoted else head.strip()), rest.lstrip("\r\n")
     return Passage(_as_text(id), _clean(title), _clean(text))
 
 
-def _from_jsonl(name: str, read: Iterable[str], characters: int) -> Iterator[Passage]:
-    for number, line in enumerate(read, start=1):
+def _row(name: str, number: int, row: object, unit: str) -> Placed:
+    place = f"{name}:{number}"
+    passage = as_passage(row, place) if isinstance(row, dict) else None
+    if passage is None:
+        raise DataError(
+            f'{name}, {unit} {number}, is not a passage: an object with a "text" is expected'
+        )
+    return place, passage
+
+
+def _from_jsonl(
+    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+) -> Iterator[Placed]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"{name}, line {number},"
+        if len(line) >= LONGEST_LINE and not line.endswith("\n"):
+            raise DataError(f"{name}, line {number}, is longer than {LONGEST_LINE:,} characters")
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
-            raise DataError(f"{where} is not JSON{reason}") from None
-        passage = as_passage(row, f"{name}:{number}") if isinstance(row, dict) else None
-        if passage is None:
-            raise DataError(f'{where} is not a passage: an object with a "text" is expected')
-        yield passage
+            raise DataError(f"{name}, line {number}, is not JSON{reason}") from None
+        yield _row(name, number, row, "line")
 
 
-def _from_text(name: str, read: Iterable[str], characters: int) -> Iterator[Passage]:
-    for number, piece in enumerate(_pieces(_paragraphs(read), characters), start=1):
-        yield Passage(f"{name}#{number}", name, piece)
+def _from_json(
+    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+) -> Iterator[Placed]:
+    """A list of rows, one row, or JSON lines; any other JSON is read as text."""
+    text = _whole(name, lines)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        first = text.lstrip().partition("\n")[0].rstrip()
+        if first.startswith("{") and first.endswith("}"):
+            yield from _from_jsonl(name, io.StringIO(text), characters, remarks)
+            return
+        remarks.add("that are not JSON, read as text", name)
+    else:
+        rows = value if isinstance(value, list) else [value]
+        if rows and isinstance(rows[0], dict) and as_passage(rows[0]) is not None:
+            for number, row in enumerate(rows, start=1):
+                yield _row(name, number, row, "row")
+            return
+        text = _clean(json.dumps(value, ensure_ascii=False, indent=1))  # no escapes of letters
+    yield from _from_text(name, io.StringIO(text), characters, remarks)
 
 
-def _from_markdown(name: str, read: Iterable[str], characters: int) -> Iterator[Passage]:
-    number = 0
-    for title, section in _sections(read):
-        for piece in _pieces(_paragraphs(section), characters):
-            number += 1
-            yield Passage(f"{name}#{number}", title or name, piece)
+def _from_table(
+    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+) -> Iterator[Placed]:
+    """A table whose header names a text (`id`, `title`, `text`): its rows.
+
+    Lines without a header whose first column is an id are read as MS MARCO's: an id, perhaps an
+    address and a title, and the text, between tabs. Any other table is read as text.
+    """
+    lines = iter(lines)
+    first = next(lines, "")
+    lines = chain([first], lines)
+    tabs = kind_of(Path(name)) == ".tsv"
+    cells = first.rstrip("\n").split("\t")
+    try:
+        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+        dialect = "excel-tab" if tabs else "excel"
+        columns = [each.strip().lower() for each in next(csv.reader([first], dialect), [])]
+        if not set(columns).isdisjoint(_TEXTS):
+            table = csv.reader(lines, dialect)
+            next(table)
+            rows = (row for row in table if row)
+        elif tabs and 2 <= len(cells) <= 4 and re.fullmatch(r"[A-Za-z_]*\d+", cells[0]):
+            columns = {2: ["id", "text"], 3: ["id", "title", "text"]}.get(
+                len(cells), ["id", "url", "title", "text"]
+            )
+            rows = (line.rstrip("\n").split("\t") for line in lines)  # quotes mean nothing here
+        else:
+            yield from _from_text(name, lines, characters, remarks)
+            return
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(columns):
+                raise DataError(
+                    f"{name}, row {number}, has {len(row)} columns and not {len(columns)}"
+                )
+            yield _row(name, number, dict(zip(columns, row, strict=True)), "row")
+    except csv.Error as error:
+        raise DataError(f"can't read {name}: {error}") from error
 
 
-SUFFIXES: dict[str, Callable[[str, Iterable[str], int], Iterator[Passage]]] = {
+def _from_parquet(name: str, path: Path) -> Iterator[Placed]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("Parquet", "parquet") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = [each for each in file.schema_arrow.names if each in (*_IDS, "title", *_TEXTS)]
+            if set(names).isdisjoint(_TEXTS):
+                raise DataError(
+                    f"{name} has no column of texts: rename one to text, or take the file away"
+                )
+            number = 0
+            for batch in file.iter_batches(1024, columns=names):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield _row(name, number, row, "row")
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise DataError(f"can't read {name}: {reason}") from error
+
+
+def _from_text(
+    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+) -> Iterator[Placed]:
+    for number, piece in enumerate(_pieces(_paragraphs(lines), characters), start=1):
+        place = f"{name}#{number}"
+        yield place, Passage(place, name, piece)
+
+
+def _from_markdown(
+    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+) -> Iterator[Placed]:
+    text = _whole(name, lines)
+    return _from_sections(name, text, in_markdown(text), characters)
+
+
+def _from_rst(
+    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+) -> Iterator[Placed]:
+    text = _whole(name, lines)
+    return _from_sections(name, text, in_rst(text), characters)
+
+
+def _from_html(
+    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+) -> Iterator[Placed]:
+    return _from_sections(name, *in_html(_whole(name, lines)), characters)
+
+
+_READERS: dict[str, Callable[[str, Iterable[str], int, Remarks], Iterator[Placed]]] = {
     ".jsonl": _from_jsonl,
+    ".ndjson": _from_jsonl,
+    ".json": _from_json,
+    ".csv": _from_table,
+    ".tsv": _from_table,
     ".md": _from_markdown,
     ".markdown": _from_markdown,
+    ".rst": _from_rst,
+    ".html": _from_html,
+    ".htm": _from_html,
     ".txt": _from_text,
 }
 """How a file is read, by how its name ends."""
+ENDINGS = (*_READERS, ".parquet")
 
 
-def _sections(read: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each section's title, made of the headings above it, and its lines."""
-    headings: list[tuple[int, str]] = []
-    section: list[str] = []
-    fence = ""
-    for line in read:
-        fenced = _FENCE.match(line)
-        if fenced and fenced[1] == (fence or fenced[1]):
-            fence = "" if fence else fenced[1]
-        heading = None if fence or fenced else _HEADING.match(line.rstrip())
-        if heading is None:
-            section.append(line)
-            continue
-        yield " > ".join(text for _, text in headings), section
-        level = len(heading[1])
-        title = heading[2].rstrip("#").rstrip(" \t")
-        headings = [each for each in headings if each[0] < level] + [(level, title)]
-        section = []
-    yield " > ".join(text for _, text in headings), section
+def _whole(name: str, lines: Iterable[str]) -> str:
+    held = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size > _LONGEST_DOCUMENT:
+            raise DataError(
+                f"{name} is longer than {_LONGEST_DOCUMENT:,} characters: split it, or write JSON "
+                "lines"
+            )
+    return "".join(held)
+
+
+def _from_sections(
+    name: str, text: str, headings: list[Heading], characters: int
+) -> Iterator[Placed]:
+    """Pieces of the sections, each titled with the headings above it.
+
+    A heading without a text, and without a section below it, is a passage without a text.
+    """
+    lines = list(io.StringIO(text))
+    above: list[Heading] = []
+    number = 0
+    start = Heading(0, 0, -1, "")
+    end = Heading(len(lines), len(lines), -1, "")
+    for heading, following in pairwise([start, *headings, end]):
+        above = [each for each in above if each.level < heading.level] + [heading]
+        title = " > ".join(dict.fromkeys(each.title for each in above if each.title))
+        section = lines[heading.after : following.first]
+        pieces = list(_pieces(_paragraphs(section), characters))
+        if not pieces and heading.title and following.level <= heading.level:
+            pieces = [""]
+        for piece in pieces:
+            number += 1
+            place = f"{name}#{number}"
+            yield place, Passage(place, title or name, piece)
 
 
 def _paragraphs(read: Iterable[str]) -> Iterator[str]:
@@ -223,7 +334,11 @@ def _parts(paragraph: str, characters: int) -> Iterator[str]:
 
 
 def _as_text(value: Any) -> str:
-    return "" if value is None else _clean(value if isinstance(value, str) else json.dumps(value))
+    return (
+        ""
+        if value is None
+        else _clean(value if isinstance(value, str) else json.dumps(value, default=str))
+    )
 
 
 def _clean(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Passages in tantivy: how text becomes words, what is stored, which passages are the best."""
+"""Passages in tantivy: what is stored, and which passages are the best."""
 
 import json
 import mmap
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra
 from .base import Hit, Passage
+from .words import normalized
 
 if TYPE_CHECKING:
     import tantivy
 
-__all__ = ["LIST", "Stamp", "create", "find", "left_out", "library", "load"]
-__all__ += ["raise_unless_damage", "spaced"]
+__all__ = ["LIST", "Stamp", "create", "document", "find", "left_out", "library", "load"]
+__all__ += ["raise_unless_damage"]
 
 LIST = "\0files"
 """Stands in the field `file` of the one document that lists the files."""
@@ -28,8 +29,6 @@ _LONGEST_WORD = 100
 _FOOTER = struct.Struct("<II")
 _MAGIC = 1337
 """A file of tantivy ends with its checksum in JSON, the length of that, and this number."""
-_NO_SPACES = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff])")
-"""Characters of scripts in which words are not set apart: each is taken as a word."""
 Stamp = list[Any]
 """Of a file: size, mtime_ns, ctime_ns (None while it may still change) and the digest it had."""
 
@@ -73,7 +72,7 @@ def find(searcher: "tantivy.Searcher", schema: "tantivy.Schema", query: str, top
     words = _words(query)[:_MOST_WORDS]
     if not words or searcher.num_docs < 2:
         return []
-    return _best(searcher, _any_of(schema, words), top)
+    return _best(searcher, schema, _any_of(schema, words), top)
 
 
 def left_out(query: str) -> str:
@@ -86,21 +85,16 @@ def left_out(query: str) -> str:
     said = []
     if words > _MOST_WORDS:
         said.append(f"only the first {_MOST_WORDS} of {words} different words were looked up")
-    if any(len(word.encode()) >= _LONGEST_WORD for word in re.findall(r"[^\W_]+", spaced(query))):
+    if any(
+        len(word.encode()) >= _LONGEST_WORD for word in re.findall(r"[^\W_]+", normalized(query))
+    ):
         said.append(f"words of {_LONGEST_WORD} letters or more were not looked up")
     return "; ".join(said)
 
 
 def _words(query: str) -> list[str]:
     """The different words of a query, as the index has them."""
-    return list(dict.fromkeys(_analyzer().analyze(spaced(query))))
-
-
-def spaced(text: str) -> str:
-    """As tantivy's analyzer must get it: valid, and with spaces where it would see none."""
-    if text.isascii():
-        return text
-    return _NO_SPACES.sub(r" \1 ", text.encode("utf-8", "replace").decode("utf-8"))
+    return list(dict.fromkeys(_analyzer().analyze(normalized(query))))
 
 
 def create(folder: Path) -> "tantivy.Index":
@@ -109,10 +103,22 @@ def create(folder: Path) -> "tantivy.Index":
     folder.mkdir()
     schema = lib.SchemaBuilder()
     schema.add_text_field("file", tokenizer_name="raw", index_option="basic")
+    schema.add_text_field("id", tokenizer_name="raw", index_option="basic")
     schema.add_text_field("words", tokenizer_name="words", index_option="freq")
     schema.add_bytes_field("passage", stored=True)
     index: tantivy.Index = lib.Index(schema.build(), path=str(folder))
     return _configured(index)
+
+
+def document(file: str, place: str, passage: Passage) -> "tantivy.Document":
+    """A passage as it is stored, with its file and its place in it, which no other passage has."""
+    made: tantivy.Document = library().Document(
+        file=file,
+        id=passage.id,
+        words=normalized(f"{passage.title}\n{passage.text}"),
+        passage=json.dumps([passage.id, passage.title, passage.text, place]).encode(),
+    )
+    return made
 
 
 def load(folder: Path) -> "tuple[tantivy.Index, dict[str, Stamp]]":
@@ -171,8 +177,13 @@ def _any_of(schema: "tantivy.Schema", words: list[str]) -> "tantivy.Query":
     return query
 
 
-def _best(searcher: "tantivy.Searcher", query: "tantivy.Query", top: int) -> list[Hit]:
-    """The best passages, once each. Reads on while those at the cut are equally good."""
+def _best(
+    searcher: "tantivy.Searcher", schema: "tantivy.Schema", query: "tantivy.Query", top: int
+) -> list[Hit]:
+    """The best passages, once each. Reads on while those at the cut are equally good.
+
+    A title that is only the file's name does not make a passage another one.
+    """
     top = min(top, searcher.num_docs)
     limit = 2 * top + 8
     while True:
@@ -180,19 +191,31 @@ def _best(searcher: "tantivy.Searcher", query: "tantivy.Query", top: int) -> lis
         found = searcher.search(query, limit=limit, count=False).hits
         hits = []
         for score, address in found:
-            id, title, text = json.loads(_stored(searcher, address))
-            hits.append(Hit(Passage(id, title, text), round(score, 4)))
-        hits.sort(key=lambda hit: (-(hit.score or 0.0), hit.passage.id))
-        texts: dict[tuple[str, str], Hit] = {}
-        for hit in hits:
-            texts.setdefault((hit.passage.title, hit.passage.text), hit)
-        best = list(texts.values())
-        settled = len(best) > top and best[top - 1].score != hits[-1].score
+            id, title, text, place = json.loads(_stored(searcher, address))
+            hits.append((-round(score, 4), id, place, title, text))
+        hits.sort()
+        different: dict[tuple[str, str], Hit] = {}
+        for score, id, place, title, text in hits:
+            key = ("" if place.rpartition("#")[0] == title else title, text)
+            if key not in different:
+                if len(different) < top and _is_ambiguous(searcher, schema, id):
+                    id = f"{id} ({place})"
+                different[key] = Hit(Passage(id, title, text), -score)
+        best = list(different.values())
+        settled = len(best) > top and best[top - 1].score != -hits[-1][0]
         if settled or len(found) < limit or limit >= max(searcher.num_docs, 2):
             return best[:top]
         if limit > max(_MOST_TIED, 4 * top):
             return best[:top]
         limit *= 4
+
+
+def _is_ambiguous(searcher: "tantivy.Searcher", schema: "tantivy.Schema", id: str) -> bool:
+    """True if several passages have an id: rows of two files, say."""
+    if searcher.doc_freq("id", id) < 2:  # which counts rows that were removed, too
+        return False
+    same = library().Query.term_query(schema, "id", id, "basic")
+    return len(searcher.search(same, limit=2, count=False).hits) > 1
 
 
 def _stored(searcher: "tantivy.Searcher", address: "tantivy.DocAddress") -> bytes:

@@ -27,18 +27,19 @@ from typing import TYPE_CHECKING
 from ..errors import DataError, InterlaceError, ToolUnavailable, UsageError
 from ..files import cache_dir, write_whole
 from .base import Hit
-from .documents import find_files, lines, passages
+from .documents import ENDINGS, read_passages
 from .engine import (
     LIST,
     Stamp,
     create,
+    document,
     find,
     left_out,
     library,
     load,
     raise_unless_damage,
-    spaced,
 )
+from .sources import Remarks, find_files
 
 if TYPE_CHECKING:
     import tantivy
@@ -47,7 +48,7 @@ __all__ = ["SearchIndex"]
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the layout, the analysis of words or the cutting of passages changes."""
 _LOCK = "interlace-search.lock"
 _CURRENT = "interlace-search.json"
@@ -59,9 +60,10 @@ _SETTLED_SECONDS = 2.0
 class SearchIndex:
     """The passages of a file or folder, found by their words; implements `Retriever`.
 
-    Words are compared without case, accents and English endings. Every word of a query counts and
-    none has to be there; operators and quotes mean nothing. Equal scores are ordered by id, and a
-    passage that is in the corpus twice is found once.
+    Words are compared without case, accents and English endings (`words.py`). Every word of a
+    query counts and none has to be there; operators and quotes mean nothing. Equal scores are
+    ordered by id, and a passage that is in the corpus twice is found once. An id that several
+    passages have is cited with the place of each.
 
     The index lies in `folder`, or in the user's cache. It is built or brought up to date, reading
     only the files that changed, when it is first used in this process.
@@ -93,6 +95,9 @@ class SearchIndex:
         self.source = Path(source).expanduser().resolve()
         if not self.source.exists():
             raise DataError(f"there is no file or folder {self.source} to search")
+        if self.source.is_file():  # a link's own name tells what kind of file it is
+            place = Path(source).expanduser()
+            self.source = place.parent.resolve() / place.name
         if folder is not None:
             self.folder = Path(folder).expanduser()
         else:
@@ -223,7 +228,7 @@ class SearchIndex:
 
     def _update(self) -> "tuple[tantivy.Searcher, tantivy.Schema]":
         """The current generation with what changed, or a new one. Holds the lock."""
-        files = find_files(self.source)
+        files, others = find_files(self.source, ENDINGS)
         name = self._current()
         if name is not None:
             try:
@@ -238,7 +243,7 @@ class SearchIndex:
             name, known = f"index-{uuid.uuid4().hex}", {}
             index = create(self.folder / name)
         self._sweep(keep={name, self._current() or name})
-        self._write(index, files, known)
+        self._write(index, files, known, others)
         if self._current() != name:
             write_whole(self.folder / _CURRENT, json.dumps({**self._settings(), "current": name}))
         self._sweep(keep={name})
@@ -246,46 +251,49 @@ class SearchIndex:
         return index.searcher(), index.schema
 
     def _write(
-        self, index: "tantivy.Index", files: dict[str, Path], known: dict[str, Stamp]
+        self,
+        index: "tantivy.Index",
+        files: dict[str, Path],
+        known: dict[str, Stamp],
+        others: Remarks,
     ) -> None:
-        """Commit all that changed at once, with the new list of files; nothing on failure."""
+        """Commit all that changed at once, with the new list of files; nothing on failure.
+
+        The log names the files that were left out or are odd.
+        """
         tantivy = library()
         stamps = {name: _stamp(path, known.get(name)) for name, path in files.items()}
         gone = known.keys() - files.keys()
         changed = [name for name, stamp in stamps.items() if stamp is None]
         if not gone and not changed and stamps == known:
             return
+        odd = Remarks()
         writer = index.writer(heap_size=_WRITER_BYTES, num_threads=1)
         try:
             for name in [*gone, *changed, LIST]:
                 writer.delete_documents_by_term("file", name)
             for name in changed:
-                stamps[name] = self._add(writer, name, files[name])
+                stamps[name] = self._add(writer, name, files[name], odd)
             kept = {name: stamp for name, stamp in stamps.items() if stamp}
-            document = tantivy.Document(file=LIST, passage=json.dumps(kept).encode())
-            writer.add_document(document)
+            writer.add_document(tantivy.Document(file=LIST, passage=json.dumps(kept).encode()))
             writer.commit()
         except BaseException:
             writer.rollback()
             raise
         finally:
             writer.wait_merging_threads()  # and gives tantivy's own lock back
+        for said, remarks in (("not searched", others), ("searched", odd)):
+            if remarks.files:
+                _log.warning("%s, %s: %s", self.source, said, remarks)
 
-    def _add(self, writer: "tantivy.IndexWriter", name: str, path: Path) -> Stamp:
-        """Add a file's passages; its stamp, as of the bytes that were read."""
-        tantivy = library()
-        digest = hashlib.sha256()
-        status = path.stat()
-        for passage in passages(name, lines(path, digest.update), self._characters):
+    def _add(self, writer: "tantivy.IndexWriter", name: str, path: Path, odd: Remarks) -> Stamp:
+        """Add a file's passages; its stamp, as of before they were read."""
+        stamp = _stamped(path)
+        for place, passage in read_passages(path, name, self._characters, odd):
             if self._stop.is_set():
                 raise ToolUnavailable("the program ended before the search index was built")
-            document = tantivy.Document(
-                file=name,
-                words=spaced(f"{passage.title}\n{passage.text}"),
-                passage=json.dumps([passage.id, passage.title, passage.text]).encode(),
-            )
-            writer.add_document(document)
-        return _stamped(status, digest.hexdigest())
+            writer.add_document(document(name, place, passage))
+        return stamp
 
     def _settings(self) -> dict[str, object]:
         """Settings an index must match for reuse."""
@@ -322,11 +330,13 @@ def _stamp(path: Path, known: Stamp | None) -> Stamp | None:
         return known
     if known[0] != status.st_size:
         return None
+    stamp = _stamped(path)
+    return stamp if stamp[3] == known[3] else None
+
+
+def _stamped(path: Path) -> Stamp:
+    status = path.stat()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _stamped(status, digest) if digest == known[3] else None
-
-
-def _stamped(status: os.stat_result, digest: str) -> Stamp:
     settled = time.time() - status.st_ctime > _SETTLED_SECONDS
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns if settled else None, digest]

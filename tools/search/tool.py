@@ -42,9 +42,9 @@ class SearchArguments(BaseModel):
 class SearchTool:
     """Finds passages in files, or asks a search server for them.
 
-    `source` is a file or folder of JSONL, text or Markdown, whose index lies in the folder `index`
-    or in the user's cache; or the address of a server that speaks Search-R1's protocol
-    (`http://...`); or any `Retriever`, such as an `HttpRetriever` with its own settings.
+    `source` is a file or folder of documents or rows (docs/search.md), whose index lies in the
+    folder `index` or in the user's cache; or the address of a server that speaks Search-R1's
+    protocol (`http://...`); or any `Retriever`, such as an `HttpRetriever` with its own settings.
 
     At most `top` passages come back, with title, id and score, cut so that all of it has at most
     `budget` as `count` measures it (characters, or a tokenizer's tokens; the loop gives the tokens

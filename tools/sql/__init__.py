@@ -1,6 +1,7 @@
 """SQL that can only read: the tool, its databases, and when two results are equal."""
 
 from .compare import Comparison, Rule, bird, equal_results, multiset, ordered, spider
+from .connect import connect, connect_file
 from .database import (
     COMPARED,
     SHOWN,
@@ -14,6 +15,9 @@ from .database import (
     Table,
     Value,
 )
+from .duckdb import DuckdbDatabase
+from .guarded import GuardedDatabase
+from .postgres import PostgresDatabase
 from .render import render
 from .schema import describe
 from .sqlite import SqliteDatabase, find_database
@@ -28,6 +32,9 @@ __all__ = [
     "Comparison",
     "Cut",
     "Database",
+    "DuckdbDatabase",
+    "GuardedDatabase",
+    "PostgresDatabase",
     "QueryFailed",
     "Rows",
     "Rule",
@@ -39,6 +46,8 @@ __all__ = [
     "Value",
     "Workers",
     "bird",
+    "connect",
+    "connect_file",
     "describe",
     "equal_results",
     "find_database",

@@ -10,16 +10,18 @@ from typing import Any
 from ..base import ErrorKind
 from ..errors import ToolUnavailable
 from ..process_pool import Overrun, ProcessDied
-from .database import COMPARED, Bounds, Cut, QueryFailed, Rows, Schema, Table, Value
-from .lexer import is_empty
+from .database import COMPARED, Bounds, Column, Cut, QueryFailed, Rows, Schema, Table, Value
+from .hints import hint
+from .lexer import is_empty, quoted
+from .problems import STOPPED
 from .workers import DatabaseSource, Workers
 
-__all__ = ["STOPPED", "GuardedDatabase", "quoted", "quoted_text"]
+__all__ = ["GuardedDatabase", "tables_of"]
 
-STOPPED = "The query was stopped after {seconds:g} s. Make it do less."
 _LONGEST_QUERY = 100_000
 _SCHEMA_SECONDS = 10.0
 """Time for the whole schema. When it is spent, the tables left have no samples."""
+_HINT_SECONDS = 1.0
 _SAMPLES = 3
 _SAMPLED_ROWS = 10_000
 """Samples are taken from the first rows of a table, so that a large one is not sorted."""
@@ -76,6 +78,18 @@ class GuardedDatabase(ABC):
 
         `hints`: the schema may be read to tell which names were meant.
         """
+
+    async def _hint(self, kind: str, missing: str, sql: str, seconds: float) -> str:
+        """The text about a missing table or column; what it suggests was run first."""
+        bounds = Bounds(rows=1, columns=1, cell=10, bytes=100, counted=0)
+
+        async def works(query: str) -> bool:
+            try:
+                return "columns" in await self._run(query, bounds, min(seconds, _HINT_SECONDS))
+            except QueryFailed:
+                return False
+
+        return await hint(kind, missing, sql, await self.schema(), works)
 
     async def _run(self, sql: str, bounds: Bounds, seconds: float) -> Mapping[str, Any]:
         request = {
@@ -152,14 +166,30 @@ class GuardedDatabase(ABC):
             raise QueryFailed(ErrorKind.ARGUMENTS, "The query is not valid text.") from None
 
 
-def quoted(name: str) -> str:
-    """A name as it is written in a query, whatever it holds."""
-    return '"' + name.replace('"', '""') + '"'
+def tables_of(
+    tables: Sequence[Sequence[Any]],
+    columns: Sequence[Sequence[Any]],
+    keys: Sequence[Sequence[Any]],
+) -> list[Table]:
+    """Tables from what a catalogue lists.
 
-
-def quoted_text(text: str) -> str:
-    """A text as it is written in a query."""
-    return "'" + text.replace("'", "''") + "'"
+    `tables` are (name, "true" for a view), `columns` (table, name, type), `keys` (table, True for a
+    primary key, column, place in the key, table and column that a foreign key points to).
+    """
+    primary = {(t, column): place for t, own, column, place, *_ in keys if own}
+    foreign = {(t, column): (to, at) for t, own, column, _, to, at in keys if not own}
+    return [
+        Table(
+            name,
+            tuple(
+                Column(column, type, primary.get((t, column), 0), foreign.get((t, column)))
+                for t, column, type in columns
+                if t == name
+            ),
+            view=view == "true",
+        )
+        for name, view in tables
+    ]
 
 
 def _rows(reply: Mapping[str, Any]) -> Rows:

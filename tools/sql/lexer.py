@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Word", "is_empty", "names", "order_by", "words"]
+__all__ = ["Word", "is_empty", "names", "order_by", "quoted", "quoted_text", "words"]
 
 _WORD = re.compile(
     r"""
@@ -75,6 +75,16 @@ def words(sql: str) -> list[Word]:
 def is_empty(sql: str) -> bool:
     """True if there is nothing but blanks, comments and semicolons."""
     return all(word.text == ";" for word in words(sql))
+
+
+def quoted(name: str) -> str:
+    """A name as it is written in a query, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quoted_text(text: str) -> str:
+    """A text as it is written in a query."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def names(sql: str) -> set[str]:

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 from ..base import ErrorKind
 from .database import Schema, Table
-from .guarded import STOPPED
 from .lexer import Word, names, words
 from .worker import FUNCTIONS
 
-__all__ = ["Problem", "described_table", "explain", "unknown_table"]
+__all__ = ["STOPPED", "Problem", "close_names", "described_table", "explain", "listed", "mentioned"]
+__all__ += ["place", "unknown_table"]
 
 _LISTED = 20
 """Names that are listed at most."""
 _AROUND = 40
 """Characters of the query shown on either side of an error."""
 
+STOPPED = "The query was stopped after {seconds:g} s. Make it do less."
 _READING = "Only reading is allowed: SELECT, WITH, VALUES, EXPLAIN, PRAGMA table_info(...)."
 _READERS = ("SELECT", "WITH", "VALUES", "EXPLAIN", "PRAGMA")
 _OURS = re.compile(
@@ -80,7 +81,7 @@ def explain(problem: Problem, schema: Schema | None = None) -> tuple[ErrorKind, 
         name = found[2].split(" - should this be")[0].strip('"')
         if found[1] == "function":
             close = difflib.get_close_matches(name.lower(), sorted(FUNCTIONS), 2, 0.75)
-            guess = f" Did you mean {_list(close)}?" if close else ""
+            guess = f" Did you mean {listed(close)}?" if close else ""
             return ErrorKind.NOT_FOUND, f"no such function: {name}.{guess}"
         if schema is None:
             return ErrorKind.NOT_FOUND, f"{message}."
@@ -89,8 +90,8 @@ def explain(problem: Problem, schema: Schema | None = None) -> tuple[ErrorKind, 
         return ErrorKind.NOT_FOUND, _column(name, problem.query, schema)
     if message.startswith("ambiguous column name: ") and schema is not None:
         name = message.removeprefix("ambiguous column name: ")
-        owners = [t.name for t in _mentioned(problem.query, schema) if _own(t, name)]
-        return ErrorKind.EXCEPTION, f"{message}. It is in: {_list(owners)}. Write table.{name}."
+        owners = [t.name for t in mentioned(problem.query, schema) if _own(t, name)]
+        return ErrorKind.EXCEPTION, f"{message}. It is in: {listed(owners)}. Write table.{name}."
     return ErrorKind.EXCEPTION, f"{message[:500]}."
 
 
@@ -132,15 +133,16 @@ def _syntax(problem: Problem) -> str:
         token = found[1]
         at = query.find(token)
         if token[:1] in "'\"`[":
-            return f"Syntax error: a quote is not closed{_where(query, at, 1)}."
-        return f"Syntax error: {token[:40]!r} has no meaning{_where(query, at, len(token))}."
+            return f"Syntax error: a quote is not closed{place(query, at, 1)}."
+        return f"Syntax error: {token[:40]!r} has no meaning{place(query, at, len(token))}."
     if found := re.fullmatch(r'near "(.*)": syntax error', message, re.DOTALL):
-        place = "" if problem.at is None else _where(query, problem.at, len(found[1]))
-        return f'Syntax error near "{found[1][:40]}"{place}.'
+        where = "" if problem.at is None else place(query, problem.at, len(found[1]))
+        return f'Syntax error near "{found[1][:40]}"{where}.'
     return f"{message[:300]}."
 
 
-def _where(query: str, at: int, length: int) -> str:
+def place(query: str, at: int, length: int) -> str:
+    """The place of `length` characters from `at`, as line, character and what is around it."""
     if at < 0:
         return ""
     line = query.count("\n", 0, at) + 1
@@ -155,35 +157,35 @@ def _where(query: str, at: int, length: int) -> str:
 
 def _table(name: str, schema: Schema) -> str:
     tables = [table.name for table in schema.tables]
-    close = _close(name.rpartition(".")[2], tables)
-    guess = f" Did you mean {_list(close)}?" if close else ""
-    return f"no such table: {name}.{guess} Tables: {_list(tables) or 'none'}."
+    close = close_names(name.rpartition(".")[2], tables)
+    guess = f" Did you mean {listed(close)}?" if close else ""
+    return f"no such table: {name}.{guess} Tables: {listed(tables) or 'none'}."
 
 
 def _column(name: str, query: str, schema: Schema) -> str:
     qualifier, _, column = name.rpartition(".")
-    tables = _mentioned(query, schema)
+    tables = mentioned(query, schema)
     if qualifier:
         owner = _aliases(query, schema).get(qualifier.rpartition(".")[2].casefold())
         tables = [owner] if owner is not None else tables
     start = f"no such column: {name}."
-    close = _close(column, [c.name for table in tables for c in table.columns])
+    close = close_names(column, [c.name for table in tables for c in table.columns])
     if close:
         owned = [
             f"{table.name}.{c.name}" for each in close for table in tables for c in table.columns
             if c.name == each
         ]  # fmt: skip
-        return f"{start} Did you mean {_list(owned)}?"
+        return f"{start} Did you mean {listed(owned)}?"
     elsewhere = [table.name for table in schema.tables if _own(table, column)]
     if elsewhere:
-        return f"{start} The column {column} is in: {_list(elsewhere)}."
-    columns = [f"{table.name} ({_list([c.name for c in table.columns])})" for table in tables[:3]]
+        return f"{start} The column {column} is in: {listed(elsewhere)}."
+    columns = [f"{table.name} ({listed([c.name for c in table.columns])})" for table in tables[:3]]
     if columns:
         return f"{start} The columns: {'; '.join(columns)}."
-    return f"{start} Tables: {_list([table.name for table in schema.tables])}."
+    return f"{start} Tables: {listed([table.name for table in schema.tables])}."
 
 
-def _mentioned(query: str, schema: Schema) -> list[Table]:
+def mentioned(query: str, schema: Schema) -> list[Table]:
     """The tables that a query names, in the schema's order."""
     named = names(query)
     return [table for table in schema.tables if table.name.casefold() in named]
@@ -193,10 +195,10 @@ def _aliases(query: str, schema: Schema) -> dict[str, Table]:
     """The tables by the names that a query may use: their own, and the aliases it gives them."""
     tables = {table.name.casefold(): table for table in schema.tables}
     found = dict(tables)
-    listed = words(query)
-    for i, word in enumerate(listed):
+    query_words = words(query)
+    for i, word in enumerate(query_words):
         table = tables.get((word.name or "").casefold())
-        alias = _alias(listed[i + 1 : i + 3])
+        alias = _alias(query_words[i + 1 : i + 3])
         if table is not None and alias:
             found[alias.casefold()] = table
     return found
@@ -210,7 +212,7 @@ def _alias(after: list[Word]) -> str | None:
     return after[0].name
 
 
-def _close(name: str, among: Iterable[str]) -> list[str]:
+def close_names(name: str, among: Iterable[str]) -> list[str]:
     """The names that `name` may have meant, the closest first, letter case aside.
 
     A part of a name counts too: `nmae` is close to `city_name`.
@@ -232,6 +234,7 @@ def _same(a: str, b: str) -> bool:
     return a.casefold() == b.casefold()
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The names, or the first of them and how many more there are."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import DataError, UsageError
 from .database import Column, QueryFailed, Table, Value
-from .guarded import GuardedDatabase, quoted, quoted_text
+from .guarded import GuardedDatabase
+from .lexer import quoted, quoted_text
 from .problems import Problem, explain
 from .workers import DatabaseSource, Workers
 
@@ -26,7 +27,7 @@ class SqliteDatabase(GuardedDatabase):
     Example:
         >>> import asyncio
         >>> city = SqliteDatabase.memory({"city": [{"name": "Oslo", "people": 717710}]})
-        >>> asyncio.run(city.query("select name from city", COMPARED, 5)).rows
+        >>> asyncio.run(city.query("select name from city")).rows
         (('Oslo',),)
     """
 

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from ..arguments import read_arguments
 from ..base import ErrorKind, ToolResult, ToolSession
 from ..errors import DataError, UsageError
+from .connect import connect
 from .database import SHOWN, Bounds, Database, QueryFailed, Rows, Schema
+from .postgres import PostgresDatabase
 from .problems import described_table, unknown_table
 from .render import render
 from .schema import describe
@@ -73,7 +75,7 @@ class SqlTool:
         schema_budget: int | None = 4000,
         count: Callable[[str], int] = len,
     ) -> None:
-        """Raises `DataError` where `database` is a path and no SQLite database is there.
+        """Raises `DataError` where `database` is a path and no database is there.
 
         `rows` changes that one bound.
         """
@@ -81,7 +83,9 @@ class SqlTool:
         """The database's file, if the tool was made from one."""
         if isinstance(database, str | PathLike):
             self.path = str(database)
-            database = SqliteDatabase(database)
+            database = connect(database)
+            if isinstance(database, PostgresDatabase):
+                self.path = None
         if budget is not None and budget < 1:
             raise UsageError(f"the budget of a result must be at least 1, not {budget}")
         self.database: Database = database

@@ -1,12 +1,15 @@
-"""The process in which SQLite runs. Started as a script: it needs nothing but the standard library.
+"""The process in which queries run. Started as a script: for SQLite, the standard library suffices.
 
 It answers one request at a time on file descriptor 0, a socket: a line of JSON each way, the image
-of a database after the request that opens it. It may be killed at any time. Its own walls: the file
-is opened read-only, an
-authorizer lets only reading through, SQLite's limits are lowered, the heap is bounded, a progress
-handler keeps the deadline, and an alarm ends the process where SQLite does not come back to it.
+of a database after the request that opens it. It may be killed at any time. An alarm ends it where
+a query does not come back in time. `Connection` below is SQLite's; other systems have theirs in
+files of their own.
+
+SQLite's walls: the file is opened read-only, an authorizer lets only reading through, SQLite's
+limits are lowered, the heap is bounded, and a progress handler keeps the deadline.
 """
 
+import importlib
 import json
 import os
 import re
@@ -15,7 +18,9 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from types import ModuleType
 from typing import Any, TypeAlias
 
 ALARM_SECONDS = 0.5
@@ -124,30 +129,13 @@ class Connection:
             return self._error(error, request["sql"])
 
     def _rows(self, request: dict[str, Any]) -> dict[str, Any]:
-        most, columns, cell, size_left = (
-            request[key] for key in ("rows", "columns", "cell", "bytes")
-        )
         cursor = self._db.execute(request["sql"])
         try:
             if cursor.description is None:
                 return {"nothing": True}
-            rows: list[list[Any]] = []
-            total, counted, ended = 0, request["counted"], True
-            for row in cursor:
-                total += 1
-                if len(rows) == total - 1 and len(rows) < most and size_left > 0:
-                    kept = [_value(value, cell) for value in row[:columns]]
-                    size_left -= sum(len(v) if isinstance(v, str) else 16 for v in kept)
-                    size_left -= sum(len(v[0]) for v in kept if isinstance(v, list))
-                    rows.append(kept)
-                elif total - len(rows) > counted:
-                    ended = False
-                    break
-            names = [_short(column[0]) for column in cursor.description[:columns]]
-            width = len(cursor.description)
+            return collect([column[0] for column in cursor.description], cursor, request)
         finally:
             cursor.close()
-        return {"columns": names, "rows": rows, "width": width, "total": total, "ended": ended}
 
     def _error(self, error: BaseException, sql: str) -> dict[str, Any]:
         message = str(error)
@@ -257,6 +245,27 @@ class Connection:
         return self._plain.execute(f"select printf({places})", arguments).fetchone()[0]
 
 
+def collect(
+    names: Sequence[str], cursor: Iterable[Sequence[Any]], request: dict[str, Any]
+) -> dict[str, Any]:
+    """The reply to a query that gives rows: as much of them as the request's bounds allow."""
+    most, columns, cell, size_left = (request[key] for key in ("rows", "columns", "cell", "bytes"))
+    rows: list[list[Any]] = []
+    total, counted, ended = 0, request["counted"], True
+    for row in cursor:
+        total += 1
+        if len(rows) == total - 1 and len(rows) < most and size_left > 0:
+            kept = [_value(value, cell) for value in row[:columns]]
+            size_left -= sum(len(v) if isinstance(v, str) else 16 for v in kept)
+            size_left -= sum(len(v[0]) for v in kept if isinstance(v, list))
+            rows.append(kept)
+        elif total - len(rows) > counted:
+            ended = False
+            break
+    shown = [_short(name) for name in names[:columns]]
+    return {"columns": shown, "rows": rows, "width": len(names), "total": total, "ended": ended}
+
+
 def _short(name: str) -> str:
     return name if len(name) <= NAME else name[: NAME - 1] + "…"
 
@@ -279,10 +288,13 @@ def _write(reply: dict[str, Any]) -> None:
         data = data[os.write(0, data) :]
 
 
-def _confine(memory: int) -> None:
-    """Bound what this process may take, should SQLite's own bounds fail."""
+def _confine(memory: int, space: int) -> None:
+    """Bound what this process may take, should the database's own bounds fail.
+
+    `space` is what the address space may hold beyond `memory`, in bytes.
+    """
     bounds = {
-        "RLIMIT_AS": memory + (512 << 20),
+        "RLIMIT_AS": memory + space,
         "RLIMIT_CORE": 0,
         "RLIMIT_FSIZE": 16 << 20,  # the index of a write-ahead log, which readers may make
         "RLIMIT_NOFILE": 64,
@@ -291,15 +303,31 @@ def _confine(memory: int) -> None:
     for name, value in bounds.items():
         with suppress(AttributeError, OSError, ValueError):
             resource.setrlimit(getattr(resource, name), (value, value))
-    db = sqlite3.connect(":memory:")
-    db.execute(f"pragma hard_heap_limit={memory}")
-    db.close()
 
 
-def main(memory: int) -> None:
-    """Answer requests until the other side is gone."""
-    _confine(memory)
-    connections: dict[str, Connection] = {}
+def _driver(name: str, memory: int) -> Any:
+    """The class of connections to databases of a system, in a process that is confined."""
+    if name == "sqlite":
+        _confine(memory, 512 << 20)
+        db = sqlite3.connect(":memory:")
+        db.execute(f"pragma hard_heap_limit={memory}")
+        db.close()
+        return Connection
+    # The files beside this one, without the package's own imports, which take long.
+    package = ModuleType("drivers")
+    package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+    sys.modules.update({"drivers": package, "drivers.worker": sys.modules[__name__]})
+    driver = importlib.import_module(f"drivers.{name}_worker")
+    driver.prepare(memory)
+    _confine(memory, driver.SPACE)
+    return driver.Connection
+
+
+def main(memory: int, driver: str, *paths: str) -> None:
+    """Answer requests until the other side is gone. `paths`: folders of the driver's packages."""
+    sys.path += paths
+    connect = _driver(driver, memory)
+    connections: dict[str, Any] = {}
     requests = os.fdopen(0, "rb")
     _write({"ready": True})
     for line in requests:
@@ -314,9 +342,9 @@ def main(memory: int) -> None:
             for old in request["close"]:
                 connections.pop(old).close()
             try:
-                connections[key] = Connection(request["path"], image)
+                connections[key] = connect(request["path"], image)
                 reply = {"opened": True}
-            except (sqlite3.Error, MemoryError, OSError) as error:
+            except Exception as error:  # boundary: what a driver raises for a file that is damaged
                 reply = {"error": str(error) or type(error).__name__}
             del image
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -324,4 +352,4 @@ def main(memory: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import importlib.util
 import json
 import os
 import signal
@@ -9,17 +10,16 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import ToolUnavailable, UsageError
+from ..errors import MissingExtra, ToolUnavailable, UsageError
 from ..process_pool import CannotStart, Overrun, PooledProcess, ProcessDied, ProcessPool
 
-__all__ = ["DatabaseSource", "Workers"]
+__all__ = ["SQLITE", "DatabaseSource", "Driver", "Workers"]
 
-_OPEN = 8
-"""Databases that a process keeps open."""
 _START_SECONDS = 20.0
 _OPEN_SECONDS = 10.0
 _GRACE_SECONDS = 1.5
@@ -28,28 +28,59 @@ alarm rings before."""
 
 
 @dataclass(frozen=True, slots=True)
+class Driver:
+    """The part of a process that speaks to one database system: `NAME_worker.py`.
+
+    `package` is what it imports, from the extra of the same name; `variables` are the prefixes of
+    environment variables that it is given, and `most_open` how many databases a process keeps open.
+    """
+
+    name: str
+    package: str | None = None
+    variables: tuple[str, ...] = ()
+    most_open: int = 8
+
+    def paths(self) -> list[str]:
+        """The folder of its package. Raises MissingExtra where that is not installed."""
+        if self.package is None:
+            return []
+        found = importlib.util.find_spec(self.package)
+        if found is None or not found.submodule_search_locations:
+            raise MissingExtra(f"a database of {self.name}", self.name)
+        return [str(Path(found.submodule_search_locations[0]).parent)]
+
+
+SQLITE = Driver("sqlite")
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseSource:
-    """The source of a database: a file, or the image of one. `key` is unique to it."""
+    """The source of a database: a file or address, or the image of one. `key` is unique to it."""
 
     key: str
-    path: str | None
-    image: bytes = b""
+    path: str | None = field(repr=False)
+    """Not shown: an address may hold a password."""
+    image: bytes = field(default=b"", repr=False)
+    driver: Driver = SQLITE
 
 
 class _SqlProcess(PooledProcess):
     """A process of `worker.py` and the databases it has open."""
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, driver: Driver) -> None:
         # Isolated and without site: it starts in 30 ms and sees no user's modules.
         super().__init__(
             Path(__file__).with_name("worker.py"),
             str(memory),
+            driver.name,
+            *driver.paths(),
             flags="-IS",
-            environment={},
+            environment={k: v for k, v in os.environ.items() if k.startswith(driver.variables)},
             cwd="/",
             start_seconds=_START_SECONDS,
         )
         self.open: OrderedDict[str, None] = OrderedDict()
+        self._most_open = driver.most_open
 
     async def query(self, source: DatabaseSource, request: dict[str, Any], seconds: float) -> Any:
         """The reply to a request about a database. Raises as `Workers.query` and `ask_async`."""
@@ -60,7 +91,7 @@ class _SqlProcess(PooledProcess):
 
     async def _open_database(self, source: DatabaseSource) -> None:
         close = []
-        while len(self.open) >= _OPEN:
+        while len(self.open) >= self._most_open:
             close.append(self.open.popitem(last=False)[0])
         request = {
             "key": source.key,
@@ -90,8 +121,8 @@ class Workers:
     """At most `most` processes, started when needed and shared by all queries.
 
     They live while a caller holds them (`async with workers.held()`) or a query runs. `memory`
-    bounds what SQLite may allocate in each, in bytes. `patience` is how long a query waits for a
-    free one, in seconds. May be used from several threads and event loops at once.
+    bounds what a database may allocate in each, in bytes. `patience` is how long a query waits for
+    a free one, in seconds. May be used from several threads and event loops at once.
     """
 
     def __init__(
@@ -109,11 +140,13 @@ class Workers:
         """`queries`, `starts`, `waits` for a free worker, and by reason why one was ended:
         `overrun`, `died`, `cancelled`, `failed`."""
 
-        def start() -> _SqlProcess:
+        def start(driver: Driver) -> _SqlProcess:
             counters["starts"] += 1
-            return _SqlProcess(memory)
+            return _SqlProcess(memory, driver)
 
-        self.pool = ProcessPool(start)
+        self._start = start
+        self.pools: dict[str, ProcessPool[_SqlProcess]] = {}
+        """The processes of each driver, by its name."""
         self._lock = threading.Lock()
         self._users = 0
         self._running = 0
@@ -130,7 +163,8 @@ class Workers:
             with self._lock:
                 self._users -= 1
                 if not self._users:
-                    self.pool.close()
+                    for pool in self.pools.values():
+                        pool.close()
 
     async def query(self, source: DatabaseSource, request: dict[str, Any], seconds: float) -> Any:
         """A worker's reply. Raises Overrun, ProcessDied or ToolUnavailable."""
@@ -138,7 +172,9 @@ class Workers:
             self.counters["queries"] += 1
             ended = "cancelled"
             try:
-                with self.pool.one(lambda process: source.key in process.open) as process:
+                with self._pool(source.driver).one(
+                    lambda process: source.key in process.open
+                ) as process:
                     reply = await process.query(source, request, seconds)
                 ended = ""
                 return reply
@@ -150,6 +186,12 @@ class Workers:
             finally:
                 if ended:
                     self.counters[ended] += 1
+
+    def _pool(self, driver: Driver) -> ProcessPool[_SqlProcess]:
+        with self._lock:
+            if driver.name not in self.pools:
+                self.pools[driver.name] = ProcessPool(partial(self._start, driver))
+            return self.pools[driver.name]
 
     @asynccontextmanager
     async def _seat(self) -> AsyncIterator[None]:

@@ -20,7 +20,7 @@ from ...tools.search.index import SearchIndex
 from .task_sets import fingerprint
 from .task_tools import TaskTools, bring_tools, check_tools
 
-__all__ = ["collect"]
+__all__ = ["collect", "fingerprint_tools"]
 
 
 async def collect(
@@ -78,7 +78,7 @@ async def collect(
     known = policy.settings
     if known["model"] != early.get("model"):
         weights = _weights(known)
-    files = _files(policy.tools.values(), tasks if task_tools else ())
+    files = fingerprint_tools(policy.tools.values(), tasks if task_tools else ())
     made = {
         "team": None,
         **known,
@@ -90,7 +90,8 @@ async def collect(
     }
     if task_tools:
         del made["tools"]  # each task has its own
-    with run.begin(made, tasks, notes={"tasks_fingerprint": fingerprint(tasks), **(notes or {})}):
+    noted = {"tasks_fingerprint": fingerprint(tasks), "task_count": len(tasks)}
+    with run.begin(made, tasks, notes={**noted, **(notes or {})}):
         if refuse_changed_answers and run.changed_answers:
             raise UsageError(
                 f"the answer of the task {run.changed_answers[0]!r} is another one than {run.path} "
@@ -127,7 +128,7 @@ def _weights(settings: Mapping[str, Any]) -> dict[str, str]:
     return {} if found is None else {"weights": found}
 
 
-def _files(tools: Iterable[Tool], tasks: Iterable[Task]) -> dict[str, str]:
+def fingerprint_tools(tools: Iterable[Tool], tasks: Iterable[Task]) -> dict[str, str]:
     """A digest of each database and corpus that is asked, by its file's name. Raises DataError."""
     places: dict[str, Path] = {}
     for tool in tools:

@@ -33,6 +33,11 @@ class TaskStream:
         self._taken = 0  # from an iterator
 
     @property
+    def listed(self) -> Sequence[Task]:
+        """All tasks; none for an iterator."""
+        return self._tasks if isinstance(self._tasks, Sequence) else ()
+
+    @property
     def fingerprint(self) -> str | None:
         """A hash of the tasks; None for an iterator, whose tasks nobody has seen yet."""
         return fingerprint(self._tasks) if isinstance(self._tasks, Sequence) else None

@@ -1,5 +1,6 @@
 """Episodes as attempts: what statistics need of each, and whether it was right."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,8 @@ class Attempt:
     tokens: int = 0
     response_tokens: int = 0
     turns: int = 0
-    seconds: float = 0.0
+    seconds: float | None = 0.0
+    """None if the clock failed."""
     calls: int = 0
     """Calls that were run; those that were refused are not counted."""
     failed_calls: int = 0
@@ -147,16 +149,14 @@ def _attempt(episode: Episode, vote: int | None, tokenizer: Tokenizer | None) ->
         sample=episode.sample,
         correct=episode.rewards["correct"] > 0,
         stop=episode.stop.value if episode.stop else "cancelled",
-        question=blake2b(
-            episode.task.question.encode("utf-8", "replace"), digest_size=6
-        ).hexdigest(),
+        question=_digest(episode.task.question),
         answer=episode.answer,
         vote=vote,
-        logprob=mean_logprob(episode),
+        logprob=_finite(mean_logprob(episode)),
         tokens=sum(each.sampled_tokens for each in episode.trajectories),
         response_tokens=sum(map(_response_tokens, episode.trajectories)),
         turns=sum(len(each.turns) for each in episode.trajectories),
-        seconds=episode.seconds,
+        seconds=_finite(episode.seconds),
         calls=len(run),
         failed_calls=passed.count(False),
         code_lines=sum(map(_lines, run)),
@@ -168,6 +168,10 @@ def _attempt(episode: Episode, vote: int | None, tokenizer: Tokenizer | None) ->
 
 def _digest(text: str) -> str:
     return blake2b(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _response_tokens(trajectory: Trajectory) -> int:

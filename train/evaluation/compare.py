@@ -1,13 +1,11 @@
 """Two runs on the same tasks: paired differences, with intervals and tests."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...tools.errors import DataError
-from .attempts import Attempt
-from .intervals import Estimate, bootstrap, bounded_mean, mcnemar, sign_flip
-from .results import Evaluation
+from .intervals import FEW_TASKS, Estimate, bounded_mean, free_mean, mcnemar, sign_flip
+from .results import Evaluation, task_mean
 
 __all__ = ["Comparison", "compare"]
 
@@ -39,14 +37,16 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
-        return asdict(self)
+        means = {name: each.to_json() for name, each in self.means.items()}
+        return {**asdict(self), "accuracy": self.accuracy.to_json(), "means": means}
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """The paired comparison of two runs. Raises DataError where they share no task.
 
     Accuracy is tested by McNemar's exact test where each task was attempted once in both runs, else
-    by flipping the signs of the tasks' differences; all intervals are bootstraps over tasks.
+    by flipping the signs of the tasks' differences. Its interval is Wilson's over tasks, the others
+    are bootstraps over tasks.
     """
     a, b = first.by_task, second.by_task
     named = [task for task in a if task in b]
@@ -62,10 +62,11 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
             + ", ".join(strange[:5])
         )
 
-    def differences(value: Callable[[Attempt], float]) -> list[float]:
-        return [_mean(b[task], value) - _mean(a[task], value) for task in shared]
+    def differences(name: str) -> list[float]:
+        pairs = ((task_mean(a[task], name), task_mean(b[task], name)) for task in shared)
+        return [y - x for x, y in pairs if x is not None and y is not None]
 
-    by_task = differences(_correct)
+    by_task = differences("correct")
     table = None
     if all(len(a[task]) == len(b[task]) == 1 for task in shared):
         pairs = [(a[task][0].correct, b[task][0].correct) for task in shared]
@@ -75,17 +76,18 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         p, test = mcnemar(only_first, only_second), "McNemar, exact"
     else:
         p, test = sign_flip(by_task), "permutation of signs over tasks"
-    right = [(_mean(a[task], _correct), _mean(b[task], _correct)) for task in shared]
+    if len(shared) < FEW_TASKS:
+        remarks.append(f"only {len(shared)} tasks: they say little")
     return Comparison(
         tasks=len(shared),
         left_out=len(a) + len(b) - 2 * len(shared),
-        first=sum(x for x, _ in right) / len(right),
-        second=sum(y for _, y in right) / len(right),
+        first=sum(task_mean(a[task], "correct") or 0 for task in shared) / len(shared),
+        second=sum(task_mean(b[task], "correct") or 0 for task in shared) / len(shared),
         accuracy=bounded_mean(by_task, lowest=-1),
         p=p,
         test=test,
         table=table,
-        means={name: bootstrap(differences(_field(name))) for name in _MEANS},
+        means={name: free_mean(differences(name)) for name in _MEANS},
         remarks=remarks,
     )
 
@@ -102,17 +104,10 @@ def _differences(first: Evaluation, second: Evaluation) -> list[str]:
     names = ["n", "checker", "temperature", "top_p", "top_k", *first.run.get("limits", {})]
     if was.get("temperature"):
         names.append("seed")
+    stopped = []
+    for which, run in (("first", first), ("second", second)):
+        made, planned = len(run.attempts) + sum(run.unjudged.values()), run.run.get("planned", 0)
+        if made < planned:
+            stopped.append(f"the {which} run was stopped: it has {made} of {planned} attempts")
     found = [name for name in names if name in was and name in now and was[name] != now[name]]
-    return [f"the runs differ in {name}: {was[name]} and {now[name]}" for name in found]
-
-
-def _correct(attempt: Attempt) -> float:
-    return float(attempt.correct)
-
-
-def _field(name: str) -> Callable[[Attempt], float]:
-    return lambda attempt: float(getattr(attempt, name))
-
-
-def _mean(group: list[Attempt], value: Callable[[Attempt], float]) -> float:
-    return sum(map(value, group)) / len(group)
+    return stopped + [f"the runs differ in {name}: {was[name]} and {now[name]}" for name in found]

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "FEW_TASKS",
     "LEVEL",
     "Estimate",
     "bootstrap",
     "bounded_mean",
+    "free_mean",
     "mcnemar",
     "pass_at_k",
     "sign_flip",
@@ -28,12 +31,24 @@ _CHUNK = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number, the ends of its interval at `LEVEL`, and how the interval was made."""
+    """A number, the ends of its interval at `LEVEL`, and how the interval was made.
+
+    The ends are NaN if the values say nothing of the doubt.
+    """
 
     value: float
     low: float
     high: float
     method: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data; an end that is NaN is None."""
+        return {k: None if v != v else v for k, v in asdict(self).items()}
+
+
+FEW_TASKS = 10
+"""Below so many tasks a reader is told that figures say little."""
+_FEW = "too few tasks"
 
 
 def wilson(successes: int, trials: int) -> Estimate:
@@ -51,7 +66,7 @@ def wilson(successes: int, trials: int) -> Estimate:
     return _score(successes / trials, trials)
 
 
-def _score(share: float, trials: int) -> Estimate:
+def _score(share: float, trials: float) -> Estimate:
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     spread = 1 + z * z / trials
     middle = (share + z * z / (2 * trials)) / spread
@@ -65,7 +80,8 @@ def bootstrap(values: Sequence[float], *, seed: int = 0) -> Estimate:
     """The mean of `values`, one for each task, with the percentile interval over resampled tasks.
 
     Attempts at one task are alike, so it is tasks that are drawn, never attempts. The same values
-    and seed give the same interval. Raises ValueError where there are no values.
+    and seed give the same interval; of equal values it has no width. Raises ValueError where there
+    are no values.
     """
     given = np.asarray(values, np.float64)
     if not len(given):
@@ -74,24 +90,72 @@ def bootstrap(values: Sequence[float], *, seed: int = 0) -> Estimate:
     return Estimate(float(given.mean()), float(low), float(high), "bootstrap over tasks")
 
 
-def bounded_mean(values: Sequence[float], *, lowest: float = 0.0) -> Estimate:
-    """The mean of values from `lowest` to 1, one for each task: a bootstrap, or, if all values are
-    equal, Wilson's interval over the tasks.
+def free_mean(values: Sequence[float]) -> Estimate:
+    """The mean of values without bounds, one for each task, with a bootstrap over tasks; below
+    `FEW_TASKS`, of which a bootstrap makes too little, Student's interval.
 
-    Equal values give resampling nothing to vary, so its interval has no width, however few the
-    tasks are.
+    Equal values say nothing of the doubt: they have no interval. No values have no mean.
+    """
+    count = len(values)
+    if not count or min(values) == max(values):
+        why = _FEW if count < 2 else "all equal"
+        return Estimate(values[0] if count else math.nan, math.nan, math.nan, why)
+    if count >= FEW_TASKS:
+        return bootstrap(values)
+    mean = math.fsum(values) / count
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    half = _student(count - 1) * math.sqrt(variance / count)
+    return Estimate(mean, mean - half, mean + half, "Student's t over tasks")
+
+
+def bounded_mean(values: Sequence[float], *, lowest: float = 0.0) -> Estimate:
+    """The mean of values from `lowest` to 1, one for each task, with Wilson's interval for as many
+    independent trials as the spread between the tasks is worth (Korn and Graubard 1998).
+
+    That number is p (1 - p) / var(p), reduced as Student's t asks of few tasks. If all values are
+    equal, the interval is that in which up to the share of tasks that Wilson's bound allows has
+    another value. A single task gives no interval. Raises ValueError where there are no values.
 
     Example:
-        >>> round(bounded_mean([1.0] * 5).low, 3), bounded_mean([1.0] * 5).method
-        (0.566, 'Wilson over tasks')
+        >>> round(bounded_mean([1.0] * 5).low, 3), bounded_mean([1.0] * 5).high
+        (0.566, 1.0)
     """
-    found = bootstrap(values)
-    if found.low < found.high:
-        return found
+    count = len(values)
+    if not count:
+        raise ValueError("there is nothing to take the mean of")
+    mean = math.fsum(values) / count
+    if count < 2:
+        return Estimate(mean, math.nan, math.nan, _FEW)
     span = 1 - lowest
-    score = _score((found.value - lowest) / span, len(values))
-    low, high = (lowest + span * end for end in (score.low, score.high))
-    return Estimate(found.value, low, high, "Wilson over tasks")
+    share = min(1.0, max(0.0, (mean - lowest) / span))
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1) / span**2
+    other = wilson(0, count).high
+    ends = (share * (1 - other), share + other * (1 - share))
+    if min(values) < max(values):
+        z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+        worth = share * (1 - share) / (variance / count) * (z / _student(count - 1)) ** 2
+        found = _score(share, worth)
+        ends = (found.low, found.high)
+    low, high = (lowest + span * end for end in ends)
+    return Estimate(mean, low, high, "Wilson over tasks")
+
+
+def _student(degrees: int) -> float:
+    """The quantile of Student's t for `LEVEL`: exact for 1 and 2 degrees, else by the expansion of
+    Abramowitz and Stegun 26.7.5, which is off by less than 1 %.
+    """
+    share = (1 + LEVEL) / 2
+    if degrees == 1:
+        return math.tan(math.pi * (share - 0.5))
+    if degrees == 2:
+        return (2 * share - 1) * math.sqrt(2 / (4 * share * (1 - share)))
+    z = NormalDist().inv_cdf(share)
+    return (
+        z
+        + (z**3 + z) / (4 * degrees)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
+    )
 
 
 def _means(given: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -4,28 +4,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...tools.errors import DataError, MissingExtra
+from ...tools.errors import DataError, MissingExtra, UsageError
 from .intervals import Estimate
 from .results import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_evaluations"]
+__all__ = ["check_picture", "plot_evaluations"]
 
 
 def plot_evaluations(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
-    """One PNG for one or several runs by name, each in its colour: pass@k and maj@k over k (with
-    one attempt at each task, accuracy), how long right and wrong responses are, and how many calls
-    they make. Bands and bars are intervals.
+    """One picture (PNG, SVG or PDF, by the file's ending) of one or several runs by name, each in
+    its colour: pass@k and maj@k over k (with one attempt at each task, accuracy), how long right
+    and wrong responses are, and how many calls they make. Bands and bars are intervals.
 
-    Raises MissingExtra without matplotlib, DataError where the file can't be written.
+    Raises UsageError for another ending, MissingExtra without matplotlib, DataError where the file
+    can't be written.
     """
+    check_picture(path)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("plots", "plot") from error
+    labels: list[str] = []
+    for number, name in enumerate(evaluations, 1):
+        label = _label(name)
+        labels.append(f"run {number}" if label is None or label in labels else label)
+    evaluations = dict(zip(labels, evaluations.values(), strict=True))
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     accuracy, lengths, calls = figure.subplots(1, 3)
@@ -39,9 +46,38 @@ def plot_evaluations(evaluations: Mapping[str, Evaluation], path: str | Path) ->
         axes.set(ylabel="attempts", ylim=(0, None))
         axes.legend(fontsize=7)
     try:
-        figure.savefig(path, dpi=150, format="png")
+        figure.savefig(path, dpi=150, format=_format(path))
     except OSError as error:
         raise DataError(f"can't write {path}: {error.strerror}") from error
+
+
+def check_picture(path: str | Path) -> None:
+    """Raise UsageError for the name of a picture that can't be drawn."""
+    if _format(path) not in _FORMATS:
+        raise UsageError(f"{path} can't be drawn: its ending should be {', '.join(_FORMATS)}")
+
+
+_FORMATS = ("png", "svg", "pdf")
+
+
+def _format(path: str | Path) -> str:
+    return Path(path).suffix[1:].lower() or "png"
+
+
+def _label(name: str) -> str | None:
+    """A run's name as a label, cut in the middle; None if the font lacks one of its characters."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    name = "".join(character if character.isprintable() else " " for character in name)
+    if not all(font.get_char_index(ord(character)) for character in name):
+        return None
+    name = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 :]}"
+    # A pair of dollars would make a formula, a leading underscore would hide the name.
+    return f" {name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
+
+
+_LONGEST = 32
 
 
 def _colours(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, str, Evaluation]]:

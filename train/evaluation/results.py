@@ -24,9 +24,9 @@ from ...tools.errors import DataError
 from ...tools.files import write_whole
 from ..rewards import Checker
 from .attempts import Attempt, read_attempts
-from .intervals import Estimate, bootstrap, bounded_mean, pass_at_k, wilson
+from .intervals import Estimate, bounded_mean, free_mean, pass_at_k, wilson
 
-__all__ = ["Evaluation", "load_evaluation", "measure", "save_evaluation"]
+__all__ = ["Evaluation", "load_evaluation", "measure", "save_evaluation", "task_mean"]
 
 SCHEMA_VERSION = 1
 _CHOICES = 200
@@ -63,19 +63,21 @@ class Evaluation:
     def accuracy(self) -> Estimate:
         """The mean over tasks of the share of right attempts: avg@n.
 
-        With one attempt at each task the interval is Wilson's, else a bootstrap over tasks. Raises
+        With one attempt at each task the interval is Wilson's, else Wilson's over tasks. Raises
         DataError where no attempt could be judged.
         """
         groups = self.by_task.values()
         if not groups:
             raise DataError("no attempt could be judged: there is nothing to measure")
-        if self.n == 1:
+        if self.n == 1 and len(groups) > 1:
             return wilson(sum(attempt.correct for attempt in self.attempts), len(self.attempts))
         return bounded_mean([sum(a.correct for a in group) / len(group) for group in groups])
 
     @property
     def pass_at(self) -> dict[int, Estimate]:
-        """pass@k, unbiased, for powers of two up to n and for n; over the tasks with k attempts."""
+        """pass@k, unbiased, for the number of attempts that at least half of the tasks have, and
+        for powers of two below it; over these tasks alone, so that it never falls with k.
+        """
         return {
             k: bounded_mean([pass_at_k(len(g), sum(a.correct for a in g), k) for g in groups])
             for k, groups in self._with_attempts()
@@ -94,20 +96,23 @@ class Evaluation:
         }
 
     def _with_attempts(self) -> Iterable[tuple[int, list[list[Attempt]]]]:
-        groups = list(self.by_task.values())
-        powers = (2**i for i in range(self.n.bit_length()))
-        for k in sorted({*powers, self.n} - {0}):
-            yield k, [group for group in groups if len(group) >= k]
+        counts = sorted(map(len, self.by_task.values()), reverse=True)
+        most = counts[(len(counts) - 1) // 2] if counts else 0
+        groups = [group for group in self.by_task.values() if len(group) >= most]
+        for k in sorted({2**i for i in range(most.bit_length())} | {most} - {0}):
+            yield k, groups
 
     @property
     def tasks_at(self) -> dict[int, int]:
-        """The number of tasks with k attempts, which pass@k and maj@k are taken over."""
+        """The number of tasks that pass@k and maj@k are taken over, the same for each k."""
         return {k: len(groups) for k, groups in self._with_attempts()}
 
     def mean(self, name: str) -> Estimate:
-        """The mean over tasks of a field of the attempts, with a bootstrap over tasks."""
-        groups = self.by_task.values()
-        return bootstrap([sum(float(getattr(a, name)) for a in g) / len(g) for g in groups])
+        """The mean over tasks of a field of the attempts, with a bootstrap over tasks; attempts of
+        which it is not known are left out.
+        """
+        values = [task_mean(group, name) for group in self.by_task.values()]
+        return free_mean([value for value in values if value is not None])
 
     @property
     def tool_error_rate(self) -> float | None:
@@ -156,11 +161,11 @@ class Evaluation:
             return {**counts, "accuracy": None}
         return {
             **counts,
-            "accuracy": asdict(self.accuracy),
-            "pass_at": {str(k): asdict(e) for k, e in self.pass_at.items()},
+            "accuracy": self.accuracy.to_json(),
+            "pass_at": {str(k): e.to_json() for k, e in self.pass_at.items()},
             "tasks_at": {str(k): count for k, count in self.tasks_at.items()},
-            "majority_at": {str(k): asdict(e) for k, e in self.majority_at.items()},
-            "means": {name: asdict(self.mean(name)) for name in means},
+            "majority_at": {str(k): e.to_json() for k, e in self.majority_at.items()},
+            "means": {name: self.mean(name).to_json() for name in means},
             "tool_error_rate": self.tool_error_rate,
             "behaviour": self.behaviour(),
             "stops": dict(Counter(attempt.stop for attempt in self.attempts).most_common()),
@@ -173,6 +178,8 @@ def _share(values: Sequence[float]) -> float | None:
 
 def _majority(group: Sequence[Attempt], k: int) -> float:
     """The share of the choices of k attempts whose most frequent answer is right."""
+    # The order of attempts must not matter, to the choices that are drawn either.
+    group = sorted(group, key=lambda a: (a.answer or "", a.vote is None, a.logprob or 0, a.correct))
     if math.comb(len(group), k) <= _CHOICES:
         choices: list[Sequence[Attempt]] = list(itertools.combinations(group, k))
     else:
@@ -205,6 +212,12 @@ def _strength(camp: Sequence[Attempt]) -> tuple[int, float]:
     return len(camp), sum(sure) / len(sure)
 
 
+def task_mean(group: Iterable[Attempt], name: str) -> float | None:
+    """The mean of a field over the attempts at a task of which it is known."""
+    known = [float(value) for a in group if (value := getattr(a, name)) is not None]
+    return sum(known) / len(known) if known else None
+
+
 def measure(
     episodes: Iterable[Episode],
     checker: Checker,
@@ -222,17 +235,19 @@ def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluat
     of episodes, which is judged again. A folder without results, because its run was stopped, is
     read from its log. Raises DataError for anything else.
     """
-    path = Path(path)
+    path, planned = Path(path), None
     if path.is_dir():
         finished = path / "results.json"
         log = path / "episodes.jsonl"
         stopped = log.is_file() and not finished.exists()
+        planned = _planned(path / "run.json") if stopped else None
         path = log if stopped else finished
     if path.suffix == ".jsonl":
         with nullcontext(checker) if checker is not None else Checker() as judge:
             episodes = list(read_episodes(path))
             settings = episodes[0].settings if episodes else {}
             run = {**settings, "checker": judge.name, "log": str(path)}
+            run |= {} if planned is None else {"planned": planned}
             return measure(episodes, judge, run=run)
     try:
         data = json.loads(path.read_bytes())
@@ -251,11 +266,20 @@ def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluat
         raise DataError(f"{path} is not an evaluation: {error}") from error
 
 
+def _planned(settings: Path) -> int | None:
+    """The number of attempts that a run was begun for, as far as its settings say."""
+    try:
+        known = json.loads(settings.read_bytes())
+        return int(known["n"] * known["task_count"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def save_evaluation(evaluation: Evaluation, path: str | Path) -> None:
     """Write an evaluation as JSON, its figures with the attempts; whole or not at all.
 
     Raises DataError where the file can't be written.
     """
     data = {"summary": evaluation.summary(), **asdict(evaluation)}
-    text = json.dumps(data, ensure_ascii=False, indent=1)
+    text = json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(path, text.encode("utf-8", "replace"))  # an answer may hold lone surrogates

@@ -165,6 +165,7 @@ def read_checkpoint(
             name = change["name"]
             if name in fixed or name not in changed:
                 whose = f"whose {name} is {change['was']!r} and not {change['now']!r}"
+                whose = _CONTENTS.get(name, whose)
                 then = "" if name in fixed else f"{advice(change)} to change it from here on, "
                 raise DataError(
                     f"{path} is of another run, {whose}: {then}go on with that, remove it, or name "
@@ -188,12 +189,23 @@ def read_checkpoint(
     return state
 
 
+_CONTENTS = {
+    "weights": "with other files of the model that it began with: they have changed since",
+    "files": "with another content of databases or corpora: they have changed since",
+}
+
+
 def _changes(saved: dict[str, Any], wanted: dict[str, Any]) -> list[Change]:
-    """The settings that differ, as far as the run that was saved knew of them."""
+    """The settings that differ, as far as the run that was saved knew of them.
+
+    How the model's place is written does not count where its files are known.
+    """
+    known = saved.keys() & wanted.keys()
+    same_files = "weights" in known and saved["weights"] == wanted["weights"]
     return [
         {"name": name, "was": saved[name], "now": wanted[name]}
-        for name in sorted(saved.keys() & wanted.keys())
-        if saved[name] != wanted[name]
+        for name in sorted(known, reverse=True)
+        if saved[name] != wanted[name] and not (name == "model" and same_files)
     ]
 
 

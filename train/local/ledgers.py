@@ -33,13 +33,14 @@ class Ledgers:
 def read_ledgers(
     logs: Sequence[Path], tokenizer: Tokenizer, *, held_out: float, max_length: int
 ) -> Ledgers:
-    """The ledgers of all episodes in `logs`; of an id that occurs in a log twice, the last.
+    """The ledgers of all episodes in `logs`; of an id that occurs in a log twice, the last, and of
+    a ledger that occurs under one id in several logs (a log and its copy), the first.
 
     Whole tasks are held out, about that share of them, by a hash of their ids. Ledgers longer than
     `max_length` tokens, and those without a token to learn from, are left out. Raises DataError
     where a log can't be read, was written for another tokenizer, or nothing is left to learn from.
     """
-    found = Ledgers()
+    found, seen = Ledgers(), set[tuple[str, bytes, bytes]]()
     for log in logs:
         last = {episode.id: episode for episode in read_episodes(log)}
         _check_tokenizer(log, list(last.values()), tokenizer)
@@ -48,6 +49,11 @@ def read_ledgers(
         for episode in last.values():
             found.formats.update(each.format for each in episode.trajectories)
             for ledger in _ledgers(episode):
+                content = (episode.id, ledger.ids.tobytes(), ledger.loss_weights.tobytes())
+                if content in seen:
+                    found.left_out["in another log"] += 1
+                    continue
+                seen.add(content)
                 if len(ledger) > max_length:
                     found.left_out["too long"] += 1
                 elif not ledger.loss_weights[1:].any():

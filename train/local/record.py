@@ -5,6 +5,7 @@ runs/NAME/
     metrics.jsonl        one line a step
     episodes/            00007.jsonl: the episodes of step 7; held-out-00010.jsonl: after step 10
     checkpoint/          the last one: a model, and what the run needs to resume
+    wandb-id             the run's id at Weights & Biases, if it logs there
     replaced/            steps after the checkpoint that a killed run had made, done over since
 """
 
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -22,13 +24,17 @@ from ...tools.errors import DataError, MissingExtra
 from ...tools.files import write_whole
 from .checkpoint import Change
 
-__all__ = ["Record", "Sink", "TensorBoard", "WeightsAndBiases", "read_metrics"]
+__all__ = ["Record", "Sink", "TensorBoard", "WeightsAndBiases", "read_metrics", "wandb_id"]
 
 Metrics = Mapping[str, float]
 
 
 class Sink(Protocol):
     """Something else that wants a step's metrics."""
+
+    def begin(self, done: int) -> None:
+        """The run begins or resumes after `done` steps; those after it are repeated."""
+        ...
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Take the metrics of a step."""
@@ -91,6 +97,8 @@ class Record:
                     os.replace(path, replaced / f"{path.stem}-{count}.jsonl")
         except OSError as error:
             raise DataError(f"can't write {self.folder}: {error.strerror}") from error
+        for sink in self._sinks:
+            sink.begin(step)
 
     def write(self, name: str, text: str) -> None:
         """Put a small file into the folder, whole or not at all. Raises DataError."""
@@ -143,15 +151,23 @@ def _step(line: str) -> int:
 
 
 class TensorBoard:
-    """Writes event files into the run's folder. Raises MissingExtra without tensorboard."""
+    """Writes event files into the run's folder; repeated steps take the place of earlier ones.
+
+    Raises MissingExtra without tensorboard.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtra("TensorBoard", "tensorboard") from error
-        make: Any = SummaryWriter  # untyped
-        self._writer = make(str(folder / "tensorboard"))
+        self._make: Any = SummaryWriter  # untyped
+        self._folder = folder / "tensorboard"
+        self._writer: Any = None
+
+    def begin(self, done: int) -> None:
+        """Open an event file, which has readers forget the steps after `done`."""
+        self._writer = self._make(str(self._folder), purge_step=done + 1)
 
     def log(self, step: int, metrics: Metrics) -> None:
         """One scalar for each metric."""
@@ -161,11 +177,25 @@ class TensorBoard:
 
     def close(self) -> None:
         """Close the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def wandb_id(folder: Path) -> str:
+    """The id of a run's folder at W&B, drawn once and kept in it, wherever it is moved to.
+
+    Raises DataError where it can't be written.
+    """
+    file = folder / "wandb-id"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(file, f"{secrets.token_hex(8)}\n")
+    return file.read_text(encoding="utf-8").strip()
 
 
 class WeightsAndBiases:
-    """Sends the metrics to a project; a resumed run continues the same one.
+    """Sends the metrics to a project; a resumed run continues the same one there, by the id in the
+    folder's file `wandb-id`. Of a step that is repeated the first values stay.
 
     Raises MissingExtra without wandb.
     """
@@ -178,11 +208,14 @@ class WeightsAndBiases:
         self._run = wandb.init(
             project=project,
             name=folder.name,
-            id=re.sub(r"[^\w-]", "-", str(folder)),
+            id=wandb_id(folder),
             resume="allow",
             dir=str(folder),
             config=dict(config),
         )
+
+    def begin(self, done: int) -> None:
+        """Nothing: W&B itself drops steps that it has."""
 
     def log(self, step: int, metrics: Metrics) -> None:
         """One point for each metric."""

@@ -2,24 +2,25 @@
 the one that it takes up, what may be changed in so many words, and what is advised where it ended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rollout.models.fingerprint import fingerprint_model
 from ...rollout.task import Task
 from ..config import TrainConfig
 from ..data.stream import TaskStream
 from ..data.task_sets import fingerprint
 from .checkpoint import Change
 
-__all__ = ["FIXED", "advice", "fewer_tokens", "identity", "lower", "nothing_learnt"]
+__all__ = ["FIXED", "advice", "contents", "fewer_tokens", "identity", "lower", "nothing_learnt"]
 
 _FREE = (
     *("out", "steps", "evaluate_every", "save_every", "tensorboard", "wandb", "plot", "patience"),
     *("device", "micro_tokens", "gradient_checkpointing", "concurrency", "databases"),
 )
 """Settings that may differ: but for rounding, none of them changes what a step computes."""
-FIXED = ("model", "lora_rank", "lora_alpha", "seed")
+FIXED = ("model", "weights", "lora_rank", "lora_alpha", "seed")
 """Settings that may not: weights, optimizer and the place in the tasks are those of another run."""
 
 
@@ -34,11 +35,19 @@ def identity(config: TrainConfig, tasks: TaskStream, held_out: Sequence[Task]) -
     return kept
 
 
+def contents(model: Path | None, files: Mapping[str, str]) -> dict[str, Any]:
+    """Digests of the model's files, and of databases and corpora, as parts of an identity."""
+    weights = None if model is None else fingerprint_model(str(model))
+    return ({} if weights is None else {"weights": weights}) | {"files": dict(files)}
+
+
 def advice(change: Change) -> str:
     """How to say that a setting is changed on purpose."""
     name = change["name"]
     if name in ("tasks", "held_out"):
         return f"these tasks are others by their hash; name them with --{name.replace('_', '-')}"
+    if name == "files":
+        return "name the tools or tasks beside --resume (--set tools=..., --tasks)"
     return f"say --set {name}={change['now']} beside --resume"
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from ...rollout.trajectory import Episode
 from ...tools import Tool
 from ...tools.errors import InterlaceError, ModelError, ToolUnavailable, UsageError
 from ..config import TrainConfig
+from ..data.collect import fingerprint_tools
 from ..data.stream import TaskStream
 from ..monitor import mean_tag_logprob
 from ..objectives import Objective, informative
@@ -38,7 +40,7 @@ from .interrupt import end_as_asked, noting_signals
 from .lora import has_lora, merged_weights, without_lora
 from .metrics import describe, share_right
 from .record import Record
-from .resume import FIXED, advice, fewer_tokens, identity, lower, nothing_learnt
+from .resume import FIXED, advice, contents, fewer_tokens, identity, lower, nothing_learnt
 from .room import needing_memory
 from .update import TrainBatch, UpdateConfig, UpdateResult, compute_logprobs, update
 
@@ -111,6 +113,8 @@ class Trainer:
 
         if objective is not None:
             config = config.model_copy(update={"objective": objective})
+        # Whoever names tools or tasks means what lies there now.
+        changed = {*changed, "files"} if {"tools", "tasks"} & {*changed} else changed
         self.config, self.setup, self.changed = config, setup, changed
         self.folder = Path(config.out)
         self.done = 0
@@ -135,7 +139,12 @@ class Trainer:
         self._position = 0  # in the tasks, at the end of the last step
         self._saved: int | None = None  # the step of the checkpoint
         self._changes: list[Change] = []
-        self._identity = identity(config, setup.tasks, setup.held_out)
+        self._identity = identity(config, setup.tasks, setup.held_out) | contents(
+            setup.tokenizer_from,
+            fingerprint_tools(
+                setup.policy.tools.values(), chain(setup.tasks.listed, setup.held_out)
+            ),
+        )
         self._loop: asyncio.Runner
 
     @property

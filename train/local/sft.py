@@ -24,6 +24,7 @@ from .interrupt import end_as_asked, noting_signals
 from .logprobs import token_logprobs
 from .lora import lora_scale
 from .record import Record
+from .resume import contents
 from .room import needing_memory
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def _groups(model: "PreTrainedModel", config: SFTConfig) -> list[dict[str, objec
     ]
 
 
-_FIXED = ("model", "trained", "scale", "ledgers", "seed")
+_FIXED = ("model", "weights", "trained", "scale", "ledgers", "seed")
 """What may not differ in a run that goes on: the weights or the place in the data would be others.
 """
 
@@ -321,6 +322,7 @@ def _identity(
         **{name: value for name, value in asdict(config).items() if name not in free},
         "ledgers": digest.hexdigest(),
         "model": None if source is None else str(source),
+        **contents(source, {}),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "scale": lora_scale(model),
     }

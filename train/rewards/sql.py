@@ -28,12 +28,13 @@ from ...tools.errors import DataError
 from ...tools.sql import (
     COMPARED,
     Comparison,
+    GuardedDatabase,
     QueryFailed,
     Rows,
     Rule,
     Schema,
-    SqliteDatabase,
     Workers,
+    connect_file,
     equal_results,
 )
 from ..data.generators.database import open_database
@@ -101,10 +102,10 @@ class SqlJudge:
         self.seconds = seconds
         self.workers = Workers() if workers is None else workers
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, SqliteDatabase] = OrderedDict()
+        self._open: OrderedDict[str, GuardedDatabase] = OrderedDict()
         self._verdicts: OrderedDict[tuple[str, ...], Comparison] = OrderedDict()
 
-    def database(self, task: Task) -> SqliteDatabase:
+    def database(self, task: Task) -> GuardedDatabase:
         """The database of a task. Raises Unscored where it is not there."""
         place = task.data.get("database")
         key = repr(place)
@@ -114,7 +115,7 @@ class SqlJudge:
                 return self._open[key]
         try:
             if isinstance(place, str):
-                database = SqliteDatabase(place, workers=self.workers)
+                database = connect_file(place, workers=self.workers)
             elif isinstance(place, dict) and place.keys() >= {"world", "seed"}:
                 database = open_database(task, workers=self.workers)
             else:
@@ -192,7 +193,7 @@ class SqlJudge:
             return []
         return _now(self._timed(self.database(task), episode.answer, gold_query(task)))
 
-    async def _timed(self, database: SqliteDatabase, query: str, gold: str) -> list[float]:
+    async def _timed(self, database: GuardedDatabase, query: str, gold: str) -> list[float]:
         ratios: list[float] = []
         end = time.monotonic() + _TIMED_SECONDS
         async with database.held():

@@ -12,7 +12,7 @@ from ....rollout.task import Task
 from ....tools.errors import MissingExtra, UsageError
 from ....train.data.sources import find_tasks
 from ....train.evaluation import Evaluation, compare, evaluate_async, load_evaluation
-from ....train.evaluation.plots import plot_evaluations
+from ....train.evaluation.plots import check_picture, plot_evaluations
 from ....train.rewards import Checker
 from ..answering import make_task_agent
 from ..commands.eval import EvalOptions
@@ -81,6 +81,8 @@ def _check(tasks: str | None, job: EvalOptions, model: ModelOptions, team: TeamO
         raise UsageError("--resume needs the --out that is to be completed")
     if job.plots is not None and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("--plots", "plot")
+    if job.plots is not None:
+        check_picture(job.plots)
 
 
 def _compare_runs(
@@ -178,7 +180,7 @@ class _Evaluation:
             out = None if self.job.out is None else self.job.out / mode.replace("@", "-")
             teams = dataclasses.replace(team, team=mode == "team")
             found[mode] = self.measure(self.model, out, strategy_of(mode, tokens), teams)
-            tokens[mode] = found[mode].mean("tokens").value
+            tokens[mode] = found[mode].mean("tokens").value if found[mode].attempts else 0.0
         measured = {strategy_of(mode, tokens) or mode: found[mode] for mode in modes}
         self.report(measured, against=[*measured][-1], side_by_side=True)
         return measured
@@ -187,7 +189,8 @@ class _Evaluation:
         self, measured: Mapping[str, Evaluation], *, against: str = "", side_by_side: bool = False
     ) -> None:
         """Print the evaluations and their comparisons, as tables or JSON, and draw them."""
-        others = [name for name in measured if name != against] if against else []
+        judged = [name for name, evaluation in measured.items() if evaluation.attempts]
+        others = [name for name in judged if name != against] if against in judged else []
         pairs = [(name, against) if side_by_side else (against, name) for name in others]
         compared = {
             first if side_by_side else second: compare(measured[first], measured[second])

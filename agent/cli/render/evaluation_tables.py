@@ -1,6 +1,7 @@
 """Evaluations and comparisons as tables."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -8,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ....train.evaluation.compare import Comparison
-from ....train.evaluation.intervals import Estimate
+from ....train.evaluation.intervals import FEW_TASKS, Estimate
 from ....train.evaluation.results import Evaluation
 from .terminal import printable
 
-__all__ = ["print_comparison", "print_evaluation", "print_modes"]
+__all__ = ["percent", "print_comparison", "print_evaluation", "print_modes", "reasons"]
 
 _MEANS = {
     "tokens": "tokens sampled",
@@ -39,45 +40,61 @@ def print_evaluation(console: Console, evaluation: Evaluation, title: str) -> No
     """Two tables: figures with intervals, and how tools were used; then what was not judged."""
     if evaluation.attempts:
         _print_figures(console, evaluation, title)
+    if 0 < len(evaluation.by_task) < FEW_TASKS:
+        console.out(f"fewer than {FEW_TASKS} tasks say little", style="yellow")
     left_out = sum(evaluation.unjudged.values())
     tasks = f"{len(evaluation.by_task)} tasks, {len(evaluation.attempts)} attempts judged"
     console.out(f"{tasks}, {left_out} not", style="dim")
-    for why, count in evaluation.unjudged.items():
+    for why, count in reasons(evaluation.unjudged):
         console.out(f"  {count} not judged: {printable(why)}", style="yellow")
+
+
+def reasons(unjudged: Mapping[str, int], most: int = 5) -> list[tuple[str, int]]:
+    """The most frequent reasons why attempts were not judged; the others in one line.
+
+    Example:
+        >>> reasons({"no answer to a": 1, "no answer to b": 1, "gone": 3}, most=1)
+        [('gone', 3), ('2 other reasons', 2)]
+    """
+    listed = sorted(unjudged.items(), key=lambda item: -item[1])
+    if len(others := listed[most:]) > 1:
+        rest = (f"{len(others)} other reasons", sum(count for _, count in others))
+        return [*listed[:most], rest]
+    return listed
 
 
 def _print_figures(console: Console, evaluation: Evaluation, title: str) -> None:
     table = _table(title, "", "value", "95 % interval", "by")
     name = "accuracy" if evaluation.n == 1 else f"accuracy (avg@{evaluation.n})"
-    _row(table, name, evaluation.accuracy, percent=True)
+    _row(table, name, evaluation.accuracy, shares=True)
     if evaluation.n > 1:
         for k, estimate in evaluation.pass_at.items():
             few = evaluation.tasks_at[k] < len(evaluation.by_task)
             on = f" on {evaluation.tasks_at[k]} tasks" if few else ""
-            _row(table, f"pass@{k}{on}", estimate, percent=True)
+            _row(table, f"pass@{k}{on}", estimate, shares=True)
         for k, estimate in evaluation.majority_at.items():
             if k > 1:
-                _row(table, f"maj@{k}", estimate, percent=True)
+                _row(table, f"maj@{k}", estimate, shares=True)
     for field, label in _MEANS.items():
-        _row(table, label, evaluation.mean(field), percent=False)
+        _row(table, label, evaluation.mean(field), shares=False)
     rate = evaluation.tool_error_rate
-    table.add_row("calls that fail", "-" if rate is None else f"{rate:.1%}", "", "")
+    table.add_row("calls that fail", "-" if rate is None else percent(rate), "", "")
     console.print(table)
     use = _table("how tools were used", "", "value")
     behaviour = evaluation.behaviour()
-    for key, (label, percent) in _BEHAVIOUR.items():
-        use.add_row(label, _plain(behaviour[key], percent))
+    for key, (label, share) in _BEHAVIOUR.items():
+        use.add_row(label, _plain(behaviour[key], share))
     console.print(use)
 
 
 def print_comparison(console: Console, comparison: Comparison, first: str, second: str) -> None:
     """A table of differences, second less first, and the test."""
     table = _table(f"{second} less {first}", "", "difference", "95 % interval", "by")
-    _row(table, "accuracy", comparison.accuracy, percent=True, signed=True)
+    _row(table, "accuracy", comparison.accuracy, shares=True, signed=True)
     for field, label in _MEANS.items():
-        _row(table, label, comparison.means[field], percent=False, signed=True)
+        _row(table, label, comparison.means[field], shares=False, signed=True)
     console.print(table)
-    line = f"accuracy {comparison.first:.1%} and {comparison.second:.1%}"
+    line = f"accuracy {percent(comparison.first)} and {percent(comparison.second)}"
     line += f" on {comparison.tasks} tasks; p = {comparison.p:.3g} ({comparison.test})"
     if comparison.table is not None:
         both, only_first, only_second, neither = comparison.table
@@ -97,15 +114,21 @@ def print_modes(console: Console, modes: Mapping[str, Evaluation]) -> None:
     for name in ("accuracy", "95 % interval", "tokens", "turns", "calls", "seconds"):
         table.add_column(name, justify="right")
     for mode, evaluation in modes.items():
+        if not evaluation.attempts:
+            table.add_row(mode, *"-" * 6)
+            continue
         right = evaluation.accuracy
         means = (evaluation.mean(name).value for name in ("tokens", "turns", "calls", "seconds"))
         table.add_row(
             mode,
-            f"{right.value:.1%}",
-            f"{right.low:.1%} to {right.high:.1%}",
+            percent(right.value),
+            _ends(right, percent),
             *(f"{mean:.1f}" for mean in means),
         )
     console.print(table)
+    for mode, evaluation in modes.items():
+        for why, count in reasons(evaluation.unjudged):
+            console.out(f"  {mode}: {count} not judged: {printable(why)}", style="yellow")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -116,16 +139,40 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _row(
-    table: Table, name: str, estimate: Estimate, *, percent: bool, signed: bool = False
+    table: Table, name: str, estimate: Estimate, *, shares: bool, signed: bool = False
 ) -> None:
-    kind = ("+" if signed else "") + (".1%" if percent else ".2f")
-    ends = f"{format(estimate.low, kind)} to {format(estimate.high, kind)}"
-    table.add_row(name, format(estimate.value, kind), ends, estimate.method)
+    sign = "+" if signed else ""
+    write = partial(percent, sign=sign) if shares else partial(_number, sign=sign)
+    table.add_row(name, write(estimate.value), _ends(estimate, write), estimate.method)
 
 
-def _plain(value: Any, percent: bool) -> str:
+def _ends(estimate: Estimate, write: Callable[[float], str]) -> str:
+    known = estimate.low == estimate.low  # not NaN
+    return f"{write(estimate.low)} to {write(estimate.high)}" if known else "-"
+
+
+def _number(value: float, sign: str = "") -> str:
+    return "-" if value != value else format(value, f"{sign}.2f")
+
+
+def percent(share: float, sign: str = "") -> str:
+    """A share in percent, with one decimal, or as many as tell it from 0 % and 100 %.
+
+    Example:
+        >>> percent(1.0), percent(2999 / 3000), percent(1 / 8)
+        ('100.0%', '99.97%', '12.5%')
+    """
+    text = format(share, f"{sign}.1%")
+    for digits in range(2, 7):
+        if share in (0, 1, -1) or abs(float(text[:-1])) not in (0, 100):
+            break
+        text = format(share, f"{sign}.{digits}%")
+    return text
+
+
+def _plain(value: Any, share: bool) -> str:
     if value is None:
         return "-"
     if isinstance(value, int):
         return str(value)
-    return f"{value:.1%}" if percent else f"{value:.1f}"
+    return percent(value) if share else f"{value:.1f}"

@@ -94,8 +94,9 @@ class ServerClient:
 
     Connections are kept and used again. A try fails where the connection does, where nothing comes
     for `patience` seconds, or with a status of 429 or 5xx; up to `tries` are made, with pauses that
-    double and vary, or as long as the server asks for. Redirects are not followed. The key is in
-    no record and no message.
+    double and vary, or as long as the server asks for. An answer that comes, but says nothing for
+    twice that time, is given up. Redirects are not followed. The key is in no record and no
+    message.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class ServerClient:
             longest_wait=_LONGEST_WAIT,
             passing=_PASSING,
             most_bytes=_MOST_BYTES,
+            head_seconds=2 * patience,
         )
         self._tls: ssl.SSLContext | None = None
 
@@ -242,7 +244,11 @@ class ServerClient:
                         async for _ in lines:
                             pass
             return
-        data = await self._http.read_whole(response)
+        try:
+            async with asyncio.timeout(2 * self._patience):
+                data = await self._http.read_whole(response)
+        except TimeoutError:
+            raise self._silent() from None
         if data.lstrip().startswith((b"data:", b"event:")):  # a stream under another name
 
             async def split() -> AsyncGenerator[bytes, None]:
@@ -256,8 +262,17 @@ class ServerClient:
 
     async def _events(self, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any, None]:
         """The JSON of each event, up to `DONE`."""
-        failed = False
-        async for line in lines:
+        failed, waited, now = False, 0.0, asyncio.get_running_loop().time
+        while True:
+            started = now()
+            try:
+                async with asyncio.timeout(2 * self._patience - waited):
+                    line = await anext(lines, None)
+            except TimeoutError:
+                raise self._silent() from None
+            if line is None:
+                return
+            waited += now() - started
             if line.startswith(b"event:"):
                 failed = line[6:].strip() == b"error"
             # Else a comment that keeps the connection alive, a name, an empty line. Some servers
@@ -266,6 +281,7 @@ class ServerClient:
             data = data.strip() if line.startswith((b"{", b"data:")) else b""
             if not data:
                 continue
+            waited = 0.0
             if data == DONE.encode():
                 yield DONE
                 return
@@ -289,6 +305,9 @@ class ServerClient:
             if said and not item.keys() & {"choices", "data"}:
                 raise self._failed(said)
         return item
+
+    def _silent(self) -> EngineError:
+        return EngineError(f"{self.host} sent nothing that counts for {2 * self._patience:g} s")
 
     def _failed(self, said: str) -> EngineError:
         return EngineError(f"{self.host} failed{self._masked(said)}")

@@ -59,6 +59,7 @@ def caused(groups: list[list[Episode]]) -> tuple[torch.Tensor, TrainBatch]:
     return seen[0][:, :-1].abs().sum(-1), rows
 
 
+@pytest.mark.slow
 def test_a_real_tools_tokens_have_an_advantage_and_cause_no_gradient(
     groups: list[list[Episode]],
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_real_tools_tokens_have_an_advantage_and_cause_no_gradient(
     assert (found[policys] > 0).float().mean() > 0.5  # of the certain ones it is rounded away
 
 
+@pytest.mark.slow
 def test_without_the_mask_a_tools_tokens_outweigh_the_policys_own(
     groups: list[list[Episode]],
 ) -> None:

@@ -88,6 +88,47 @@ def test_equal_scores_are_ordered_by_id_and_twins_found_once(tmp_path: Path) -> 
         assert len(ids(index, "tie", top=200)) == 50
 
 
+def test_an_id_that_several_passages_have_is_cited_with_its_place(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    corpus(docs / "a.jsonl", "red ferry", "blue ferry", "green")
+    corpus(docs / "b.jsonl", "white ferry")
+    index = SearchIndex(docs, tmp_path / "index")
+    assert sorted(ids(index, "ferry")) == ["0 (a.jsonl:1)", "0 (b.jsonl:1)", "1"]
+    (docs / "b.jsonl").unlink()
+    index.prepare(again=True)
+    assert sorted(ids(index, "ferry")) == ["0", "1"]
+
+
+def test_a_copy_of_a_file_is_found_once_though_its_name_differs(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in ("a.txt", "b.txt", "c.md"):
+        (docs / name).write_text("The ferry.\n", encoding="utf-8")
+    (docs / "link.txt").symlink_to("a.txt")
+    (docs / "d.md").write_text("# Boats\n\nThe ferry.\n", encoding="utf-8")
+    index = SearchIndex(docs, tmp_path / "index")
+    assert sorted(ids(index, "ferry")) == ["a.txt#1", "d.md#1"]
+
+
+def test_what_is_not_searched_or_odd_is_told_when_the_index_is_built(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.txt").write_bytes("Köln\n".encode("latin-1"))
+    (docs / "b.txt").write_text("\n\n", encoding="utf-8")
+    for name in ("c.pdf", "d.pdf"):
+        (docs / name).write_bytes(b"%PDF")
+    for _ in range(2):  # the second time nothing is read
+        assert ids(SearchIndex(docs, tmp_path / "index"), "koln") == ["a.txt#1"]
+    assert caplog.messages == [
+        f"{docs}, not searched: 2 files ending in .pdf (c.pdf, d.pdf)",
+        f"{docs}, searched: 1 file with bytes that are not UTF-8, read as Windows-1252 "
+        "(a.txt: 1); 1 file without any text (b.txt)",
+    ]
+
+
 def test_an_empty_corpus_finds_nothing(tmp_path: Path) -> None:
     index = SearchIndex(corpus(tmp_path / "empty.jsonl"), tmp_path / "index")
     assert index.prepare() == 0

@@ -39,7 +39,7 @@ def ask(tool: SqlTool, query: str = "select count(*) from t") -> ToolResult:
 
 def worker_of(tool: SqlTool) -> int:
     """The process of an idle worker."""
-    (worker,) = tool.database.workers.pool.idle  # type: ignore[attr-defined]
+    (worker,) = tool.database.workers.pools["sqlite"].idle  # type: ignore[attr-defined]
     pid: int = worker.pid
     return pid
 
@@ -282,7 +282,7 @@ async def go():
     tool = SqlTool(SqliteDatabase.memory("create table t (n)", workers=Workers(2)))
     async with tool.session() as one:
         await asyncio.gather(*(one.call({{"query": "select 1"}}, 60.0) for _ in range(2)))
-        pids = [worker.pid for worker in tool.database.workers.pool.idle]
+        pids = [worker.pid for worker in tool.database.workers.pools["sqlite"].idle]
         call = asyncio.create_task(one.call({{"query": {ENDLESS!r}}}, 1.0))
         await asyncio.sleep(0.1)
         print(*pids, flush=True)
@@ -308,7 +308,7 @@ def test_workers_end_with_a_tool_that_is_simply_dropped() -> None:
         held = database.held()
         await held.__aenter__()
         await database.query("select 1")
-        (worker,) = database.workers.pool.idle
+        (worker,) = database.workers.pools["sqlite"].idle
         assert worker.alive
         return int(worker.pid)
 

@@ -79,7 +79,7 @@ def test_a_cancelled_call_frees_its_worker() -> None:
             assert (await session.call({"query": "select 1"}, 60.0)).ok
             workers = tool.database.workers  # type: ignore[attr-defined]
             running = asyncio.create_task(session.call({"query": endless}, 3600.0))
-            while workers.pool.idle:
+            while workers.pools["sqlite"].idle:
                 await asyncio.sleep(0.01)
             waiting = asyncio.create_task(session.call({"query": endless}, 60.0))
             next_one = asyncio.create_task(session.call({"query": "select 1"}, 60.0))
@@ -102,7 +102,7 @@ def test_where_no_worker_becomes_free_it_is_our_fault() -> None:
         async with tool.session() as session:
             assert (await session.call({"query": "select 1"}, 60.0)).ok
             running = asyncio.create_task(session.call({"query": endless}, 3600.0))
-            while workers.pool.idle:
+            while workers.pools["sqlite"].idle:
                 await asyncio.sleep(0.01)
             late = await session.call({"query": "select 1"}, 60.0)
             assert late.error is ErrorKind.UNAVAILABLE and "no worker" in late.text

@@ -274,7 +274,7 @@ def test_the_process_itself_can_hardly_do_anything(path: Path) -> None:
         tool = SqlTool(SqliteDatabase(path, workers=workers))
         async with tool.session() as session:
             await session.call({"query": "select 1"}, 60.0)
-            (worker,) = workers.pool.idle
+            (worker,) = workers.pools["sqlite"].idle
             process = Path(f"/proc/{worker.pid}")
             limits = {
                 line[:26].strip(): line[26:].split()[0]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from ...background import in_thread
 from ...base import Unforkable
 from ...errors import ToolUnavailable
 from ..backend import SessionLimits, make_walls, needs_linux, prepare_trial
@@ -22,6 +24,9 @@ from .kernel_client import MESSAGE_BYTES, RemoteKernel
 from .start import Enclosure, try_enclosure
 
 __all__ = ["JupyterBackend"]
+
+ZMQ_THREADS = 2
+"""The threads that ZeroMQ starts in our process."""
 
 
 @dataclass(slots=True)
@@ -54,6 +59,7 @@ class JupyterBackend:
         import zmq.asyncio
 
         needs_linux()
+        _check_threads(ZMQ_THREADS)
         self._tier = "none" if isolation == "none" else "full"
         self._folder = folder
         self._variables = variables
@@ -63,6 +69,7 @@ class JupyterBackend:
         self._context = zmq.asyncio.Context()
         self._context.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         self._context.setsockopt(zmq.RCVHWM, WAITING)
+        self._context.socket(zmq.PAIR).close()  # at which its threads start
         self._proving = asyncio.create_task(self._prove())
         self._monitoring = asyncio.create_task(resource_monitor(self._live, limits.memory))
 
@@ -83,7 +90,7 @@ class JupyterBackend:
                     return await self._start_in(slot)
             self._slots.pop(session_dir)
             self._users.free(slot.user)
-            await asyncio.to_thread(remove_tree, slot.home)
+            await in_thread(remove_tree, slot.home)
         user = self._user()
         home = unused_path(session_dir)
         try:
@@ -159,4 +166,26 @@ class JupyterBackend:
             ) from None
         finally:
             self._users.free(user)
-            await asyncio.to_thread(remove_tree, session_dir)
+            await in_thread(remove_tree, session_dir)
+
+
+def _check_threads(count: int) -> None:
+    """Raises `ToolUnavailable` where not so many threads can be started: ZeroMQ would then abort
+    this program.
+    """
+    over = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=over.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        raise ToolUnavailable(
+            "a jupyter kernel needs threads, and no more can be started: raise the limit of "
+            "processes (ulimit -u, or that of the container)"
+        ) from error
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()

@@ -8,17 +8,26 @@ import stat
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...background import in_thread
 from ...base import ErrorKind
 from ...errors import ToolUnavailable
 from ..files import HeldFolder, read_inside, write_inside
 from ..interpreter import CellError, Died
 from ..output import CellOutput
-from ..processes import end_process, end_trees, signal_group, signal_name
+from ..processes import (
+    children,
+    continue_trees,
+    end_process,
+    end_trees,
+    halt_trees,
+    signal_group,
+    signal_name,
+)
 from ..walls.walls import Walls
 from .start import Enclosure, failure, start_process
 
@@ -59,6 +68,8 @@ class RemoteKernel:
         self._held = [session_dir[1], sockets]  # let go when it is closed
         self.pid = process.pid
         self.requests = 0
+        self._halted: set[int] = set()
+        """Processes that were stopped, and run again from the next request on."""
         self._shown_messages = 0
         """How many messages have shown something."""
         self._client = client
@@ -95,13 +106,17 @@ class RemoteKernel:
             process, connection = start_process(
                 session_dir[0], folder, walls.characters, extra, enclosure
             )
-            sockets = HeldFolder(folder)
         except OSError as error:
             raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         client = AsyncKernelClient(context=context)
         client.load_connection_info(connection)
         owner = enclosure.user if enclosure and walls.own_user else None
-        kernel = cls(process, client, session_dir, sockets, walls, owner)
+        try:
+            sockets = HeldFolder(folder)
+            kernel = cls(process, client, session_dir, sockets, walls, owner)
+        except OSError as error:  # too many open files
+            end_process(process, os.getpid())
+            raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         try:
             async with asyncio.timeout(START_SECONDS):
                 await kernel._unless_dead(kernel._connect())
@@ -137,9 +152,17 @@ class RemoteKernel:
         """The process: with walls, all that runs in them ends up below it."""
         return [self.pid]
 
-    def at_rest(self, pids: Sequence[int]) -> bool:
-        """True if `pids` are only the kernel, whose threads are its own, and the two above it."""
-        return len(pids) <= (1 if self.walls.tier == "none" else 3)
+    def halt(self) -> bool:
+        """Stop the kernel and all that it started; see `Monitored`."""
+        return halt_trees(self._guests(), self._halted)
+
+    def _guests(self) -> list[int]:
+        """The kernel, and what lost its parent: with walls, the children of a process namespace's
+        first process, which is the only child of ours.
+        """
+        if self.walls.tier == "none":
+            return [self.pid]
+        return [each for first in children(self.pid) for each in children(first)]
 
     @property
     def busy(self) -> bool:
@@ -164,6 +187,8 @@ class RemoteKernel:
         Raises `Died`. A cancelled caller leaves the cell running: `interrupt` or `close`.
         """
         self.requests += 1
+        if self._halted:
+            continue_trees(self._guests(), self._halted)
         task = asyncio.create_task(self._execute(code, output))
         self._running = task
         try:
@@ -188,11 +213,11 @@ class RemoteKernel:
 
     async def read_file(self, path: str) -> bytes:
         """A file's content; see `Interpreter`."""
-        return await asyncio.to_thread(read_inside, self._folder(0), path)
+        return await in_thread(read_inside, self._folder(0), path)
 
     async def write_file(self, path: str, data: bytes) -> None:
         """Make or replace a file; see `Interpreter`."""
-        await asyncio.to_thread(write_inside, self._folder(0), path, data, self._owner)
+        await in_thread(write_inside, self._folder(0), path, data, self._owner)
 
     def close(self) -> None:
         """Kill the process and free sockets and files. May be called again."""

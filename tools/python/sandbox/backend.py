@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from ...background import in_thread
 from ...errors import ToolUnavailable
 from ..backend import SessionLimits, make_walls, needs_linux, prepare_trial
 from ..files import remove_tree
@@ -69,7 +70,7 @@ class SandboxBackend:
             # which begins with privilege.
             left = self.leave(session_dir)
             if left is not None:
-                await asyncio.to_thread(remove_tree, left)
+                await in_thread(remove_tree, left)
         return await (await self._new_session(session_dir)).worker("work")
 
     async def _new_session(self, session_dir: Path) -> SandboxSession:
@@ -189,4 +190,4 @@ class SandboxBackend:
             return await RemoteZygote.start(walls, session_dir, settings, self._variables)
         finally:
             self._users.free(user)
-            await asyncio.to_thread(remove_tree, session_dir)
+            await in_thread(remove_tree, session_dir)

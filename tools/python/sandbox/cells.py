@@ -31,12 +31,13 @@ from IPython.core.formatters import DisplayFormatter
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.profiledir import ProfileDir
+from IPython.lib.pretty import _repr_pprint
 from traitlets import Instance
 from traitlets.config import Config
 
 from .. import displays, notebook
 
-__all__ = ["CellShell", "CellStream", "DisplaySink", "make_shell"]
+__all__ = ["CellShell", "CellStream", "DisplaySink", "make_shell", "run_at_once"]
 
 
 WARM_UPS = 20
@@ -94,7 +95,9 @@ class Values(DisplayHook):
     @staticmethod
     def semicolon_at_end_of_expression(expression: str) -> bool:
         # To tokenize the cell takes as long as running a short one.
-        return ";" in expression and DisplayHook.semicolon_at_end_of_expression(expression)
+        if "#" in expression:
+            return DisplayHook.semicolon_at_end_of_expression(expression)
+        return expression.rstrip().endswith(";")
 
 
 class Formats(DisplayFormatter):
@@ -109,9 +112,17 @@ class Formats(DisplayFormatter):
             every = (*others, *(each for each in self.formatters.values() if each is not text))
             kinds = type(obj).__mro__
             if not any(kind in each.type_printers for each in every for kind in kinds):
-                shown = text(obj)
+                shown = repr(obj) if self._by_repr(text, obj) else text(obj)
                 return ({} if shown is None else {"text/plain": shown}), {}
         return super().format(obj, include, exclude)
+
+    @staticmethod
+    def _by_repr(text: Any, obj: Any) -> bool:
+        """True for a number or text that the pretty printer shows as `repr` does, at more cost."""
+        kind = int if type(obj) is bool else type(obj)
+        if kind is int and obj.bit_length() > 10_000:
+            return False  # `repr` may refuse it, which is then the formatter's to show
+        return kind in (int, str) and text.type_printers.get(kind) is _repr_pprint
 
 
 class Transformer(TransformerManager):
@@ -147,8 +158,11 @@ class CellShell(notebook.NotebookShell, InteractiveShell):
         self.display_formatter = Formats(parent=self)
         self.configurables.append(self.display_formatter)
 
-    async def run(self, code: str) -> tuple[str, str] | None:
-        """Run one cell; the class of what it raised, and a traceback to read."""
+    def start(self, code: str) -> tuple[bool, Coroutine[Any, Any, tuple[str, str] | None]]:
+        """Read one cell: whether it awaits anything, and the coroutine that runs it (`run_at_once`
+        will do for one that does not). Its result is the class of what the cell raised, and a
+        traceback to read.
+        """
         self.failure, self.failed_to_show = None, False
         failed_early = None
         try:
@@ -157,7 +171,9 @@ class CellShell(notebook.NotebookShell, InteractiveShell):
             cell, failed_early = code, sys.exc_info()
         how = {"transformed_cell": cell, "preprocessing_exc_tuple": failed_early}
         waits = self.should_run_async(code, **how)
-        cell_run = self.run_cell_async(code, store_history=True, **how)
+        return waits, self._run(self.run_cell_async(code, store_history=True, **how), waits)
+
+    async def _run(self, cell_run: Coroutine[Any, Any, Any], waits: bool) -> tuple[str, str] | None:
         result = None
         try:
             if waits:
@@ -165,7 +181,7 @@ class CellShell(notebook.NotebookShell, InteractiveShell):
                 with cancelled_by_interrupt(work):
                     result = await work
             else:
-                result = _run_at_once(cell_run)
+                result = run_at_once(cell_run)
         finally:
             self.events.trigger("post_execute")
             self.events.trigger("post_run_cell", result)
@@ -280,10 +296,8 @@ def _warm_up(shell: CellShell) -> None:
     """
     shell.sink = Nowhere()
     for _ in range(WARM_UPS):
-        loop = asyncio.new_event_loop()
         for code in ("x = 1\nprint(x)", "[x]", "1 / 0", "1 +", "x?"):
-            loop.run_until_complete(shell.run(code))
-        loop.close()
+            run_at_once(shell.start(code)[1])
     shell.reset(new_session=True)
     shell.failure = None
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
@@ -302,7 +316,7 @@ def cancelled_by_interrupt(work: "asyncio.Future[Any]") -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
+def run_at_once(work: Coroutine[Any, Any, Any]) -> Any:
     """The result of a coroutine that never waits."""
     try:
         work.send(None)

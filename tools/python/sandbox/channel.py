@@ -27,6 +27,7 @@ __all__ = [
 READ_BYTES = 262_144
 
 SO_PASSRIGHTS = 83
+_encode = json.JSONEncoder(default=str).encode
 
 
 def pipes() -> tuple[socket.socket, int, list[int]]:
@@ -61,7 +62,7 @@ def send_with(to: socket.socket, data: bytes, fds: Sequence[int]) -> int:
 
 def frame(message: Mapping[str, Any]) -> bytes:
     """A message as it goes over the channel."""
-    data = json.dumps(message, default=str).encode()
+    data = _encode(message).encode()
     return struct.pack(">I", len(data)) + data
 
 

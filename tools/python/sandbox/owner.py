@@ -22,7 +22,7 @@ from typing import Any
 from ...errors import ToolUnavailable
 from ..interpreter import Died
 from ..output import one_line
-from ..processes import FIRST_GUEST, children, end_trees
+from ..processes import FIRST_GUEST, children, continue_trees, end_trees, halt_trees
 from ..programs import child_environment, python_program
 from ..walls.walls import Walls
 from .channel import pipes, read_available, read_packet, send_with
@@ -99,23 +99,32 @@ class RemoteZygote:
         return self._process.pid
 
     async def session(self, walls: Walls, user: int, folder: Path) -> "SandboxSession":
-        """Fork a supervisor with its walls around it. Raises `ToolUnavailable`."""
+        """Fork a supervisor with its walls around it, which forks a worker for the folder `work`.
+
+        Raises `ToolUnavailable`, and `OSError` where too many files are open.
+        """
         link, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        link.setblocking(False)
-        request = {"user": user, "folder": str(folder)}
-        try:
-            async with self._asking, asyncio.timeout(ANSWER_SECONDS):
-                answer = await self._ask(request, [its_end.fileno()])
-            supervisor = _number(answer["supervisor"], least=FIRST_GUEST)
-            return SandboxSession(link, supervisor, walls)
-        except (OSError, TimeoutError, LookupError, ValueError) as error:
-            link.close()
-            raise ToolUnavailable(f"a Python session can't be started: {error!r}") from error
-        except BaseException:
-            link.close()  # at which the supervisor, if there will be one, ends
-            raise
-        finally:
-            its_end.close()
+        with its_end, contextlib.ExitStack() as undo:
+            undo.callback(link.close)  # at which the supervisor, if there will be one, ends
+            link.setblocking(False)
+            channel, output, fds = pipes()
+            undo.callback(os.close, output)
+            undo.callback(channel.close)
+            request = {"user": user, "folder": str(folder)}
+            try:
+                async with self._asking, asyncio.timeout(ANSWER_SECONDS):
+                    answer = await self._ask(request, [its_end.fileno(), *fds])
+                if "failed" in answer:
+                    raise OSError(one_line(answer["failed"]))
+                supervisor = _number(answer["supervisor"], least=FIRST_GUEST)
+                session = SandboxSession(link, supervisor, walls, (channel, output))
+            except (OSError, TimeoutError, LookupError, ValueError) as error:
+                raise ToolUnavailable(f"a Python session can't be started: {error!r}") from error
+            finally:
+                for fd in fds:
+                    os.close(fd)
+            undo.pop_all()
+        return session
 
     def close(self) -> None:
         """End the process, and with it every session. May be called again."""
@@ -147,7 +156,13 @@ class RemoteZygote:
 class SandboxSession:
     """A supervisor and the workers under it: the first, what replaced it, and their copies."""
 
-    def __init__(self, link: socket.socket, supervisor: int, walls: Walls) -> None:
+    def __init__(
+        self,
+        link: socket.socket,
+        supervisor: int,
+        walls: Walls,
+        first: tuple[socket.socket, int] | None = None,
+    ) -> None:
         self.walls = walls
         self.supervisor = supervisor
         self.copies = 1
@@ -156,10 +171,14 @@ class SandboxSession:
         self.session_dir: Path | None = None
         """Where its files are, if they are in the host's file system."""
         self._link = link
+        self._first = first
+        """The channel and the output pipe of the worker it starts with, until that is asked for."""
         self._loop = asyncio.get_running_loop()
         self._copies = itertools.count(1)
         self._killed: set[int] = set()
         """Processes that are dying, which takes a while on a busy machine: they count no more."""
+        self._halted: set[int] = set()
+        """Processes that were stopped, and run again from the next request on."""
         handle = os.pidfd_open(supervisor)
         alone = walls.tier == "full"
         self._end = weakref.finalize(
@@ -173,21 +192,14 @@ class SandboxSession:
         return self._end.alive
 
     async def worker(self, folder: str) -> "RemoteWorker":
-        """A worker with nothing defined yet, in the folder. Raises `ToolUnavailable`."""
-        try:
-            channel, output, fds = pipes()
-        except OSError as error:  # too many open files
-            raise ToolUnavailable(f"a Python process can't be started: {error}") from error
-        try:
-            request = json.dumps({"do": "worker", "folder": folder}).encode()
-            send_with(self._link, request, fds)
-        except OSError as error:
-            channel.close()
-            os.close(output)
-            raise ToolUnavailable(f"a Python process can't be started: {error}") from error
-        finally:
-            for fd in fds:
-                os.close(fd)
+        """A worker with nothing defined yet, in the folder; the first is in `work`.
+
+        Raises `ToolUnavailable`.
+        """
+        if self._first is not None:
+            (channel, output), self._first = self._first, None
+        else:
+            channel, output = self._ask_for_worker(folder)
         worker = RemoteWorker(self, channel, output, folder)
         try:
             await worker.greeted()
@@ -198,6 +210,23 @@ class SandboxSession:
             worker.close()
             raise
         return worker
+
+    def _ask_for_worker(self, folder: str) -> tuple[socket.socket, int]:
+        """Have the supervisor fork another worker; the channel and the output pipe that it gets."""
+        try:
+            channel, output, fds = pipes()
+        except OSError as error:  # too many open files
+            raise ToolUnavailable(f"a Python process can't be started: {error}") from error
+        try:
+            send_with(self._link, json.dumps({"folder": folder}).encode(), fds)
+        except OSError as error:
+            channel.close()
+            os.close(output)
+            raise ToolUnavailable(f"a Python process can't be started: {error}") from error
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return channel, output
 
     def next_folder(self, folder: str) -> str:
         """The folder of the next copy of the worker in `folder`."""
@@ -216,6 +245,23 @@ class SandboxSession:
         self._killed &= found
         return found - known - self._killed
 
+    def halt(self) -> bool:
+        """Stop all that runs in it, unless a worker has a request; True once nothing runs."""
+        if any(worker.busy for worker in self.workers):
+            return False
+        return halt_trees(self._roots(), self._halted)
+
+    def resume(self, worker: "RemoteWorker") -> None:
+        """Let all that was stopped run again, for a request to this worker."""
+        if self._halted == {worker.pid}:
+            worker.signal(signal.SIGCONT)
+            self._halted.clear()
+        elif self._halted:
+            continue_trees(self._roots(), self._halted)
+
+    def _roots(self) -> list[int]:
+        return [*(worker.pid for worker in self.workers if worker.alive), *self.orphans()]
+
     def end_worker(self, worker: "RemoteWorker") -> None:
         """Kill a worker and all that it started, and what earlier workers left behind."""
         roots = {worker.pid} if worker.signal(signal.SIGSTOP) else set()
@@ -226,6 +272,10 @@ class SandboxSession:
         if self._end.alive:
             self._loop.remove_reader(self._link.fileno())
             self._end()
+        if self._first is not None:
+            self._first[0].close()
+            os.close(self._first[1])
+            self._first = None
         for worker in list(self.workers):
             worker.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -14,9 +15,15 @@ from typing import Any, Protocol
 
 from ...base import ErrorKind, Unforkable
 from ...errors import ToolUnavailable
+from ..files import FILE_BYTES
 from ..interpreter import CellError, Died
 from ..output import CellOutput, as_text, one_line
-from ..processes import descendants, end_in_words, signal_group, status_fields, threads
+from ..processes import (
+    descendants,
+    end_in_words,
+    signal_group,
+    status_fields,
+)
 from ..walls.walls import Walls
 from .channel import READ_BYTES, frame, pipes, read_available, send_with, sender
 from .transcript import MessageReader, ProtocolError, Transcript
@@ -50,6 +57,14 @@ class WorkerSession(Protocol):
 
     def orphans(self) -> set[int]:
         """The supervisor's processes that are not workers."""
+        ...
+
+    def halt(self) -> bool:
+        """Stop all that runs in it, unless a worker has a request; True once nothing runs."""
+        ...
+
+    def resume(self, worker: "RemoteWorker") -> None:
+        """Let all that was stopped run again, for a request to this worker."""
         ...
 
     def end_worker(self, worker: "RemoteWorker") -> None:
@@ -97,9 +112,9 @@ class RemoteWorker:
         """The process, and those of the session that are no worker's children any more."""
         return [self.pid, *self.session.orphans()]
 
-    def at_rest(self, pids: Sequence[int]) -> bool:
-        """True if the process is the only one and has a single thread."""
-        return len(pids) == threads(pids) == 1
+    def halt(self) -> bool:
+        """Stop all of its session, copies too; see `Monitored`."""
+        return self.session.halt()
 
     @property
     def walls(self) -> Walls:
@@ -183,9 +198,12 @@ class RemoteWorker:
         """A file's content; see `Interpreter`."""
         answer = await self._ask_about_file({"do": "read", "path": path})
         try:
-            return base64.b64decode(as_text(answer.get("data")), validate=True)
+            data = base64.b64decode(as_text(answer.get("data")), validate=True)
         except ValueError as error:
             raise OSError(f"the Python process sent no file: {error}") from None
+        if len(data) > FILE_BYTES:  # code may have changed the process's own limit
+            raise OSError(errno.EFBIG, f"{path!r} is larger than {FILE_BYTES:,} bytes")
+        return data
 
     async def write_file(self, path: str, data: bytes) -> None:
         """Make or replace a file; see `Interpreter`."""
@@ -261,6 +279,7 @@ class RemoteWorker:
         if not self.alive:
             raise Died(self.ending(), self._kind)
         self.requests += 1
+        self.session.resume(self)
         number = secrets.token_hex(8)
         data = frame({**request, "id": number})
         self._discard_text()

@@ -9,7 +9,7 @@ The code that runs here can change all of this process: whoever reads the channe
 
 import asyncio
 import base64
-import ctypes
+import contextvars
 import fcntl
 import json
 import os
@@ -26,49 +26,22 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 from .. import notebook
 from ..files import HeldFolder, read_inside, write_inside
-from ..walls import walls
-from ..walls.seccomp import numbers
-from . import cells
+from ..walls import namespaces, walls
+from . import cells, forking
 from .channel import frame, received_descriptors
 
-__all__ = ["fail", "run"]
+__all__ = ["WorkerMain", "fail"]
 
 CHANNEL, OUTPUT = 3, 4
 """The file descriptors that a worker has beside 0, 1 and 2."""
 LONGEST_MESSAGE = 12_000_000
-
-PR_GET_TID_ADDRESS = 40
-CLONE_PARENT, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x8000, 0x200000, 0x1000000
-_libc = ctypes.PyDLL(None, use_errno=True)  # one that keeps the interpreter's lock, over a fork too
-
-
-def run(
-    shell: cells.CellShell,
-    channel: int,
-    output: int,
-    around: walls.Walls,
-    session: str,
-    folder: str,
-) -> NoReturn:
-    """Be a worker of the session whose files are in `session`, and work in its `folder`."""
-    _arrange_descriptors(channel, output)
-    os.makedirs(f"{session}/{folder}", exist_ok=True)
-    os.chdir(f"{session}/{folder}")
-    _set_up_environment(session)
-    walls.confine(around, session)
-    if folder != "work":
-        walls.confine_branch(around, session, os.path.dirname(f"{session}/{folder}"))
-    sys.path.insert(0, "")  # not before: earlier code may have left modules there
-    _reseed()
-    worker = WorkerMain(shell, around, session, f"{session}/{folder}")
-    worker.serve()
 
 
 def fail(channel: int, text: str) -> None:
@@ -77,18 +50,65 @@ def fail(channel: int, text: str) -> None:
         os.write(channel, frame({"kind": "failed", "content": text}))
 
 
-class WorkerMain:
-    """Serves one channel."""
+class CellLoop(asyncio.SelectorEventLoop):
+    """An event loop whose descriptors are opened when they are first needed. Most cells await
+    nothing; and forks can't share what one of them registers.
+    """
 
-    def __init__(
-        self, shell: cells.CellShell, around: walls.Walls, session: str, folder: str
-    ) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.put_away()
+
+    def put_away(self) -> None:
+        """Close the descriptors: this process is about to fork, or was forked. Tasks are kept."""
+        if "_selector" in vars(self):
+            for each in ("_selector", "_ssock", "_csock"):
+                getattr(self, each).close()
+                delattr(self, each)
+            self._internal_fds = 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("_selector", "_ssock", "_csock"):
+            raise AttributeError(name)
+        self._selector = selectors.DefaultSelector()
+        self._make_self_pipe()
+        return getattr(self, name)
+
+    def run_at_once(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine that awaits nothing as if this loop ran it, and return its result.
+
+        It may start tasks: each gets its first step, as after one round of the loop.
+        """
+        self._thread_id: int | None = threading.get_ident()
+        asyncio._set_running_loop(self)
+        try:
+            return cells.run_at_once(work)
+        finally:
+            self._thread_id = None
+            asyncio._set_running_loop(None)
+            if not self.idle:
+                self.call_soon(self.stop)
+                self.run_forever()
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing is left to run, by an earlier cell, and nothing is waited for."""
+        watched = self._selector.get_map() if "_selector" in vars(self) else ()
+        return not self._ready and not self._scheduled and len(watched) <= self._internal_fds
+
+
+class WorkerMain:
+    """Serves one channel.
+
+    It is made in the zygote, with all that workers need and need not make each for itself, which
+    would cost each of them time, and memory that it shares with none.
+    """
+
+    def __init__(self, shell: cells.CellShell, around: walls.Walls) -> None:
         self._shell = shell
         self._walls = around
-        self._session = session
-        self._folder = folder
-        self._supervisor = os.getppid()
-        self._channel = socket.socket(fileno=CHANNEL)
+        self._session = self._folder = ""
+        self._supervisor = self._pid = 0
         self._received = b""
         self._held = b""
         """Messages that are sent with the next one."""
@@ -96,16 +116,41 @@ class WorkerMain:
         self._mark = b""
         self._id = ""
         self._in_cell = False
-        self._pid = 0
-        self._loop = asyncio.new_event_loop()
+        self._loop = CellLoop()
         asyncio.set_event_loop(self._loop)
+        self._context = contextvars.copy_context()
+        """What cells set in it (the precision of `decimal`, say) later cells find."""
         self._streams = {
             "stdout": cells.CellStream("stdout", OUTPUT, 1),
             "stderr": cells.CellStream("stderr", OUTPUT, 2),
         }
-        notebook.give_back(self._streams)
         shell.sink = self
-        notebook.Cell.workdir = os.path.realpath(self._folder)
+        if around.tier == "full":  # in which all sessions have the same names for their folders
+            _set_up_environment(namespaces.SESSION)
+        walls.prepare(around)
+        for _ in range(cells.WARM_UPS):
+            _reseed()
+
+    def begin(self, channel: int, output: int, session: str, folder: str) -> NoReturn:
+        """Be a worker of the session whose files are in `session`, and work in its `folder`."""
+        _arrange_descriptors(channel, output)
+        self._channel = socket.socket(fileno=CHANNEL)
+        self._session, self._folder = session, f"{session}/{folder}"
+        os.makedirs(self._folder, exist_ok=True)
+        os.chdir(self._folder)
+        notebook.Cell.workdir = os.getcwd()
+        if self._walls.tier != "full":
+            _set_up_environment(session)
+        walls.confine(self._walls, session)
+        if folder != "work":
+            walls.confine_branch(self._walls, session, os.path.dirname(self._folder))
+        sys.path.insert(0, "")  # not before: earlier code may have left modules there
+        _reseed()
+        for name, stream in self._streams.items():
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        self._supervisor = os.getppid()
+        self.serve()
 
     def serve(self) -> NoReturn:
         """Answer requests until there is nobody left to answer."""
@@ -143,7 +188,7 @@ class WorkerMain:
         failure: tuple[str, str] | None
         self._in_cell = True
         try:
-            failure = self._loop.run_until_complete(self._shell.run(code))
+            failure = self._run_cell(*self._shell.start(code))
         except (KeyboardInterrupt, asyncio.CancelledError, Exception) as error:
             failure = (type(error).__name__, "")  # e.g. an exception whose own __str__ raises
         finally:
@@ -152,6 +197,18 @@ class WorkerMain:
         if os.getpid() != self._pid:  # a child that the cell forked and forgot: not its to answer
             os._exit(0)
         self.show("done", {"error": failure})
+
+    def _run_cell(self, waits: bool, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a cell; in the event loop, only if that has anything else to do."""
+        if waits or not self._loop.idle:
+            task = self._loop.create_task(work, context=self._context)
+            try:
+                return self._loop.run_until_complete(task)
+            finally:  # or one that was interrupted is complained of, later
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                if task.done() and not task.cancelled():
+                    task.exception()
+        return self._context.run(self._loop.run_at_once, work)
 
     def _on_interrupt(self, *_: "int | FrameType | None") -> None:
         if self._in_cell:
@@ -169,7 +226,9 @@ class WorkerMain:
                 self.show("done", {"refused": why})
                 return
             state = random.getstate()  # forking seeds it anew
-            if not _fork_sibling():
+            # As an orphan the branch would become the supervisor's child as well; but that takes a
+            # process in between, for which all page tables are copied once more.
+            if not forking.fork(forking.CLONE_PARENT):
                 random.setstate(state)
                 self._become_branch(channel, output, folder)
             self.show("done", {"refused": ""})
@@ -195,20 +254,23 @@ class WorkerMain:
         try:
             os.setsid()
             walls.die_with(self._supervisor)
-            where = os.path.relpath(os.getcwd(), self._folder)
+            where = os.getcwd() + "/"
             _copy(self._folder, folder)
-            if not where.startswith(".."):
-                os.chdir(os.path.join(folder, where))
+            os.chdir(folder)
+            before, notebook.Cell.workdir = notebook.Cell.workdir, os.getcwd()
+            if where.startswith(before + "/"):
+                os.chdir(folder + where[len(before) :])
+            else:
+                os.chdir(where)
             walls.confine_branch(self._walls, self._session, os.path.dirname(folder))
             self._folder = folder
-            notebook.Cell.workdir = os.path.realpath(folder)
             os.dup2(channel, CHANNEL)
             for fd in (OUTPUT, 1, 2):
                 os.dup2(output, fd, inheritable=fd != OUTPUT)
             os.close(channel)
             os.close(output)
             self._received = b""
-            _renew(self._loop)
+            self._loop.put_away()
         except BaseException:
             fail(channel, traceback.format_exc())
             os._exit(1)
@@ -258,33 +320,6 @@ class WorkerMain:
         self._received = b"".join(parts)
 
 
-def _fork_sibling() -> int:
-    """Fork a child of this process's parent: 0 in it, its number here. Raises `OSError`.
-
-    The supervisor, whose child a branch has to be, could also get it as an orphan; but that takes a
-    process in between, for which all page tables are copied once more.
-    """
-    own_thread = ctypes.c_void_p()  # where the C library keeps this thread's number
-    _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(own_thread), 0, 0, 0)
-    flags = CLONE_PARENT | signal.SIGCHLD
-    if own_thread:
-        flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
-    # On x86_64 the fourth of these is that address, on aarch64 the fifth.
-    arguments = map(ctypes.c_void_p, (flags, 0, 0, own_thread.value, own_thread.value))
-    number = ctypes.c_long(numbers()["clone"])
-    # As `os.fork` does it. What pthread_atfork would run is for other threads, which there are not.
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid = int(_libc.syscall(number, *arguments))
-    if pid:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
-    else:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-    if pid < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return pid
-
-
 def _arrange_descriptors(channel: int, output: int) -> None:
     """Put the file descriptors where they belong and close all others."""
     kept = [os.dup(fd) for fd in (channel, output)]
@@ -304,24 +339,23 @@ def _above(fd: int) -> int:
 
 def _set_up_environment(session: str) -> None:
     home = f"{session}/home"
-    os.environ.update(
-        HOME=home,
-        TMPDIR=f"{session}/tmp",
-        IPYTHONDIR=f"{home}/.ipython",
-        MPLCONFIGDIR=f"{home}/.matplotlib",
-        JUPYTER_CONFIG_DIR=f"{home}/.jupyter",
-        JUPYTER_DATA_DIR=f"{home}/.jupyter",
-        JUPYTER_RUNTIME_DIR=f"{home}/.jupyter",
-    )
+    os.environ["HOME"] = home
+    os.environ["TMPDIR"] = f"{session}/tmp"
+    os.environ["IPYTHONDIR"] = f"{home}/.ipython"
+    os.environ["MPLCONFIGDIR"] = f"{home}/.matplotlib"
+    for kind in ("CONFIG", "DATA", "RUNTIME"):
+        os.environ[f"JUPYTER_{kind}_DIR"] = f"{home}/.jupyter"
     tempfile.tempdir = None  # or it stays what it was for the zygote
 
 
 def _reseed() -> None:
-    """Give every session random numbers of its own: forks of one process start alike."""
-    random.seed()
+    """Give every session random numbers of its own: forks of one process start alike.
+
+    Those of `random` itself are seeded by each fork.
+    """
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
-        numpy.seed()
+        numpy.seed(random.getrandbits(32))  # which takes a tenth of the time that seed() does
     sympy = sys.modules.get("sympy.core.random")
     if sympy is not None:
         sympy.rng.seed()
@@ -336,12 +370,7 @@ def _copy(old: str, new: str) -> None:
         return [name for name, mode in modes.items() if not any(kind(mode) for kind in kinds)]
 
     os.makedirs(os.path.dirname(new), exist_ok=True)
-    shutil.copytree(old, new, symlinks=True, ignore=special)
-
-
-def _renew(loop: Any) -> None:
-    """Give a forked event loop a selector and a self-pipe of its own, its tasks kept."""
-    loop._selector = selectors.DefaultSelector()
-    loop._ssock.close()
-    loop._csock.close()
-    loop._make_self_pipe()
+    if os.listdir(old):
+        shutil.copytree(old, new, symlinks=True, ignore=special)
+    else:
+        os.mkdir(new, stat.S_IMODE(os.stat(old).st_mode))

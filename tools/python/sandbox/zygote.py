@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from .. import processes
 from ..walls import namespaces, walls
 from ..walls.self_test import failure_in_child, self_test
-from . import cells, worker
+from . import cells, forking, worker
 from .channel import received_descriptors
 
 __all__ = ["main"]
@@ -37,11 +37,11 @@ FOLDERS = ("work", *walls.SHARED)
 def main(fd: str) -> None:
     """Hear the settings from the socket `fd`, get ready, say so, and serve until the end."""
     control = socket.socket(fileno=int(fd))
-    settings, _ = _receive(control)
-    if settings is None:
+    settings, _ = _received(control)
+    if not settings:
         return
     try:
-        zygote = ZygoteMain(control, settings)
+        zygote = ZygoteMain(control, json.loads(settings))
     except BaseException as error:
         text = "".join(traceback.format_exception_only(error)).strip()
         _send(control, {"failed": text})
@@ -56,49 +56,60 @@ class ZygoteMain:
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         walls.die_with(settings["owner"])
         self._control = control
-        self._home = os.open("/proc/self/ns/pid", os.O_RDONLY)
         # What most code uses; sympy imports numpy.random late, if ever.
         for name in ("numpy.random", "sympy", *settings["modules"]):
             importlib.import_module(name)
-        self._shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
+        shell = cells.make_shell(settings["profile"], settings["walls"]["characters"])
         raw = {**settings["walls"], "readable": tuple(settings["walls"]["readable"])}
         pages = processes.read_field(os.getpid(), "statm", 0)
         # What is mapped already comes on top of what a session may ask for.
         raw["memory"] += pages * resource.getpagesize()
         self._walls = walls.Walls(**raw)
+        self._worker = worker.WorkerMain(shell, self._walls)
         if self._walls.tier == "full":
             if os.geteuid():
                 namespaces.new_user_namespace(os.geteuid())
                 walls.die_with(settings["owner"])  # a change of privilege undoes it
             namespaces.build_root(self._walls.readable, self._walls.fonts)
         gc.collect()
+        for _ in range(cells.WARM_UPS):
+            forking.rehearse()
         gc.freeze()
         _use_huge_pages()
         if self._walls.tier != "none":
             self._prove(settings["canary"], settings["trial_user"], settings["trial_folder"])
 
     def serve(self) -> None:
-        """Fork a supervisor for each message; exit when the owner does."""
-        signal.signal(signal.SIGCHLD, lambda *_: _ended())  # or supervisors stay as zombies
-        while True:
-            message, fds = _receive(self._control)
-            if message is None:
-                os._exit(0)
-            link = socket.socket(fileno=fds[0])
-            _send(self._control, {"supervisor": self._fork_supervisor(link, message)})
-            link.close()
+        """Fork a supervisor for each message; exit when the owner does.
 
-    def _fork_supervisor(self, link: socket.socket, session: dict[str, Any]) -> int:
+        What this loop writes to, each session then has for itself alone: the supervisor keeps the
+        page as it was, and the next one gets it as it is now. So it does little.
+        """
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors
+        while True:
+            data, fds = _received(self._control)
+            if not data:
+                os._exit(0)
+            try:
+                answer = b'{"supervisor": %d}' % self._fork_supervisor(data, *fds)
+            except OSError as error:  # no more processes or namespaces; the sessions live on
+                answer = json.dumps({"failed": str(error)}).encode()
+            self._control.send(answer)
+            for fd in fds:
+                os.close(fd)
+
+    def _fork_supervisor(self, session: bytes, link_fd: int, channel: int, output: int) -> int:
         parent = os.getpid()
         pid = self._fork()
         if pid:
             return pid
+        link = socket.socket(fileno=link_fd)
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
-            supervisor = Supervisor(link, self._walls, self._shell, session, parent)
-            os.close(self._home)
-            supervisor.serve()
+            settings = json.loads(session)
+            supervisor = Supervisor(link, self._walls, self._worker, settings, parent)
+            supervisor.serve(channel, output)
         except BaseException as error:
             _send(link, {"failed": f"{type(error).__name__}: {error}"})
         finally:
@@ -106,17 +117,7 @@ class ZygoteMain:
 
     def _fork(self) -> int:
         """Fork; the child is the first process of its own namespace, where there are any."""
-        if self._walls.tier != "full":
-            return os.fork()
-        if os.geteuid():
-            return _fork_over_another()
-        namespaces.in_new_pid_namespace(self._home)
-        try:
-            pid = os.fork()
-        finally:
-            if os.getpid() != 1:
-                namespaces.leave(self._home)
-        return pid
+        return forking.fork(namespaces.NEWPID if self._walls.tier == "full" else 0)
 
     def _prove(self, canary: str, user: int, folder: str) -> None:
         """Raise the walls around a child, and see whether it can get out. Raises `OSError`."""
@@ -142,13 +143,13 @@ class Supervisor:
         self,
         link: socket.socket,
         around: walls.Walls,
-        shell: cells.CellShell,
+        first: worker.WorkerMain,
         session: dict[str, Any],
         parent: int,
     ) -> None:
         self._link = link
         self._walls = around
-        self._shell = shell
+        self._worker = first
         self._user: int = session["user"]
         self._folder = _session_folder(around, session["folder"])
         os.setsid()
@@ -174,20 +175,28 @@ class Supervisor:
             namespaces.mount_session(user, around.disk, around.files)
         walls.drop_privileges(around, user)
 
-    def serve(self) -> None:
-        """Start workers; when the owner is gone, go, and take everything along."""
+    def serve(self, channel: int, output: int) -> None:
+        """Start a worker, and others when asked to; when the owner is gone, go, and take everything
+        along.
+        """
         signal.signal(signal.SIGCHLD, self._report)
+        self._fork_worker(channel, output, "work")
         while True:
-            message, fds = _receive(self._link)
-            if message is None:
+            message, fds = _received(self._link)
+            if not message:
                 self._end_all()
-            self._fork_worker(fds[0], fds[1], message["folder"])
-            for fd in fds:
-                os.close(fd)
+            self._fork_worker(fds[0], fds[1], json.loads(message)["folder"])
 
     def _fork_worker(self, channel: int, output: int, folder: str) -> None:
         supervisor = os.getpid()
-        if os.fork():
+        try:
+            worker_pid = os.fork()
+        except OSError as error:
+            worker.fail(channel, str(error))
+            worker_pid = -1
+        if worker_pid:
+            os.close(channel)
+            os.close(output)
             return
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -198,7 +207,7 @@ class Supervisor:
                 walls.drop_privileges(self._walls, self._user)
             os.setsid()
             walls.die_with(supervisor)
-            worker.run(self._shell, channel, output, self._walls, self._folder, folder)
+            self._worker.begin(channel, output, self._folder, folder)
         except BaseException:
             worker.fail(channel, traceback.format_exc())
         finally:
@@ -229,40 +238,6 @@ class Supervisor:
         if self._walls.own_user:
             for path in (self._folder, *(f"{self._folder}/{name}" for name in FOLDERS), matplotlib):
                 os.chown(path, self._user, self._user)
-
-
-def _fork_over_another() -> int:
-    """Fork into a new process namespace without having to come back: only root could.
-
-    A process in between goes there and forks the child, which this process then adopts.
-    """
-    answer, its_answer = os.pipe()
-    gate, its_gate = os.pipe()
-    fds = {answer, its_answer, gate, its_gate}
-    between = os.fork()
-    if not between:
-        try:
-            namespaces.unshare(namespaces.NEWPID, "process namespace")
-            pid = os.fork()
-            if not pid:
-                os.read(gate, 1)  # not before the process in between is gone for good
-                for fd in fds:
-                    os.close(fd)
-                return 0
-            os.write(its_answer, str(pid).encode())
-        except OSError as error:
-            os.write(its_answer, str(error).encode())
-        os._exit(0)
-    os.close(its_answer)
-    text = os.read(answer, 1_000).decode()
-    with suppress(ChildProcessError):
-        os.waitpid(between, 0)
-    os.write(its_gate, b"x")
-    for fd in fds - {its_answer}:
-        os.close(fd)
-    if not text.isdigit():
-        raise OSError(text or "a process died before it was one")
-    return int(text)
 
 
 def _use_huge_pages() -> None:
@@ -302,10 +277,10 @@ def _send(link: socket.socket, message: dict[str, Any]) -> None:
     link.send(json.dumps(message).encode())
 
 
-def _receive(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and the file descriptors that came with it; None at the end."""
+def _received(link: socket.socket) -> tuple[bytes, list[int]]:
+    """The next message and the file descriptors that came with it; none of both at the end."""
     try:
         data, ancillary, _, _ = link.recvmsg(MESSAGE, socket.CMSG_SPACE(8 * 4))
     except OSError:
-        return None, []
-    return (json.loads(data) if data else None), received_descriptors(ancillary)
+        return b"", []
+    return data, received_descriptors(ancillary)

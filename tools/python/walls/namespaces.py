@@ -2,9 +2,8 @@
 
 The zygote calls `build_root` once: from then on it lives in a file system of its own, in memory
 and read-only, that shows the interpreter's folders and nothing else. For each session it forks a
-process into a new process namespace (`in_new_pid_namespace`), and that process calls `enter`:
-mounts, network, IPC and host name of its own; `mount_session` adds one bounded tmpfs for all that
-it can write.
+process into a new process namespace, and that process calls `enter`: mounts, network, IPC and host
+name of its own; `mount_session` adds one bounded tmpfs for all that it can write.
 
 All of it needs CAP_SYS_ADMIN: real root has it, everybody else gets it over a user namespace.
 """
@@ -23,10 +22,10 @@ __all__ = [
     "SESSION",
     "build_root",
     "enter",
-    "in_new_pid_namespace",
     "mount_session",
     "new_user_namespace",
     "show_temporary",
+    "write_file",
 ]
 
 SESSION = "/session"
@@ -60,9 +59,9 @@ def new_user_namespace(inside: int) -> None:
     outside_user, outside_group = os.geteuid(), os.getegid()
     unshare(NEWUSER, "user namespace")
     with suppress(OSError):
-        _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{inside} {outside_user} 1")
-    _write("/proc/self/gid_map", f"{inside} {outside_group} 1")
+        write_file("/proc/self/setgroups", "deny")
+    write_file("/proc/self/uid_map", f"{inside} {outside_user} 1")
+    write_file("/proc/self/gid_map", f"{inside} {outside_group} 1")
 
 
 def build_root(read_only: Iterable[str], fonts: str, session: str = "") -> None:
@@ -94,9 +93,9 @@ def build_root(read_only: Iterable[str], fonts: str, session: str = "") -> None:
         if not os.path.lexists(name):  # it is there if the interpreter lives in it
             os.symlink(f"{SESSION}/{os.path.basename(name)}", name)
     os.makedirs("/etc", exist_ok=True)
-    _write("/etc/passwd", "sandbox:x:1000:1000::/session/home:/bin/sh\n", create=True)
-    _write("/etc/group", "sandbox:x:1000:\n", create=True)
-    _write("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n", create=True)
+    write_file("/etc/passwd", "sandbox:x:1000:1000::/session/home:/bin/sh\n", create=True)
+    write_file("/etc/group", "sandbox:x:1000:\n", create=True)
+    write_file("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n", create=True)
     for folder in (SESSION, "/proc"):
         os.mkdir(folder)
     if session:
@@ -106,21 +105,6 @@ def build_root(read_only: Iterable[str], fonts: str, session: str = "") -> None:
         _fail("umount of the old root")
     os.rmdir(_OLD)
     _mount(None, "/", None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
-
-
-def in_new_pid_namespace(home: int) -> None:
-    """Let this process's next child be the first of a new process namespace.
-
-    `home` is an open /proc/self/ns/pid; `setns(home)` (below, as `leave`) undoes it.
-    """
-    leave(home)
-    unshare(NEWPID, "process namespace")
-
-
-def leave(home: int) -> None:
-    """Let this process's next child be in the process namespace of `home` again."""
-    if _libc.setns(home, NEWPID):
-        _fail("return to the process namespace")
 
 
 def enter() -> None:
@@ -138,9 +122,9 @@ def enter() -> None:
         _mount("tmpfs", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "mode=555,size=4k")
     for name in ("tcp_rmem", "tcp_wmem"):  # or buffers grow to megabytes, which no limit counts
         with suppress(OSError):
-            _write(f"/proc/sys/net/ipv4/{name}", "4096 65536 131072")
+            write_file(f"/proc/sys/net/ipv4/{name}", "4096 65536 131072")
     with suppress(OSError):  # connections that nobody accepts hold memory without a descriptor
-        _write("/proc/sys/net/core/somaxconn", "128")
+        write_file("/proc/sys/net/core/somaxconn", "128")
     socket.sethostname("sandbox")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh14x", b"lo", 0)
@@ -229,7 +213,8 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, data: 
         _fail(f"mounting {target}")
 
 
-def _write(path: str, text: str, create: bool = False) -> None:
+def write_file(path: str, text: str, create: bool = False) -> None:
+    """Write a file of the kernel's, at once. Raises `OSError`."""
     fd = os.open(path, os.O_WRONLY | (os.O_CREAT if create else 0), 0o644)
     try:
         os.write(fd, text.encode())

@@ -7,12 +7,13 @@ corners, and memory that no limit counts. A filter can't be taken off again and 
 
 import ctypes
 import errno
+import functools
 import platform
 import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["install", "numbers", "program"]
+__all__ = ["install", "loaded", "numbers", "program"]
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_STREAM, SOCK_SEQPACKET, SOCK_FLAGS = 1, 5, 0o2004000
@@ -25,6 +26,8 @@ TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 """They type into a terminal."""
 CLONE_NEW = 0x7E020080
 """All flags of clone() that ask for a new namespace."""
+RLIMIT_CORE = 4
+CLONE_FILES, CLONE_THREAD, CLOSE_RANGE_UNSHARE = 0x400, 0x10000, 2
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -36,6 +39,7 @@ LAST_KNOWN = 466
 """Calls with higher numbers are newer than this list: they are answered as by an older kernel."""
 FOREIGN_ABI = 0x40000000
 """x86_64 only: the same calls once more, with 32-bit pointers."""
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Machine(NamedTuple):
@@ -49,9 +53,10 @@ class Machine(NamedTuple):
 _COMMON = {
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
     "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "clone3": 435,
-    "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443,
-    "memfd_secret": 447, "process_mrelease": 448, "set_mempolicy_home_node": 450, "fchmodat2": 452,
-    "statmount": 457, "listmount": 458, "setxattrat": 463, "removexattrat": 466,
+    "close_range": 436, "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442,
+    "quotactl_fd": 443, "memfd_secret": 447, "process_mrelease": 448,
+    "set_mempolicy_home_node": 450, "fchmodat2": 452, "statmount": 457, "listmount": 458,
+    "setxattrat": 463, "removexattrat": 466,
 }  # fmt: skip
 _X86_64 = {
     "ioctl": 16, "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42,
@@ -62,6 +67,7 @@ _X86_64 = {
     "ptrace": 101, "syslog": 103, "utime": 132, "uselib": 134, "personality": 135, "ustat": 136,
     "sysfs": 139, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
     "vhangup": 153, "modify_ldt": 154, "pivot_root": 155, "_sysctl": 156, "adjtimex": 159,
+    "setrlimit": 160,
     "chroot": 161, "acct": 163, "settimeofday": 164, "mount": 165, "umount2": 166, "swapon": 167,
     "swapoff": 168, "reboot": 169, "sethostname": 170, "setdomainname": 171, "iopl": 172,
     "ioperm": 173, "create_module": 174, "init_module": 175, "delete_module": 176,
@@ -88,7 +94,8 @@ _AARCH64 = {
     "kexec_load": 104,
     "init_module": 105, "delete_module": 106, "clock_settime": 112, "syslog": 116, "ptrace": 117,
     "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122, "setpriority": 140,
-    "reboot": 142, "sethostname": 161, "setdomainname": 162, "settimeofday": 170, "adjtimex": 171,
+    "reboot": 142, "sethostname": 161, "setdomainname": 162, "setrlimit": 164,
+    "settimeofday": 170, "adjtimex": 171,
     "mq_open": 180, "mq_unlink": 181, "msgget": 186, "msgctl": 187, "msgrcv": 188, "msgsnd": 189,
     "semget": 190, "semctl": 191, "semtimedop": 192, "semop": 193, "shmget": 194, "shmctl": 195,
     "shmat": 196, "shmdt": 197, "socket": 198, "socketpair": 199, "bind": 200, "listen": 201,
@@ -109,6 +116,7 @@ MACHINES = {
 # Calls with rules of their own; every other call in the tables is refused outright.
 _BY_ARGUMENT = {
     "socket", "socketpair", "setsockopt", "clone", "clone3", "ioctl", "fcntl", "prlimit64",
+    "setrlimit", "close_range",
 }  # fmt: skip
 _WITH_NETWORK = {"connect", "accept", "accept4", "bind", "listen", "sendto"}
 """What a pair of sockets has no use for: its names would be the machine's. Of `sendto` only with
@@ -153,9 +161,10 @@ def program(machine: str, families: Iterable[int], same_user: bool) -> bytes:
     else:
         code += _pairs_that_reach_nobody_else(table["socketpair"])
         code += _no_receiver(table["sendto"])
-    code += _without_bits(table["clone"], CLONE_NEW)
+    code += _clone(table["clone"])
+    code += _without_bits(table["close_range"], 2, CLOSE_RANGE_UNSHARE)
     code += _as_they_are(table["setsockopt"], (SO_SNDBUF, SO_RCVBUF, SO_LINGER))
-    code += _only(table["prlimit64"], [0], errno.EPERM)  # of another process
+    code += _limits(table["setrlimit"], table["prlimit64"])
     code += [_step(EQUAL, table["clone3"], 0, 1), _step(RETURN, ERRNO | errno.ENOSYS)]
     code += _ioctl(table["ioctl"], network=bool(families))
     code += _not(table["fcntl"], 1, [F_SETLEASE, F_NOTIFY])
@@ -175,14 +184,21 @@ def program(machine: str, families: Iterable[int], same_user: bool) -> bytes:
     return b"".join(code)
 
 
-def install(families: Iterable[int], same_user: bool) -> None:
-    """Put the filter on this thread and all it starts. Raises `OSError`."""
+@functools.cache
+def loaded(families: tuple[int, ...], same_user: bool) -> tuple[bytes, object]:
+    """The filter as struct sock_fprog, and the memory that this points to. Made once: it takes a
+    millisecond, and forks of a process that has made it inherit it. Raises `OSError`.
+    """
     numbers()
     code = program(platform.machine(), families, same_user)
-    libc = ctypes.CDLL(None, use_errno=True)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    header = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
-    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0):
+    memory = ctypes.create_string_buffer(code, len(code))
+    return struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(memory)), memory
+
+
+def install(families: Iterable[int], same_user: bool) -> None:
+    """Put the filter on this thread and all it starts. Raises `OSError`."""
+    header, _ = loaded(tuple(families), same_user)
+    if _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"seccomp: {errno.errorcode.get(number, number)}")
 
@@ -262,8 +278,35 @@ def _ioctl(number: int, network: bool) -> list[bytes]:
     return [_step(EQUAL, number, 0, len(code)), *code]
 
 
-def _without_bits(number: int, bits: int) -> list[bytes]:
-    """Refuse a call whose first argument has one of `bits`."""
-    code = [_step(LOAD, ARGUMENTS), _step(ANY_BIT, bits, 0, 1)]
+def _limits(setrlimit: int, prlimit64: int) -> list[bytes]:
+    """Refuse to set limits of another process, and leave that of core dumps as it is (walls.py):
+    a wish to change it is answered with success.
+    """
+    set_core = [_step(LOAD, ARGUMENTS), _step(EQUAL, RLIMIT_CORE, 0, 1), _step(RETURN, ERRNO)]
+    set_core.append(_step(RETURN, ALLOW))
+    change = [_step(LOAD, ARGUMENTS), _step(EQUAL, 0, 1, 0), _step(RETURN, ERRNO | errno.EPERM)]
+    change += [_step(LOAD, ARGUMENTS + 8), _step(EQUAL, RLIMIT_CORE, 1, 0), _step(RETURN, ALLOW)]
+    for half in (0, 4):  # of the pointer to the new limit; without one it is asked for
+        change += [_step(LOAD, ARGUMENTS + 16 + half), _step(EQUAL, 0, 1, 0), _step(RETURN, ERRNO)]
+    change.append(_step(RETURN, ALLOW))
+    return [
+        *(_step(EQUAL, setrlimit, 0, len(set_core)), *set_core),
+        *(_step(EQUAL, prlimit64, 0, len(change)), *change),
+    ]
+
+
+def _clone(number: int) -> list[bytes]:
+    """Refuse new namespaces, and threads with descriptors of their own: the watch would not see
+    those.
+    """
+    code = [_step(LOAD, ARGUMENTS), _step(ANY_BIT, CLONE_NEW, 3, 0)]
+    code += [_step(ANY_BIT, CLONE_THREAD, 0, 1), _step(ANY_BIT, CLONE_FILES, 0, 1)]
+    code += [_step(RETURN, ALLOW), _step(RETURN, ERRNO | errno.EPERM)]
+    return [_step(EQUAL, number, 0, len(code)), *code]
+
+
+def _without_bits(number: int, argument: int, bits: int) -> list[bytes]:
+    """Refuse a call in which that argument has one of `bits`."""
+    code = [_step(LOAD, ARGUMENTS + 8 * argument), _step(ANY_BIT, bits, 0, 1)]
     code += [_step(RETURN, ERRNO | errno.EPERM), _step(RETURN, ALLOW)]
     return [_step(EQUAL, number, 0, len(code)), *code]

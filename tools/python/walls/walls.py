@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from . import landlock, seccomp
-from .namespaces import new_user_namespace
+from .namespaces import new_user_namespace, write_file
 
 __all__ = [
     "SHARED",
@@ -25,6 +25,8 @@ __all__ = [
     "confine_branch",
     "die_with",
     "drop_privileges",
+    "lower_limit",
+    "prepare",
     "readable_paths",
     "reparent",
     "set_dumpable",
@@ -99,8 +101,8 @@ def confine(walls: Walls, folder: str) -> None:
 
     Raises `OSError`.
     """
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # if the machine runs out of memory, this is the process to end
+    with suppress(OSError):  # if the machine runs out of memory, this is the process to end
+        write_file("/proc/self/oom_score_adj", "1000")
     if walls.tier == "full":
         rules = [("/", landlock.READ), ("/dev", landlock.WRITE), (folder, landlock.WRITE)]
         # Also where they are mounted elsewhere (show_temporary): that is not below `folder`.
@@ -116,7 +118,7 @@ def confine(walls: Walls, folder: str) -> None:
         ("RLIMIT_NPROC", walls.processes),
         ("RLIMIT_FSIZE", walls.disk),
         ("RLIMIT_NOFILE", walls.open_files),
-        ("RLIMIT_CORE", 0),
+        ("RLIMIT_CORE", 1),  # with 0 a crash still starts the machine's handler of dumps, if any
         ("RLIMIT_MEMLOCK", 65_536),
         ("RLIMIT_MSGQUEUE", 0),
     ):
@@ -124,11 +126,22 @@ def confine(walls: Walls, folder: str) -> None:
             continue  # it would count all that the user does elsewhere
         lower_limit(getattr(resource, name), limit)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # "file too large" is an error, not the end
+    if walls.tier != "none":
+        seccomp.install(*_filter(walls))
+
+
+def prepare(walls: Walls) -> None:
+    """Make what `confine` needs, for all forks of this process. Raises `OSError`."""
+    if walls.tier != "none":
+        seccomp.loaded(*_filter(walls))
+
+
+def _filter(walls: Walls) -> tuple[tuple[int, ...], bool]:
+    """The families of sockets that sessions may have, and if another user's files are near."""
     if walls.tier == "full":
-        network = [seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK]
-        seccomp.install(network, same_user=False)
-    elif walls.tier == "confined":
-        seccomp.install([], same_user=not walls.own_user)
+        network = (seccomp.AF_UNIX, seccomp.AF_INET, seccomp.AF_INET6, seccomp.AF_NETLINK)
+        return network, False
+    return (), not walls.own_user
 
 
 def lower_limit(kind: int, limit: int) -> None:
@@ -172,7 +185,8 @@ def set_dumpable(dumpable: bool) -> None:
 
 def _empty_bounding_set() -> None:
     for capability in range(64):
-        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+        if _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+            break  # the kernel knows no more of them, or we may not
 
 
 def _prctl(option: int, value: int) -> None:
