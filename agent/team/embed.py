@@ -19,7 +19,7 @@ __all__ = ["langgraph_tools", "node_graph", "tell_graph"]
 
 
 class TeamState(TeamQuestion, TeamAnswer):
-    """What a graph around the team and the team say to each other."""
+    """The state that a team and a graph around it share."""
 
 
 def node_graph(

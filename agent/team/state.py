@@ -16,13 +16,13 @@ def _gather(before: list[Update], new: list[Update] | None) -> list[Update]:
 
 
 class TeamQuestion(TypedDict):
-    """What a graph around the team gives it."""
+    """The input from a graph around the team."""
 
     question: str
 
 
 class TeamAnswer(TypedDict, total=False):
-    """What a graph around the team is given, and nothing else."""
+    """All that a graph around the team is given."""
 
     answer: str | None
     solution: str
