@@ -185,6 +185,7 @@ def _csv(text: IO[str], name: str, separator: str) -> Iterator[Located]:
         if None in row or None in row.values():
             raise DataError(f"{where} has more or fewer columns than the header")
         row.pop("", None)  # pandas' index
+        row |= {column: None for column, text in row.items() if text in ("NaN", "nan")}
         yield Located(where, number, row)
 
 

@@ -20,12 +20,14 @@ A generator's name comes before an adapter's, that before a file's: `./arithmeti
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from ...rollout.row_values import answer_texts
 from ...rollout.rows import Located, read_rows, with_integers
 from ...rollout.task import Task
 from ...rollout.task_files import to_task, to_tasks
@@ -267,8 +269,11 @@ def _adapter(place: _Place, first: Located) -> Adapter | None:
         return None  # a line of text, or a task that says itself how it is checked
     others = set(fitting(row))
     if isinstance(row.get("question"), str):
-        # A question and its answer are ours as well as theirs.
-        others -= {"aime"} if "golden_answers" in row else {"aime", "nq"}
+        with suppress(ValueError):
+            answer_texts(row.get("answer"))
+            answer_texts(row.get("answers"))
+            # A question and its answer are ours as well as theirs.
+            others -= {"aime"} if "golden_answers" in row else {"aime", "nq"}
         if not others:
             return None
     elif not others:

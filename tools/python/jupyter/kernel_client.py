@@ -8,7 +8,7 @@ import stat
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,10 +151,6 @@ class RemoteKernel:
     def roots(self) -> list[int]:
         """The process: with walls, all that runs in them ends up below it."""
         return [self.pid]
-
-    def at_rest(self, pids: Sequence[int]) -> bool:
-        """False: the code's threads and tasks can't be told from the kernel's own."""
-        return False
 
     def halt(self) -> bool:
         """Stop the kernel and all that it started; see `Monitored`."""
