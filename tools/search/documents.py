@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -127,14 +128,16 @@ def _from_json(
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        first = text.lstrip().partition("\n")[0].rstrip()
-        if first.startswith("{") and first.endswith("}"):
+        head = text.lstrip().partition("\n")[0].rstrip()
+        if head.startswith("{") and head.endswith("}"):
             yield from _from_jsonl(name, io.StringIO(text), characters, remarks)
             return
         remarks.add("that are not JSON, read as text", name)
     else:
         rows = value if isinstance(value, list) else [value]
-        if rows and isinstance(rows[0], dict) and as_passage(rows[0]) is not None:
+        first = rows[0] if rows and isinstance(rows[0], dict) else {}
+        # One object is a row if it looks like one: the rest of another would not be searched.
+        if as_passage(first) and (value is rows or not {"title", *_IDS}.isdisjoint(first)):
             for number, row in enumerate(rows, start=1):
                 yield _row(name, number, row, "row")
             return
@@ -212,24 +215,34 @@ def _from_text(
         yield place, Passage(place, name, piece)
 
 
-def _from_markdown(
-    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+def _from_sections(
+    read: Callable[[str], tuple[str, list[Heading]]],
+    name: str,
+    lines: Iterable[str],
+    characters: int,
+    remarks: Remarks,
 ) -> Iterator[Placed]:
-    text = _whole(name, lines)
-    return _from_sections(name, text, in_markdown(text), characters)
+    """Pieces of the sections that `read` finds, each titled with the headings above it.
 
-
-def _from_rst(
-    name: str, lines: Iterable[str], characters: int, remarks: Remarks
-) -> Iterator[Placed]:
-    text = _whole(name, lines)
-    return _from_sections(name, text, in_rst(text), characters)
-
-
-def _from_html(
-    name: str, lines: Iterable[str], characters: int, remarks: Remarks
-) -> Iterator[Placed]:
-    return _from_sections(name, *in_html(_whole(name, lines)), characters)
+    A heading without a text, and without a section below it, is a passage without a text.
+    """
+    text, headings = read(_whole(name, lines))
+    lines = list(io.StringIO(text))
+    above: list[Heading] = []
+    number = 0
+    start = Heading(0, 0, -1, "")
+    end = Heading(len(lines), len(lines), -1, "")
+    for heading, following in pairwise([start, *headings, end]):
+        above = [each for each in above if each.level < heading.level] + [heading]
+        title = " > ".join(dict.fromkeys(each.title for each in above if each.title))
+        section = lines[heading.after : following.first]
+        pieces = list(_pieces(_paragraphs(section), characters))
+        if not pieces and heading.title and following.level <= heading.level:
+            pieces = [""]
+        for piece in pieces:
+            number += 1
+            place = f"{name}#{number}"
+            yield place, Passage(place, title or name, piece)
 
 
 _READERS: dict[str, Callable[[str, Iterable[str], int, Remarks], Iterator[Placed]]] = {
@@ -238,11 +251,11 @@ _READERS: dict[str, Callable[[str, Iterable[str], int, Remarks], Iterator[Placed
     ".json": _from_json,
     ".csv": _from_table,
     ".tsv": _from_table,
-    ".md": _from_markdown,
-    ".markdown": _from_markdown,
-    ".rst": _from_rst,
-    ".html": _from_html,
-    ".htm": _from_html,
+    ".md": partial(_from_sections, in_markdown),
+    ".markdown": partial(_from_sections, in_markdown),
+    ".rst": partial(_from_sections, in_rst),
+    ".html": partial(_from_sections, in_html),
+    ".htm": partial(_from_sections, in_html),
     ".txt": _from_text,
 }
 """How a file is read, by how its name ends."""
@@ -261,31 +274,6 @@ def _whole(name: str, lines: Iterable[str]) -> str:
                 "lines"
             )
     return "".join(held)
-
-
-def _from_sections(
-    name: str, text: str, headings: list[Heading], characters: int
-) -> Iterator[Placed]:
-    """Pieces of the sections, each titled with the headings above it.
-
-    A heading without a text, and without a section below it, is a passage without a text.
-    """
-    lines = list(io.StringIO(text))
-    above: list[Heading] = []
-    number = 0
-    start = Heading(0, 0, -1, "")
-    end = Heading(len(lines), len(lines), -1, "")
-    for heading, following in pairwise([start, *headings, end]):
-        above = [each for each in above if each.level < heading.level] + [heading]
-        title = " > ".join(dict.fromkeys(each.title for each in above if each.title))
-        section = lines[heading.after : following.first]
-        pieces = list(_pieces(_paragraphs(section), characters))
-        if not pieces and heading.title and following.level <= heading.level:
-            pieces = [""]
-        for piece in pieces:
-            number += 1
-            place = f"{name}#{number}"
-            yield place, Passage(place, title or name, piece)
 
 
 def _paragraphs(read: Iterable[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -354,6 +355,7 @@ def test_tables_and_json_without_texts_are_read_as_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("price,name\n3,ferry\n")
     (tmp_path / "a.tsv").write_text("price\tname\n3\tferry\n")
     (tmp_path / "a.json").write_text('{"fare": "f\\u00e4hre", "list": [1, {"b": 2.50}]}')
+    (tmp_path / "c.json").write_text('{"text": "x", "more": "ferry"}')
     (tmp_path / "b.json").write_text('{"fare": ferry} // not JSON')
     remarks = Remarks()
     texts = {path.name: read(path, remarks=remarks)[0].text for path in tmp_path.iterdir()}
@@ -361,6 +363,7 @@ def test_tables_and_json_without_texts_are_read_as_text(tmp_path: Path) -> None:
     assert texts["a.tsv"] == "price\tname\n3\tferry"
     assert '"fare": "fähre"' in texts["a.json"] and '"b": 2.5' in texts["a.json"]
     assert texts["b.json"] == '{"fare": ferry} // not JSON'
+    assert '"more": "ferry"' in texts["c.json"]
     assert remarks.files == {"that are not JSON, read as text": ["b.json"]}
 
 
@@ -434,30 +437,30 @@ def test_a_page_is_read_as_it_is_shown(tmp_path: Path) -> None:
     ]
 
 
-MARKDOWN = st.lists(
-    st.sampled_from(
-        """
-        # One|### Deep ##|#|Set|===|---|```|````|~~~ x|- item|  ||    code|> quote|<div>|<!--|-->
-        word|1. n|word.|- ```sh|  ```|#x|+++
-        """.strip()
-        .replace("\n        ", "|")
-        .split("|")
-    ),
-    max_size=30,
-)
+LINES = {
+    "md": "# One|### Deep ##|#|Set|===|---|```|````|~~~ x|- item|  ||    code|> quote|<div>|<!--|"
+    "-->|word|1. n|word.|- ```sh|  ```|#x|+++",
+    "rst": "Title|=====|-----------|~~~~~~~~|::|    code|.. note:: |* item|word|===  ===| Framed||",
+    "html": "<h1>One|</h1>|<p>para|</p>|<pre>|</pre>|word|<b>bold</b>|<td>cell|<br>|&lt;&amp;|<|>|"
+    "a < b|<title>T|</title>|<li>item|<div class='x'>|<script>no</script>|<!-- no -->||</h2>",
+    "txt": "word|  indented|\t||. |word.|-",
+    "json": '{|}|[|]|word|,|"||:',
+}
 
 
-@settings(deadline=None, max_examples=150)
-@given(MARKDOWN)
-def test_each_word_of_markdown_is_in_a_title_or_a_text_and_each_heading_in_a_title(
-    lines: list[str],
-) -> None:
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from([*LINES]), st.data())
+def test_each_word_of_a_document_is_in_a_title_or_a_text(kind: str, data: st.DataObject) -> None:
+    lines = data.draw(st.lists(st.sampled_from(LINES[kind].split("|")), max_size=30))
     text = "".join(
-        f"{line} {n}\n" if line[:1].isalpha() else f"{line}\n" for n, line in enumerate(lines)
+        f"{line} {n}\n" if line[-1:].isalnum() or line[-2:] == "b>" else f"{line}\n"
+        for n, line in enumerate(lines)
     )
-    pieces = cut("a.md", text, 100)
-    held = "\n".join(f"{piece.title}\n{piece.text}" for piece in pieces).split()
-    assert {str(n) for n, line in enumerate(lines) if line[:1].isalpha()} <= set(held)
+    pieces = cut(f"a.{kind}", text, 100)
+    held = "\n".join(f"{piece.title}\n{piece.text}" for piece in pieces)
+    assert set(re.findall(r" (\d+)\n", text)) <= set(re.findall(r"\d+", held))
+    if kind != "md":
+        return
     headings = {
         " ".join(inside.content.split())
         for token, inside in pairwise(MarkdownIt().parse(text))
