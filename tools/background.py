@@ -15,8 +15,9 @@ Arguments = TypeVarTuple("Arguments")
 
 
 async def in_thread(work: Callable[[Unpack[Arguments]], V], *arguments: *Arguments) -> V:
-    """Run `work` in a thread, or at once where the machine can't start one more: it may then be run
-    a second time by a thread that is busy now.
+    """Run `work` in a thread, or in this one if the machine can't start another.
+
+    In the second case a thread that is busy now may later run `work` again: it has to bear that.
     """
     try:
         return await asyncio.to_thread(work, *arguments)
