@@ -16,7 +16,7 @@ from support.attempts import attempt
 from support.fakes import answer as answered
 
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
-from interlace.rollout.row_values import answer_texts
+from interlace.rollout.row_values import answer_texts, row_id
 from interlace.rollout.rows import Located, with_integers
 from interlace.rollout.task import Task
 from interlace.rollout.task_files import to_tasks
@@ -126,6 +126,13 @@ def test_an_id_is_a_text_or_an_integer(text: str, id: str | None, tmp_path: Path
         (task,) = read(tmp_path, "", content)
         (same,) = read(tmp_path, "", '{"question": "q"}')
         assert task.id == (id or same.id)
+
+
+def test_an_id_of_a_table_may_be_a_whole_number_of_any_type() -> None:
+    assert [row_id(seven) for seven in (np.float32(7), np.int64(7), Decimal("7.0"))] == ["7"] * 3
+    for half in (np.float32(0.5), Decimal("0.5")):
+        with pytest.raises(ValueError, match="an id is a text or an integer"):
+            row_id(half)
 
 
 def test_an_id_of_two_rows_is_refused_whatever_kind_of_mapping_they_are() -> None:
