@@ -46,7 +46,7 @@ def answer_text(value: Any) -> str | None:
 
 
 def answer_texts(value: Any) -> list[str]:
-    """All answers of a value that holds one or a list of them, each once; those that are no value
+    """All answers of a value that holds one or a list of them, each once; None, NaN and blank texts
     are left out.
 
     Raises ValueError as `answer_text` does.

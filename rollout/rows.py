@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import IO, Any, NamedTuple
 
 from ..tools.errors import DataError, MissingExtra
-from ..tools.unpack import PACKINGS, open_unpacked, peek, reading
+from ..tools.unpack import kind_of, open_unpacked, peek, reading
 from .row_values import WrittenFloat
 
 __all__ = ["Located", "read_rows", "with_integers"]
@@ -27,7 +27,7 @@ class Located(NamedTuple):
     """The line or row, from 1."""
     row: Any
     table: bool = False
-    """Whether it is a row of Parquet, whose column `data` may hold an object as JSON."""
+    """True for a row of Parquet, whose column `data` may hold an object as JSON."""
 
 
 def read_rows(source: str) -> Iterator[Located]:
@@ -93,11 +93,8 @@ def _text(file: IO[bytes], name: str, newline: str) -> Iterator[IO[str]]:
 
 
 def _rows_of(file: IO[bytes], name: str) -> Iterator[Located]:
-    path = PurePath(name.lower())
     file = open_unpacked(file, name)
-    ending = path.suffix
-    if ending in PACKINGS:
-        ending = PurePath(path.stem).suffix
+    ending = kind_of(PurePath(name))
     if peek(file).startswith(b"PAR1") or ending == ".parquet":
         yield from _parquet(file, name)
     elif ending in (".csv", ".tsv"):

@@ -1,4 +1,4 @@
-"""Opening files that may be packed, with one kind of error."""
+"""Files that may be packed: their kind, their content, and one kind of error."""
 
 import bz2
 import codecs
@@ -9,11 +9,12 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import IO, Any, cast
 
 from .errors import DataError
 
-__all__ = ["PACKINGS", "open_unpacked", "peek", "reading"]
+__all__ = ["PACKINGS", "kind_of", "open_unpacked", "peek", "reading"]
 
 PACKINGS = (".gz", ".bz2", ".xz")
 """The endings that packed files usually have."""
@@ -23,6 +24,16 @@ _PACKED: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ": lzma.open,
 }
 _NOT_READ = {b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "packed with zstd"}
+
+
+def kind_of(path: PurePath) -> str:
+    """The ending that tells a file's kind, in lower case: the one before `.gz` and the like.
+
+    >>> kind_of(PurePath("a.JSONL.gz")), kind_of(PurePath("notes.md")), kind_of(PurePath("README"))
+    ('.jsonl', '.md', '')
+    """
+    path = path.with_suffix("") if path.suffix.lower() in PACKINGS else path
+    return path.suffix.lower()
 
 
 @contextmanager

@@ -4,15 +4,17 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from support.attempts import TOKENIZER, attempt
 from support.fakes import answer, code
 
-from interlace.agent.cli.render.evaluation_tables import percent, reasons
+from interlace.agent.cli.render.evaluation_tables import percent, print_modes, reasons
 from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
@@ -219,6 +221,9 @@ def test_what_could_not_be_timed_is_null_in_the_results(tmp_path: Path) -> None:
     assert written["summary"]["means"]["seconds"]["value"] is None
     assert load_evaluation(tmp_path) == found
     assert compare(found, found).to_json()["means"]["seconds"]["value"] is None
+    shown = StringIO()
+    print_modes(Console(file=shown, width=120), {"greedy": found})
+    assert "greedy" in shown.getvalue() and "nan" not in shown.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from support.attempts import attempt
 from support.fakes import answer as answered
 
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
+from interlace.rollout.row_values import answer_texts
 from interlace.rollout.rows import Located, with_integers
 from interlace.rollout.task import Task
 from interlace.rollout.task_files import to_tasks
@@ -126,6 +128,12 @@ def test_an_id_is_a_text_or_an_integer(text: str, id: str | None, tmp_path: Path
         assert task.id == (id or same.id)
 
 
+def test_an_id_of_two_rows_is_refused_whatever_kind_of_mapping_they_are() -> None:
+    row = MappingProxyType({"question": "q", "id": 7})
+    with pytest.raises(DataError, match="row 2: the id '7' stands there twice"):
+        to_tasks(Located(f"row {number}", number, row) for number in (1, 2))
+
+
 def test_a_number_of_data_stays_a_number(tmp_path: Path) -> None:
     (task,) = read(tmp_path, "", '{"question": "q", "tests": [{"returns": 2.50}], "level": 3.0}')
     assert json.dumps(task.data) == '{"tests": [{"returns": 2.5}], "level": 3.0}'
@@ -196,6 +204,7 @@ def test_columns_that_json_cant_hold_are_left_out_and_named(tmp_path: Path) -> N
     told = list[str]()
     (task,) = find_tasks(str(tmp_path / "a.parquet"), tell=told.append)
     assert (task.answer, task.data) == ("2.50", {"data": "free text", "level": 3})
+    assert answer_texts([date(2031, 5, 4), Decimal("2.50")]) == ["2031-05-04", "2.50"]
     assert told == ["left out, as JSON can't hold their values: the columns 'day', 'picture'"]
 
 

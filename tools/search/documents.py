@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MissingExtra
+from ..unpack import kind_of
 from .base import Passage
 from .headings import Heading, in_html, in_markdown, in_rst
-from .sources import LONGEST_LINE, Remarks, kind_of, read_lines
+from .sources import LONGEST_LINE, Remarks, read_lines
 
 __all__ = ["ENDINGS", "Placed", "as_passage", "passages", "read_passages"]
 
@@ -322,11 +323,9 @@ def _parts(paragraph: str, characters: int) -> Iterator[str]:
 
 
 def _as_text(value: Any) -> str:
-    return (
-        ""
-        if value is None
-        else _clean(value if isinstance(value, str) else json.dumps(value, default=str))
-    )
+    if value is None:
+        return ""
+    return _clean(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
 def _clean(text: str) -> str:

@@ -90,7 +90,7 @@ def in_rst(text: str) -> tuple[str, list[Heading]]:
 def in_html(page: str) -> tuple[str, list[Heading]]:
     """The text of a page, each heading on a line of its own, and these headings.
 
-    Tags, comments, scripts and styles are left out; blank lines stand between blocks.
+    Tags, comments, scripts and styles are left out; a blank line separates blocks.
     """
     lines: list[str] = []
     found: list[Heading] = []

@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..base import ErrorKind
@@ -92,14 +92,7 @@ class GuardedDatabase(ABC):
         return await hint(kind, missing, sql, await self.schema(), works)
 
     async def _run(self, sql: str, bounds: Bounds, seconds: float) -> Mapping[str, Any]:
-        request = {
-            "sql": sql,
-            "rows": bounds.rows,
-            "columns": bounds.columns,
-            "cell": bounds.cell,
-            "bytes": bounds.bytes,
-            "counted": bounds.counted,
-        }
+        request = {"sql": sql, **asdict(bounds)}
         try:
             reply: Mapping[str, Any] = await self.workers.query(self._source, request, seconds)
         except Overrun:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["check_picture", "plot_evaluations"]
 
+_FORMATS = ("png", "svg", "pdf")
+_LONGEST = 32
+"""Characters of a run's name in a legend."""
+
 
 def plot_evaluations(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
     """One picture (PNG, SVG or PDF, by the file's ending) of one or several runs by name, each in
@@ -57,9 +61,6 @@ def check_picture(path: str | Path) -> None:
         raise UsageError(f"{path} can't be drawn: its ending should be {', '.join(_FORMATS)}")
 
 
-_FORMATS = ("png", "svg", "pdf")
-
-
 def _format(path: str | Path) -> str:
     return Path(path).suffix[1:].lower() or "png"
 
@@ -74,10 +75,7 @@ def _label(name: str) -> str | None:
         return None
     name = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 :]}"
     # A pair of dollars would make a formula, a leading underscore would hide the name.
-    return f" {name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
-
-
-_LONGEST = 32
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _colours(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, str, Evaluation]]:

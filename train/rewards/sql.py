@@ -1,7 +1,7 @@
 """Rewards for SQL: execution, and ReEx-SQL's five parts (arXiv 2505.12768).
 
-The paper names the parts and their weights; its formulas are not public. What stands here is our
-reading, told in `docs/rewards.md`.
+The paper names the parts and their weights; its formulas are not public. These are our own, and
+`docs/rewards.md` gives them.
 """
 
 import asyncio

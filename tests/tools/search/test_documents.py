@@ -142,7 +142,7 @@ def test_a_page_that_declares_its_encoding_is_read_in_it(tmp_path: Path) -> None
     page = '<html><head><meta charset="{}"></head><body>{}</body></html>'
     for charset, text in (
         ("shift_jis", "灯台"),
-        ("ISO-8859-1", "Köln €".replace(" €", "")),
+        ("ISO-8859-1", "Köln"),
         ("windows-1251", "маяк"),
         ("iso-9999", "Köln"),
         ("utf-16", "Köln"),
@@ -247,7 +247,7 @@ def test_a_snapshot_of_the_hugging_face_hub_is_read_through_its_links(tmp_path: 
     (tmp_path / "secret.txt").write_text("x")
     (snapshot / "data" / "train.jsonl").symlink_to("../../../blobs/c0ffee")
     (snapshot / "away.txt").symlink_to(tmp_path / "secret.txt")
-    assert found(snapshot) == ["data/train.jsonl"] == list(found(snapshot / ".." / "0a1b"))
+    assert found(snapshot) == ["data/train.jsonl"] == found(snapshot / ".." / "0a1b")
     assert found(snapshot / "data") == ["train.jsonl"]
     assert found(repository) == ["snapshots/0a1b/data/train.jsonl"]
     for source in (snapshot, snapshot / "data" / "train.jsonl"):  # whose target has no ending

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from support.entered import entered
 
 from interlace.tools import ErrorKind, ToolResult
 from interlace.tools.errors import DataError
@@ -31,18 +32,14 @@ create view endless as with recursive n as (select 1 as x union all select x + 1
 @pytest.fixture(scope="module")
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlTool]:
     """The tool on a file, which is the same when all tests are over."""
-    path = (
-        tmp_path_factory.mktemp("duckdb") / "shop.db"
-    )  # the content says what it is, not the name
+    # The content says what it is, not the name.
+    path = tmp_path_factory.mktemp("duckdb") / "shop.db"
     with duckdb.connect(str(path)) as db:
         db.execute(SCRIPT)
     before = path.read_bytes()
     workers = Workers(1, memory=64 << 20)
-    with asyncio.Runner() as runner:
-        held = workers.held()
-        runner.run(held.__aenter__())
+    with entered(workers.held()):
         yield SqlTool(DuckdbDatabase(path, workers=workers))
-        runner.run(held.__aexit__(None, None, None))
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
 

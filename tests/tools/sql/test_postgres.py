@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from support.entered import entered
 from support.postgres import NoServer, asked_for, server
 
 from interlace.tools import ErrorKind, ToolResult
@@ -73,11 +74,8 @@ def place() -> Iterator[Place]:
             place = Place(stack.enter_context(server()))
         except NoServer as error:
             pytest.fail(str(error), pytrace=False)
-        runner = stack.enter_context(asyncio.Runner())
-        held = place.workers.held()
-        runner.run(held.__aenter__())
-        yield place
-        runner.run(held.__aexit__(None, None, None))
+        with entered(place.workers.held()):
+            yield place
         assert place.content() == place.before
 
 

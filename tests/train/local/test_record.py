@@ -68,6 +68,9 @@ def test_a_checkpoint_knows_its_base_model_by_content(tmp_path: Path) -> None:
     read(identity(moved, shop="aa"))
     with pytest.raises(DataError, match="another content of databases or corpora"):
         read(identity(base, shop="bb"))
+    (moved / "tokenizer.json").write_text("{}")
+    with pytest.raises(DataError, match=r"whose model is '.*base' and not '.*moved'"):
+        read(identity(moved, shop="bb"))
     (base / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="other files of the model that it began with"):
         read(identity(base, shop="aa"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.attempts import TOKENIZER, attempt
+from support.entered import entered
 
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
@@ -37,11 +38,8 @@ WORKERS = Workers(2)
 @pytest.fixture(scope="module", autouse=True)
 def workers() -> Iterator[None]:
     """The processes of all tests are started once."""
-    with asyncio.Runner() as runner:
-        held = WORKERS.held()
-        runner.run(held.__aenter__())
+    with entered(WORKERS.held()):
         yield
-        runner.run(held.__aexit__(None, None, None))
 
 
 @pytest.fixture
