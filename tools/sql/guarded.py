@@ -171,18 +171,12 @@ def tables_of(
     """
     primary = {(t, column): place for t, own, column, place, *_ in keys if own}
     foreign = {(t, column): (to, at) for t, own, column, _, to, at in keys if not own}
-    return [
-        Table(
-            name,
-            tuple(
-                Column(column, type, primary.get((t, column), 0), foreign.get((t, column)))
-                for t, column, type in columns
-                if t == name
-            ),
-            view=view == "true",
-        )
-        for name, view in tables
-    ]
+    of: dict[Any, list[Column]] = {name: [] for name, _ in tables}
+    for t, column, type in columns:
+        if t in of:
+            key = (t, column)
+            of[t].append(Column(column, type, primary.get(key, 0), foreign.get(key)))
+    return [Table(name, tuple(of[name]), view=view == "true") for name, view in tables]
 
 
 def _rows(reply: Mapping[str, Any]) -> Rows:

@@ -9,7 +9,6 @@ deadline, and when this process is gone.
 
 import re
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +16,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from .worker import collect
+from .worker import collect, number
 
 SPACE = 512 << 20
 """Address space beyond the memory, in bytes: the client's libraries are large."""
@@ -106,7 +105,7 @@ class Connection:
             reply = error.reply
         except MemoryError:
             reply = {"error": "out of memory", "name": "53200"}
-        except psycopg.Error as error:  # the connection broke
+        except Exception as error:  # boundary: it broke, or sent what Python can't hold
             reply = {"error": str(error), "name": ""}
         try:
             self._run("rollback")
@@ -198,7 +197,7 @@ def _plain(value: bytes | None, type: int) -> Any:
     if value is None:
         return None
     if type == _BYTEA:
-        return bytes.fromhex(value[2:].decode())
+        return pq.Escaping().unescape_bytea(value)  # in either format: a query may change it
     text = value.decode("utf-8", "replace")
     if type in _INTEGERS:
         return int(text)
@@ -206,9 +205,6 @@ def _plain(value: bytes | None, type: int) -> Any:
         return float(text)
     if type == _BOOL:
         return "true" if text == "t" else "false"
-    if type == _NUMERIC and (number := Decimal(text)).is_finite():
-        if number == number.to_integral_value() and number.as_tuple().exponent == 0:
-            return int(number)
-        # A double holds any number of fifteen digits.
-        return float(number) if len(number.as_tuple().digits) <= 15 else str(number.normalize())
+    if type == _NUMERIC:
+        return float(text) if text.endswith(("N", "y")) else number(text)  # NaN, Infinity
     return text
