@@ -13,13 +13,15 @@ from typing import Any
 
 from .notebook import cut, sendable
 
-__all__ = ["bound_displays", "html_text"]
+__all__ = ["SEEN", "bound_displays", "html_text"]
 
 DISPLAY_BYTES = 8_000_000
 _LABEL = re.compile(r"<[A-Za-z_][^\n<>]*>")
 """The text of an object that has none of its own, such as `<Figure size 640x480 with 1 Axes>`."""
-_SEEN = ("image/", "text/html", "application/pdf")
-"""The beginnings of the types that are kept beside the text (output.py)."""
+SEEN = frozenset(
+    ("image/png", "image/jpeg", "image/gif", "image/svg+xml", "text/html", "application/pdf")
+)
+"""The types that are kept beside the text (output.py)."""
 _BLOCK = re.compile(
     "address|article|aside|blockquote|caption|d[dlt]|details|div|fieldset|figcaption|figure|footer|"
     "form|h[1-6r]|header|legend|li|main|nav|[ou]l|p|pre|section|summary|table|tbody|tfoot|thead|tr"
@@ -36,18 +38,33 @@ def bound_displays(shell: Any, characters: int) -> None:
 
     def bounded(*args: Any, **options: Any) -> Any:
         data, metadata = format_object(*args, **options)
+        for mime, value in list(data.items()):
+            if not isinstance(value, str | bytes):
+                _bound_json(data, mime)
+            elif mime != "text/plain":
+                if len(value) > DISPLAY_BYTES:
+                    del data[mime]
+                elif isinstance(value, str):
+                    data[mime] = sendable(value)
         if len(data) > 1 or "text/plain" not in data:
             _add_text(data)
-        for mime, text in list(data.items()):
-            if mime == "text/plain" and isinstance(text, str):
-                data[mime] = cut(text, characters)
-            elif isinstance(text, str | bytes) and len(text) > DISPLAY_BYTES:
-                del data[mime]
-            elif isinstance(text, str):
-                data[mime] = sendable(text)
+        if isinstance(plain := data.get("text/plain"), str):
+            data["text/plain"] = cut(plain, characters)
         return data, metadata
 
     shell.display_formatter.format = bounded
+
+
+def _bound_json(data: dict[str, Any], mime: str) -> None:
+    """Make of a value what JSON can hold, or leave it out."""
+    try:
+        text = json.dumps(data[mime], default=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, circles, depth
+        text = ""
+    if 0 < len(text) <= DISPLAY_BYTES:
+        data[mime] = json.loads(text)
+    else:
+        del data[mime]
 
 
 def _add_text(data: dict[str, Any]) -> None:
@@ -58,13 +75,13 @@ def _add_text(data: dict[str, Any]) -> None:
     for mime in ("text/markdown", "text/latex", "text/html", "application/json"):
         value = data.get(mime)
         if mime == "application/json" and value is not None:
-            value = json.dumps(value, ensure_ascii=False, default=str)
+            value = json.dumps(value, ensure_ascii=False)
         if isinstance(value, str) and len(value) <= DISPLAY_BYTES:
             text = html_text(value) if mime == "text/html" else value
             if text.strip():
                 data["text/plain"] = text
                 return
-    if any(mime.startswith(_SEEN) for mime in data):
+    if not SEEN.isdisjoint(data):
         data.pop("text/plain", None)
 
 
