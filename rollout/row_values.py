@@ -66,7 +66,7 @@ def row_id(value: Any) -> str | None:
     try:
         text = answer_text(value)
         is_float = text is not None and isinstance(value, float | Decimal)
-        whole = not is_float or value == int(value)
+        whole = value == int(value) if is_float else not isinstance(value, date | time)
     except ValueError:
         whole = False
     if not whole:

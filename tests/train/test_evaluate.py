@@ -155,6 +155,14 @@ def test_pictures_are_drawn_without_a_display(tmp_path: Path) -> None:
         plot_evaluations(runs, tmp_path / "p.jpeg")
 
 
+def test_each_run_of_a_picture_has_a_label_of_its_own(tmp_path: Path) -> None:
+    runs = {name: made({"a": True}) for name in ("run 2", "日本語", "run 3", "a\tb", "a b", "")}
+    plot_evaluations(runs, tmp_path / "p.svg")
+    drawn = (tmp_path / "p.svg").read_text()
+    for label in ("run 2", "run 4", "run 3", "a b", "run 5", "run 6"):
+        assert f"<!-- {label} -->" in drawn
+
+
 def test_tasks_by_name(tmp_path: Path) -> None:
     assert [task.id for task in find_tasks("arithmetic:held_out:3:7")] == [
         f"arithmetic-held_out-7-{i}" for i in range(3)

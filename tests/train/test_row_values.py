@@ -1,11 +1,12 @@
 """Sources of tasks: every reader takes the same files, and makes the same of the same value."""
 
 import bz2
+import csv
 import gzip
 import json
 import lzma
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
@@ -133,6 +134,23 @@ def test_an_id_of_a_table_may_be_a_whole_number_of_any_type() -> None:
     for half in (np.float32(0.5), Decimal("0.5")):
         with pytest.raises(ValueError, match="an id is a text or an integer"):
             row_id(half)
+    for other in (date(2026, 11, 30), datetime(2026, 11, 30, 7), time(7), True):
+        with pytest.raises(ValueError, match="an id is a text or an integer"):
+            row_id(other)
+
+
+def test_a_cell_of_csv_is_as_long_as_is_documented_whatever_limit_csv_has(tmp_path: Path) -> None:
+    path, before = tmp_path / "a.csv", csv.field_size_limit(131_072)
+    try:
+        path.write_text("question,answer\n" + "q" * 131_073 + ",7\n")
+        assert len(find_tasks(str(path))[0].question) == 131_073
+        path.write_text("question,answer\n" + "q" * 16_000_001 + ",7\n")
+        for limit in (131_072, 20_000_000):
+            csv.field_size_limit(limit)
+            with pytest.raises(DataError, match=r"line 2: field larger .* \(16000000\)"):
+                find_tasks(str(path))
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_an_id_of_two_rows_is_refused_whatever_kind_of_mapping_they_are() -> None:

@@ -83,10 +83,12 @@ class CellOutput:
         elif kind == "clear_output":
             self._clear_first = bool(content.get("wait"))
             if not self._clear_first:
-                self._shown.clear()
+                self._clear()
 
     def _show(self, content: Mapping[str, Any], update: bool) -> None:
         """Add a display; in the place of the last one, if that is what it updates."""
+        if self._clear_first:  # before what is shown is remembered for updates
+            self._clear()
         transient = content.get("transient")
         display = as_text(transient.get("display_id", "")) if isinstance(transient, Mapping) else ""
         last = self._last_display
@@ -110,12 +112,16 @@ class CellOutput:
         kept.add(text)
         return kept.text()
 
+    def _clear(self) -> None:
+        self._shown.clear()
+        self._last_display = None
+        self._clear_first = False
+
     def _write(self, text: str) -> None:
         self.received += len(text)
         self._writes += 1
         if self._clear_first:
-            self._shown.clear()
-            self._clear_first = False
+            self._clear()
         self._shown.add(text)
         if self.on_output is not None and text:
             self.on_output(_ESCAPE_SEQUENCE.sub("", text))

@@ -1,6 +1,5 @@
 """Files become passages: the rows of data files, and pieces of documents with titles."""
 
-import csv
 import io
 import json
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MissingExtra
-from ..unpack import kind_of
+from ..unpack import kind_of, table_rows
 from .base import Passage
 from .headings import Heading, in_html, in_markdown, in_rst
 from .sources import LONGEST_LINE, Remarks, read_lines
@@ -105,14 +104,20 @@ def _row(name: str, number: int, row: object, unit: str) -> Placed:
     return place, passage
 
 
+def _uncut(name: str, lines: Iterable[str]) -> Iterator[str]:
+    """The lines; raises DataError at one that `read_lines` cut, as it would make two rows."""
+    for number, line in enumerate(lines, start=1):
+        if len(line) >= LONGEST_LINE and not line.endswith("\n"):
+            raise DataError(f"{name}, line {number}, is longer than {LONGEST_LINE:,} characters")
+        yield line
+
+
 def _from_jsonl(
     name: str, lines: Iterable[str], characters: int, remarks: Remarks
 ) -> Iterator[Placed]:
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_uncut(name, lines), start=1):
         if not line.strip():
             continue
-        if len(line) >= LONGEST_LINE and not line.endswith("\n"):
-            raise DataError(f"{name}, line {number}, is longer than {LONGEST_LINE:,} characters")
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -157,32 +162,26 @@ def _from_table(
     lines = iter(lines)
     first = next(lines, "")
     lines = chain([first], lines)
-    tabs = kind_of(Path(name)) == ".tsv"
-    cells = first.rstrip("\n").split("\t")
-    try:
-        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
-        dialect = "excel-tab" if tabs else "excel"
-        columns = [each.strip().lower() for each in next(csv.reader([first], dialect), [])]
-        if not set(columns).isdisjoint(_TEXTS):
-            table = csv.reader(lines, dialect)
-            next(table)
-            rows = (row for row in table if row)
-        elif tabs and 2 <= len(cells) <= 4 and re.fullmatch(r"[A-Za-z_]*\d+", cells[0]):
-            columns = {2: ["id", "text"], 3: ["id", "title", "text"]}.get(
-                len(cells), ["id", "url", "title", "text"]
-            )
-            rows = (line.rstrip("\n").split("\t") for line in lines)  # quotes mean nothing here
-        else:
-            yield from _from_text(name, lines, characters, remarks)
-            return
-        for number, row in enumerate(rows, start=1):
-            if len(row) != len(columns):
-                raise DataError(
-                    f"{name}, row {number}, has {len(row)} columns and not {len(columns)}"
-                )
-            yield _row(name, number, dict(zip(columns, row, strict=True)), "row")
-    except csv.Error as error:
-        raise DataError(f"can't read {name}: {error}") from error
+    delimiter = "\t" if kind_of(Path(name)) == ".tsv" else ","
+    cells = first.rstrip("\n").split(delimiter)
+    header = next(table_rows([first], name, delimiter), [])
+    columns = [each.strip().lower() for each in header]
+    if not set(columns).isdisjoint(_TEXTS):
+        rows = table_rows(_uncut(name, lines), name, delimiter)
+        next(rows)
+    elif delimiter == "\t" and 2 <= len(cells) <= 4 and re.fullmatch(r"[A-Za-z_]*\d+", cells[0]):
+        columns = {2: ["id", "text"], 3: ["id", "title", "text"]}.get(
+            len(cells), ["id", "url", "title", "text"]
+        )
+        # quotes mean nothing here
+        rows = (line.rstrip("\n").split("\t") for line in _uncut(name, lines))
+    else:
+        yield from _from_text(name, lines, characters, remarks)
+        return
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(columns):
+            raise DataError(f"{name}, row {number}, has {len(row)} columns and not {len(columns)}")
+        yield _row(name, number, dict(zip(columns, row, strict=True)), "row")
 
 
 def _from_parquet(name: str, path: Path) -> Iterator[Placed]:

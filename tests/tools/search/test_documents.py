@@ -1,6 +1,7 @@
 """What is read from files: passages with ids and titles, whatever the files hold."""
 
 import bz2
+import csv
 import gzip
 import json
 import lzma
@@ -176,11 +177,25 @@ def test_any_line_end_ends_a_line(tmp_path: Path, end: str) -> None:
     ]
 
 
-def test_a_row_that_is_too_long_is_told_by_its_length(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "' + "x" * LONGEST_LINE + '"}\n')
-    with pytest.raises(DataError, match="line 1, is longer than 16,000,000 characters"):
+@pytest.mark.parametrize(
+    ("name", "before"), [("a.jsonl", '{"text": "'), ("a.csv", "text\n"), ("a.tsv", "1\t2\n3\t")]
+)
+def test_a_row_that_is_too_long_is_told_by_its_length(
+    tmp_path: Path, name: str, before: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(before + "x" * LONGEST_LINE + '"}\n')
+    with pytest.raises(DataError, match=r"line [12], is longer than 16,000,000 characters"):
         read(path)
+
+
+def test_a_cell_may_be_longer_than_csv_s_own_limit(tmp_path: Path) -> None:
+    path, before = tmp_path / "a.csv", csv.field_size_limit(131_072)
+    try:
+        path.write_text("id,text\n7," + "x" * 131_073 + "\n")
+        assert read(path) == [Passage("7", "", "x" * 131_073)]
+    finally:
+        csv.field_size_limit(before)
 
 
 # -- files ----------------------------------------------------------------------------------------
