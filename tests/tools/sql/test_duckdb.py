@@ -132,7 +132,7 @@ TYPES = {
 def test_every_type_is_told_in_full(tool: SqlTool) -> None:
     bounds = Bounds(rows=3, columns=99, cell=1000, bytes=10**6, counted=0)
     query = f"select {', '.join(TYPES)} from range(2) order by range -- the end;"
-    rows = asyncio.run(tool.database.query(query, bounds)).rows
+    rows = asyncio.run(tool.database.query(query, bounds, 60.0)).rows
     assert rows == (tuple(TYPES.values()),) * 2
     pivot = "pivot (select 1 as a, date 'infinity' as b) on a in (1) using max(b)"
     assert ask(tool, pivot).text == "1\n'infinity'\n(1 row)"

@@ -158,7 +158,7 @@ TYPES = {
 def test_every_type_is_told_in_full(place: Place) -> None:
     bounds = Bounds(rows=3, columns=99, cell=6000, bytes=10**6, counted=0)
     query = f"select {', '.join(TYPES)}"
-    (row,) = asyncio.run(place.tool.database.query(query, bounds)).rows
+    (row,) = asyncio.run(place.tool.database.query(query, bounds, 60.0)).rows
     assert row == tuple(TYPES.values())
     escaped = "select set_config('bytea_output', 'escape', true), '\\xaa00'::bytea as b"
     assert "x'aa00'" in ask(place, escaped).text
