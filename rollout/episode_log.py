@@ -121,12 +121,9 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
     for what is no ordinary file.
     """
     path = Path(path)
-    try:
-        # It may be a pipe that nobody writes to, which opening would wait for.
-        file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: SIM115
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror}") from error
-    with reading(str(path)), file:
+    # It may be a pipe that nobody writes to, which opening would wait for.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    with reading(str(path)), open(os.open(path, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DataError(f"can't read {path}: it is not an ordinary file")
         lines = open_unpacked(file, str(path))
