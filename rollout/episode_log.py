@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -12,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
-from ..tools.files import write_beside
+from ..tools.files import open_ordinary, write_beside
 from .ledger import Ledger
 from .rows import open_unpacked, reading
 from .trajectory import SCHEMA_VERSION, Episode, Trajectory
@@ -121,14 +120,7 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
     for what is no ordinary file.
     """
     path = Path(path)
-    try:
-        # It may be a pipe that nobody writes to, which opening would wait for.
-        file = open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")  # noqa: SIM115
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror}") from error
-    with reading(str(path)), file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DataError(f"can't read {path}: it is not an ordinary file")
+    with open_ordinary(path) as file, reading(str(path)):
         lines = open_unpacked(file, str(path))
         for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), 1):
             if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
