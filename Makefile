@@ -28,7 +28,7 @@ test-slow: setup  ## weaker isolation, and the slow tests: about a quarter of an
 	$(PY) -m pytest -m slow
 
 test-postgres: setup  ## the sql tool on a PostgreSQL server of its own; fails where none is installed
-	REQUIRE_POSTGRES=1 $(PY) -m pytest tests/tools/sql/test_postgres.py
+	TEST_POSTGRES=1 $(PY) -m pytest tests/tools/sql/test_postgres.py tests/tools/sql/test_hostile.py
 
 test-verl:  ## verl's own trainer on this CPU, in an environment of its own: about twelve minutes
 	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest

@@ -12,8 +12,8 @@ from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
 from ..tools.files import open_ordinary, write_beside
+from ..tools.unpack import open_unpacked, reading
 from .ledger import Ledger
-from .rows import open_unpacked, reading
 from .trajectory import SCHEMA_VERSION, Episode, Trajectory
 
 __all__ = ["EpisodeLog", "dump_record", "export_parquet", "read_episodes"]

@@ -1,25 +1,21 @@
 """Rows of a file or of stdin: JSON lines, a JSON list, CSV, Parquet, or lines of text."""
 
-import bz2
-import codecs
 import csv
-import gzip
 import io
 import json
-import lzma
 import re
 import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import PurePath
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 from ..tools.errors import DataError, MissingExtra
+from ..tools.unpack import PACKINGS, open_unpacked, peek, reading
 from .row_values import WrittenFloat
 
-__all__ = ["Located", "open_unpacked", "read_rows", "reading", "with_integers"]
+__all__ = ["Located", "read_rows", "with_integers"]
 
 
 class Located(NamedTuple):
@@ -58,26 +54,8 @@ def read_rows(source: str) -> Iterator[Located]:
         yield from rows
 
 
-@contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Turn the errors of reading a file, packed or not, into a DataError that names it."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"can't read {name}: {reason}") from error
-
-
 # -- bytes and text ------------------------------------------------------------------------------
 
-_PACKED: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
-_NOT_READ = {b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "packed with zstd"}
 _MARKS = {
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
@@ -98,33 +76,9 @@ def _open(source: str) -> Iterator[IO[bytes]]:
     yield buffer if hasattr(buffer, "peek") else io.BytesIO(buffer.read())
 
 
-def open_unpacked(file: IO[bytes], name: str) -> IO[bytes]:
-    """The content of an open file, which may be packed, without UTF-8's byte order mark.
-
-    Raises DataError for packings that are not read.
-    """
-    head = _head(file)
-    for magic, what in _NOT_READ.items():
-        if head.startswith(magic):
-            raise DataError(f"{name} is {what}: unpack it first")
-    for magic, unpack in _PACKED.items():
-        if head.startswith(magic):
-            file = cast(IO[bytes], unpack(file))
-    if _head(file).startswith(codecs.BOM_UTF8):
-        file.read(len(codecs.BOM_UTF8))
-    return file
-
-
-def _head(file: IO[bytes]) -> bytes:
-    """The next bytes of a file; they stay unread."""
-    if isinstance(file, io.BytesIO):
-        return bytes(file.getbuffer()[file.tell() :][:8])
-    return cast(bytes, cast(Any, file).peek(8)[:8])
-
-
 @contextmanager
 def _text(file: IO[bytes], name: str, newline: str) -> Iterator[IO[str]]:
-    head = _head(file)
+    head = peek(file)
     encoding = next((kind for mark, kind in _MARKS.items() if head.startswith(mark)), "utf-8")
     if encoding == "utf-8" and b"\0" in head:
         raise DataError(f"{name} is not text: it holds NUL bytes")
@@ -142,9 +96,9 @@ def _rows_of(file: IO[bytes], name: str) -> Iterator[Located]:
     path = PurePath(name.lower())
     file = open_unpacked(file, name)
     ending = path.suffix
-    if ending in (".gz", ".bz2", ".xz"):
+    if ending in PACKINGS:
         ending = PurePath(path.stem).suffix
-    if _head(file).startswith(b"PAR1") or ending == ".parquet":
+    if peek(file).startswith(b"PAR1") or ending == ".parquet":
         yield from _parquet(file, name)
     elif ending in (".csv", ".tsv"):
         with _text(file, name, "") as text:
@@ -231,6 +185,7 @@ def _csv(text: IO[str], name: str, separator: str) -> Iterator[Located]:
         if None in row or None in row.values():
             raise DataError(f"{where} has more or fewer columns than the header")
         row.pop("", None)  # pandas' index
+        row |= {column: None for column, text in row.items() if text in ("NaN", "nan")}
         yield Located(where, number, row)
 
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from .base import Tool
 from .errors import UsageError
@@ -12,10 +12,11 @@ from .importing import find, parse_name
 from .python import PythonTool
 from .search import HttpRetriever, SearchTool, is_private
 from .sql import Database, SqlTool
-from .sql.postgres import has_password, is_postgres
+from .sql.postgres import has_password
 
-__all__ = ["TOOLS", "AnyTool", "as_tool", "find_tool", "task_sql"]
+__all__ = ["TOOLS", "AnyTool", "as_tool", "find_tool", "task_sql", "without_password"]
 
+T = TypeVar("T")
 AnyTool: TypeAlias = str | Tool | Callable[..., Any]
 """A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
 `search:http://localhost:8000/retrieve`), or a plain typed function."""
@@ -38,6 +39,18 @@ def _python(
     return PythonTool(backend, sessions=sessions, characters=characters)
 
 
+def without_password(name: T) -> T:
+    """The name of a tool, or the tool itself. Raises UsageError if it is a name with a password:
+    names are shown and recorded.
+    """
+    if isinstance(name, str) and has_password(parse_name(name).source):
+        raise UsageError(
+            "the tool's name holds a password, and names are recorded: leave it out, and put it "
+            "into PGPASSWORD or ~/.pgpass"
+        )
+    return name
+
+
 def _sql(
     database: str | Database,
     *,
@@ -45,11 +58,8 @@ def _sql(
     budget: int | None = None,
     schema_budget: int = 4000,
 ) -> Tool:
-    if is_postgres(database) and has_password(str(database)):
-        raise UsageError(
-            "the tool's name holds a password, and names are recorded: leave it out, and put it "
-            "into PGPASSWORD or ~/.pgpass"
-        )
+    if isinstance(database, str):
+        without_password(f"sql:{database}")
     return SqlTool(database, rows=rows, budget=budget, schema_budget=schema_budget)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -31,7 +32,7 @@ from ..tools import Tool
 from ..tools.errors import DataError, MissingExtra, UsageError
 from ..tools.files import read_text
 from ..tools.importing import parse_name, refuse_code
-from ..tools.named import TOOLS, as_tool, task_sql
+from ..tools.named import TOOLS, as_tool, task_sql, without_password
 from .data.sources import refuse_task_code
 from .objectives import (
     AGGREGATIONS,
@@ -111,7 +112,9 @@ def _as_format(given: str | Format | type[Format]) -> Format:
 
 _NAMED = PlainSerializer(name_of, when_used="json")
 _Format = Annotated[str | Format | type[Format], loading(_as_format), _NAMED]
-_Tool = Annotated[str | Tool | Callable[..., Any], loading(), _NAMED]
+_Tool = Annotated[
+    str | Tool | Callable[..., Any], loading(), AfterValidator(without_password), _NAMED
+]
 _Tasks = Annotated[TaskSource, loading(), _NAMED]
 _Reward = Annotated[str | RewardLike, loading(find_reward), _NAMED]
 _Checker = Annotated[str | SameAnswer, loading(find_checker), _NAMED]

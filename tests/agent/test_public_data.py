@@ -1,5 +1,6 @@
 """Public data sets from the command line: questions on databases, each asked of its own."""
 
+import gzip
 import json
 import sqlite3
 from contextlib import closing
@@ -57,6 +58,47 @@ def test_without_their_folder_nothing_begins(command: str, folder: Path) -> None
     assert done.exit_code == 2
     assert "have db_id and no database: name the folder with --databases FOLDER" in done.stderr
     assert not out.exists()
+
+
+ODD = {
+    "torn.jsonl.gz": (
+        gzip.compress(b'{"question": "1 + 1?", "answer": "2"}\n' * 99)[:-9],
+        "can't read",
+    ),
+    "list.json": (b"[]", "there are no questions in"),
+    "half.jsonl": (b'{"question": "a \\ud83d", "answer": "2"}', "line 1 holds half of a character"),
+    "true.json": (
+        b'[{"question": "a", "answer": true}]',
+        "row 1 is not a task: an answer is a text",
+    ),
+    "latin.csv": (b"question,answer\nw\xf6?,2\n", "is not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("command", ["eval", "rollout", "coldstart", "train"])
+def test_every_command_says_the_same_of_a_file_before_anything_is_loaded(
+    command: str, tmp_path: Path
+) -> None:
+    for name, (content, says) in ODD.items():
+        source, out = tmp_path / name, tmp_path / "out"
+        source.write_bytes(content)
+        where: list[str | Path] = ["--tasks", source] if command == "train" else [source]
+        done = interlace(command, *where, "--out", out)
+        assert done.exit_code == 9 and says in done.stderr, name
+        assert done.stderr.count("\n") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("command", ["eval", "rollout", "coldstart", "train"])
+def test_a_generator_and_an_adapter_have_one_name_in_every_command(
+    command: str, tmp_path: Path
+) -> None:
+    """Each gets as far as the model, which is not there."""
+    (tmp_path / "g.csv").write_text("question,answer\n1 + 1?,#### 2\n")
+    for name in ("arithmetic:train:3", f"gsm8k:{tmp_path / 'g.csv'}"):
+        where = ["--tasks", name, "--set", "tasks_per_step=1"] if command == "train" else [name]
+        model = ["--model", str(tmp_path / "none")]
+        done = interlace(command, *where, *model, "--out", tmp_path / "out")
+        assert done.exit_code == 6 and "none" in done.stderr, done.stderr
 
 
 def test_tasks_for_a_search_want_a_corpus(folder: Path) -> None:

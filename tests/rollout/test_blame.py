@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.fakes import NANO, Echo, code
+from support.sandbox_fixtures import LIMITS
 
 from interlace.rollout.engines.base import Request
 from interlace.rollout.engines.scripted import Reply, ScriptedEngine
@@ -49,8 +50,73 @@ TRIALS = [
 ]
 
 
-def roll(tool: PythonTool, breaks: list[str]) -> tuple[list[Episode], list[int], Runner]:
-    """Each breaks its session, runs one more cell, and answers with what that gave and 1 more."""
+SPIN = "sh', '-c', 'while :; do :; done"
+HOSTILE = {
+    "kills all": "import os; os.kill(-1, 9)",
+    "programs left": f"import subprocess\n"
+    f"for _ in range(20): subprocess.Popen(['{SPIN}'], start_new_session=True)",
+    "first thread ends": """
+import ctypes, os, platform, threading, time
+for _ in range(12):
+    if os.fork() == 0:
+        threading.Thread(target=lambda: (bytearray(70_000_000), time.sleep(60))).start()
+        time.sleep(0.1)
+        ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+time.sleep(2)
+""",
+    "datagram": """
+import socket
+one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+for name in ("/dev/log", "/run/systemd/journal/socket"): one.sendto(b"x", name)
+""",
+    "linger": """
+import os, socket, struct
+channel = socket.socket(fileno=os.dup(3))
+server = socket.create_server(("127.0.0.1", 0))
+one, first = socket.create_connection(server.getsockname()), socket.socketpair()
+one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
+socket.send_fds(first[0], [b"x"], [one.fileno()])
+socket.send_fds(channel, [b" "], [first[1].fileno()])
+os._exit(0)
+""",
+    "no name": """
+import os, time
+kept = []
+for n in range(20):
+    kept.append(open(f"part{n}", "wb")); os.unlink(f"part{n}")
+    kept[-1].write(bytes(5_000_000)); kept[-1].flush()
+time.sleep(2)
+""",
+    "nobody accepts": """
+import socket, time
+kept = []
+for n in range(60):
+    kept.append(socket.socket(socket.AF_UNIX))
+    kept[-1].bind(f"\\0listener-{n}"); kept[-1].listen(4096)
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        try:
+            client.connect(f"\\0listener-{n}")
+            while True: client.send(bytes(60_000))
+        except BlockingIOError:
+            try: client.getpeername()
+            except OSError: break
+        finally: client.close()
+time.sleep(2)
+""",
+    "forged": "import os; os.write(3, b'\\xff' * 1000)",
+}
+"""The attacks of which others would feel something, each from within an episode."""
+HONEST = "total = 0\nfor n in range(2_000_000): total += n"
+
+
+def roll(
+    tool: PythonTool, breaks: list[str], concurrency: int = 4
+) -> tuple[list[Episode], list[int], Runner]:
+    """Each breaks its session, runs one more cell, and answers with what that gave and 1 more; if
+    its code is honest, with what that gave.
+    """
     tokenizer = Tokenizer.load(NANO)
     asked = [0] * len(breaks)
 
@@ -62,11 +128,12 @@ def roll(tool: PythonTool, breaks: list[str]) -> tuple[list[Episode], list[int],
         if said < 2:
             return code(breaks[number] if said == 0 else "6 * 7")
         found = re.findall(r"<interpreter>\n(.*?)\n</interpreter>", context, re.DOTALL)[-1]
-        return f"<answer>\\boxed{{{found.splitlines()[-1]}1}}</answer>"
+        wrong = "" if breaks[number] == HONEST else "1"
+        return f"<answer>\\boxed{{{found.splitlines()[-1]}{wrong}}}</answer>"
 
     policy = Policy(ScriptedEngine(tokenizer, script), FORMATS["retool"], [tool])
     tasks = [Task(str(n), f"trial {n}", "42") for n in range(len(breaks))]
-    runner = Runner(policy, retries=2, concurrency=4)
+    runner = Runner(policy, retries=2, concurrency=concurrency)
 
     async def go() -> list[Episode]:
         async with tool:
@@ -99,6 +166,31 @@ def test_code_that_breaks_its_own_session_is_scored_and_gets_no_fresh_try(
             assert episode.answer == "421", (text, outputs)
             assert checker.sign(episode, episode.task) == -1.0
             assert times == 3, text
+    assert runner.metrics.figures()["retried"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "tier"), [("sandbox", "full"), ("sandbox", "confined"), ("jupyter", "full")]
+)
+def test_hostile_episodes_are_scored_and_change_no_neighbours_outcome(
+    backend: str, tier: str
+) -> None:
+    """All at once: each attack, and an honest episode beside each."""
+    codes = [each for attack in HOSTILE.values() for each in (attack, HONEST)]
+    try:
+        tool = PythonTool(backend, isolation=tier, limits=LIMITS)
+        episodes, asked, runner = roll(tool, codes, len(codes))
+    except ToolUnavailable as error:
+        pytest.skip(str(error))
+    with Checker() as checker:
+        for episode, text, times in zip(episodes, codes, asked, strict=True):
+            outputs = [call.output for call in episode.trajectory.calls]
+            assert episode.stop is StopReason.ANSWERED, (text, episode.error, outputs)
+            sign = checker.sign(episode, episode.task)
+            assert (sign, times) == (1.0 if text == HONEST else -1.0, 3), (text, outputs)
+            if text == HONEST:
+                assert all(call.error is None for call in episode.trajectory.calls), outputs
     assert runner.metrics.figures()["retried"] == 0
 
 

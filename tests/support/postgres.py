@@ -12,7 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NoServer", "server"]
+import pytest
+
+__all__ = ["NoServer", "asked_for", "server"]
+
+asked_for = pytest.mark.skipif(
+    "TEST_POSTGRES" not in os.environ, reason="a server has to be started: make test-postgres"
+)
+"""For tests that need a server, which takes seconds to start."""
 
 
 class NoServer(Exception):

@@ -65,7 +65,7 @@ async def quiet() -> bool:
     "code",
     [
         pytest.param(LEFT, id="programs and threads"),
-        pytest.param(TIMER, id="timer", marks=pytest.mark.slow),  # seen after five seconds
+        pytest.param(TIMER, id="timer"),
     ],
 )
 def test_what_a_cell_left_is_stopped_until_the_next_one(box: Box, code: str) -> None:

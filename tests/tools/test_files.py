@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interlace.tools.python import monitor
 from interlace.tools.python.files import HeldFolder, read_inside, remove_tree, write_inside
 
 
@@ -130,3 +131,18 @@ def test_a_folder_that_is_held_stays_the_same_whatever_its_name_means(tmp_path: 
     assert os.listdir(outside) == ["diary"] and os.listdir(tmp_path / "was") == ["new"]
     with pytest.raises(OSError):
         HeldFolder(folder)
+
+
+def test_the_watch_counts_nothing_outside_of_a_session(tmp_path: Path) -> None:
+    outside, session = tmp_path / "outside", tmp_path / "session"
+    outside.mkdir()
+    for number in range(50):
+        (outside / f"n{number}").touch()
+    session.mkdir()
+    (session / "work").symlink_to(outside)  # once a folder, and exchanged
+    assert not monitor._too_much(session, 10**6, 20, [])
+    (session / "work").unlink()
+    outside.rename(session / "work")
+    assert monitor._too_much(session, 10**6, 20, [])
+    (tmp_path / "link").symlink_to(session)
+    assert not monitor._too_much(tmp_path / "link", 10**6, 20, [])

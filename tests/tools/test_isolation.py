@@ -225,7 +225,7 @@ def datagrams() -> Iterator[tuple[str, list[bytes]]]:
         shutil.rmtree(folder)
 
 
-def test_no_datagram_leaves_by_name(sandbox: Box) -> None:
+def test_no_datagram_leaves_by_name(box: Box) -> None:
     code = """
 import socket
 def pair(kind):
@@ -243,12 +243,12 @@ for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_STREAM, socket.SOCK
             except (OSError, AttributeError): pass
 """
     with datagrams() as (path, came):
-        result = sandbox.cell(code.format(path=path))
+        result = box.cell(code.format(path=path))
         assert result.ok, result.text
     assert came == []
 
 
-def test_pairs_of_sockets_work_and_do_nothing_else(sandbox: Box) -> None:
+def test_pairs_of_sockets_work_and_do_nothing_else(box: Box) -> None:
     code = """
 import asyncio, fcntl, os, socket, struct, subprocess
 one, two = socket.socketpair()
@@ -274,9 +274,9 @@ one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 30))
 lingers = struct.unpack('ii', one.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
 worked, [refused(ask) for ask in asks], lingers
 """
-    said = sandbox.cell(code).text
+    said = box.cell(code).text
     at_once = "[True, True, True, True, True, True]"
-    first = at_once if sandbox.tier == "confined" else "[False, True, True, True, True, True]"
+    first = at_once if box.tier == "confined" else "[False, True, True, True, True, True]"
     assert said == f"([b'x', b'y\\n'], {first}, (0, 0))"
 
 

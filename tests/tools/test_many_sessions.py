@@ -10,6 +10,7 @@ import pytest
 from support.sandbox_fixtures import LIMITS
 
 from interlace.tools import PythonTool
+from interlace.tools.python.walls.users import UserIds
 
 SESSIONS, AT_ONCE = 10_000, 1_000
 
@@ -49,3 +50,35 @@ def test_ten_thousand_sessions_leave_nothing(tier: str) -> None:
     asyncio.run(main())
     # Fair: nobody waits for much more than those who came before and those who run beside.
     assert max(abs(at - number) for at, number in enumerate(served)) < 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier)])
+def test_ten_thousand_calls_of_one_session_leave_nothing_with_its_owner(tier: str) -> None:
+    async def main() -> None:
+        async with PythonTool(isolation=tier, limits=LIMITS) as tool, tool.session() as session:
+            for number in range(10_000):
+                if number == 500:
+                    gc.collect()
+                    before = held()
+                result = await session.call(
+                    {"code": f"print({number})\n1 / (x := {number % 3})"}, 60
+                )
+                assert result.text.startswith(str(number))
+            gc.collect()
+            after = held()
+            assert after[:2] == before[:2] and after[2] < before[2] + 5_000_000, (before, after)
+
+    asyncio.run(main())
+
+
+def test_two_programs_that_do_not_see_each_others_locks_hardly_meet() -> None:
+    """User ids of sessions: each program begins at a random one."""
+    if not UserIds().exist:
+        pytest.skip("there are no user ids for sessions here")
+    firsts = set()
+    for _ in range(50):
+        users = UserIds()
+        firsts.add(users.take())
+        users.close()
+    assert len(firsts) > 25

@@ -18,7 +18,7 @@ from support.sandbox_fixtures import eventually
 
 from interlace.tools import ErrorKind, PythonTool, Unforkable
 from interlace.tools.errors import ToolUnavailable
-from interlace.tools.python import PythonSession
+from interlace.tools.python import PythonSession, programs
 
 BACKENDS = [
     ("sandbox", "full"),
@@ -253,3 +253,91 @@ def test_no_limit_depends_on_the_date(
             assert (await session.call({"code": "6 * 7"}, 60)).text.endswith("42")
 
     asyncio.run(main())
+
+
+WITHOUT = """
+import asyncio, json, sys
+from support.denied_syscalls import refuse
+from interlace.tools import PythonTool
+from interlace.tools.errors import ToolUnavailable
+
+async def main():
+    said = []
+    for backend in ("sandbox", "jupyter"):
+        for isolation in ("auto", "none"):
+            try:
+                async with PythonTool(backend, isolation=isolation): said.append("started")
+            except ToolUnavailable as error:
+                said.append(str(error))
+    print(json.dumps(said))
+
+refuse(sys.argv[1])
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "pidfd_send_signal", "openat2"])
+def test_a_kernel_without_what_all_depends_on_is_refused_in_every_tier(call: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(WITHOUT), call],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    for said in json.loads(done.stdout):
+        assert "needs the system calls" in said and "Linux 5.6" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [1, 3, 5])
+@pytest.mark.parametrize("tier", ["full", "confined"])
+def test_older_versions_of_landlock_give_walls_that_hold_or_none(
+    tier: str, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every process of the tool takes the kernel for one that knows no more than that version."""
+    older = f"from _interlace.walls import landlock\nlandlock.abi = lambda: {version}\n"
+    begin = "reset_inherited()\nmain("
+    assert begin in programs._PROGRAM
+    changed = programs._PROGRAM.replace(begin, older + begin)
+    monkeypatch.setattr(programs, "_PROGRAM", changed)
+
+    async def main() -> None:
+        async with PythonTool(isolation=tier) as tool, tool.session() as session:
+            assert (await session.call({"code": "6 * 7"}, 60)).text == "42"
+            assert not (await session.call({"code": "open('/etc/shadow')"}, 60)).ok
+
+    try:
+        asyncio.run(main())
+    except ToolUnavailable as error:  # the trial of the walls found the hole
+        assert tier == "confined" and "code could signal a process outside" in str(error)
+
+
+def test_a_root_that_can_not_be_written_to_will_do(tmp_path: Path) -> None:
+    program = "; ".join(
+        [
+            "import asyncio",
+            "from interlace.tools import PythonTool",
+            "ask = lambda s: s.call({'code': '6 * 7'}, 60)",
+            "manager = PythonTool().session()",
+            "loop = asyncio.new_event_loop()",
+            "session = loop.run_until_complete(manager.__aenter__())",
+            "print(loop.run_until_complete(ask(session)).text)",
+            "loop.run_until_complete(manager.__aexit__(None, None, None))",
+        ]
+    )
+    mounts = "mount --make-rprivate / && mount -t tmpfs none /tmp && mount -o remount,bind,ro /"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$0" -c "$1"', sys.executable, program],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={
+            **os.environ,
+            "TMPDIR": "/tmp",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        },
+    )
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert done.stdout == "42\n", done.stderr

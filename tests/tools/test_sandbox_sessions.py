@@ -156,6 +156,41 @@ def test_an_event_loops_tasks_are_copied(sandbox: Box) -> None:
     sandbox.use(work)
 
 
+def test_where_no_process_can_be_added_a_copy_is_refused_and_the_session_lives() -> None:
+    async def main() -> None:
+        async with PythonTool(isolation="full") as tool, tool.session() as session:
+            assert isinstance(session, PythonSession)
+            code = "import resource; kept = 42; resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))"
+            assert (await session.call({"code": code}, 60)).ok
+            with pytest.raises(Unforkable, match="temporarily unavailable"):
+                await session.fork()
+            assert await text(session, "kept") == "42"
+
+    asyncio.run(main())
+
+
+def test_an_idle_session_and_a_copy_hold_few_pages_for_themselves(sandbox: Box) -> None:
+    """Most of what a session has is shared with all others: docs/security.md says where it lies."""
+
+    def private(pid: int) -> float:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) / 1e3
+
+    async def work(session: PythonSession) -> None:
+        await text(session, "import numpy, sympy; 1 + 1")
+        copy = await session.fork()
+        workers = []
+        for each in (session, copy):
+            assert each._slot is not None and isinstance(each._slot.interpreter, RemoteWorker)
+            workers.append(each._slot.interpreter)
+        keeper = workers[0].session.supervisor
+        assert private(workers[0].pid) + private(keeper) < 6.8
+        assert private(workers[1].pid) < 2.1
+        await copy.close()
+
+    sandbox.use(work)
+
+
 def test_starts_that_are_given_up_harm_no_other_start(sandbox: Box) -> None:
     """The zygote's answer to a start that was cancelled is not taken for the next one's."""
 

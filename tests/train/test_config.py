@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from interlace.tools.errors import DataError, UsageError
+from interlace.tools.named import find_tool
 from interlace.train.config import TrainConfig, parse_value, read_config, read_yaml
 from interlace.train.objectives import OBJECTIVES
+from interlace.train.verl.settings import LoopSettings
 
 EXAMPLE = Path(__file__).parents[2] / "examples/train_nano.yaml"
 
@@ -91,3 +93,16 @@ def test_values_are_read_as_they_would_stand_in_the_file() -> None:
 def test_the_learning_rate_warms_up_and_stays() -> None:
     config = TrainConfig(learning_rate=1.0, warmup=4)
     assert [config.rate(step) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
+
+
+def test_a_tools_name_with_a_password_is_no_setting() -> None:
+    for name in ("sql:postgresql://u:hush@h/db@rows=3", "sql:postgres://h/db?password=hush"):
+        for make in (
+            lambda name=name: TrainConfig(tools=[name]),
+            lambda name=name: LoopSettings(format="retool", tools=[name]),
+            lambda name=name: find_tool(name),
+        ):
+            with pytest.raises(UsageError, match="PGPASSWORD") as refused:
+                make()
+            assert "hush" not in str(refused.value)
+    assert TrainConfig(tools=["sql:postgresql://u@h/db"]).tools == ["sql:postgresql://u@h/db"]

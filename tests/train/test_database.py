@@ -5,12 +5,12 @@ import itertools
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from interlace.rollout.task import Task
-from interlace.tools.errors import UsageError
+from interlace.tools.errors import DataError, UsageError
 from interlace.tools.sql import COMPARED, SqliteDatabase, SqlTool, Workers
 from interlace.train.data.generators.database import (
     LEVELS,
@@ -23,6 +23,7 @@ from interlace.train.data.generators.database import (
 from interlace.train.data.generators.endless import SPLITS
 from interlace.train.data.generators.table_domains import PLACES, STYLES, TABLE_DOMAINS
 from interlace.train.data.task_tools import TaskTools
+from interlace.train.rewards import SqlJudge, Unscored
 
 WORKERS = Workers(1)
 
@@ -152,6 +153,11 @@ def test_the_tool_for_a_tasks_own_database_takes_settings() -> None:
     assert "column_name" not in tool.description
     table = task.data["gold"].split(" from ")[1].split()[0]
     assert "(the first 2 of " in tool.ask(f"select id from {table}").text  # type: ignore[attr-defined]
+    server = replace(task, data={"database": "postgresql://elsewhere/x"})
+    with pytest.raises(DataError, match="no server"):
+        TaskTools().tool(server)
+    with pytest.raises(Unscored, match="no server"):
+        SqlJudge().correct(replace(server, data=server.data | {"gold": "select 1"}), "select 1")
     with pytest.raises(UsageError, match="unknown parameter of sql 'row'"):
         TaskTools(sql="sql@row=2")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.attempts import TOKENIZER, attempt
 from support.fakes import answer, code
 
-from interlace.agent.cli.render.evaluation_tables import percent
+from interlace.agent.cli.render.evaluation_tables import percent, reasons
 from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
@@ -241,3 +241,10 @@ def test_a_majority_does_not_depend_on_the_order_and_equals_share_it(order: Sequ
     assert found.majority_at[3].value == pytest.approx(1 / 3)
     uneven = Evaluation([*attempts, Attempt("b", 0, True, "answered", answer="1", vote=0)])
     assert uneven.tasks_at == {1: 1, 2: 1, 3: 1}
+
+
+def test_reasons_why_nothing_was_judged_are_few_lines() -> None:
+    unjudged = {f"nobody knows the answer of the task '{n}'": 1 for n in range(400)}
+    assert reasons({**unjudged, "a tool failed": 2})[0] == ("a tool failed", 2)
+    assert reasons(unjudged)[-1] == ("395 other reasons", 395)
+    assert len(reasons({"a": 1, "b": 2, "c": 1, "d": 1, "e": 1, "f": 1})) == 6

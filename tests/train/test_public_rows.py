@@ -226,6 +226,55 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {"question": "$2^3$?", "answer": "8", **MATH},
     ),
+    "AIME, a later file": (
+        "aime",
+        {"question": "What is $3^3$?", "answer": "27"},
+        {"question": "What is $3^3$?", "answer": "27", **MATH},
+    ),
+    "AMC, without solutions": (
+        "math",
+        {"id": 4, "problem": "How far is the pier?", "answer": 27.0, "url": "https://example.org"},
+        {"question": "How far is the pier?", "answer": "27", **MATH},
+    ),
+    "DAPO, processed": (
+        "",
+        for_verl("math_dapo", "", "7", solution="7") | {"prompt": "Find $k$ if $k+1=8$."},
+        {"question": "Find $k$ if $k+1=8$.", "answer": "7", **MATH},
+    ),
+    "TriviaQA": (
+        "nq",
+        {
+            "question": "Who kept the light?",
+            "question_id": "tc_9",
+            "answer": {
+                "aliases": ["I. Holm", "Ida Holm"],
+                "normalized_aliases": ["i holm"],
+                "value": "Ida Holm",
+                "normalized_value": "ida holm",
+            },
+        },
+        {"question": "Who kept the light?", "answers": ["Ida Holm", "I. Holm"], **SEARCH},
+    ),
+    "SQuAD": (
+        "nq",
+        {
+            "id": "a1",
+            "context": "Ida Holm kept it.",
+            "question": "Who kept the light?",
+            "answers": {"text": ["Ida Holm", "Ida Holm"], "answer_start": [0, 0]},
+        },
+        {"question": "Who kept the light?", "answer": "Ida Holm", **SEARCH},
+    ),
+    "PopQA": (
+        "nq",
+        {"id": 77, "question": "What is Arn?", "possible_answers": '["island", "isle"]'},
+        {"question": "What is Arn?", "answers": ["island", "isle"], **SEARCH},
+    ),
+    "MuSiQue": (
+        "nq",
+        {"id": "2hop_1", "question": "When?", "answer": "1871", "answer_aliases": ["in 1871"]},
+        {"question": "When?", "answers": ["1871", "in 1871"], **SEARCH},
+    ),
     "AIME": (
         "aime",
         {"ID": "2098-II-1", "Problem": "What is $3^3$?", "Solution": "27.", "Answer": 27},
@@ -269,6 +318,11 @@ def said(task: Task) -> dict[str, Any]:
     return {"question": task.question, "answer": task.answer, **task.data}
 
 
+def _is_verls(shape: str) -> bool:
+    name, row, _ = SHAPES[shape]
+    return not name and isinstance(row["prompt"], list)
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_row_becomes_its_task_from_every_kind_of_file(
@@ -284,7 +338,7 @@ def test_a_row_becomes_its_task_from_every_kind_of_file(
     json.dumps(task.data)
 
 
-@pytest.mark.parametrize("shape", [name for name, each in SHAPES.items() if not each[0]])
+@pytest.mark.parametrize("shape", [name for name in SHAPES if _is_verls(name)])
 def test_verls_own_loader_reads_the_same_task(shape: str, tmp_path: Path) -> None:
     _, row, wanted = SHAPES[shape]
     (task,) = find_tasks(str(write(tmp_path, "jsonl", row)))
@@ -350,6 +404,8 @@ def test_rows_of_another_kind_are_left_out_and_counted(tmp_path: Path) -> None:
         ),
         ("", {"text": "Why?"}, r"line 1 can't be used.*columns are text, which fit no adapter"),
         ("aime", {"prompt": "1+1?", "answer": 2}, r"no 'question'; its columns are prompt, answer"),
+        ("", SHAPES["TriviaQA"][1], r"columns question, question_id, answer: name it nq:"),
+        ("", SHAPES["SQuAD"][1], r"columns id, context, question, answers: name it nq:"),
         ("math", SHAPES["AIME"][1], r"columns are ID, Problem, .*which fit aime:FILE"),
         ("spider", SHAPES["BIRD"][1], r"no 'query'.*which fit bird:FILE"),
     ],

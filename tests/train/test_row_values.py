@@ -174,6 +174,8 @@ def test_what_pandas_writes_is_read_as_it_was_meant(tmp_path: Path) -> None:
         assert [tasks[0].id, tasks[2].id] == ["1", "3"]
         assert [task.data for task in tasks] == [{"share": 0.1}, {"share": 2.5}, {"share": None}]
     assert [task.answer for task in find_tasks(str(tmp_path / "a.csv.gz"))] == ["4.0", "15.0", None]
+    (tmp_path / "nan.csv").write_text("question,answer\na?,NaN\nb?,7\n")  # as polars writes it
+    assert [task.answer for task in find_tasks(str(tmp_path / "nan.csv"))] == [None, "7"]
     for rows in (frame.convert_dtypes().to_dict("records"), frame.to_dict("records")):
         located = with_integers(Located("a row", 1, row) for row in rows)  # as `evaluate` does
         assert [task.answer for task in to_tasks(located)] == ["4", "15", None]

@@ -78,6 +78,11 @@ def test_equal_values_leave_as_much_doubt_as_the_tasks_do() -> None:
         assert half.low < 0.5 < half.high
         differences = bounded_mean([0.0] * count, lowest=-1)
         assert differences.high == -differences.low == pytest.approx(wilson(0, count).high)
+    two = free_mean([1.0, 2.0])  # with one degree of freedom: 12.706 standard errors of 0.5
+    assert [two.low, two.high] == pytest.approx([1.5 - 6.353, 1.5 + 6.353], abs=1e-3)
+    five = free_mean([1.0, 2.0, 3.0, 4.0, 5.0])  # 2.776 of them
+    assert five.high - 3 == pytest.approx(2.776 * math.sqrt(0.5), rel=0.01)
+    assert free_mean([float(n) for n in range(12)]) == bootstrap([float(n) for n in range(12)])
     assert math.isnan(bounded_mean([1.0]).low) and math.isnan(free_mean([3.0, 3.0]).high)
 
 

@@ -1,6 +1,7 @@
 """The protocol of a backend, and what both make of a session's limits: walls, and their trial."""
 
 import os
+import signal
 import site
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from ..errors import ToolUnavailable, UsageError
+from .files import HeldFolder, open_folder_inside
 from .folders import copy_fonts, make_dir
 from .interpreter import Interpreter
 from .walls.walls import Walls, readable_paths
@@ -77,13 +79,27 @@ def check_limits(limits: SessionLimits) -> SessionLimits:
 
 
 def needs_linux() -> None:
-    """Raises `ToolUnavailable` if there is no Linux."""
+    """Raises `ToolUnavailable` if there is no Linux, or one without the calls that all depends on:
+    without handles, signals could hit others; without openat2(2), nobody counts what is written.
+    """
     if sys.platform != "linux":
         raise ToolUnavailable(
             "the Python tool runs on Linux only, since nothing here could isolate it: run this in "
             "a Linux container (Docker brings a Linux machine along), in a virtual machine or on a "
             "Linux host; docs/security.md says how"
         )
+    try:
+        handle = os.pidfd_open(os.getpid())
+        try:
+            signal.pidfd_send_signal(handle, 0)
+        finally:
+            os.close(handle)
+        os.close(open_folder_inside(HeldFolder("/"), "."))
+    except OSError as error:
+        raise ToolUnavailable(
+            "the Python tool needs the system calls pidfd_open, pidfd_send_signal and openat2 "
+            f"(Linux 5.6), one of which fails here: {error}"
+        ) from error
 
 
 def make_walls(

@@ -1,6 +1,5 @@
 """The protocols of a process that runs a session's cells, whichever its backend."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -92,12 +91,8 @@ class Monitored(Protocol):
         """How many cells it was given so far, and the like."""
         ...
 
-    def at_rest(self, pids: Sequence[int]) -> bool:
-        """True if, between two cells, `pids` are all idle: no program or thread of the code's."""
-        ...
-
     def halt(self) -> bool:
-        """Stop what code left running, until the next request; True once nothing of it runs."""
+        """Stop it and all that it started until the next request; True once nothing of it runs."""
         ...
 
     @property

@@ -35,8 +35,8 @@ async def resource_monitor(interpreters: Callable[[], Iterable[Monitored]], memo
     """End every interpreter that passes a limit, with all that it started, until cancelled.
 
     `memory` is in bytes, of the process and all that it started together. Memory that processes
-    share is counted once. One that runs a cell is looked at 20 times a second. One that runs none,
-    and in which a program or a thread outlived its cell, is stopped until its next call: its load
+    share is counted once. One that runs a cell is looked at 20 times a second. One that runs none
+    is stopped until its next call: the load of what its code left there (programs, threads, timers)
     would else decide whether the cells of others end in time. One that can't be looked at is ended:
     the others' watch does not depend on it.
     """
@@ -80,7 +80,7 @@ async def _look(one: Monitored, memory: int, due: dict[tuple[int, int], float]) 
             one.end(how, ErrorKind.MEMORY)
         now = time.monotonic()
         due[one.pid, _COUNT] = now + 5 * (now - start)
-    if one.alive and not one.busy and (one.at_rest(pids) or one.halt()):
+    if one.alive and not one.busy and one.halt():
         due[one.pid, one.requests] = start + REST_SECONDS
 
 

@@ -191,7 +191,9 @@ def _from_parquet(name: str, path: Path) -> Iterator[Placed]:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = [each for each in file.schema_arrow.names if each in (*_IDS, "title", *_TEXTS)]
             if set(names).isdisjoint(_TEXTS):
-                raise DataError(f"{name} has no column of texts: one called text is expected")
+                raise DataError(
+                    f"{name} has no column of texts: rename one to text, or take the file away"
+                )
             number = 0
             for batch in file.iter_batches(1024, columns=names):
                 for row in batch.to_pylist():

@@ -1,16 +1,14 @@
 """The files of a corpus: which are read, which are left out and why, and their text."""
 
-import gzip
 import io
 import json
 import os
 import re
-import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
+from ..unpack import PACKINGS, open_unpacked, peek, reading
 
 __all__ = ["LONGEST_LINE", "Remarks", "find_files", "kind_of", "read_lines"]
 
@@ -57,12 +55,12 @@ class Remarks:
 
 
 def kind_of(path: Path) -> str:
-    """The ending that tells a file's kind, in lower case: the one before `.gz`.
+    """The ending that tells a file's kind, in lower case: the one before `.gz` and the like.
 
     >>> kind_of(Path("a.JSONL.gz")), kind_of(Path("notes.md")), kind_of(Path("README"))
     ('.jsonl', '.md', '')
     """
-    path = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    path = path.with_suffix("") if path.suffix.lower() in PACKINGS else path
     return path.suffix.lower()
 
 
@@ -78,7 +76,9 @@ def find_files(source: Path, kinds: Collection[str]) -> tuple[dict[str, Path], R
     known = ", ".join(kinds)
     if source.is_file():
         if kind_of(source) not in kinds:
-            raise DataError(f"{source} can't be searched: files may end in {known} (and .gz)")
+            raise DataError(
+                f"{source} can't be searched: files may end in {known} (and .gz, .bz2, .xz)"
+            )
         return {_cited(source.name): source}, Remarks()
     if not source.is_dir():
         raise DataError(f"there is no file or folder {source} to search")
@@ -138,35 +138,31 @@ def _cited(name: str) -> str:
 
 
 def read_lines(path: Path, name: str, remarks: Remarks) -> Iterator[str]:
-    r"""The lines of a text file, or of one in a `.gz`, each with its end, which is always `\n`.
+    r"""The lines of a text file, which may be packed, each with its end, which is always `\n`.
 
     The encoding is that of the byte order mark or, in HTML, the one it declares; else UTF-8, in
-    which other bytes are read as Windows-1252, and remarked on. Raises `DataError` for a damaged
-    `.gz`.
+    which other bytes are read as Windows-1252, and remarked on. Raises `DataError` for a file that
+    can't be read.
     """
-    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
     stray = 0
-    try:
-        with opened(path, "rb") as raw:
-            head: bytes = raw.peek(_HEAD_BYTES)[:_HEAD_BYTES]
-            encoding: str = json.detect_encoding(head)
-            declared = _CHARSET.search(head) if kind_of(path) in (".html", ".htm") else None
-            if declared and encoding == "utf-8":
-                encoding = declared[1].decode().lower()
-                if encoding in ("iso-8859-1", "iso8859-1"):
-                    encoding = "cp1252"  # as browsers read it
-            errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
-            try:
-                file = io.TextIOWrapper(raw, encoding, errors)
-            except LookupError:  # a name that Python does not know
-                file = io.TextIOWrapper(raw, "utf-8", "surrogateescape")
-            with file:
-                while line := file.readline(LONGEST_LINE):
-                    if not line.isascii() and (here := len(_STRAY.findall(line))):
-                        stray += here
-                        line = line.translate(_STRAY_TEXT)
-                    yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"can't read {name}: the .gz is damaged: {error}") from error
+    with reading(name), path.open("rb") as opened:
+        raw = open_unpacked(opened, name)
+        head = peek(raw, _HEAD_BYTES)
+        encoding: str = json.detect_encoding(head)
+        declared = _CHARSET.search(head) if kind_of(path) in (".html", ".htm") else None
+        if declared and encoding == "utf-8":
+            encoding = declared[1].decode().lower()
+            if encoding in ("iso-8859-1", "iso8859-1"):
+                encoding = "cp1252"  # as browsers read it
+        errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+        try:
+            file = io.TextIOWrapper(raw, encoding, errors)
+        except LookupError:  # a name that Python does not know
+            file = io.TextIOWrapper(raw, "utf-8", "surrogateescape")
+        while line := file.readline(LONGEST_LINE):
+            if not line.isascii() and (here := len(_STRAY.findall(line))):
+                stray += here
+                line = line.translate(_STRAY_TEXT)
+            yield line
     if stray:
         remarks.add("with bytes that are not UTF-8, read as Windows-1252", f"{name}: {stray:,}")

@@ -1,7 +1,7 @@
 """SQL that can only read: the tool, its databases, and when two results are equal."""
 
 from .compare import Comparison, Rule, bird, equal_results, multiset, ordered, spider
-from .connect import connect
+from .connect import connect, connect_file
 from .database import (
     COMPARED,
     SHOWN,
@@ -47,6 +47,7 @@ __all__ = [
     "Workers",
     "bird",
     "connect",
+    "connect_file",
     "describe",
     "equal_results",
     "find_database",

@@ -2,13 +2,14 @@
 
 from os import PathLike
 
+from ..errors import DataError
 from .duckdb import DuckdbDatabase, is_duckdb
 from .guarded import GuardedDatabase
 from .postgres import PostgresDatabase, is_postgres
 from .sqlite import SqliteDatabase
 from .workers import Workers
 
-__all__ = ["connect"]
+__all__ = ["connect", "connect_file"]
 
 
 def connect(place: str | PathLike[str], *, workers: Workers | None = None) -> GuardedDatabase:
@@ -18,6 +19,16 @@ def connect(place: str | PathLike[str], *, workers: Workers | None = None) -> Gu
     """
     if is_postgres(place):
         return PostgresDatabase(str(place), workers=workers)
+    return connect_file(place, workers=workers)
+
+
+def connect_file(place: str | PathLike[str], *, workers: Workers | None = None) -> GuardedDatabase:
+    """The database in a file. Raises as `connect`, and for an address.
+
+    For what a file of tasks names: it must not send this program, and its password, to a server.
+    """
+    if is_postgres(place):
+        raise DataError("a task may name the file of a database, and no server")
     if is_duckdb(place):
         return DuckdbDatabase(place, workers=workers)
     return SqliteDatabase(place, workers=workers)

@@ -40,8 +40,13 @@ def is_postgres(place: object) -> bool:
 
 
 def has_password(address: str) -> bool:
-    """True if the address of a PostgreSQL database holds a password."""
-    parts = urlsplit(address)
+    """True if this is the address of a PostgreSQL database and holds a password."""
+    if not is_postgres(address):
+        return False
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # no address; what was meant to be one may hold a password
+        return True
     return parts.password is not None or "password" in parse_qs(parts.query)
 
 

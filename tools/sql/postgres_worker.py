@@ -31,12 +31,13 @@ _OPTIONS = (
     " -c bytea_output=hex -c extra_float_digits=1 -c standard_conforming_strings=on"
 )
 _MAY = """
-    select rolname, rolsuper or rolreplication
-        or pg_has_role(oid, 'pg_execute_server_program', 'member')
-        or pg_has_role(oid, 'pg_read_server_files', 'member')
-        or pg_has_role(oid, 'pg_write_server_files', 'member')
-    from pg_roles where rolname = current_user
+    select session_user, exists (
+        select from pg_roles where pg_has_role(session_user, oid, 'member') and (
+            rolsuper or rolreplication or rolname in (
+                'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'
+    )))
 """
+"""Of the session's user and all the roles that a query could make it: `set_config('role', ...)`."""
 _INTEGERS = frozenset({20, 21, 23, 26})
 _FLOATS = frozenset({700, 701})
 _BOOL, _BYTEA, _NUMERIC = 16, 17, 1700

@@ -27,7 +27,7 @@ class SqliteDatabase(GuardedDatabase):
     Example:
         >>> import asyncio
         >>> city = SqliteDatabase.memory({"city": [{"name": "Oslo", "people": 717710}]})
-        >>> asyncio.run(city.query("select name from city", COMPARED, 5)).rows
+        >>> asyncio.run(city.query("select name from city")).rows
         (('Oslo',),)
     """
 

@@ -281,6 +281,8 @@ def verl_row(row: Row) -> Task:
     if isinstance(extra.get("task"), str):
         whole = json.loads(extra["task"])
         return Task(whole["id"], whole["question"], whole["answer"], whole["data"])
+    if isinstance(row["prompt"], str) and "reward_model" not in row:
+        raise ValueError("the prompt is no list of messages, and there is no reward_model")
     question = _message(row["prompt"], -1)
     truth = row.get("reward_model")
     truth = truth.get("ground_truth") if isinstance(truth, Mapping) else None

@@ -20,17 +20,20 @@ A generator's name comes before an adapter's, that before a file's: `./arithmeti
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from ...rollout.row_values import answer_texts
 from ...rollout.rows import Located, read_rows, with_integers
 from ...rollout.task import Task
 from ...rollout.task_files import to_task, to_tasks
 from ...tools.errors import DataError, InterlaceError, UsageError
 from ...tools.importing import Found, find, names, parse_name, unknown
+from ...tools.unpack import PACKINGS
 from .generators.catalog import GENERATORS
 from .generators.endless import SPLITS
 from .public import ADAPTERS, Adapter, find_adapter, fitting, row_adapter, shape_error
@@ -43,7 +46,7 @@ COUNT = 200
 _FILES = tuple(
     ending + packed
     for ending in (".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".csv", ".tsv")
-    for packed in ("", ".gz", ".bz2", ".xz")
+    for packed in ("", *PACKINGS)
 )
 """Endings of names that are files of tasks, there or not, and no modules."""
 
@@ -266,8 +269,11 @@ def _adapter(place: _Place, first: Located) -> Adapter | None:
         return None  # a line of text, or a task that says itself how it is checked
     others = set(fitting(row))
     if isinstance(row.get("question"), str):
-        # A question and its answer are ours as well as theirs.
-        others -= {"aime"} if "golden_answers" in row else {"aime", "nq"}
+        with suppress(ValueError):
+            answer_texts(row.get("answer"))
+            answer_texts(row.get("answers"))
+            # A question and its answer are ours as well as theirs.
+            others -= {"aime"} if "golden_answers" in row else {"aime", "nq"}
         if not others:
             return None
     elif not others:

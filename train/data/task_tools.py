@@ -16,7 +16,7 @@ from ...tools.importing import find
 from ...tools.named import TOOLS
 from ...tools.python import PythonTool
 from ...tools.search import SearchTool
-from ...tools.sql import Workers
+from ...tools.sql import Workers, connect_file
 from .generators import database, lookup
 
 __all__ = ["TaskTools", "bring_tools", "check_tools"]
@@ -86,6 +86,7 @@ class TaskTools:
     def tool(self, task: Task) -> Tool:
         """The tool that a task is solved with."""
         if isinstance(place := task.data.get("database"), str):
+            connect_file(place)  # what is no file is refused
             return self._sql(place)
         if "database" in task.data:
             return self._sql(database.open_database(task, workers=self.workers))

@@ -4,13 +4,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...tools.errors import DataError
-from .intervals import Estimate, bounded_mean, free_mean, mcnemar, sign_flip
+from .intervals import FEW_TASKS, Estimate, bounded_mean, free_mean, mcnemar, sign_flip
 from .results import Evaluation, task_mean
 
-__all__ = ["FEW_TASKS", "Comparison", "compare"]
+__all__ = ["Comparison", "compare"]
 
-FEW_TASKS = 10
-"""Below so many tasks a reader is told that figures say little."""
 _MEANS = ("tokens", "response_tokens", "calls", "turns", "seconds")
 
 

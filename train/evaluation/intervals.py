@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "FEW_TASKS",
     "LEVEL",
     "Estimate",
     "bootstrap",
@@ -45,6 +46,8 @@ class Estimate:
         return {k: None if v != v else v for k, v in asdict(self).items()}
 
 
+FEW_TASKS = 10
+"""Below so many tasks a reader is told that figures say little."""
 _FEW = "too few tasks"
 
 
@@ -88,14 +91,21 @@ def bootstrap(values: Sequence[float], *, seed: int = 0) -> Estimate:
 
 
 def free_mean(values: Sequence[float]) -> Estimate:
-    """The mean of values without bounds, one for each task, with a bootstrap over tasks.
+    """The mean of values without bounds, one for each task, with a bootstrap over tasks; below
+    `FEW_TASKS`, of which a bootstrap makes too little, Student's interval.
 
-    Equal values give resampling nothing to vary: they have no interval. No values have no mean.
+    Equal values say nothing of the doubt: they have no interval. No values have no mean.
     """
-    if len(values) and min(values) < max(values):
+    count = len(values)
+    if not count or min(values) == max(values):
+        why = _FEW if count < 2 else "all equal"
+        return Estimate(values[0] if count else math.nan, math.nan, math.nan, why)
+    if count >= FEW_TASKS:
         return bootstrap(values)
-    why = _FEW if len(values) < 2 else "all equal"
-    return Estimate(values[0] if len(values) else math.nan, math.nan, math.nan, why)
+    mean = math.fsum(values) / count
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    half = _student(count - 1) * math.sqrt(variance / count)
+    return Estimate(mean, mean - half, mean + half, "Student's t over tasks")
 
 
 def bounded_mean(values: Sequence[float], *, lowest: float = 0.0) -> Estimate:

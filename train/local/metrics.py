@@ -81,9 +81,14 @@ def _of_tools(episodes: Sequence[Episode]) -> dict[str, float]:
 
 
 def share_right(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Accuracy over the episodes that have a reward, how many those are, tokens and calls each."""
+    """Accuracy over the episodes that have a reward, how many those are and how many have none,
+    tokens and calls each.
+    """
     scored = [episode for episode in episodes if episode.rewards]
-    metrics: dict[str, float] = {"episodes": len(scored)}
+    metrics: dict[str, float] = {
+        "episodes": len(scored),
+        "unscored": len(episodes) - len(scored),
+    }
     if scored:
         metrics["accuracy"] = float(np.mean([episode.rewards["correct"] for episode in scored]))
         metrics["response_tokens"] = float(np.mean([_tokens(episode) for episode in scored]))

@@ -13,6 +13,10 @@ r"""An answer, read as what it is: a number, a set, an interval, a relation, a w
     ["region", variable, parts, holes] numbers; a part is [low, closed, high, closed] in LaTeX
     ["equal", names, members, sides]   `x = 3`; names are left of it, sides are LaTeX
     ["relation", sign, left, right]    any other with two sides, `<` or `<=`
+    ["ratio", values]                  `3:4`, two or more
+    ["congruence", name, value, modulus]   `x \equiv 3 \pmod{7}`; the name may be None
+    ["date", ..], ["time", ..], ["amounts", ..]   as `phrases` reads them
+    ["choice", letter, value]          an option's letter with its text behind it
     ["raw", latex]                     what none of these fits
 """
 
@@ -23,7 +27,8 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from .latex import Group, Item, Token, Unreadable, read_latex, write
-from .spellings import BASES, FUNCTIONS, GREEK, NO_UNITS, SCALES, UNITS
+from .phrases import read_phrase, without_words
+from .spellings import BASES, CURRENCIES, FUNCTIONS, GREEK, NO_UNITS, PRODUCTS, SCALES, UNITS
 
 __all__ = ["Value", "read_answer"]
 
@@ -33,8 +38,11 @@ _CLOSING = {"(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle"}
 _RELATIONS = ("=", "<", ">", "\\leq", "\\geq", "\\neq", "\\approx", "\\in")
 
 
-def read_answer(text: str) -> Value:
+def read_answer(text: str, *, measured: bool = False) -> Value:
     r"""An answer as a value; `["raw", text]` where it can't be read.
+
+    `measured`: the answer that it is compared with has a unit, so that letters of a unit behind a
+    number are one: `5 m` is else a product.
 
     Example:
         >>> read_answer(r"$\left(3, \dfrac{\pi}{2}\right)$")[0], read_answer("x = 3")[1]
@@ -42,11 +50,15 @@ def read_answer(text: str) -> Value:
         >>> read_answer(r"1{,}200\text{ m}")
         ['expr', '1200', ['1200', None], 'm']
     """
+    text = without_words(text.strip())
+    told = read_phrase(text)
+    if isinstance(told, list):
+        return [*told[:2], read_answer(told[2])] if told[0] == "choice" else told
     try:
-        items = read_latex(text.strip())
+        items = read_latex(text if told is None else told)
     except Unreadable:
-        return ["raw", text.strip()]
-    return _value(items)
+        return ["raw", text]
+    return _value(items, measured)
 
 
 # -- items ---------------------------------------------------------------------------------------
@@ -122,18 +134,32 @@ def _enclosed(items: Sequence[Item]) -> bool:
 # -- kinds ---------------------------------------------------------------------------------------
 
 
-def _value(items: Sequence[Item]) -> Value:
+def _value(items: Sequence[Item], measured: bool = False) -> Value:
     items = _trim(items)
+    start = 0
+    while start < len(items) - 1 and _text(items[start]) in ("=", "\\approx"):
+        start += 1
+    items = _trim(items[start:]) if start else items
     if not items:
         return ["raw", ""]
     parts, marks = _split(items, (",", ";", "and", "or", "\\vee"))
     parts = [part for part in parts if _solid(part)]
     if marks and parts:
-        return _many([_value(part) for part in parts], marks)
+        return _many([_value(part, measured) for part in parts], marks)
+    if (found := _congruence(items)) is not None:
+        return found
+    parts, marks = _split(items, (":", "to"))
+    if marks and all(map(_solid, parts)):
+        values = [_value(part) for part in parts]
+        if all(value[0] == "expr" and value[3] is None for value in values):
+            return ["ratio", values]
     parts, marks = _split(items, _RELATIONS)
     if marks:
         return _relation([_trim(part) for part in parts], marks)
     solid = _solid(items)
+    for at in range(1, len(solid) - 1):  # (0, 1) U (2, 3)
+        if _text(solid[at]) == "U" and _text(solid[at - 1]) in (")", "]"):
+            solid[at] = Token("command", "\\cup") if _text(solid[at + 1]) in "([" else solid[at]
     parts, marks = _split(solid, ("\\cup", "\\setminus"))
     if marks:
         return _region_of(parts, marks) or ["raw", write(solid)]
@@ -145,7 +171,30 @@ def _value(items: Sequence[Item]) -> Value:
         return _matrix(solid)
     if solid == [Token("command", "\\emptyset")]:
         return ["set", []]
-    return _numeral(solid) or _expression(items)
+    if _enclosed(solid[1:]) and _kind(solid[0]) == "letters" and _text(solid[0]).isupper():
+        point = _value(solid[1:])
+        if point[0] == "tuple" and len(_text(solid[0])) == 1:  # P(2, 3)
+            return ["equal", [_text(solid[0])], [point], []]
+    return _numeral(solid) or _expression(items, measured)
+
+
+def _congruence(items: Sequence[Item]) -> Value | None:
+    r"""`x \equiv 3 \pmod{7}`, `3 (mod 7)`."""
+    solid = _solid(items)
+    signs = ("\\pmod", "\\bmod", "\\mod", "mod")
+    at = next((i for i, item in enumerate(solid) if _text(item).casefold().strip("( ") in signs), 0)
+    if not 0 < at < len(solid) - 1:
+        return None
+    head, modulus = solid[:at], solid[at + 1 :]
+    if _text(head[-1]) == "(" and _text(modulus[-1]) == ")":
+        head, modulus = head[:-1], modulus[:-1]
+    elif _text(modulus[-1]) == ")" and "(" in _text(solid[at]):
+        modulus = modulus[:-1]
+    sides, marks = _split(head, ("\\equiv", "="))
+    if len(sides) > 2 or not all(sides) or not modulus:
+        return None
+    name = write(sides[0]) if marks else None
+    return ["congruence", name, _value(sides[-1]), write(_trim(modulus))]
 
 
 def _many(values: list[Value], marks: Sequence[str]) -> Value:
@@ -156,11 +205,23 @@ def _many(values: list[Value], marks: Sequence[str]) -> Value:
         return ["seq", values]
     if all(value[0] == "region" and value[1] == values[0][1] for value in values):
         if "and" in marks:
-            return ["list", values]
+            return _both(values) or ["list", values]
         parts = [part for value in values for part in value[2]]
         return ["region", values[0][1], parts, [hole for value in values for hole in value[3]]]
     flat = [each for value in values for each in (value[1] if value[0] == "list" else [value])]
     return ["list", flat]
+
+
+def _both(values: list[Value]) -> Value | None:
+    """`x > 2 and x < 5` is one region: what two rays have in common."""
+    if len(values) != 2 or any(len(value[2]) != 1 or value[3] for value in values):
+        return None
+    one, other = (value[2][0] for value in values)
+    if one[0] == "-\\infty":
+        one, other = other, one
+    if one[2] != "\\infty" or other[0] != "-\\infty" or "\\infty" in (one[0], other[2]):
+        return None
+    return ["region", values[0][1], [[*one[:2], *other[2:]]], []]
 
 
 def _brackets(items: list[Item]) -> Value:
@@ -209,7 +270,7 @@ def _numeral(items: list[Item]) -> Value | None:
     if len(items) < 3 or _text(items[-2]) != "_" or not isinstance(items[-1], Group):
         return None
     inside = _solid(items[-1].items)
-    told = "".join(map(_text, inside)).casefold().removeprefix("base").strip(" .")
+    told = "".join(map(_text, inside)).casefold().strip(" .()").removeprefix("base").strip(" .")
     if not (told.isdigit() or told in BASES):
         return None
     base = BASES.get(told) or int(told[:4])
@@ -237,7 +298,9 @@ def _is_name(items: Sequence[Item]) -> bool:
     if _enclosed(items):
         parts, _ = _split(items[1:-1], (",",))
         return len(parts) > 1 and all(map(_is_name, parts))
-    if all(_kind(item) == "text" for item in items):
+    if all(_kind(item) == "text" for item in items) or _text(items[0]) == "\\lim":
+        return True
+    if _is_sum_of_letters(items):
         return True
     if _text(items[0]) in ("\\angle", "\\triangle", "\\overline", "\\vec"):
         return not any(_kind(item) == "number" for item in items)
@@ -249,14 +312,39 @@ def _is_name(items: Sequence[Item]) -> bool:
     if 1 < len(_text(first)) < 4 and not _text(first).isupper() and _kind(first) == "letters":
         return False  # xy is a product, AB a length, area a word
     at = 1
-    while at < len(items) and _text(items[at]) in ("_", "'"):
-        at += 2 if _text(items[at]) == "_" else 1
+    inverse = Group((Token("symbol", "-"), Token("number", "1")))
+    while at < len(items) and (
+        _text(items[at]) in ("_", "'") or (_text(items[at]) == "^" and items[at + 1] == inverse)
+    ):
+        at += 1 if _text(items[at]) == "'" else 2
     rest = items[at:]
     return not rest or (
         _enclosed(rest)
         and _text(rest[0]) == "("
         and len(_text(first)) == 1
         and all(_kind(item) in ("letters", "number") or _text(item) == "," for item in rest[1:-1])
+    )
+
+
+def _is_sum_of_letters(items: Sequence[Item]) -> bool:
+    """True for `a + b`, which names a value as one letter does; `2a` and `ab` don't."""
+    letters, signs = items[::2], items[1::2]
+    names = [_text(item) for item in letters if _kind(item) == "letters"]
+    return (
+        len(letters) == len(signs) + 1 > 1
+        and all(_text(sign) in ("+", "-") for sign in signs)
+        and len(set(names)) == len(letters)
+        and all(len(name) == 1 and name not in "ei" for name in names)
+    )
+
+
+def _has_letters(items: Sequence[Item]) -> bool:
+    """True if there are variables in it."""
+    return any(
+        _has_letters(item.items)
+        if isinstance(item, Group)
+        else (item.kind == "letters" and item.text not in ("e", "i")) or item.text in GREEK
+        for item in items
     )
 
 
@@ -308,7 +396,14 @@ def _equal(sides: list[list[Item]], marks: list[str], latex: list[str]) -> Value
     names = 0
     while names < len(sides) - 1 and _is_name(sides[names]):
         names += 1
-    members = [_value(side) for side in sides[names:]]
+    if names and len(sides) == 2 and _text(sides[0][0]) == "\\lim":
+        return _value(sides[1])
+    told = sides[names:-1]
+    if "\\approx" not in marks and not _has_letters(sides[-1]):
+        # What can't be worked out claims nothing: A = \pi r^2 = 9\pi, 1 + ... + 9 = 45.
+        formula = len(sides) > 2
+        told = [s for s in told if not (_holds(s, "\\ldots") or (formula and _has_letters(s)))]
+    members = [_value(side) for side in (*told, sides[-1])]
     if "\\approx" in marks:  # what is behind it is rounded, and not claimed to be equal
         first = marks.index("\\approx")
         exact = members[: max(1, first + 1 - names)]
@@ -352,73 +447,120 @@ def _region_of(parts: list[list[Item]], marks: list[str]) -> Value | None:
 # -- expressions ---------------------------------------------------------------------------------
 
 
-def _unit(text: str) -> str:
-    text = re.sub(r"\\text|[{}]", " ", text.casefold()).strip(" ^")
-    words = re.findall(r"[a-z]+|[^\sa-z.\\]", text)
-    known = []
-    for word in words:
-        plain = word if word in UNITS else word[:-1] if word.endswith("s") else word
-        known.append(UNITS.get(plain, plain or word))
-    power = {"square": "^2", "cubic": "^3"}.get(known[0]) if len(known) > 1 else None
-    return "".join(known[1:]) + power if power else " ".join(known).replace(" ^ ", "^")
+_FACTOR = re.compile(r"[^\W\d_]+|\^?-?\d+|[/$€£¥¢°%'\"]")
+_POWERS = {"square": 2, "cubic": 3}
 
 
-def _without_unit(items: list[Item]) -> tuple[list[Item], str | None]:
+def _unit(text: str) -> str | None:
+    """A unit as its factors with their powers, in one order: `m/s` and `m s^{-1}` are one."""
+    text = re.sub(r"\\(?:text[a-z]*|mathrm|cdot|times)|[{}]", " ", text.casefold())
+    text = re.sub(r"\b(?:in total|in all|total|altogether|only)\b", " ", text)
+    powers: dict[str, int] = {}
+    sign, prefix, last = 1, 1, ""
+    for word in _FACTOR.findall(text):
+        if word in ("/", "per"):
+            sign = -1
+        elif word.lstrip("^-").isdigit():
+            if last:
+                powers[last] += (int(word.lstrip("^")) - 1) * sign
+        else:
+            plain = word if word in UNITS else word[:-1] if word.endswith("s") else word
+            name = UNITS.get(plain, plain or word)
+            if name in _POWERS:
+                prefix = _POWERS[name]
+                continue
+            for at, part in enumerate(name.split("/")):
+                last = part
+                powers[part] = powers.get(part, 0) + prefix * (sign if not at else -sign)
+            prefix = 1
+    if prefix > 1:
+        last = next(name for name, power in _POWERS.items() if power == prefix)
+        powers[last] = powers.get(last, 0) + 1
+    return (
+        " ".join(
+            f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items())
+        )
+        or None
+    )
+
+
+def _without_unit(items: list[Item], measured: bool = False) -> tuple[list[Item], str | None]:
     """An expression without the unit before or after it, and that unit."""
     items = _trim(items)
-    if len(items) > 1 and (_text(items[0]) == "\\$" or _text(items[0]) in ("€", "£", "¥")):
-        return _trim(items[1:]), _unit(_text(items[0]))
+    currency = UNITS.get(_text(items[0]).casefold(), "") if items else ""
+    if len(items) > 1 and currency in CURRENCIES:
+        rest, unit = _without_unit(_trim(items[1:]))
+        # $25 per hour; $5 dollars
+        return rest, _unit(f"{currency} {unit.removeprefix(currency)}" if unit else currency)
     if len(items) > 2 and _text(items[0]) == "-" and _text(items[1]) == "\\$":
         return [items[0], *_trim(items[2:])], "$"
     end = len(items)
     if any(_text(item)[1:] in FUNCTIONS for item in items):  # \sin 30^\circ
         return items, None
-    units = _bare_units(items)
+    units = _bare_units(items, measured)
+
+    def is_unit(at: int) -> bool:
+        return 0 <= at < len(items) and (_kind(items[at]) == "text" or units[at])
+
     while end:
         item = items[end - 1]
-        if _kind(item) in ("text", "space"):
+        if is_unit(end - 1) or _kind(item) in ("space", "thin"):
             end -= 1
         elif isinstance(item, Group) and end > 2 and _text(items[end - 2]) == "^":
             if all(_kind(each) == "text" for each in item.items):  # 5^{th}
                 end -= 2
                 continue
-            if _kind(items[end - 3]) not in ("text", "letters"):
-                break
-            if _kind(items[end - 3]) == "letters" and not units[end - 3]:
+            if not is_unit(end - 3):
                 break
             end -= 2
         elif (
-            (_text(item) in ("\\$", "/") and end < len(items) and _kind(items[end]) == "text")
+            (_text(item) in ("\\$", "/", "\\cdot") and is_unit(_next(items, end)))
             or (_text(item) == "\\$" and end == len(items))
-            or (_kind(item) == "letters" and units[end - 1])
+            or (_text(item) in ("'", '"') and end > 1 and _kind(items[end - 2]) == "number")
         ):
             end -= 1
         else:
             break
-    unit = items[end:]
+    behind = items[end:]
     rest = _trim(items[:end])
-    if not rest or not unit:
+    if not rest or not behind:
         return items, None
-    told = "".join(write(i.items) if isinstance(i, Group) else f" {_text(i)}" for i in unit)
+    told = "".join(write(i.items) if isinstance(i, Group) else f" {_text(i)}" for i in behind)
     words = told.casefold().split()
     if words[:1] and words[0] in SCALES:
         ten = [Token("command", "\\times"), Token("number", "10"), Token("symbol", "^")]
         rest = [*rest, *ten, Group((Token("number", str(SCALES[words.pop(0)])),))]
     if NO_UNITS.intersection(words):
         return items, None
-    return rest, _unit(" ".join(words)) if words else None
+    return rest, _unit(" ".join(words))
 
 
-def _bare_units(items: Sequence[Item]) -> list[bool]:
+def _next(items: Sequence[Item], at: int) -> int:
+    """The place of the next item from `at` on that is no space."""
+    while at < len(items) and _is_space(items[at]):
+        at += 1
+    return at
+
+
+def _bare_units(items: Sequence[Item], measured: bool) -> list[bool]:
     """For each item: True if it is bare letters that are a unit: a known one behind a number, or
-    words behind a blank.
+    words behind a blank. One letter is a unit only where one is expected, or in `km/h`.
     """
     units: list[bool] = []
     before, plain = -1, True  # the last item that is no space; only numbers and signs so far
+    inside = False  # a unit has begun
     for at, item in enumerate(items):
         word, spaced, unit = _text(item).casefold(), before < at - 1, False
-        if before < 0 or _kind(item) != "letters" or len(word) == 1:  # 5m is a product
+        known = word in UNITS or word.removesuffix("s") in UNITS
+        if _text(item) == "\\Omega" and (spaced or measured) and before >= 0 and plain:
+            unit = True
+        elif before < 0 or _kind(item) != "letters":
             pass
+        elif inside and known:
+            unit = True
+        elif len(word) == 1:  # 5m is a product
+            behind = isinstance(items[before], Group) or _kind(items[before]) == "number"
+            unit = measured and known and (behind or plain)
         elif _kind(items[before]) == "letters":
             unit = spaced and units[before]
         elif (
@@ -426,16 +568,17 @@ def _bare_units(items: Sequence[Item]) -> list[bool]:
             or isinstance(items[before], Group)
             or _text(items[before]) in ("\\pi", ")")
         ):
-            known = word in UNITS or word.removesuffix("s") in UNITS
-            unit = known or (spaced and len(word) > 2 and plain)
+            sure = spaced or measured or word not in PRODUCTS
+            unit = (known and sure) or (spaced and len(word) > 2 and plain)
         units.append(unit)
+        inside = unit or _text(item) == "°" or (inside and _kind(item) not in ("number", "letters"))
         before = before if _is_space(item) else at
-        plain &= _kind(item) in ("number", "space") or _text(item) in ("-", "+")
+        plain &= _kind(item) in ("number", "space", "thin") or _text(item) in ("-", "+")
     return units
 
 
-def _expression(items: Sequence[Item]) -> Value:
-    rest, unit = _without_unit(list(items))
+def _expression(items: Sequence[Item], measured: bool = False) -> Value:
+    rest, unit = _without_unit(list(items), measured)
     solid = _solid(rest)
     if _enclosed(solid) and _text(solid[0]) == "(" and unit is not None:
         value = _value(solid)
@@ -450,7 +593,7 @@ def _expression(items: Sequence[Item]) -> Value:
     apart = any(_kind(a) == _kind(b) == "number" for a, b in pairwise(solid))
     if apart or any(map(_has_text, solid)):
         return ["raw", write(_solid(items))]
-    solid = _scientific(solid)
+    solid = _scientific(_arguments(solid))
     return ["expr", write(_exact(solid)), _number(solid), unit]
 
 
@@ -474,7 +617,8 @@ def _words(items: Sequence[Item]) -> str | None:
     if _kind(solid[0]) == "number" and not any(_is_space(item) for item in items):
         return None
     text = " ".join(_text(item) for item in items if not _is_space(item))
-    return " ".join(re.sub(r"\s*-\s*", "-", text.strip(" .!?\"'")).casefold().split())
+    text = " ".join(re.sub(r"\s*-\s*", "-", text.strip(" .!?\"'")).casefold().split())
+    return re.sub(r"^(?:an?|the) (?=\w)", "", text)
 
 
 def _signed(items: Sequence[Item], up: bool) -> list[Item]:
@@ -487,6 +631,18 @@ def _signed(items: Sequence[Item], up: bool) -> list[Item]:
             sign = signs[item.text]
             if sign == "-" or at:
                 out.append(Token("symbol", sign))
+        else:
+            out.append(item)
+    return out
+
+
+def _arguments(items: list[Item]) -> list[Item]:
+    r"""`\ln 2 \cdot 3` as `\ln(2) \cdot 3`: a sign of multiplication ends an argument."""
+    out: list[Item] = []
+    for at, item in enumerate(items):
+        ends = _text(items[at + 1]) in ("\\cdot", "\\times") if at + 1 < len(items) else False
+        if ends and out and _text(out[-1])[1:] in FUNCTIONS and _kind(item) == "number":
+            out += [Token("symbol", "("), item, Token("symbol", ")")]
         else:
             out.append(item)
     return out
@@ -536,6 +692,12 @@ def _exact(items: Sequence[Item]) -> list[Item]:
             times, over = Token("command", "\\cdot"), Token("command", "\\frac")
             degree = (number, times, over, pi, half_turn)
             out += [Token("symbol", "("), *degree, Token("symbol", ")")] if angles else [number]
+        elif item.text == "'" and _kind(out[-1] if out else None) == "letters":
+            out += [Token("symbol", "_"), Group((Token("letters", "p"),))]  # x' is not x
+        elif item.text == "'" and len(out) > 1 and _text(out[-2]) == "_":
+            script = out.pop()
+            assert isinstance(script, Group)
+            out.append(Group((*script.items, Token("letters", "p"))))
         elif item.kind == "letters" and len(item.text) > 1:
             out += [Token("letters", letter) for letter in item.text]
         elif not _is_space(item):

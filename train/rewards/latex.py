@@ -12,7 +12,19 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
-from .spellings import BARE, CHARACTERS, NAMES, NOTHING, ONE, SPACE, TEXT, THIN, TWO, WITH_ARGUMENT
+from .spellings import (
+    BARE,
+    CHARACTERS,
+    NAMES,
+    NOTHING,
+    ONE,
+    SPACE,
+    TEXT,
+    THIN,
+    TWO,
+    UNIT_VECTORS,
+    WITH_ARGUMENT,
+)
 
 __all__ = ["Group", "Item", "Token", "Unreadable", "read_latex", "write"]
 
@@ -47,7 +59,13 @@ _TOKEN = re.compile(
     r"\\(?:not\s*=|[a-zA-Z]+\*?|.)|\.{3,}|\d+(?:\.(?!\.)\d*)?|\.\d+|[a-zA-Z]+|\s+|\*\*|.", re.DOTALL
 )
 _HALF_DAY = re.compile(r"\b([ap])\. ?m\.")
+_LETTERS = re.compile(r"\(?[A-Z]\)?(?:(?:,? and |,? or |, ?)\(?[A-Z]\)?)+")
 _INLINE = re.compile(r"(?<!\\)\$\$?([^$]+)(?<!\\)\$\$?")
+_OUTWARD = re.compile(
+    r"(^|\\cup|\\in|=|\$)(\s*)(?:\\left)?\](?=[^\[\]]*[,;][^\[\]]*[\[\]])|"
+    r"(?<=[\[(])([^\[\](){}]*[,;][^\[\](){}]*?)(?:\\right)?(?<!\\)\[(?=\s*(?:$|\\cup|\$|\.))"
+)
+"""Brackets that are turned outward, as in ]1, 2], for an end that does not belong."""
 _SCRIPTS = re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+)|([₀₁₂₃₄₅₆₇₈₉]+)|([¼-¾⅐-⅞])")
 
 
@@ -82,9 +100,16 @@ def _character(char: str) -> str:
 def read_latex(text: str) -> tuple[Item, ...]:
     """The items of an answer. Raises Unreadable where its braces don't match."""
     text = "".join(map(_character, _SCRIPTS.sub(_script, text)))
-    text = _INLINE.sub(r" \1 ", _HALF_DAY.sub(r"\1m", text))
-    if text.startswith("**") and text.endswith("**") and len(text) > 4:
-        text = text[2:-2]
+    text = _INLINE.sub(r" \1 ", _HALF_DAY.sub(r"\1m", text)).replace("sq. ", "sq ")
+    for mark in ("**", "__", "*"):  # Markdown
+        inside = text.strip()[len(mark) : -len(mark)]
+        if text.strip() == f"{mark}{inside}{mark}" and inside and mark[0] not in inside:
+            text = inside
+    text = re.sub(r"([<>])=", lambda sign: "\\leq " if sign[1] == "<" else "\\geq ", text)
+    for _ in range(2):  # the first end of an interval, then the last
+        text = _OUTWARD.sub(
+            lambda end: f"{end[1]}{end[2]}(" if end[3] is None else f"{end[3]})", text
+        )
     words = _TOKEN.findall(text)
     steps = ((word in _OPEN) - (word in _CLOSE) for word in words)
     if max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0)) > _DEPTH:
@@ -130,7 +155,10 @@ class _Reader:
         """The items that a word begins which has been passed over."""
         word = NAMES.get(word.replace(" ", "") if word.startswith("\\not") else word, word)
         if word == "{":
-            return [Group(tuple(_tidy(self._items(depth + 1, "}"))))]
+            inside = _tidy(self._items(depth + 1, "}"))
+            if len(inside) == 1 and (_kind(inside, 0) == "letters" or _is(inside, 0, ":")):
+                return inside  # {a}_n
+            return [Group(tuple(inside))]
         if word == "}":
             raise Unreadable("a brace is closed that was not opened")
         if word.isspace() or word in SPACE:
@@ -168,8 +196,13 @@ class _Reader:
         if word in TWO:
             return [Token("command", word), self._argument(depth), self._argument(depth)]
         if word in ONE:
-            return [Token("command", word), self._argument(depth)]
-        if word == "\\sqrt" or (word == "sqrt" and self._next() in ("(", "{")):
+            argument = self._argument(depth)
+            if word in ("\\hat", "\\vec") and write(argument.items) in UNIT_VECTORS:
+                return list(argument.items)
+            return [Token("command", word), argument]
+        if word == "\\sqrt" or (
+            word == "sqrt" and (self._next() in ("(", "{") or self._next().isdigit())
+        ):
             return self._root(depth)
         if word[0] in ".0123456789" and word != ".":
             if len(word) > _DIGITS:
@@ -221,7 +254,17 @@ class _Reader:
             under = Group(tuple(_tidy(self._items(depth + 1, ")"))))
         else:  # \sqrt11 is the root of 11
             under = self._argument(depth, script=True)
-        return [Token("command", "\\sqrt"), *degree, under]
+        root = [Token("command", "\\sqrt"), *degree, under]
+        odd = (
+            len(degree) == 3 and _kind(degree, 1) == "number" and write(degree[1:2])[-1] in "13579"
+        )
+        signs = [
+            item for item in under.items if isinstance(item, Token) and item.text in ("+", "-")
+        ]
+        if odd and len(signs) == 1 and signs[0] is under.items[0] and signs[0].text == "-":
+            root[-1] = Group(under.items[1:])  # a real number, as everywhere below a root sign
+            return [Token("symbol", "("), signs[0], *root, Token("symbol", ")")]
+        return root
 
     def _raw(self) -> list[str]:
         """The words of a group as they are."""
@@ -245,12 +288,16 @@ class _Reader:
             return [Token("command", BARE[text])]
         if (
             text in ("e", "i")
-            or not re.search("[a-zA-Z€£¥]", text)
-            or re.search(r"[\\$^,]|(?<![a-zA-Z])\d", text)  # mathematics in a text
+            or not re.search("[a-zA-Z€£¥¢]", text)
+            or (re.search(r"[\\$^,]|(?<![a-zA-Z])\d", text) and not _LETTERS.fullmatch(text))
         ):
             return _Reader(words)._items(depth + 1, "")
-        if re.fullmatch(r"\(?[A-Z]\)?", text):
-            return [Token("letters", text.strip("()"))]
+        if re.fullmatch(r"[a-zA-Z]!", text):
+            return _Reader(words)._items(depth + 1, "")
+        if _LETTERS.fullmatch(text):
+            kinds = {"and": "text", "or": "text", ",": "symbol"}
+            found = re.findall(r"[A-Z]|,|and|or", text)
+            return [Token(kinds.get(each, "letters"), each) for each in found]
         return [Token("text", text)]
 
 
@@ -259,7 +306,7 @@ class _Reader:
 
 def _tidy(items: list[Item]) -> list[Item]:
     """One level of items with its numbers joined and its spaces gone."""
-    return _degrees(_chosen(_repeating(_mixed(_numbers(items)))))
+    return _degrees(_chosen(_repeating(_mixed(_numbers(_initials(items))))))
 
 
 def _kind(items: Sequence[Item], at: int) -> str:
@@ -270,6 +317,29 @@ def _kind(items: Sequence[Item], at: int) -> str:
 def _is(items: Sequence[Item], at: int, text: str) -> bool:
     item = items[at] if 0 <= at < len(items) else None
     return isinstance(item, Token) and item.text == text
+
+
+def _initials(items: Sequence[Item]) -> list[Item]:
+    r"""One capital in a text is a letter (`\text{B}`); behind a number it stays a unit."""
+    out: list[Item] = []
+    before: Item | None = None
+    for item in items:
+        if isinstance(item, Token) and re.fullmatch(r"\(?[A-Z]\)?", item.text):
+            measured = (
+                isinstance(before, Group)
+                or _text_of(before) in ("/", "\\cdot")
+                or (isinstance(before, Token) and before.kind in ("number", "text"))
+            )
+            if item.kind == "text" and not (measured and before is not None):
+                item = Token("letters", item.text.strip("()"))
+        out.append(item)
+        if not (isinstance(item, Token) and item.kind in ("space", "thin")):
+            before = item
+    return out
+
+
+def _text_of(item: Item | None) -> str:
+    return item.text if isinstance(item, Token) else ""
 
 
 def _spaced_commas(items: Sequence[Item]) -> list[bool]:
@@ -378,8 +448,12 @@ def _mixed(items: list[Item]) -> list[Item]:
     return [item for item in out if not isinstance(item, Token) or item.kind != "thin"]
 
 
+_BLOCKS = re.compile(r"(\d*\.\d*?)((\d+?)\3{2,})")
+"""A decimal whose last digits come at least three times."""
+
+
 def _repeating(items: list[Item]) -> list[Item]:
-    r"""`0.1\overline{6}` as a fraction."""
+    r"""`0.1\overline{6}` and `0.1666\ldots` as fractions."""
     out: list[Item] = []
     for item in items:
         digits = _whole(item)
@@ -387,21 +461,31 @@ def _repeating(items: list[Item]) -> list[Item]:
             isinstance(item, Group)
             and digits
             and _is(out, len(out) - 1, "\\overline")
-            and _kind(out, len(out) - 2) == "number"
+            and (_kind(out, len(out) - 2) == "number" or _is(out, len(out) - 2, "."))
         ):
             out.pop()
             number = out.pop()
             assert isinstance(number, Token)
             if "." in number.text:
-                start, _, tail = number.text.partition(".")
-                value = Fraction(int(start + tail or "0"), 10 ** len(tail))
-                value += Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(tail))
-                parts = (Group((Token("number", str(n)),)) for n in value.as_integer_ratio())
-                out += [Token("command", "\\frac"), *parts]
+                out += _periodic(number.text, digits)
                 continue
             out += [number, Token("command", "\\overline")]
+        if _text_of(item) == "\\ldots" and _kind(out, len(out) - 1) == "number":
+            found = _BLOCKS.fullmatch(_text_of(out[-1])[:60])
+            if found:
+                out[-1:] = _periodic(found[1], found[3])
+                continue
         out.append(item)
     return out
+
+
+def _periodic(number: str, digits: str) -> list[Item]:
+    """A decimal that goes on with the same digits for ever, as a fraction."""
+    start, _, tail = number.partition(".")
+    value = Fraction(int(start + tail or "0"), 10 ** len(tail))
+    value += Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(tail))
+    parts = (Group((Token("number", str(n)),)) for n in value.as_integer_ratio())
+    return [Token("command", "\\frac"), *parts]
 
 
 def _chosen(items: list[Item]) -> list[Item]:
@@ -420,7 +504,10 @@ def _degrees(items: list[Item]) -> list[Item]:
         circle = item == Group((Token("command", "\\circ"),))
         if circle and _is(out, len(out) - 1, "^"):
             out[-1] = Token("text", "°")
-        elif isinstance(item, Token) and item.text == "\\degree":
+        elif isinstance(item, Token) and (
+            item.text == "\\degree"
+            or (item.text == "\\deg" and any(_text_of(each).isdigit() for each in out[-2:]))
+        ):
             if _is(out, len(out) - 1, "^"):
                 out.pop()
             out.append(Token("text", "°"))
@@ -455,6 +542,12 @@ def write(items: Iterable[Item]) -> str:
             parts.append(" ")
         elif part[:1].isdigit() and end[-1:].isdigit():
             parts.append(" \\cdot ")
+        elif (
+            # 2(3) and (2)\frac13 are products; math-verify takes them for mixed numbers
+            (end[-1:] == ")" and (part[:1].isdigit() or part in ("(", "\\frac")))
+            or (end[-1:].isdigit() and not isinstance(item, Group) and part in ("(", "\\frac"))
+        ):
+            parts.append("\\cdot ")
         parts.append(part)
         end = end[-1:] + part if part else end
     return "".join(parts)

@@ -64,6 +64,10 @@ class MathVerify:
             if pair in self._kept:
                 return self._kept[pair]
         wanted, given = read_answer(gold), read_answer(answer)
+        if _measured(wanted) and not _measured(given):
+            given = read_answer(answer, measured=True)
+        elif _measured(given) and not _measured(wanted):
+            wanted = read_answer(gold, measured=True)
         verdict = _at_once(wanted, given)
         if verdict is None:
             verdict = self._ask(gold, wanted, given)
@@ -125,18 +129,43 @@ def _start(seconds: float, memory: int) -> PooledProcess:
     )
 
 
+def _measured(value: Value) -> bool:
+    return value[0] == "expr" and value[3] is not None
+
+
 def _at_once(gold: Value, answer: Value) -> bool | None:
     """The verdict on what is plain to see, or None if it has to be worked out."""
     if "" in (gold[-1], answer[-1]):  # nothing was written but spaces and signs
         return False
     if gold == answer:
         return True
+    if answer[0] == "choice" and gold[0] != "choice":
+        return (
+            _spelt(gold) == answer[1].casefold() if _is_letter(gold) else _at_once(gold, answer[2])
+        )
+    if gold[0] == "choice" and answer[0] != "choice":
+        if _is_letter(answer):
+            return _spelt(answer) == str(gold[1]).casefold()
+        return _at_once(gold[2], answer)
+    if gold[0] == answer[0] == "choice" and gold[1] != answer[1]:
+        return False
+    if {gold[0], answer[0]} == {"time", "ratio"}:  # 17:55
+        time, ratio = (gold, answer) if gold[0] == "time" else (answer, gold)
+        hours, minutes = divmod(time[1], 60)
+        told = [value[2] and value[2][0] for value in ratio[1]]
+        return told == [str(hours), str(minutes)] and hours > 12
+    if {gold[0], answer[0]} & {"date", "time", "amounts"}:
+        return False
     if "word" in (gold[0], answer[0]):
         return _spelt(gold) == _spelt(answer) is not None
     if gold[0] == answer[0] == "expr" and gold[2] and answer[2] and gold[2][1] is None:
         units = gold[3] is None or answer[3] is None or gold[3] == answer[3]
         return bool(units and Fraction(gold[2][0]) == Fraction(answer[2][0]))
     return None
+
+
+def _is_letter(value: Value) -> bool:
+    return value[0] in ("word", "expr") and len(text := str(value[1])) == 1 and text.isalpha()
 
 
 def _spelt(value: Value) -> str | None:

@@ -12,6 +12,7 @@ math-verify reads and sympy works out. Two exact values are equal or not: no tol
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -31,6 +32,8 @@ _CLOSE = "5e-7"
 """... if it is off by no more than this."""
 _NOISE = "1e-12"
 """How far off, of its value, any decimal gold answer may be: 0.1 + 0.2 is 0.30000000000000004."""
+_FLOAT = 10**15
+"""Digits beyond these are no noise: a float does not hold them."""
 _POINTS = ("3/7", "-5/3", "11/4", "-2/9", "17/5", "29/6", "-13/7", "5/11")
 """Values for free symbols at which two expressions are compared."""
 
@@ -66,9 +69,12 @@ class Engine:
         logging.disable()
         self._sympy = sympy
         self._verify = verify
-        # Units and thousands marks are read before; here they would take letters for units.
+        # Units and thousands marks are read before; here they would take letters for units. All
+        # arguments have braces: what mends missing ones takes 50 for an argument 5 and a 0.
         config = LatexExtractionConfig()
-        plain = replace(config.normalization_config, units=False, nits=False)
+        plain = replace(
+            config.normalization_config, units=False, nits=False, malformed_operators=False
+        )
         config = replace(config, normalization_config=plain)
 
         @lru_cache(maxsize=256)
@@ -106,6 +112,11 @@ class Engine:
         """True if two values are equal; those of different kinds are only by a rule given here."""
         if gold == answer:
             return True
+        if "choice" in (gold[0], answer[0]):
+            return self.equal(
+                *(each[2] if each[0] == "choice" else each for each in (gold, answer))
+            )
+        gold, answer = self._told(gold, answer)
         a, b = gold[0], answer[0]
         if a == "equal" or b == "equal":
             return self._equations(gold, answer)
@@ -120,16 +131,72 @@ class Engine:
             return self._in_order(gold[1], answer[1])
         if a == b == "tuple":
             return self._brackets(gold, answer) and self._in_order(gold[3], answer[3])
+        if "relation" in (a, b) and "region" in (a, b):
+            gold, answer = (self._as_relation(each) for each in (gold, answer))
+            a, b = gold[0], answer[0]
         if a == "region" or b == "region":
             return self._regions(gold, answer)
         if a == "matrix" or b == "matrix":
             return self._matrices(gold, answer)
+        if a == b == "congruence":
+            return self._congruences(gold, answer)
+        if a == "ratio" or b == "ratio":
+            return self._ratios(gold, answer)
         if a == b == "relation":
             return gold[1] == answer[1] and self._proportional(gold[2:], answer[2:], positive=True)
         if a == b == "raw":
             one, other = self._read(gold[1]), self._read(answer[1])
             return type(one) is type(other) and self._by_engine(one, other)
         return False
+
+    def _told(self, gold: Any, answer: Any) -> Any:
+        """Both sides in one form, where one names its values and the other puts them in a tuple:
+        `x = 1, y = 2`, `(x, y) = (1, 2)` and, for the usual names, `(1, 2)`.
+        """
+        both = [gold, answer]
+        for at, other in ((0, answer), (1, gold)):
+            value = both[at]
+            if value[0] != "list" or not all(
+                each[0] == "equal" and len(each[1]) == len(each[2]) == 1 for each in value[1]
+            ):
+                continue
+            named = {each[1][0]: each[2][0] for each in value[1]}
+            if len(named) < max(2, len(value[1])):
+                continue
+            if other[0] == "equal" and len(other[1]) == len(other[2]) == 1:
+                names, entries = other[1][0].strip("()").split(","), other[2][0]
+                if entries[0] == "tuple" and set(names) == set(named):
+                    both[at], both[1 - at] = (
+                        ["seq", [named[name] for name in names]],
+                        ["seq", entries[3]],
+                    )
+            elif other[0] == "tuple" and sorted(named) == ["x", "y", "z"][: len(named)]:
+                both[at] = ["tuple", *other[1:3], [named[name] for name in sorted(named)]]
+        return both
+
+    def _congruences(self, gold: Any, answer: Any) -> bool:
+        if gold[3] != answer[3] or (gold[1] != answer[1] and None not in (gold[1], answer[1])):
+            return False
+        whole = all(
+            each[2][0] == "expr" and each[2][1].lstrip("-").isdigit() for each in (gold, answer)
+        )
+        if whole and gold[3].isdigit() and int(gold[3]):
+            return int(gold[2][1]) % int(gold[3]) == int(answer[2][1]) % int(gold[3])
+        return self.equal(gold[2], answer[2])
+
+    def _ratios(self, gold: Any, answer: Any) -> bool:
+        """Proportional terms; a ratio of two is also its quotient."""
+        for ratio, other in ((gold, answer), (answer, gold)):
+            if other[0] == "expr" and len(ratio[1]) == 2:
+                top, bottom = (each[1] for each in ratio[1])
+                return self._same(f"\\frac{{{top}}}{{{bottom}}}", other[1])
+        if gold[0] != answer[0]:
+            return False
+        a, b = ([each[1] for each in side[1]] for side in (gold, answer))
+        return len(a) == len(b) and all(
+            self._same(f"({one})\\cdot({b[0]})", f"({other})\\cdot({a[0]})")
+            for one, other in zip(a, b, strict=True)
+        )
 
     def _in_order(self, gold: list[Any], answer: list[Any]) -> bool:
         return len(gold) == len(answer) and all(map(self.equal, gold, answer))
@@ -144,7 +211,9 @@ class Engine:
         """In any order, one for one: solutions, with or without braces around them."""
         a, b = (self._distinct(v) if v[0] in ("list", "set") else [v] for v in (gold, answer))
         names = [[m[1] for m in side if m[0] == "equal" and m[1]] for side in (a, b)]
-        if any(len(set(map(str, told))) > 1 for told in names) and not all(names):
+        if any(
+            len({re.sub(r"_\{?\d+\}?", "", str(name)) for name in told}) > 1 for told in names
+        ) and not all(names):
             return self._in_order(a, b)  # x = 1, y = 2 and 1, 2
         return self._matched(a, b)
 
@@ -173,6 +242,12 @@ class Engine:
         return kept
 
     def _matrices(self, gold: Any, answer: Any) -> bool:
+        gold, answer = (
+            ["matrix", [row[3] for row in each[3]], ""]  # [[1, 2], [3, 4]]
+            if each[0] == "tuple" and all(e[:2] == ["tuple", "["] for e in (each, *each[3]))
+            else each
+            for each in (gold, answer)
+        )
         if gold[0] == answer[0]:
             return len(gold[1]) == len(answer[1]) and all(map(self._in_order, gold[1], answer[1]))
         for matrix, other in ((gold, answer), (answer, gold)):
@@ -190,6 +265,8 @@ class Engine:
 
     def _equations(self, gold: Any, answer: Any) -> bool:
         if gold[0] == answer[0] == "equal":
+            if {"y", "f(x)"} == {*gold[1], *answer[1]} and len(gold[1]) == len(answer[1]) == 1:
+                return self._in_order(gold[2], answer[2])
             if gold[1] and gold[1] == answer[1] and len(gold[2]) == len(answer[2]) == 1:
                 return self.equal(gold[2][0], answer[2][0])
             if len(gold[3]) == len(answer[3]) == 2:
@@ -220,6 +297,17 @@ class Engine:
         return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero) and (
             not positive or bool(ratio.is_positive)
         )
+
+    def _as_relation(self, value: Any) -> Any:
+        """`y < 2 - x`, which is a region of y until the other side has x too."""
+        if value[0] != "region" or value[1] is None or len(value[2]) != 1 or value[3]:
+            return value
+        low, closed_low, high, closed_high = value[2][0]
+        if low == "-\\infty":
+            return ["relation", "<=" if closed_high else "<", value[1], high]
+        if high == "\\infty":
+            return ["relation", "<=" if closed_low else "<", low, value[1]]
+        return value
 
     def _regions(self, gold: Any, answer: Any) -> bool:
         """Sets of numbers, however they are written."""
@@ -290,7 +378,8 @@ class Engine:
                 given = Fraction(str(found))
             gap, unit = abs(given - value), Fraction(10) ** number[1]
             rounded = abs(value) / unit >= _ROUNDED and gap < min(unit / 2, Fraction(_CLOSE))
-            return rounded or gap <= abs(value) * Fraction(_NOISE)
+            noise = Fraction(_NOISE) if abs(value) / unit < _FLOAT else 0
+            return rounded or gap <= abs(value) * noise
         if number and other:
             return Fraction(number[0]) == Fraction(other[0])
         return self._same(gold[1], answer[1])
@@ -330,22 +419,39 @@ class Engine:
         if not symbols:
             return self._agree(a, b)
         told = [self._at(a, b, symbols, start) for start in range(len(_POINTS))]
+        if told.count(True) < 3:  # roots and logarithms of several letters
+            told += [self._at(a, b, symbols, start, abs) for start in range(len(_POINTS))]
         if False in told:
             return False
         if told.count(True) >= 3:
             return True
         return bool(sympy.simplify(a - b) == 0)
 
-    def _at(self, a: Any, b: Any, symbols: list[Any], start: int) -> bool | None:
-        """True if they agree for given values of the symbols, or None if one has no value."""
+    def _at(
+        self,
+        a: Any,
+        b: Any,
+        symbols: list[Any],
+        start: int,
+        sign: Callable[[Any], Any] = lambda x: x,
+    ) -> bool | None:
+        """True if they agree for given values of the symbols, or None if one has no value there.
+
+        Letters stand for real numbers: where a root or a logarithm of a real expression is not
+        real, it has no value.
+        """
         points = {
-            symbol: self._sympy.Rational(_POINTS[(start + 3 * i) % len(_POINTS)]) + i
+            symbol: sign(self._sympy.Rational(_POINTS[(start + 3 * i) % len(_POINTS)])) + i
             for i, symbol in enumerate(symbols)
         }
         one, other = (each.subs(points).doit() for each in (a, b))
         bad = (self._sympy.nan, self._sympy.zoo, self._sympy.oo, -self._sympy.oo)
         if one.has(*bad) or other.has(*bad) or not (one.is_number and other.is_number):
             return None
+        if not a.has(self._sympy.I) and not b.has(self._sympy.I):
+            sizes = [abs(self._sympy.im(each.evalf(15))) for each in (one, other)]
+            if any(size > 1e-9 for size in sizes):
+                return None
         return self._agree(one, other)
 
     def _agree(self, a: Any, b: Any) -> bool:

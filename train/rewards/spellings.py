@@ -1,11 +1,22 @@
 # ruff: noqa: RUF001
 """Every spelling that says nothing about an answer's value, and what it is read as: the one table.
 
-Who meets another spelling adds it here, with a row in `tests/answer_pairs.py`.
+Who meets another spelling adds it here, with a row in `tests/support/answer_pairs.py`.
 """
 
 __all__ = ["BARE", "BASES", "CHARACTERS", "FUNCTIONS", "GREEK", "NAMES", "NOTHING", "ONE", "SPACE"]
-__all__ += ["NO_UNITS", "SCALES", "TEXT", "THIN", "TWO", "UNITS", "WITH_ARGUMENT"]
+__all__ += [
+    "CONNECTIVES",
+    "CURRENCIES",
+    "EMPTY",
+    "LEADS",
+    "NO_UNITS",
+    "NUMBERS",
+    "PARTS",
+    "PRODUCTS",
+    "SAYINGS",
+]
+__all__ += ["SCALES", "TEXT", "THIN", "TWO", "UNITS", "UNIT_VECTORS", "WITH_ARGUMENT"]
 
 CHARACTERS = {
     **dict.fromkeys("−‐‑‒–—―﹣－", "-"),
@@ -21,7 +32,8 @@ CHARACTERS = {
     "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℚ": "\\mathbb{Q}", "ℕ": "\\mathbb{N}",
     "ℂ": "\\mathbb{C}", "…": "\\ldots ", "⋯": "\\ldots ", "∠": "\\angle ", "⟨": "\\langle ",
     "⟩": "\\rangle ", "∧": "\\wedge ", "∨": "\\vee ", "→": "\\to ", "⁄": "/", "∕": "/",
-    "€": "\\text{€}", "£": "\\text{£}", "¥": "\\text{¥}",
+    "€": "\\text{€}", "£": "\\text{£}", "¥": "\\text{¥}", "¢": "\\text{¢}", "≡": "\\equiv ",
+    "≦": "\\leq ", "≧": "\\geq ", "∶": ":",
 }  # fmt: skip
 """Characters, and how they are written in LaTeX."""
 
@@ -49,6 +61,7 @@ NOTHING = (
     "\\pmb", "\\mathit", "\\mathsf", "\\mathtt", "\\mathnormal", "\\bf", "\\rm", "\\it", "\\mleft",
     "\\mright", "\\(", "\\)", "\\[", "\\]", "\\underline", "\\ensuremath", "\\smash", "\\strut",
     "\\boxed", "\\fbox", "\\mathstrut", "\\tiny", "\\small", "\\large", "\\Large", "\\centering",
+    "\\mathbin", "\\mathrel", "\\mathop",
 )  # fmt: skip
 """Sizes, styles and fences: they go, what they are put around stays."""
 WITH_ARGUMENT = ("\\hspace", "\\hspace*", "\\vspace", "\\phantom", "\\hphantom", "\\vphantom",
@@ -58,6 +71,8 @@ TEXT = ("\\text", "\\mbox", "\\textrm", "\\textbf", "\\textit", "\\textnormal", 
          "\\texttt", "\\hbox", "\\emph", "\\mathrm", "\\operatorname", "\\operatorname*",
          "\\textup")  # fmt: skip
 ONE = ("\\overline", "\\mathbb", "\\mathcal", "\\vec", "\\hat", "\\overrightarrow")
+UNIT_VECTORS = ("i", "j", "k")
+"""Letters whose hats and arrows say nothing."""
 TWO = ("\\frac", "\\binom")
 """Commands with one argument, with two."""
 
@@ -87,14 +102,21 @@ _OTHER_NAMES = {
     "€": "euro euros eur", "£": "gbp", "cent": "cents ¢", "mm": "millimeter millimetre",
     "cm": "centimeter centimetre", "m": "meter metre", "km": "kilometer kilometre",
     "in": "inch inches", "ft": "foot feet", "yd": "yard", "mi": "mile", "g": "gram",
-    "kg": "kilogram kgs", "lb": "pound lbs", "oz": "ounce", "l": "liter litre", "ml": "milliliter",
-    "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "",
-    "year": "yr", "mph": "", "am": "", "pm": "", "unit": "", "square": "sq", "cubic": "cu",
-    "radian": "rad", "th": "st nd rd",
+    "mg": "milligram", "kg": "kilogram kgs", "lb": "pound lbs", "oz": "ounce", "l": "liter litre",
+    "ml": "milliliter millilitre", "ms": "millisecond", "s": "sec second", "min": "minute",
+    "h": "hr hour", "day": "", "week": "", "month": "", "year": "yr", "mi/h": "mph",
+    "km/h": "kph kmh", "am": "", "pm": "", "unit": "", "square": "sq", "cubic": "cu",
+    "radian": "rad", "th": "st nd rd", "n": "newton", "kn": "kilonewton", "j": "joule",
+    "kj": "kilojoule", "w": "watt", "kw": "kilowatt", "pa": "pascal", "kpa": "kilopascal",
+    "hz": "hertz", "v": "volt", "a": "ampere amp", "k": "kelvin", "mol": "mole", "c": "celsius",
+    "f": "fahrenheit", "ohm": "omega", "cal": "calorie", "kcal": "kilocalorie",
 }  # fmt: skip
 """Units, as they are kept, and their other names; an `s` at the end never counts."""
 UNITS = {other: name for name, others in _OTHER_NAMES.items() for other in [name, *others.split()]}
 """The name that is kept, by each name."""
+PRODUCTS = frozenset(("kn", "kj", "kw", "pa", "ms", "mg"))
+"""Units that behind a number, without a blank, are rather letters."""
+CURRENCIES = ("$", "€", "£", "¥")
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 """Words behind a number that multiply it, as powers of ten."""
 _NO_UNITS = (
@@ -103,6 +125,53 @@ _NO_UNITS = (
 )
 NO_UNITS = frozenset(_NO_UNITS.split())
 """Words that are no unit: behind a number they change its value, or doubt it."""
-_NUMBERS = "two three four five six seven eight nine ten eleven twelve"
-BASES = {name: base for base, name in enumerate(_NUMBERS.split(), 2)}
+_NUMBERS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven",
+    "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen",
+    "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+NUMBERS = {
+    **{name: number for number, name in enumerate(_NUMBERS)},
+    **{name: 10 * number for number, name in enumerate(_TENS, 2)},
+    **{
+        f"{ten}{mark}{name}": 10 * tens + number
+        for tens, ten in enumerate(_TENS, 2)
+        for number, name in enumerate(_NUMBERS[1:10], 1)
+        for mark in "- "
+    },
+    **{f"{name} hundred": 100 * number for number, name in enumerate(_NUMBERS[1:10], 1)},
+}
+"""Whole numbers in words."""
+PARTS = {
+    "half": 2, "halve": 2, "third": 3, "fourth": 4, "quarter": 4, "fifth": 5, "sixth": 6,
+    "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10,
+}  # fmt: skip
+"""Parts of one, behind a number in words."""
+BASES = {name: number for name, number in NUMBERS.items() if 2 <= number <= 12}
 """Bases of numerals, as they are written in words."""
+
+CONNECTIVES = r"(?:so|hence|thus|therefore)\b,?(?: (?:so|hence|thus|therefore|then)\b,?)*"
+LEADS = (
+    r"(?:the |our |my )?(?:final |correct )?"
+    r"(?:answers?|results?|values?|solutions?|total|choice|option)"
+    r"(?: to (?:the|this) (?:problem|question))?(?: is| are|:| =)+(?: exactly| equal to)?|"
+    r"exactly\b|precisely\b|definitely\b|certainly\b|simply\b|equals\b|(?:is )?equal to\b|"
+    r"(?:it|this|that|which) (?:is|equals)\b|we (?:get|have|obtain|find)\b|the point(?: is)?\b|"
+    r"on\b(?= [a-z]+day\b)|(?:in )?the year\b|in\b(?= \d{4}\b)"
+)
+"""What introduces an answer and says nothing about it, as a pattern."""
+EMPTY = frozenset(
+    ["none", "empty set", "the empty set", "null set", "the null set", "the solution set is empty"]
+    + [f"{start}{end}" for start in ("", "there is ", "there are ")
+       for end in ("no solution", "no solutions", "no solution exists", "no solutions exist")]
+)  # fmt: skip
+"""Words for the empty set of solutions."""
+SAYINGS = {
+    r"(?:the limit |it )?(?:does not exist|doesn't exist|dne)": "does not exist",
+    r"(?:there are |it has )?infinitely many(?: solutions)?": "infinitely many",
+    r"(?:positive |plus )?infinity": "\\infty",
+    r"(?:negative|minus) infinity": "-\\infty",
+    r"(?:all|the|any|every) reals?(?: numbers?)?": "\\mathbb{R}",
+}
+"""Other statements, as patterns: a LaTeX value, or the words that are compared."""

@@ -34,7 +34,7 @@ from ...tools.sql import (
     Rule,
     Schema,
     Workers,
-    connect,
+    connect_file,
     equal_results,
 )
 from ..data.generators.database import open_database
@@ -115,7 +115,7 @@ class SqlJudge:
                 return self._open[key]
         try:
             if isinstance(place, str):
-                database = connect(place, workers=self.workers)
+                database = connect_file(place, workers=self.workers)
             elif isinstance(place, dict) and place.keys() >= {"world", "seed"}:
                 database = open_database(task, workers=self.workers)
             else:

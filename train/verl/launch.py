@@ -18,6 +18,7 @@ from ...tools.errors import DataError, ToolUnavailable, UsageError
 from ..config import absolute_names, read_yaml
 from ..data.public import ADAPTERS
 from ..data.sources import find_tasks
+from ..data.task_sets import fingerprint
 from ..objectives import OBJECTIVES, find_objective
 from .compose import RECIPES, check
 from .data import write_dataset
@@ -93,7 +94,8 @@ class Launch:
             file = _file(self.out, split)
             fresh = file.with_name(f"{split}.new.parquet")
             write_dataset(tasks, fresh, split=split, source=_short(name))
-            if self.resume and file.exists() and fresh.read_bytes() != file.read_bytes():
+            others = self.resume and file.exists() and find_tasks(str(file))
+            if others and fingerprint(others) != fingerprint(tasks):
                 fresh.unlink()
                 raise DataError(
                     f"{name} holds other tasks than those that the run began with ({file}): resume "
@@ -150,10 +152,16 @@ def find_recipe(name: str) -> Path:
 
 
 def prepare(
-    recipe: Path, flags: Mapping[str, Any], settings: Sequence[str], *, resume: bool
+    recipe: Path,
+    flags: Mapping[str, Any],
+    settings: Sequence[str],
+    *,
+    resume: bool,
+    tell: Callable[[str], None] | None = None,
 ) -> Launch:
     """A run from the command's flags (those of `interlace train`) and verl's own `settings`, such
-    as `algorithm.gamma=1`, which come last. Nothing is written or loaded yet.
+    as `algorithm.gamma=1`, which come last. Nothing is written or loaded yet; `tell` is given a
+    sentence on rows of tasks that are left out.
 
     Raises UsageError for what can't be meant, DataError for tasks that can't be read, MissingExtra
     without verl.
@@ -173,7 +181,7 @@ def prepare(
     for flag, (split, key) in _DATA.items():
         if flag in flags:
             name = str(flags[flag])
-            data[split] = (name, find_tasks(name))
+            data[split] = (name, find_tasks(name, tell=tell))
             given[key] = len(data[split][1])
             overrides.append(_override(f"data.{key}", _file(out, split)))
     overrides += [

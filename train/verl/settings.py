@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...rollout.formats import find_format
 from ...tools.errors import UsageError
 from ...tools.importing import find
-from ...tools.named import TOOLS
+from ...tools.named import TOOLS, without_password
 from ..config import in_words, loading
 from ..rewards import find_checker, find_reward
 from ..rewards.team_credit import find_place
@@ -38,7 +38,9 @@ class LoopSettings(BaseModel):
 
     format: Annotated[str, loading(find_format)]
     """How the policy asks for tools."""
-    tools: list[Annotated[str, loading(_known_tool)]] | None = None
+    tools: list[Annotated[str, loading(_known_tool), AfterValidator(without_password)]] | None = (
+        None
+    )
     """python, sql:FILE, search:PATH; sql@rows=3 alone: the database that each task brings; null:
     the database or corpus that a task brings, or python."""
     reward: Annotated[str, loading(find_reward)] = "correct"

@@ -85,7 +85,9 @@ class _ColdStart:
         self.left_out = {"duplicates": len(duplicates.dropped)}
         """The number of tasks that are not asked at all, by the reason."""
         if job.unlike is not None:
-            shared = contamination(self.tasks, find_tasks(job.unlike)).training_ids
+            shared = contamination(
+                self.tasks, find_tasks(job.unlike, databases=job.databases)
+            ).training_ids
             self.tasks = [task for task in self.tasks if task.id not in shared]
             self.left_out["shared_with_tests"] = len(shared)
         self.unusable = 0

@@ -12,13 +12,13 @@ from ....rollout.trajectory import Episode, StopReason
 from ....tools.errors import MissingExtra
 from ....train.data.collect import collect
 from ....train.data.sources import find_tasks
-from ....train.evaluation.attempts import settle
-from ....train.rewards import Checker
+from ....train.evaluation.attempts import settle, standing
+from ....train.rewards import Checker, Unscored
 from ..answering import make_task_agent
 from ..commands.rollout import RolloutOptions
 from ..exits import Exit, eprint, print_json, run_to_end
 from ..options import LimitOptions, ModelOptions, OutputOptions, TeamOptions
-from ..render.evaluation_tables import percent
+from ..render.evaluation_tables import percent, reasons
 from ..render.progress import RunProgress
 from ..teams import make_team
 
@@ -70,7 +70,7 @@ def rollout(
             f"infrastructure failed {count} episodes ({progress.error}); --resume runs them again",
             "error",
         )
-    for why, number in judge.unjudged.items():
+    for why, number in reasons(judge.unjudged):
         progress.screen.say(f"{number} episodes are not judged: {why}", "notice")
     if not output.quiet:
         progress.screen.say(_summary_line(run, progress), "words")
@@ -91,7 +91,7 @@ class _Judge:
             self.checker.by_query(task)  # raises if there is no such checker
 
     def __call__(self, episode: Episode) -> None:
-        if episode.task.answer is None and not {"answers", "gold"} & episode.task.data.keys():
+        if not self._can_judge(standing(episode)):
             return
         try:
             why = settle(episode, self.checker)
@@ -99,6 +99,15 @@ class _Judge:
             why = str(error)
         if why is not None and episode.stop not in UNFINISHED:
             self.unjudged[why] += 1
+
+    def _can_judge(self, task: Task) -> bool:
+        """True if the answer is known, or the checker tests answers without one."""
+        if task.answer is not None or {"answers", "gold"} & task.data.keys():
+            return True
+        try:
+            return self.checker.golds(task) is None
+        except Unscored:
+            return False
 
 
 def _stops(run: RunFolder) -> dict[str, int]:

@@ -37,7 +37,8 @@ def train_with_verl(
     if folder is not None:  # verl's files of tasks name their databases themselves
         named = [name for name in ("tasks", "held_out") if name in flags]
         flags |= {name: f"{flags[name]}:{folder}" for name in named}
-    launch = prepare(find_recipe(str(config)), flags, settings, resume=resume)
+    tell = None if output.quiet else eprint
+    launch = prepare(find_recipe(str(config)), flags, settings, resume=resume, tell=tell)
     lacking = [str(problem) for problem in launch.plan.lacking]
     if dry_run:
         command = shlex.join(launch.command)

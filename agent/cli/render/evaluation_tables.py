@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ....train.evaluation.compare import FEW_TASKS, Comparison
-from ....train.evaluation.intervals import Estimate
+from ....train.evaluation.compare import Comparison
+from ....train.evaluation.intervals import FEW_TASKS, Estimate
 from ....train.evaluation.results import Evaluation
 from .terminal import printable
 
-__all__ = ["percent", "print_comparison", "print_evaluation", "print_modes"]
+__all__ = ["percent", "print_comparison", "print_evaluation", "print_modes", "reasons"]
 
 _MEANS = {
     "tokens": "tokens sampled",
@@ -45,8 +45,22 @@ def print_evaluation(console: Console, evaluation: Evaluation, title: str) -> No
     left_out = sum(evaluation.unjudged.values())
     tasks = f"{len(evaluation.by_task)} tasks, {len(evaluation.attempts)} attempts judged"
     console.out(f"{tasks}, {left_out} not", style="dim")
-    for why, count in evaluation.unjudged.items():
+    for why, count in reasons(evaluation.unjudged):
         console.out(f"  {count} not judged: {printable(why)}", style="yellow")
+
+
+def reasons(unjudged: Mapping[str, int], most: int = 5) -> list[tuple[str, int]]:
+    """The most frequent reasons why attempts were not judged; the others in one line.
+
+    Example:
+        >>> reasons({"no answer to a": 1, "no answer to b": 1, "gone": 3}, most=1)
+        [('gone', 3), ('2 other reasons', 2)]
+    """
+    listed = sorted(unjudged.items(), key=lambda item: -item[1])
+    if len(others := listed[most:]) > 1:
+        rest = (f"{len(others)} other reasons", sum(count for _, count in others))
+        return [*listed[:most], rest]
+    return listed
 
 
 def _print_figures(console: Console, evaluation: Evaluation, title: str) -> None:
@@ -113,7 +127,7 @@ def print_modes(console: Console, modes: Mapping[str, Evaluation]) -> None:
         )
     console.print(table)
     for mode, evaluation in modes.items():
-        for why, count in evaluation.unjudged.items():
+        for why, count in reasons(evaluation.unjudged):
             console.out(f"  {mode}: {count} not judged: {printable(why)}", style="yellow")
 
 

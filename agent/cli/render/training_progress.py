@@ -11,14 +11,15 @@ from rich.table import Table
 from ....rollout.trajectory import Episode
 from ....train.config import TrainConfig
 from ....train.monitor import Monitor
+from .evaluation_tables import percent
 from .terminal import make_console
 
 __all__ = ["COLUMNS", "TrainingScreen"]
 
 COLUMNS = {
     "reward": ("reward/total", "{:.3f}"),
-    "right": ("reward/correct", "{:.1%}"),
-    "held out": ("held_out/accuracy", "{:.1%}"),
+    "right": ("reward/correct", "%"),
+    "held out": ("held_out/accuracy", "%"),
     "calls": ("reward/calls", "{:.2f}"),
     "tokens": ("response_tokens", "{:.0f}"),
     "entropy": ("entropy", "{:.3f}"),
@@ -26,7 +27,7 @@ COLUMNS = {
     "unscored": ("unscored", "{:.0f}"),
     "seconds": ("seconds", "{:.1f}"),
 }
-"""The table's columns: which metric, and how it is written."""
+"""The table's columns: which metric, and how it is written (`%`: as a share)."""
 _ROWS = 12
 
 
@@ -72,7 +73,10 @@ class TrainingScreen:
         """A step is done."""
         self.last = {"step": step, **metrics}
         cells = [
-            form.format(metrics[name]) if name in metrics else "" for name, form in COLUMNS.values()
+            (percent(metrics[name]) if form == "%" else form.format(metrics[name]))
+            if name in metrics
+            else ""
+            for name, form in COLUMNS.values()
         ]
         self._rows.append([str(step), *cells])
         self._bars.update(self._steps, completed=step)

@@ -1,8 +1,11 @@
 """What is read from files: passages with ids and titles, whatever the files hold."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -148,12 +151,19 @@ def test_a_page_that_declares_its_encoding_is_read_in_it(tmp_path: Path) -> None
         assert shown(tmp_path / "a.html", data) == [("a.html", text)]
 
 
-def test_a_damaged_gz_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt.gz"
-    for data in (gzip.compress(b"text" * 1_000)[:-20], b"no gzip at all"):
-        path.write_bytes(data)
-        with pytest.raises(DataError, match=r"can't read a\.txt\.gz: the \.gz is damaged"):
-            read(path)
+@pytest.mark.parametrize(
+    ("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
+)
+def test_packed_files_are_read_and_damaged_ones_told(
+    tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / f"a.txt.{ending}"
+    data = pack(b"The ferry. " * 1_000)
+    path.write_bytes(data)
+    assert found(tmp_path) == [path.name] and read(path)[0].text.startswith("The ferry. ")
+    path.write_bytes(data[:-20])
+    with pytest.raises(DataError, match=rf"can't read a\.txt\.{ending}: "):
+        read(path)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -77,6 +77,13 @@ def test_the_model_reads_the_schema_and_rows(tool: SqlTool) -> None:
     assert "(the first 20 of more than 1,020 rows)" in ask(tool, "from range(10_000_000_000)").text
 
 
+def test_an_unknown_schema_can_be_asked_for(tool: SqlTool) -> None:
+    blind = SqlTool(tool.database, schema_budget=0)
+    assert blind.description == tool.description.split("\n")[0]
+    assert "name\ncity\ncountry\nendless\n" in ask(blind, "show tables").text
+    assert "founded | DATE" in ask(blind, "describe city").text
+
+
 @pytest.mark.parametrize(
     ("query", "kind", "text"),
     [

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,13 +106,17 @@ class RemoteKernel:
             process, connection = start_process(
                 session_dir[0], folder, walls.characters, extra, enclosure
             )
-            sockets = HeldFolder(folder)
         except OSError as error:
             raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         client = AsyncKernelClient(context=context)
         client.load_connection_info(connection)
         owner = enclosure.user if enclosure and walls.own_user else None
-        kernel = cls(process, client, session_dir, sockets, walls, owner)
+        try:
+            sockets = HeldFolder(folder)
+            kernel = cls(process, client, session_dir, sockets, walls, owner)
+        except OSError as error:  # too many open files
+            end_process(process, os.getpid())
+            raise ToolUnavailable(f"a Python kernel can't be started: {error}") from error
         try:
             async with asyncio.timeout(START_SECONDS):
                 await kernel._unless_dead(kernel._connect())
@@ -147,10 +151,6 @@ class RemoteKernel:
     def roots(self) -> list[int]:
         """The process: with walls, all that runs in them ends up below it."""
         return [self.pid]
-
-    def at_rest(self, pids: Sequence[int]) -> bool:
-        """False: the code's threads and tasks can't be told from the kernel's own."""
-        return False
 
     def halt(self) -> bool:
         """Stop the kernel and all that it started; see `Monitored`."""

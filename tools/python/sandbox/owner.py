@@ -251,9 +251,12 @@ class SandboxSession:
             return False
         return halt_trees(self._roots(), self._halted)
 
-    def resume(self) -> None:
-        """Let all that was stopped run again."""
-        if self._halted:
+    def resume(self, worker: "RemoteWorker") -> None:
+        """Let all that was stopped run again, for a request to this worker."""
+        if self._halted == {worker.pid}:
+            worker.signal(signal.SIGCONT)
+            self._halted.clear()
+        elif self._halted:
             continue_trees(self._roots(), self._halted)
 
     def _roots(self) -> list[int]:

@@ -22,9 +22,7 @@ from ..processes import (
     descendants,
     end_in_words,
     signal_group,
-    states_of,
     status_fields,
-    threads,
 )
 from ..walls.walls import Walls
 from .channel import READ_BYTES, frame, pipes, read_available, send_with, sender
@@ -65,8 +63,8 @@ class WorkerSession(Protocol):
         """Stop all that runs in it, unless a worker has a request; True once nothing runs."""
         ...
 
-    def resume(self) -> None:
-        """Let all that was stopped run again."""
+    def resume(self, worker: "RemoteWorker") -> None:
+        """Let all that was stopped run again, for a request to this worker."""
         ...
 
     def end_worker(self, worker: "RemoteWorker") -> None:
@@ -113,12 +111,6 @@ class RemoteWorker:
     def roots(self) -> list[int]:
         """The process, and those of the session that are no worker's children any more."""
         return [self.pid, *self.session.orphans()]
-
-    def at_rest(self, pids: Sequence[int]) -> bool:
-        """True if the process is the only one, has a single thread, and that waits: a timer's
-        handler can run on in it.
-        """
-        return len(pids) == threads(pids) == 1 and states_of(self.pid) != {b"R"}
 
     def halt(self) -> bool:
         """Stop all of its session, copies too; see `Monitored`."""
@@ -287,7 +279,7 @@ class RemoteWorker:
         if not self.alive:
             raise Died(self.ending(), self._kind)
         self.requests += 1
-        self.session.resume()
+        self.session.resume(self)
         number = secrets.token_hex(8)
         data = frame({**request, "id": number})
         self._discard_text()

@@ -10,7 +10,6 @@ The code that runs here can change all of this process: whoever reads the channe
 import asyncio
 import base64
 import contextvars
-import ctypes
 import fcntl
 import json
 import os
@@ -35,8 +34,7 @@ from typing import Any, NoReturn
 from .. import notebook
 from ..files import HeldFolder, read_inside, write_inside
 from ..walls import namespaces, walls
-from ..walls.seccomp import numbers
-from . import cells
+from . import cells, forking
 from .channel import frame, received_descriptors
 
 __all__ = ["WorkerMain", "fail"]
@@ -44,10 +42,6 @@ __all__ = ["WorkerMain", "fail"]
 CHANNEL, OUTPUT = 3, 4
 """The file descriptors that a worker has beside 0, 1 and 2."""
 LONGEST_MESSAGE = 12_000_000
-
-PR_GET_TID_ADDRESS = 40
-CLONE_PARENT, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x8000, 0x200000, 0x1000000
-_libc = ctypes.PyDLL(None, use_errno=True)  # one that keeps the interpreter's lock, over a fork too
 
 
 def fail(channel: int, text: str) -> None:
@@ -134,6 +128,8 @@ class WorkerMain:
         if around.tier == "full":  # in which all sessions have the same names for their folders
             _set_up_environment(namespaces.SESSION)
         walls.prepare(around)
+        for _ in range(cells.WARM_UPS):
+            _reseed()
 
     def begin(self, channel: int, output: int, session: str, folder: str) -> NoReturn:
         """Be a worker of the session whose files are in `session`, and work in its `folder`."""
@@ -230,7 +226,9 @@ class WorkerMain:
                 self.show("done", {"refused": why})
                 return
             state = random.getstate()  # forking seeds it anew
-            if not _fork_sibling():
+            # As an orphan the branch would become the supervisor's child as well; but that takes a
+            # process in between, for which all page tables are copied once more.
+            if not forking.fork(forking.CLONE_PARENT):
                 random.setstate(state)
                 self._become_branch(channel, output, folder)
             self.show("done", {"refused": ""})
@@ -320,33 +318,6 @@ class WorkerMain:
             parts.append(data)
             have += len(data)
         self._received = b"".join(parts)
-
-
-def _fork_sibling() -> int:
-    """Fork a child of this process's parent: 0 in it, its number here. Raises `OSError`.
-
-    The supervisor, whose child a branch has to be, could also get it as an orphan; but that takes a
-    process in between, for which all page tables are copied once more.
-    """
-    own_thread = ctypes.c_void_p()  # where the C library keeps this thread's number
-    _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(own_thread), 0, 0, 0)
-    flags = CLONE_PARENT | signal.SIGCHLD
-    if own_thread:
-        flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
-    # On x86_64 the fourth of these is that address, on aarch64 the fifth.
-    arguments = map(ctypes.c_void_p, (flags, 0, 0, own_thread.value, own_thread.value))
-    number = ctypes.c_long(numbers()["clone"])
-    # As `os.fork` does it. What pthread_atfork would run is for other threads, which there are not.
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid = int(_libc.syscall(number, *arguments))
-    if pid:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
-    else:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-    if pid < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return pid
 
 
 def _arrange_descriptors(channel: int, output: int) -> None:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from .. import processes
 from ..walls import namespaces, walls
 from ..walls.self_test import failure_in_child, self_test
-from . import cells, worker
+from . import cells, forking, worker
 from .channel import received_descriptors
 
 __all__ = ["main"]
@@ -37,11 +37,11 @@ FOLDERS = ("work", *walls.SHARED)
 def main(fd: str) -> None:
     """Hear the settings from the socket `fd`, get ready, say so, and serve until the end."""
     control = socket.socket(fileno=int(fd))
-    settings, _ = _receive(control)
-    if settings is None:
+    settings, _ = _received(control)
+    if not settings:
         return
     try:
-        zygote = ZygoteMain(control, settings)
+        zygote = ZygoteMain(control, json.loads(settings))
     except BaseException as error:
         text = "".join(traceback.format_exception_only(error)).strip()
         _send(control, {"failed": text})
@@ -56,7 +56,6 @@ class ZygoteMain:
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         walls.die_with(settings["owner"])
         self._control = control
-        self._home = os.open("/proc/self/ns/pid", os.O_RDONLY)
         # What most code uses; sympy imports numpy.random late, if ever.
         for name in ("numpy.random", "sympy", *settings["modules"]):
             importlib.import_module(name)
@@ -73,30 +72,33 @@ class ZygoteMain:
                 walls.die_with(settings["owner"])  # a change of privilege undoes it
             namespaces.build_root(self._walls.readable, self._walls.fonts)
         gc.collect()
+        for _ in range(cells.WARM_UPS):
+            forking.rehearse()
         gc.freeze()
         _use_huge_pages()
         if self._walls.tier != "none":
             self._prove(settings["canary"], settings["trial_user"], settings["trial_folder"])
 
     def serve(self) -> None:
-        """Fork a supervisor for each message; exit when the owner does."""
-        signal.signal(signal.SIGCHLD, lambda *_: _ended())  # or supervisors stay as zombies
+        """Fork a supervisor for each message; exit when the owner does.
+
+        What this loop writes to, each session then has for itself alone: the supervisor keeps the
+        page as it was, and the next one gets it as it is now. So it does little.
+        """
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors
         while True:
-            message, fds = _receive(self._control)
-            if message is None:
+            data, fds = _received(self._control)
+            if not data:
                 os._exit(0)
-            answer: dict[str, Any]
             try:
-                answer = {"supervisor": self._fork_supervisor(message, *fds)}
+                answer = b'{"supervisor": %d}' % self._fork_supervisor(data, *fds)
             except OSError as error:  # no more processes or namespaces; the sessions live on
-                answer = {"failed": str(error)}
-            _send(self._control, answer)
+                answer = json.dumps({"failed": str(error)}).encode()
+            self._control.send(answer)
             for fd in fds:
                 os.close(fd)
 
-    def _fork_supervisor(
-        self, session: dict[str, Any], link_fd: int, channel: int, output: int
-    ) -> int:
+    def _fork_supervisor(self, session: bytes, link_fd: int, channel: int, output: int) -> int:
         parent = os.getpid()
         pid = self._fork()
         if pid:
@@ -105,8 +107,8 @@ class ZygoteMain:
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
-            supervisor = Supervisor(link, self._walls, self._worker, session, parent)
-            os.close(self._home)
+            settings = json.loads(session)
+            supervisor = Supervisor(link, self._walls, self._worker, settings, parent)
             supervisor.serve(channel, output)
         except BaseException as error:
             _send(link, {"failed": f"{type(error).__name__}: {error}"})
@@ -115,17 +117,7 @@ class ZygoteMain:
 
     def _fork(self) -> int:
         """Fork; the child is the first process of its own namespace, where there are any."""
-        if self._walls.tier != "full":
-            return os.fork()
-        if os.geteuid():
-            return _fork_over_another()
-        namespaces.in_new_pid_namespace(self._home)
-        try:
-            pid = os.fork()
-        finally:
-            if os.getpid() != 1:
-                namespaces.leave(self._home)
-        return pid
+        return forking.fork(namespaces.NEWPID if self._walls.tier == "full" else 0)
 
     def _prove(self, canary: str, user: int, folder: str) -> None:
         """Raise the walls around a child, and see whether it can get out. Raises `OSError`."""
@@ -190,10 +182,10 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, self._report)
         self._fork_worker(channel, output, "work")
         while True:
-            message, fds = _receive(self._link)
-            if message is None:
+            message, fds = _received(self._link)
+            if not message:
                 self._end_all()
-            self._fork_worker(fds[0], fds[1], message["folder"])
+            self._fork_worker(fds[0], fds[1], json.loads(message)["folder"])
 
     def _fork_worker(self, channel: int, output: int, folder: str) -> None:
         supervisor = os.getpid()
@@ -248,45 +240,6 @@ class Supervisor:
                 os.chown(path, self._user, self._user)
 
 
-def _fork_over_another() -> int:
-    """Fork into a new process namespace without having to come back: only root could.
-
-    A process in between goes there and forks the child, which this process then adopts.
-    """
-    answer, its_answer = os.pipe()
-    gate, its_gate = os.pipe()
-    fds = {answer, its_answer, gate, its_gate}
-    try:
-        between = os.fork()
-    except OSError:
-        for fd in fds:
-            os.close(fd)
-        raise
-    if not between:
-        try:
-            namespaces.unshare(namespaces.NEWPID, "process namespace")
-            pid = os.fork()
-            if not pid:
-                os.read(gate, 1)  # not before the process in between is gone for good
-                for fd in fds:
-                    os.close(fd)
-                return 0
-            os.write(its_answer, str(pid).encode())
-        except OSError as error:
-            os.write(its_answer, str(error).encode())
-        os._exit(0)
-    os.close(its_answer)
-    text = os.read(answer, 1_000).decode()
-    with suppress(ChildProcessError):
-        os.waitpid(between, 0)
-    os.write(its_gate, b"x")
-    for fd in fds - {its_answer}:
-        os.close(fd)
-    if not text.isdigit():
-        raise OSError(text or "a process died before it was one")
-    return int(text)
-
-
 def _use_huge_pages() -> None:
     """Put this process's memory into pages of 2 MB, where the kernel can (Linux 6.1).
 
@@ -324,10 +277,10 @@ def _send(link: socket.socket, message: dict[str, Any]) -> None:
     link.send(json.dumps(message).encode())
 
 
-def _receive(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """The next message and the file descriptors that came with it; None at the end."""
+def _received(link: socket.socket) -> tuple[bytes, list[int]]:
+    """The next message and the file descriptors that came with it; none of both at the end."""
     try:
         data, ancillary, _, _ = link.recvmsg(MESSAGE, socket.CMSG_SPACE(8 * 4))
     except OSError:
-        return None, []
-    return (json.loads(data) if data else None), received_descriptors(ancillary)
+        return b"", []
+    return data, received_descriptors(ancillary)

@@ -2,9 +2,8 @@
 
 The zygote calls `build_root` once: from then on it lives in a file system of its own, in memory
 and read-only, that shows the interpreter's folders and nothing else. For each session it forks a
-process into a new process namespace (`in_new_pid_namespace`), and that process calls `enter`:
-mounts, network, IPC and host name of its own; `mount_session` adds one bounded tmpfs for all that
-it can write.
+process into a new process namespace, and that process calls `enter`: mounts, network, IPC and host
+name of its own; `mount_session` adds one bounded tmpfs for all that it can write.
 
 All of it needs CAP_SYS_ADMIN: real root has it, everybody else gets it over a user namespace.
 """
@@ -23,7 +22,6 @@ __all__ = [
     "SESSION",
     "build_root",
     "enter",
-    "in_new_pid_namespace",
     "mount_session",
     "new_user_namespace",
     "show_temporary",
@@ -107,21 +105,6 @@ def build_root(read_only: Iterable[str], fonts: str, session: str = "") -> None:
         _fail("umount of the old root")
     os.rmdir(_OLD)
     _mount(None, "/", None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
-
-
-def in_new_pid_namespace(home: int) -> None:
-    """Let this process's next child be the first of a new process namespace.
-
-    `home` is an open /proc/self/ns/pid; `setns(home)` (below, as `leave`) undoes it.
-    """
-    leave(home)
-    unshare(NEWPID, "process namespace")
-
-
-def leave(home: int) -> None:
-    """Let this process's next child be in the process namespace of `home` again."""
-    if _libc.setns(home, NEWPID):
-        _fail("return to the process namespace")
 
 
 def enter() -> None:

@@ -1,5 +1,6 @@
 """User ids of our own, one for each session where we are root."""
 
+import secrets
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -8,8 +9,8 @@ from ...errors import ToolUnavailable
 
 __all__ = ["UserIds"]
 
-FIRST_USER = 1_879_048_192
-"""User ids that nothing else is meant to have: the first of the range that systemd leaves free."""
+FIRST_USER, USERS = 1_879_048_192, 268_435_456
+"""User ids that nothing else is meant to have: the range that systemd leaves free."""
 FIRST_SMALL_USER, SMALL_USERS = 60_578, 606
 """The same, where only 65,536 ids exist, as in most containers."""
 
@@ -17,13 +18,14 @@ FIRST_SMALL_USER, SMALL_USERS = 60_578, 606
 class UserIds:
     """User ids of our own for sessions, each held by a lock as long as it is in use.
 
-    The lock is an abstract socket's name: the kernel frees it with us.
+    The lock is an abstract socket's name: the kernel frees it with us. A program in another network
+    namespace does not see it: each begins at a random id, so that two of them hardly ever meet.
     """
 
     def __init__(self) -> None:
         self._held: dict[int, socket.socket] = {}
         self._first, self._count = _free_range()
-        self._next = 0
+        self._next = secrets.randbelow(self._count) if self._count else 0
 
     @property
     def exist(self) -> bool:
@@ -63,8 +65,8 @@ def _free_range() -> tuple[int, int]:
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/uid_map").read_text().splitlines():
             first, _, count = (int(part) for part in line.split())
-            if first + count > FIRST_USER + 10_000:
-                return FIRST_USER, 10_000
+            if first + count >= FIRST_USER + USERS:
+                return FIRST_USER, USERS
             if first + count >= FIRST_SMALL_USER + SMALL_USERS:
                 return FIRST_SMALL_USER, SMALL_USERS
     return 0, 0
