@@ -160,6 +160,9 @@ def read_checkpoint(
         return None
     try:
         state = read_object(path / "trainer.json")
+    except DataError as error:
+        raise DataError(f"{path} can't be read ({error}): remove it to start anew") from error
+    try:
         tensors = load_file(path / "optimizer.safetensors")
         found = _changes(state["identity"], json.loads(json.dumps(identity)))
         for change in found:
