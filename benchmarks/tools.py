@@ -2,8 +2,8 @@
 
 Medians, with the fastest in brackets: on a busy machine the fastest says more about the code.
 The peer is a plain ipykernel driven through jupyter_client, over ipc, as its documentation shows.
-It can't be copied: the other way to a branch is to run the cells again in a new session or kernel,
-as rStar2-Agent does, and both are measured.
+A kernel can't be copied: the other way to a branch is to run the cells again in a new session or
+kernel, as rStar2-Agent does, and both are measured.
 
     python benchmarks/tools.py --pages      where the memory of a session lies
 """
@@ -77,9 +77,9 @@ def kind_of(mapped: str) -> str:
     return "libraries' data" if ".so" in mapped else "other"
 
 
-def ours() -> Iterator[int]:
-    """The sandbox's processes: those below this one."""
-    return iter(descendants(os.getpid()))
+def held() -> float:
+    """The memory of all processes of the sandbox, which are those below this one, in MB."""
+    return sum(map(proportional, descendants(os.getpid())))
 
 
 async def timed(work: Callable[..., Awaitable[object]], *arguments: object) -> float:
@@ -211,14 +211,14 @@ async def measure_branches(tool: PythonTool, name: str, code: str, peer: list[fl
             forks.append(1e3 * (time.perf_counter() - begin))
             await copy.close()
         row(f"fork() with {name}", "ms", forks, "5" if "100" in name else "", None)
-        before = sum(map(proportional, ours()))
+        before = held()
         copies = [await session.fork() for _ in range(BRANCHES)]
-        held = (sum(map(proportional, ours())) - before) / BRANCHES
-        row(f"  memory of each of {BRANCHES} copies (PSS)", "MB", [held], "2", None)
+        each = [(held() - before) / BRANCHES]
+        row(f"  memory of each of {BRANCHES} copies (PSS)", "MB", each, "2", None)
         for copy in copies:
             await call(copy, "x = 1; x + 1")
-        held = (sum(map(proportional, ours())) - before) / BRANCHES
-        row("  the same after a call in each", "MB", [held], "", None)
+        each = [(held() - before) / BRANCHES]
+        row("  the same after a call in each", "MB", each, "", None)
         for copy in copies:
             await copy.close()
     for _ in range(5):
@@ -244,8 +244,7 @@ async def measure_many(tool: PythonTool, count: int, peer: dict[str, list[float]
     seconds = time.perf_counter() - begin
     rate = [count / seconds]
     row(f"sessions per second, {count} opened together", "/s", rate, "", peer["opened"])
-    processes = [proportional(pid) for pid in ours()]
-    per_session = [sum(processes) / count]
+    per_session = [held() / count]
     row(f"PSS per session, {count} idle (all processes)", "MB", per_session, "5", peer["memory"])
     begin = time.perf_counter()
     values = await asyncio.gather(*(call(session, "x") for session in sessions))

@@ -120,7 +120,7 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
     for what is no ordinary file.
     """
     path = Path(path)
-    with open_ordinary(path) as file, reading(str(path)):
+    with reading(str(path)), open_ordinary(path) as file:
         lines = open_unpacked(file, str(path))
         for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), 1):
             if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):

@@ -46,7 +46,7 @@ def answer_text(value: Any) -> str | None:
 
 
 def answer_texts(value: Any) -> list[str]:
-    """All answers of a value that holds one or a list of them, each once; those that are no value
+    """All answers of a value that holds one or a list of them, each once; None, NaN and blank texts
     are left out.
 
     Raises ValueError as `answer_text` does.
@@ -62,15 +62,17 @@ def answer_texts(value: Any) -> list[str]:
 
 def row_id(value: Any) -> str | None:
     """A row's own id, a text or an integer; None for no value. Raises ValueError for others."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # numpy's
     try:
         text = answer_text(value)
-        whole = text is None or not isinstance(value, float) or float(value).is_integer()
+        is_float = text is not None and isinstance(value, float | Decimal)
+        whole = value == int(value) if is_float else not isinstance(value, date | time)
     except ValueError:
         whole = False
     if not whole:
         raise ValueError(f"an id is a text or an integer, not {value!r:.60}")
     # pandas keeps integers as floats if one of them is missing
-    return str(int(value)) if text is not None and isinstance(value, float) else text
+    return str(int(value)) if is_float else text
 
 
 def _digits(number: float | Decimal) -> str:

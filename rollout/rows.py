@@ -1,6 +1,5 @@
 """Rows of a file or of stdin: JSON lines, a JSON list, CSV, Parquet, or lines of text."""
 
-import csv
 import io
 import json
 import re
@@ -12,7 +11,7 @@ from pathlib import PurePath
 from typing import IO, Any, NamedTuple
 
 from ..tools.errors import DataError, MissingExtra
-from ..tools.unpack import PACKINGS, open_unpacked, peek, reading
+from ..tools.unpack import kind_of, open_unpacked, peek, reading, table_rows
 from .row_values import WrittenFloat
 
 __all__ = ["Located", "read_rows", "with_integers"]
@@ -27,7 +26,7 @@ class Located(NamedTuple):
     """The line or row, from 1."""
     row: Any
     table: bool = False
-    """Whether it is a row of Parquet, whose column `data` may hold an object as JSON."""
+    """True for a row of Parquet, whose column `data` may hold an object as JSON."""
 
 
 def read_rows(source: str) -> Iterator[Located]:
@@ -93,11 +92,8 @@ def _text(file: IO[bytes], name: str, newline: str) -> Iterator[IO[str]]:
 
 
 def _rows_of(file: IO[bytes], name: str) -> Iterator[Located]:
-    path = PurePath(name.lower())
     file = open_unpacked(file, name)
-    ending = path.suffix
-    if ending in PACKINGS:
-        ending = PurePath(path.stem).suffix
+    ending = kind_of(PurePath(name))
     if peek(file).startswith(b"PAR1") or ending == ".parquet":
         yield from _parquet(file, name)
     elif ending in (".csv", ".tsv"):
@@ -176,16 +172,19 @@ def _csv(text: IO[str], name: str, separator: str) -> Iterator[Located]:
     header = text.readline()
     if separator not in header:
         separator = next((each for each in ";\t" if each in header), separator)
-    rows = csv.DictReader(chain([header], text), delimiter=separator, strict=True)
-    columns = list(rows.fieldnames or ())
+    rows = table_rows(chain([header], text), name, separator, strict=True)
+    columns = next(rows, [])
     if len({*columns}) < len(columns):
         raise DataError(f"{name} has two columns of one name: {', '.join(columns)}")
-    for number, row in enumerate(rows, 1):
+    for number, cells in enumerate(rows, 1):
         where = f"{name}, row {number}"
-        if None in row or None in row.values():
+        if len(cells) != len(columns):
             raise DataError(f"{where} has more or fewer columns than the header")
-        row.pop("", None)  # pandas' index
-        row |= {column: None for column, text in row.items() if text in ("NaN", "nan")}
+        row = {
+            column: None if cell in ("NaN", "nan") else cell
+            for column, cell in zip(columns, cells, strict=True)
+            if column  # pandas' index has none
+        }
         yield Located(where, number, row)
 
 

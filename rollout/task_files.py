@@ -10,7 +10,14 @@ from .row_values import answer_text, answer_texts, row_id, text_id
 from .rows import Located, read_rows
 from .task import Task
 
-__all__ = ["json_columns", "left_out_columns", "read_tasks", "to_task", "to_tasks"]
+__all__ = [
+    "has_own_id",
+    "json_columns",
+    "left_out_columns",
+    "read_tasks",
+    "to_task",
+    "to_tasks",
+]
 
 
 def read_tasks(source: str, *, tell: Callable[[str], None] | None = None) -> list[Task]:
@@ -24,19 +31,18 @@ def to_tasks(rows: Iterable[Located], *, tell: Callable[[str], None] | None = No
     A row is a line of text, or an object with a `question`, and perhaps an `id` and an `answer`;
     the rest of an object goes into the task's `data`. An answer is a text or a number, or a list of
     such, which are all right (`data["answers"]`). A task without an id gets one that follows from
-    its question; only where a question stands twice, a number follows. In Parquet, a column `data`
+    its question; only where a question occurs twice, a number follows. In Parquet, a column `data`
     may hold an object as JSON; values that JSON can't hold are left out, and `tell` is given a
     sentence with their columns.
 
-    Raises DataError, naming the row, for one that is no task, or a second one of an id.
+    Raises DataError, naming the row, if it is not a task or repeats the id of another.
     """
     tasks: dict[str, Task] = {}
     left_out: Counter[str] = Counter()
     for located in rows:
         task = to_task(located, left_out)
         if task.id in tasks:
-            row = located.row
-            if isinstance(row, Task) or (isinstance(row, dict) and row_id(row.get("id"))):
+            if has_own_id(located.row):
                 raise DataError(f"{located.where}: the id {task.id!r} stands there twice")
             count = 2
             while (id := f"{task.id}-{count}") in tasks:
@@ -46,6 +52,13 @@ def to_tasks(rows: Iterable[Located], *, tell: Callable[[str], None] | None = No
     if left_out and tell is not None:
         tell(left_out_columns(left_out))
     return list(tasks.values())
+
+
+def has_own_id(row: Any) -> bool:
+    """True if a row that `to_task` takes names the id of its task."""
+    if isinstance(row, Mapping):
+        return row_id(row.get("id")) is not None
+    return isinstance(row, Task)
 
 
 def to_task(located: Located, left_out: Counter[str] | None = None) -> Task:

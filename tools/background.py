@@ -4,6 +4,7 @@ work in a thread, for a loop that must not wait.
 
 import asyncio
 import concurrent.futures
+import contextvars
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple, Unpack
@@ -15,15 +16,26 @@ Arguments = TypeVarTuple("Arguments")
 
 
 async def in_thread(work: Callable[[Unpack[Arguments]], V], *arguments: *Arguments) -> V:
-    """Run `work` in a thread, or at once where the machine can't start one more: it may then be run
-    a second time by a thread that is busy now.
-    """
+    """Run `work` once: in a thread, or in this one if the machine can't start another."""
+    outcome: concurrent.futures.Future[V] = concurrent.futures.Future()
+    first = threading.Lock()
+
+    def run() -> None:
+        if not first.acquire(blocking=False) or not outcome.set_running_or_notify_cancel():
+            return
+        try:
+            outcome.set_result(work(*arguments))
+        except BaseException as error:  # it is raised where `work` is awaited
+            outcome.set_exception(error)
+
+    context = contextvars.copy_context()
     try:
-        return await asyncio.to_thread(work, *arguments)
+        asyncio.get_running_loop().run_in_executor(None, context.run, run)
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise
-    return work(*arguments)
+        run()  # the executor has kept it: a busy thread may have begun it, or come to it later
+    return await asyncio.wrap_future(outcome)
 
 
 class BackgroundLoop:

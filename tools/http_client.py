@@ -31,8 +31,8 @@ _MOST_IDLE = 256
 _MOST_WORDS = 8192
 """Bytes that are read of an answer that says no."""
 _ENCODINGS = "gzip, deflate"
-"""Packings that are unpacked: 64 KiB at a time become 66 MB at most. Others, or one in another,
-would become gigabytes at once."""
+"""The encodings of an answer that are unpacked: 64 KiB become 66 MB at most. Others, and one inside
+another, could become gigabytes at once."""
 
 T = TypeVar("T")
 
@@ -200,7 +200,10 @@ class HttpClient:
     async def _send(
         self, client: "httpx.AsyncClient", request: "httpx.Request"
     ) -> "httpx.Response":
-        """The response, once its headers are there: they too may come a byte at a time."""
+        """Send a request; its response, once the headers are there.
+
+        Raises HttpError after `head_seconds`: headers too may come a byte at a time.
+        """
         try:
             async with asyncio.timeout(self.head_seconds):
                 return await client.send(request, stream=True)

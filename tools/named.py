@@ -100,8 +100,8 @@ def find_tool(name: str, *, trusted: bool = True, folder: Path | None = None) ->
 
 
 def task_sql(tools: Sequence[AnyTool] | None) -> str | None:
-    """The name `sql` or `sql@rows=3`, without a database, if it is the one tool that is named: it
-    asks the database that each task brings.
+    """The name of the only tool, if it is `sql` without a database, as in `sql@rows=3`: each task
+    then brings its database. None otherwise.
     """
     match tools:
         case [str(name)]:

@@ -82,9 +82,9 @@ def make_agent(
 def make_task_agent(
     model: ModelOptions, limits: LimitOptions, tasks: Sequence[Task], *, temperature: float
 ) -> tuple[Agent, bool | str]:
-    """The agent for a run over tasks, and whether each task is asked of the database or corpus it
-    brings: if it brings one, and no --tool is given but `sql@rows=3` or the like, without a
-    database, which is then returned. Raises as `make_agent` does.
+    """The agent for a run over tasks, and the `task_tools` of that run: True if tasks bring
+    databases or corpora and no --tool is given; the tool's name if --tool gives settings for their
+    databases alone, such as `sql@rows=3`; else False. Raises as `make_agent` does.
     """
     sql = task_sql(model.tool)
     if model.tool is not None and sql is None:

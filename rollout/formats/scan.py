@@ -39,8 +39,8 @@ class Marks:
 
     @classmethod
     def tags(cls, call: str, result: str, answer: str) -> Self:
-        """The marks `<call>`, `</call>`, `<result>`, `</result>` and `<answer>`; those of results
-        also as they are imitated.
+        """The marks `<call>`, `</call>`, `<result>`, `</result>` and `<answer>`; a result's marks
+        also match what looks like them (`alike`).
         """
         patterns = (
             *map(re.escape, (f"<{call}>", f"</{call}>")),
@@ -107,8 +107,8 @@ def scan(
             if fence := _OPEN_FENCE.match(text, position):
                 fence = _CLOSING_FENCE.search(text, fence.end())
                 position = fence.end() if fence else len(text)
-            marks_after = [marks.call, marks.result, *([marks.answer] if marks.answer else [])]
-            after = search.first(marks_after, position)
+            openings = [each for each in (marks.call, marks.result, marks.answer) if each]
+            after = search.first(openings, position)
             position = len(text) if after is None else after.start()
             continue
         found.calls.append(_innermost(text[position : close.start()], marks.call, in_string))

@@ -51,7 +51,9 @@ def ticks() -> dict[int, bytes]:
 
 
 async def quiet() -> bool:
-    """Whether a time comes in which no process of any session gets the processor."""
+    """Wait until no process of any session gets the processor for half a second; False if they do
+    for too long.
+    """
     end = time.monotonic() + 90
     while time.monotonic() < end:
         before = ticks()
@@ -81,7 +83,7 @@ def test_what_a_cell_left_is_stopped_until_the_next_one(box: Box, code: str) -> 
             # Of all that had the processor meanwhile, none is the other session's.
             grown = {pid for pid, had in ticks().items() if had != before.get(pid)}
             assert len(grown) <= 1
-            if code == TIMER:  # the handler goes on where it was
+            if code == TIMER:  # the handler continues where it was
                 assert (await hog.call({"code": "1"}, 1)).error is ErrorKind.TIMEOUT
                 return
             after = await hog.call(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from interlace.tools import PythonTool, ToolResult
-from interlace.tools.python.displays import html_text
+from interlace.tools.python.displays import SEEN, html_text
+from interlace.tools.python.output import _KEPT
 
 CLASSES = """
 class Drawn:
@@ -41,6 +42,9 @@ CELLS: list[tuple[str, str]] = [
     ("%%latex\n$x$", "$x$"),
     ("Javascript('1')", "<IPython.core.display.Javascript object>"),
     ("JSON({'a': [1, 'é']})", '{"a": [1, "é"]}'),
+    ("class J(Drawn):\n    def _repr_json_(self): return {(1, 2): 3}", "(no output)"),
+    ("J._repr_png_ = None; J('<J>')", "<J>"),
+    ("Image(data=b'RIFF0000WEBPVP8 ', format='webp')", "<IPython.core.display.Image object>"),
     ("class L:\n    def _repr_latex_(self): return '$a^2$'\nL()", "$a^2$"),
     (f"HTML({TABLE!r})", "       n\nfirst  1.50"),
     ("HTML('<script>1</script>')", "[text/html: table-2.html]"),
@@ -51,6 +55,8 @@ CELLS: list[tuple[str, str]] = [
     ("for i in ProgressBar(2): pass", f"[{'=' * 60}] 2/2"),
     ("shown = display('a', display_id=True); shown.update('b'); shown.update('c')", "'c'"),
     ("shown = display('a', display_id=True); print(1); shown.update('b')", "'a'\n1\n'b'"),
+    ("print(1); s = display('a', display_id=True); clear_output(); s.update('b')", "'b'"),
+    ("print(1); clear_output(wait=True); s = display('a', display_id=True); s.update('b')", "'b'"),
     ("for i in range(30): shown.update(HTML(f'<b>{i}</b>'))", "29"),
     ("from tqdm.auto import tqdm; type(tqdm(disable=True)).__module__", "'tqdm.asyncio'"),
     # plots, whichever window they are meant for
@@ -65,7 +71,9 @@ CELLS: list[tuple[str, str]] = [
     ("!python -c 'import numpy, sys; print(sys.prefix)'", sys.prefix),
     # event loops within the one that runs
     ("asyncio.run(later(1))", "1"),
+    ("asyncio.run(main=later(1))", "1"),
     ("asyncio.get_event_loop().run_until_complete(later(2))", "2"),
+    ("asyncio.get_event_loop().run_until_complete(future=later(2))", "2"),
     ("loop = asyncio.new_event_loop(); loop.run_until_complete(later(3))", "3"),
     ("async def main(): return asyncio.run(later(4))\nawait main()", "4"),
     ("with asyncio.Runner() as runner: print(runner.run(later(5)))", "5"),
@@ -109,6 +117,10 @@ def test_a_cell_shows(number: int, results: list[ToolResult]) -> None:
     assert text.endswith(expected[1:]) if expected[0] == "*" else text == expected, code
 
 
+def test_a_label_gives_way_to_what_is_kept_and_to_nothing_else() -> None:
+    assert set(_KEPT) == SEEN
+
+
 def test_what_the_interpreter_has_below_tmp_is_seen_there(results: list[ToolResult]) -> None:
     assert results[-1].text == "'shown'"
 
@@ -122,6 +134,19 @@ def test_what_the_interpreter_has_below_tmp_is_seen_there(results: list[ToolResu
         ("<style>p {}</style><p>one<p>two<audio>no sound</audio>", "one\ntwo"),
         ("<table><tr><td>a<table><tr><td>b</table></table>after", "a\nb\nafter"),
         ("<tr><td>no table</td></tr>", "no table"),
+        # HTML lets authors leave end tags out, and others forget them
+        ("<head><title>t</title><body><p>x", "x"),
+        ("<html><head><meta charset=utf-8><style>p {}</style><title>t</title><h1>x</h1>y", "x\ny"),
+        ("<head><title>t<link rel=icon><body>x<p>y", "x\ny"),
+        ("<title>t</head>x", "x"),
+        ("<title>t <b>u</title>x", "x"),
+        ("<TITLE>t<P>x<svg><title>tip</title></svg>", "x"),
+        ("<title/><script src=a.js /><video/>x", "x"),
+        ("<video src=a.mp4><p>x<canvas>y", "xy"),
+        ("<video>a</video><p>x<video>y", "xy"),
+        ("<object><p>a<video>b</object>x</VIDEO >y", "y"),
+        ("</video><object>a</object>x", "x"),
+        ("<p>x<iframe src=a>y<script>z", "xy"),
         ("", ""),
     ],
 )

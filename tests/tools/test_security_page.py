@@ -17,7 +17,7 @@ TRIED_BY = {
     "full": r"\b(box|sandbox): Box|\bfull\b|BACKENDS",
     "confined": r"\b(box|sandbox): Box|\bconfined\b|BACKENDS",
     "jupyter": r"\bbox: Box|\bjupyter\b|BACKENDS|_kernel",
-    "none": r"\"none\"",
+    "none": r"isolation=\"none\"|\"none\"\]",
 }
 """What in a test's text shows that it runs in a tier: its fixture, or its parameters."""
 

@@ -1,12 +1,13 @@
 """The tier `none`: no wall, and still the watch over memory, processes, files and time."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from support.sandbox_fixtures import LIMITS, eventually
 
 from interlace.tools import ErrorKind, PythonTool
-from interlace.tools.python import processes
+from interlace.tools.python import PythonSession, processes
 
 MEMORY = """
 import os, time
@@ -33,6 +34,27 @@ import os, subprocess
 program = subprocess.Popen(['sh', '-c', 'while :; do :; done'], start_new_session=True)
 program.pid
 """
+
+
+@pytest.mark.parametrize("backend", ["sandbox", "jupyter"])
+def test_files_that_go_in_and_out_stay_in_the_folder(backend: str, tmp_path: Path) -> None:
+    (tmp_path / "diary").write_text("secret")
+
+    async def main() -> None:
+        async with PythonTool(backend, isolation="none").session() as session:
+            assert isinstance(session, PythonSession)
+            link = f"import os; os.symlink({str(tmp_path)!r}, 'out')"
+            assert (await session.call({"code": link}, 60)).ok
+            await session.write_file("new", b"x")
+            assert await session.read_file("new") == b"x"
+            for folder in ("out", tmp_path):
+                with pytest.raises(OSError):
+                    await session.read_file(f"{folder}/diary")
+                with pytest.raises(OSError):
+                    await session.write_file(f"{folder}/new", b"x")
+        assert [file.name for file in tmp_path.iterdir()] == ["diary"]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("backend", ["sandbox", "jupyter"])

@@ -4,15 +4,17 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from support.attempts import TOKENIZER, attempt
 from support.fakes import answer, code
 
-from interlace.agent.cli.render.evaluation_tables import percent, reasons
+from interlace.agent.cli.render.evaluation_tables import percent, print_modes, reasons
 from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
@@ -153,6 +155,14 @@ def test_pictures_are_drawn_without_a_display(tmp_path: Path) -> None:
         plot_evaluations(runs, tmp_path / "p.jpeg")
 
 
+def test_each_run_of_a_picture_has_a_label_of_its_own(tmp_path: Path) -> None:
+    runs = {name: made({"a": True}) for name in ("run 2", "日本語", "run 3", "a\tb", "a b", "")}
+    plot_evaluations(runs, tmp_path / "p.svg")
+    drawn = (tmp_path / "p.svg").read_text()
+    for label in ("run 2", "run 4", "run 3", "a b", "run 5", "run 6"):
+        assert f"<!-- {label} -->" in drawn
+
+
 def test_tasks_by_name(tmp_path: Path) -> None:
     assert [task.id for task in find_tasks("arithmetic:held_out:3:7")] == [
         f"arithmetic-held_out-7-{i}" for i in range(3)
@@ -219,6 +229,9 @@ def test_what_could_not_be_timed_is_null_in_the_results(tmp_path: Path) -> None:
     assert written["summary"]["means"]["seconds"]["value"] is None
     assert load_evaluation(tmp_path) == found
     assert compare(found, found).to_json()["means"]["seconds"]["value"] is None
+    shown = StringIO()
+    print_modes(Console(file=shown, width=120), {"greedy": found})
+    assert "greedy" in shown.getvalue() and "nan" not in shown.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """Sources of tasks: every reader takes the same files, and makes the same of the same value."""
 
 import bz2
+import csv
 import gzip
 import json
 import lzma
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from support.attempts import attempt
 from support.fakes import answer as answered
 
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
+from interlace.rollout.row_values import answer_texts, row_id
 from interlace.rollout.rows import Located, with_integers
 from interlace.rollout.task import Task
 from interlace.rollout.task_files import to_tasks
@@ -126,6 +129,36 @@ def test_an_id_is_a_text_or_an_integer(text: str, id: str | None, tmp_path: Path
         assert task.id == (id or same.id)
 
 
+def test_an_id_of_a_table_may_be_a_whole_number_of_any_type() -> None:
+    assert [row_id(seven) for seven in (np.float32(7), np.int64(7), Decimal("7.0"))] == ["7"] * 3
+    for half in (np.float32(0.5), Decimal("0.5")):
+        with pytest.raises(ValueError, match="an id is a text or an integer"):
+            row_id(half)
+    for other in (date(2026, 11, 30), datetime(2026, 11, 30, 7), time(7), True):
+        with pytest.raises(ValueError, match="an id is a text or an integer"):
+            row_id(other)
+
+
+def test_a_cell_of_csv_is_as_long_as_is_documented_whatever_limit_csv_has(tmp_path: Path) -> None:
+    path, before = tmp_path / "a.csv", csv.field_size_limit(131_072)
+    try:
+        path.write_text("question,answer\n" + "q" * 131_073 + ",7\n")
+        assert len(find_tasks(str(path))[0].question) == 131_073
+        path.write_text("question,answer\n" + "q" * 16_000_001 + ",7\n")
+        for limit in (131_072, 20_000_000):
+            csv.field_size_limit(limit)
+            with pytest.raises(DataError, match=r"line 2: field larger .* \(16000000\)"):
+                find_tasks(str(path))
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_an_id_of_two_rows_is_refused_whatever_kind_of_mapping_they_are() -> None:
+    row = MappingProxyType({"question": "q", "id": 7})
+    with pytest.raises(DataError, match="row 2: the id '7' stands there twice"):
+        to_tasks(Located(f"row {number}", number, row) for number in (1, 2))
+
+
 def test_a_number_of_data_stays_a_number(tmp_path: Path) -> None:
     (task,) = read(tmp_path, "", '{"question": "q", "tests": [{"returns": 2.50}], "level": 3.0}')
     assert json.dumps(task.data) == '{"tests": [{"returns": 2.5}], "level": 3.0}'
@@ -196,6 +229,7 @@ def test_columns_that_json_cant_hold_are_left_out_and_named(tmp_path: Path) -> N
     told = list[str]()
     (task,) = find_tasks(str(tmp_path / "a.parquet"), tell=told.append)
     assert (task.answer, task.data) == ("2.50", {"data": "free text", "level": 3})
+    assert answer_texts([date(2031, 5, 4), Decimal("2.50")]) == ["2031-05-04", "2.50"]
     assert told == ["left out, as JSON can't hold their values: the columns 'day', 'picture'"]
 
 

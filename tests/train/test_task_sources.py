@@ -33,6 +33,10 @@ def sums(seed, split, *, digits: int = 1):
     for index in range(10 ** 9):
         yield Task(f"{split}-{seed}-{index}", f"{index} + {digits}?", str(index + digits))
 
+def texts(seed, split):
+    yield from ["What did she do?"] * 2
+    yield from [{"question": "And then?", "id": None}] * 2
+
 def strange(one, two):
     return []
 """
@@ -74,6 +78,10 @@ def test_a_generators_settings_are_parts_or_parameters() -> None:
     parts = find_tasks("arithmetic:held_out:3:7")
     assert find_tasks("arithmetic@split=held_out,count=3,seed=7") == parts
     assert find_tasks("arithmetic:held_out@count=3,seed=7") == parts
+
+
+def test_equal_questions_of_a_generator_without_ids_stay_apart(here: Path) -> None:
+    assert len({task.id for task in find_tasks("own_tasks.py:texts")}) == 4
 
 
 def test_training_takes_endlessly_many_of_a_generator_and_the_whole_of_a_list(here: Path) -> None:

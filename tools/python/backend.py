@@ -79,8 +79,8 @@ def check_limits(limits: SessionLimits) -> SessionLimits:
 
 
 def needs_linux() -> None:
-    """Raises `ToolUnavailable` if there is no Linux, or one without the calls that all depends on:
-    without handles, signals could hit others; without openat2(2), nobody counts what is written.
+    """Raises `ToolUnavailable` on other systems, and on a Linux without calls that both backends
+    need: handles of processes, or a signal could hit another one; openat2(2), to count files.
     """
     if sys.platform != "linux":
         raise ToolUnavailable(

@@ -7,25 +7,31 @@ standard library alone, as notebook.py does.
 
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from itertools import zip_longest
 from typing import Any
 
 from .notebook import cut, sendable
 
-__all__ = ["bound_displays", "html_text"]
+__all__ = ["SEEN", "bound_displays", "html_text"]
 
 DISPLAY_BYTES = 8_000_000
 _LABEL = re.compile(r"<[A-Za-z_][^\n<>]*>")
 """The text of an object that has none of its own, such as `<Figure size 640x480 with 1 Axes>`."""
-_SEEN = ("image/", "text/html", "application/pdf")
-"""The beginnings of the types that are kept beside the text (output.py)."""
+SEEN = frozenset(
+    ("image/png", "image/jpeg", "image/gif", "image/svg+xml", "text/html", "application/pdf")
+)
+"""The types that are kept beside the text (output.py)."""
 _BLOCK = re.compile(
     "address|article|aside|blockquote|caption|d[dlt]|details|div|fieldset|figcaption|figure|footer|"
     "form|h[1-6r]|header|legend|li|main|nav|[ou]l|p|pre|section|summary|table|tbody|tfoot|thead|tr"
 )
 """Tags that begin a line."""
-_UNSEEN = re.compile("audio|canvas|head|iframe|object|script|style|template|title|video")
+_UNSEEN = re.compile("audio|canvas|iframe|object|script|style|template|video")
+"""Tags whose content is not shown. A head is not among them: all text in it is in others or in its
+title, and any other text or tag ends it, as `</head>` may be left out."""
+_CLOSING = re.compile(f"</({_UNSEEN.pattern})(?=[\\s/>])", re.IGNORECASE)
 _WIDEST = 100
 """Columns that one cell of a table may span."""
 
@@ -36,18 +42,33 @@ def bound_displays(shell: Any, characters: int) -> None:
 
     def bounded(*args: Any, **options: Any) -> Any:
         data, metadata = format_object(*args, **options)
+        for mime, value in list(data.items()):
+            if not isinstance(value, str | bytes):
+                _bound_json(data, mime)
+            elif mime != "text/plain":
+                if len(value) > DISPLAY_BYTES:
+                    del data[mime]
+                elif isinstance(value, str):
+                    data[mime] = sendable(value)
         if len(data) > 1 or "text/plain" not in data:
             _add_text(data)
-        for mime, text in list(data.items()):
-            if mime == "text/plain" and isinstance(text, str):
-                data[mime] = cut(text, characters)
-            elif isinstance(text, str | bytes) and len(text) > DISPLAY_BYTES:
-                del data[mime]
-            elif isinstance(text, str):
-                data[mime] = sendable(text)
+        if isinstance(plain := data.get("text/plain"), str):
+            data["text/plain"] = cut(plain, characters)
         return data, metadata
 
     shell.display_formatter.format = bounded
+
+
+def _bound_json(data: dict[str, Any], mime: str) -> None:
+    """Make of a value what JSON can hold, or leave it out."""
+    try:
+        text = json.dumps(data[mime], default=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, circles, depth
+        text = ""
+    if 0 < len(text) <= DISPLAY_BYTES:
+        data[mime] = json.loads(text)
+    else:
+        del data[mime]
 
 
 def _add_text(data: dict[str, Any]) -> None:
@@ -58,13 +79,13 @@ def _add_text(data: dict[str, Any]) -> None:
     for mime in ("text/markdown", "text/latex", "text/html", "application/json"):
         value = data.get(mime)
         if mime == "application/json" and value is not None:
-            value = json.dumps(value, ensure_ascii=False, default=str)
+            value = json.dumps(value, ensure_ascii=False)
         if isinstance(value, str) and len(value) <= DISPLAY_BYTES:
             text = html_text(value) if mime == "text/html" else value
             if text.strip():
                 data["text/plain"] = text
                 return
-    if any(mime.startswith(_SEEN) for mime in data):
+    if not SEEN.isdisjoint(data):
         data.pop("text/plain", None)
 
 
@@ -76,7 +97,7 @@ def html_text(html: str) -> str:
     n  s
     1  a
     """
-    parser = _Text()
+    parser = _Text(html)
     parser.feed(html)
     parser.close()
     parser.end_table()
@@ -87,16 +108,37 @@ def html_text(html: str) -> str:
 class _Text(HTMLParser):
     """Collects text; of a table, its rows first, laid out when it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, html: str) -> None:
         super().__init__()
         self.parts: list[str] = []
-        self._unseen = self._verbatim = self._tables = 0
+        self._open = Counter[str]()
+        """Elements that are not shown."""
+        self._closing = Counter(tag.lower() for tag in _CLOSING.findall(html))
+        """End tags to come but for those of open elements."""
+        self._in_title = False
+        self._verbatim = self._tables = 0
         self._rows: list[list[str]] = []
         self._span = 1
 
+    def set_cdata_mode(self, elem: str, **options: Any) -> None:
+        """Read tags in a title, a frame or the like: newer Pythons take them for text."""
+        if elem in ("script", "style"):
+            super().set_cdata_mode(elem, **options)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "title" and not _UNSEEN.fullmatch(tag):
+            super().handle_startendtag(tag, attrs)
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "title":
+            self._in_title = True
+        elif tag == "body" or _BLOCK.fullmatch(tag):
+            self._in_title = False  # it was not closed
         if _UNSEEN.fullmatch(tag):
-            self._unseen += 1
+            # What is never closed hides nothing; the parser itself takes the rest for a script.
+            if self._closing[tag] > 0 or tag in ("script", "style"):
+                self._closing[tag] -= 1
+                self._open[tag] += 1
         elif tag == "table":
             self._tables += 1
         elif self._tables and tag == "tr":
@@ -117,8 +159,10 @@ class _Text(HTMLParser):
         self._verbatim += tag == "pre"
 
     def handle_endtag(self, tag: str) -> None:
-        if _UNSEEN.fullmatch(tag):
-            self._unseen = max(0, self._unseen - 1)
+        if tag in ("head", "title"):
+            self._in_title = False
+        elif _UNSEEN.fullmatch(tag):
+            (self._open if self._open[tag] else self._closing)[tag] -= 1
         self._verbatim -= tag == "pre" and self._verbatim > 0
         if tag == "table" and self._tables:
             self._tables -= 1
@@ -128,7 +172,7 @@ class _Text(HTMLParser):
             self._new_line()
 
     def handle_data(self, data: str) -> None:
-        if not self._unseen:
+        if not self._in_title and not self._open.total():
             if not self._verbatim:
                 data = re.sub(r"\s+", " ", data)
                 data = data.lstrip() if self._at_line_start() else data

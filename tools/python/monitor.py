@@ -14,7 +14,7 @@ from ..background import in_thread
 from ..base import ErrorKind
 from .files import HeldFolder, empty_tree, open_folder_inside
 from .interpreter import Monitored
-from .processes import descendants, living_thread, read_field, threads
+from .processes import living_thread, read_field, threads, trees
 from .walls.seccomp import numbers
 from .walls.walls import SHARED
 
@@ -37,8 +37,8 @@ async def resource_monitor(interpreters: Callable[[], Iterable[Monitored]], memo
     `memory` is in bytes, of the process and all that it started together. Memory that processes
     share is counted once. One that runs a cell is looked at 20 times a second. One that runs none
     is stopped until its next call: the load of what its code left there (programs, threads, timers)
-    would else decide whether the cells of others end in time. One that can't be looked at is ended:
-    the others' watch does not depend on it.
+    would otherwise decide whether the cells of others end in time. One that can't be looked at is
+    ended: the others' watch does not depend on it.
     """
     next_disk = 0.0
     due: dict[tuple[int, int], float] = {}
@@ -86,7 +86,7 @@ async def _look(one: Monitored, memory: int, due: dict[tuple[int, int], float]) 
 
 def _processes(roots: Iterable[int]) -> list[int]:
     """These processes and all that they started, each by a number under which /proc shows it."""
-    return [living_thread(pid) for root in roots for pid in (root, *descendants(root))]
+    return [living_thread(pid) for pid in trees(roots)]
 
 
 def _exact(pids: Sequence[int]) -> int:

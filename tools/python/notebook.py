@@ -151,9 +151,10 @@ def let_loops_nest() -> None:
             outer = asyncio._get_running_loop()
             if outer is None:
                 return function(*args, **options)
-            if args[0] is outer and len(args) > 1 and asyncio.iscoroutine(args[1]):
-                return asyncio.run(args[1])
-            if args[0] is outer:
+            if args and args[0] is outer:
+                work = args[1] if len(args) > 1 else options.get("future")
+                if asyncio.iscoroutine(work):
+                    return asyncio.run(work)
                 return function(*args, **options)  # which says why it can't
             asyncio._set_running_loop(None)
             try:

@@ -5,7 +5,7 @@ import binascii
 import copy
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..base import Artifact
 
@@ -62,10 +62,7 @@ class CellOutput:
         self.received = 0
         """Characters that came in so far, kept or not."""
         self._artifact_bytes = self._artifacts_left_out = self._writes = 0
-        self._before_last: tuple[tuple[str, int], _HeadAndTail, int, int, int] | None = None
-        """The last display, with the number of what was written until then, and what was kept
-        before it.
-        """
+        self._last_display: _LastDisplay | None = None
 
     def text(self, error: str = "") -> str:
         """All that was shown so far, with `error` as its end."""
@@ -86,22 +83,25 @@ class CellOutput:
         elif kind == "clear_output":
             self._clear_first = bool(content.get("wait"))
             if not self._clear_first:
-                self._shown.clear()
+                self._clear()
 
     def _show(self, content: Mapping[str, Any], update: bool) -> None:
         """Add a display; in the place of the last one, if that is what it updates."""
+        if self._clear_first:  # before what is shown is remembered for updates
+            self._clear()
         transient = content.get("transient")
         display = as_text(transient.get("display_id", "")) if isinstance(transient, Mapping) else ""
-        last = self._before_last
-        if update and display and last is not None and last[0] == (display, self._writes):
-            self._shown, self._artifact_bytes, self._artifacts_left_out = last[1:4]
-            while len(self.artifacts) > last[4]:
+        last = self._last_display
+        if update and display and last and (last.id, last.writes) == (display, self._writes):
+            self._shown = last.shown
+            self._artifact_bytes, self._artifacts_left_out = last.artifact_bytes, last.left_out
+            while len(self.artifacts) > last.artifacts:
                 name = self.artifacts.pop().name.partition("-")[0]
                 self._numbers[name] -= 1
-        shown, kept = copy.copy(self._shown), len(self.artifacts)
-        before = (shown, self._artifact_bytes, self._artifacts_left_out, kept)
+        shown, artifacts = copy.copy(self._shown), len(self.artifacts)
+        counts = self._artifact_bytes, self._artifacts_left_out
         self._write_line(self._display(content.get("data")))
-        self._before_last = ((display, self._writes), *before)
+        self._last_display = _LastDisplay(display, self._writes, shown, artifacts, *counts)
 
     def page(self, text: str) -> None:
         """Take in what a notebook would show in its pager, such as the answer to `name?`."""
@@ -112,12 +112,16 @@ class CellOutput:
         kept.add(text)
         return kept.text()
 
+    def _clear(self) -> None:
+        self._shown.clear()
+        self._last_display = None
+        self._clear_first = False
+
     def _write(self, text: str) -> None:
         self.received += len(text)
         self._writes += 1
         if self._clear_first:
-            self._shown.clear()
-            self._clear_first = False
+            self._clear()
         self._shown.add(text)
         if self.on_output is not None and text:
             self.on_output(_ESCAPE_SEQUENCE.sub("", text))
@@ -151,6 +155,18 @@ class CellOutput:
         self._numbers[name] = self._numbers.get(name, 0) + 1
         self.artifacts.append(Artifact(mime, data, f"{name}-{self._numbers[name]}.{ending}"))
         return f"[{mime}: {self.artifacts[-1].name}]"
+
+
+class _LastDisplay(NamedTuple):
+    """A display, and the state of its `CellOutput` before it, to which an update returns."""
+
+    id: str
+    writes: int
+    """The count of writes right after it: at any other count, it is not the last output."""
+    shown: "_HeadAndTail"
+    artifacts: int
+    artifact_bytes: int
+    left_out: int
 
 
 class _HeadAndTail:

@@ -28,6 +28,7 @@ __all__ = [
     "states_of",
     "status_fields",
     "threads",
+    "trees",
 ]
 
 FIRST_GUEST = 2
@@ -101,7 +102,7 @@ def stop_trees(roots: Iterable[int]) -> set[int]:
     roots = {pid for pid in roots if pid >= FIRST_GUEST}
     stopped = set[int]()
     for _ in range(_STOP_ROUNDS):
-        running = {pid for root in roots for pid in (root, *descendants(root))} - stopped
+        running = set(trees(roots)) - stopped
         for pid in running:
             signal_process(pid, signal.SIGSTOP)
         if not running:
@@ -115,7 +116,7 @@ def halt_trees(roots: Sequence[int], halted: set[int]) -> bool:
 
     Those that are stopped here are added to `halted`; those that code stopped itself are not.
     """
-    states = {pid: states_of(pid) for root in roots for pid in (root, *descendants(root))}
+    states = {pid: states_of(pid) for pid in trees(roots)}
     if all(each <= _STILL for each in states.values()):
         return True
     stopped_by_code = {pid for pid, each in states.items() if each == {b"T"}} - halted
@@ -125,10 +126,9 @@ def halt_trees(roots: Sequence[int], halted: set[int]) -> bool:
 
 def continue_trees(roots: Iterable[int], halted: set[int]) -> None:
     """Let those of `halted` run again that are still below `roots`, and empty it."""
-    for root in roots:
-        for pid in (root, *descendants(root)):
-            if pid in halted:
-                signal_process(pid, signal.SIGCONT)
+    for pid in trees(roots):
+        if pid in halted:
+            signal_process(pid, signal.SIGCONT)
     halted.clear()
 
 
@@ -146,8 +146,8 @@ def states_of(pid: int) -> set[bytes]:
 def living_thread(pid: int) -> int:
     """The number under which /proc shows the memory and the files of a process.
 
-    That is the process's own, unless its first thread has ended: then nothing is shown there, and
-    that of a thread which lives is returned.
+    It is the process's own, unless its first thread has ended: /proc then shows nothing there, and
+    the number is one of a thread that still lives.
     """
     with suppress(OSError):
         if not read_field(pid, "statm", 0):
@@ -155,6 +155,11 @@ def living_thread(pid: int) -> int:
                 if read_field(thread, "statm", 0):
                     return thread
     return pid
+
+
+def trees(roots: Iterable[int]) -> list[int]:
+    """These processes, each followed by all that it started."""
+    return [pid for root in roots for pid in (root, *descendants(root))]
 
 
 def descendants(pid: int) -> Iterable[int]:

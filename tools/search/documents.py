@@ -1,18 +1,19 @@
 """Files become passages: the rows of data files, and pieces of documents with titles."""
 
-import csv
 import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MissingExtra
+from ..unpack import kind_of, table_rows
 from .base import Passage
 from .headings import Heading, in_html, in_markdown, in_rst
-from .sources import LONGEST_LINE, Remarks, kind_of, read_lines
+from .sources import LONGEST_LINE, Remarks, read_lines
 
 __all__ = ["ENDINGS", "Placed", "as_passage", "passages", "read_passages"]
 
@@ -103,14 +104,20 @@ def _row(name: str, number: int, row: object, unit: str) -> Placed:
     return place, passage
 
 
+def _uncut(name: str, lines: Iterable[str]) -> Iterator[str]:
+    """The lines; raises DataError at one that `read_lines` cut, as it would make two rows."""
+    for number, line in enumerate(lines, start=1):
+        if len(line) >= LONGEST_LINE and not line.endswith("\n"):
+            raise DataError(f"{name}, line {number}, is longer than {LONGEST_LINE:,} characters")
+        yield line
+
+
 def _from_jsonl(
     name: str, lines: Iterable[str], characters: int, remarks: Remarks
 ) -> Iterator[Placed]:
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_uncut(name, lines), start=1):
         if not line.strip():
             continue
-        if len(line) >= LONGEST_LINE and not line.endswith("\n"):
-            raise DataError(f"{name}, line {number}, is longer than {LONGEST_LINE:,} characters")
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -127,14 +134,16 @@ def _from_json(
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        first = text.lstrip().partition("\n")[0].rstrip()
-        if first.startswith("{") and first.endswith("}"):
+        head = text.lstrip().partition("\n")[0].rstrip()
+        if head.startswith("{") and head.endswith("}"):
             yield from _from_jsonl(name, io.StringIO(text), characters, remarks)
             return
         remarks.add("that are not JSON, read as text", name)
     else:
         rows = value if isinstance(value, list) else [value]
-        if rows and isinstance(rows[0], dict) and as_passage(rows[0]) is not None:
+        first = rows[0] if rows and isinstance(rows[0], dict) else {}
+        # One object is a row if it looks like one: the rest of another would not be searched.
+        if as_passage(first) and (value is rows or not {"title", *_IDS}.isdisjoint(first)):
             for number, row in enumerate(rows, start=1):
                 yield _row(name, number, row, "row")
             return
@@ -153,32 +162,26 @@ def _from_table(
     lines = iter(lines)
     first = next(lines, "")
     lines = chain([first], lines)
-    tabs = kind_of(Path(name)) == ".tsv"
-    cells = first.rstrip("\n").split("\t")
-    try:
-        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
-        dialect = "excel-tab" if tabs else "excel"
-        columns = [each.strip().lower() for each in next(csv.reader([first], dialect), [])]
-        if not set(columns).isdisjoint(_TEXTS):
-            table = csv.reader(lines, dialect)
-            next(table)
-            rows = (row for row in table if row)
-        elif tabs and 2 <= len(cells) <= 4 and re.fullmatch(r"[A-Za-z_]*\d+", cells[0]):
-            columns = {2: ["id", "text"], 3: ["id", "title", "text"]}.get(
-                len(cells), ["id", "url", "title", "text"]
-            )
-            rows = (line.rstrip("\n").split("\t") for line in lines)  # quotes mean nothing here
-        else:
-            yield from _from_text(name, lines, characters, remarks)
-            return
-        for number, row in enumerate(rows, start=1):
-            if len(row) != len(columns):
-                raise DataError(
-                    f"{name}, row {number}, has {len(row)} columns and not {len(columns)}"
-                )
-            yield _row(name, number, dict(zip(columns, row, strict=True)), "row")
-    except csv.Error as error:
-        raise DataError(f"can't read {name}: {error}") from error
+    delimiter = "\t" if kind_of(Path(name)) == ".tsv" else ","
+    cells = first.rstrip("\n").split(delimiter)
+    header = next(table_rows([first], name, delimiter), [])
+    columns = [each.strip().lower() for each in header]
+    if not set(columns).isdisjoint(_TEXTS):
+        rows = table_rows(_uncut(name, lines), name, delimiter)
+        next(rows)
+    elif delimiter == "\t" and 2 <= len(cells) <= 4 and re.fullmatch(r"[A-Za-z_]*\d+", cells[0]):
+        columns = {2: ["id", "text"], 3: ["id", "title", "text"]}.get(
+            len(cells), ["id", "url", "title", "text"]
+        )
+        # quotes mean nothing here
+        rows = (line.rstrip("\n").split("\t") for line in _uncut(name, lines))
+    else:
+        yield from _from_text(name, lines, characters, remarks)
+        return
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(columns):
+            raise DataError(f"{name}, row {number}, has {len(row)} columns and not {len(columns)}")
+        yield _row(name, number, dict(zip(columns, row, strict=True)), "row")
 
 
 def _from_parquet(name: str, path: Path) -> Iterator[Placed]:
@@ -212,24 +215,34 @@ def _from_text(
         yield place, Passage(place, name, piece)
 
 
-def _from_markdown(
-    name: str, lines: Iterable[str], characters: int, remarks: Remarks
+def _from_sections(
+    read: Callable[[str], tuple[str, list[Heading]]],
+    name: str,
+    lines: Iterable[str],
+    characters: int,
+    remarks: Remarks,
 ) -> Iterator[Placed]:
-    text = _whole(name, lines)
-    return _from_sections(name, text, in_markdown(text), characters)
+    """Pieces of the sections that `read` finds, each titled with the headings above it.
 
-
-def _from_rst(
-    name: str, lines: Iterable[str], characters: int, remarks: Remarks
-) -> Iterator[Placed]:
-    text = _whole(name, lines)
-    return _from_sections(name, text, in_rst(text), characters)
-
-
-def _from_html(
-    name: str, lines: Iterable[str], characters: int, remarks: Remarks
-) -> Iterator[Placed]:
-    return _from_sections(name, *in_html(_whole(name, lines)), characters)
+    A heading without a text, and without a section below it, is a passage without a text.
+    """
+    text, headings = read(_whole(name, lines))
+    lines = list(io.StringIO(text))
+    above: list[Heading] = []
+    number = 0
+    start = Heading(0, 0, -1, "")
+    end = Heading(len(lines), len(lines), -1, "")
+    for heading, following in pairwise([start, *headings, end]):
+        above = [each for each in above if each.level < heading.level] + [heading]
+        title = " > ".join(dict.fromkeys(each.title for each in above if each.title))
+        section = lines[heading.after : following.first]
+        pieces = list(_pieces(_paragraphs(section), characters))
+        if not pieces and heading.title and following.level <= heading.level:
+            pieces = [""]
+        for piece in pieces:
+            number += 1
+            place = f"{name}#{number}"
+            yield place, Passage(place, title or name, piece)
 
 
 _READERS: dict[str, Callable[[str, Iterable[str], int, Remarks], Iterator[Placed]]] = {
@@ -238,11 +251,11 @@ _READERS: dict[str, Callable[[str, Iterable[str], int, Remarks], Iterator[Placed
     ".json": _from_json,
     ".csv": _from_table,
     ".tsv": _from_table,
-    ".md": _from_markdown,
-    ".markdown": _from_markdown,
-    ".rst": _from_rst,
-    ".html": _from_html,
-    ".htm": _from_html,
+    ".md": partial(_from_sections, in_markdown),
+    ".markdown": partial(_from_sections, in_markdown),
+    ".rst": partial(_from_sections, in_rst),
+    ".html": partial(_from_sections, in_html),
+    ".htm": partial(_from_sections, in_html),
     ".txt": _from_text,
 }
 """How a file is read, by how its name ends."""
@@ -261,31 +274,6 @@ def _whole(name: str, lines: Iterable[str]) -> str:
                 "lines"
             )
     return "".join(held)
-
-
-def _from_sections(
-    name: str, text: str, headings: list[Heading], characters: int
-) -> Iterator[Placed]:
-    """Pieces of the sections, each titled with the headings above it.
-
-    A heading without a text, and without a section below it, is a passage without a text.
-    """
-    lines = list(io.StringIO(text))
-    above: list[Heading] = []
-    number = 0
-    start = Heading(0, 0, -1, "")
-    end = Heading(len(lines), len(lines), -1, "")
-    for heading, following in pairwise([start, *headings, end]):
-        above = [each for each in above if each.level < heading.level] + [heading]
-        title = " > ".join(dict.fromkeys(each.title for each in above if each.title))
-        section = lines[heading.after : following.first]
-        pieces = list(_pieces(_paragraphs(section), characters))
-        if not pieces and heading.title and following.level <= heading.level:
-            pieces = [""]
-        for piece in pieces:
-            number += 1
-            place = f"{name}#{number}"
-            yield place, Passage(place, title or name, piece)
 
 
 def _paragraphs(read: Iterable[str]) -> Iterator[str]:
@@ -334,11 +322,9 @@ def _parts(paragraph: str, characters: int) -> Iterator[str]:
 
 
 def _as_text(value: Any) -> str:
-    return (
-        ""
-        if value is None
-        else _clean(value if isinstance(value, str) else json.dumps(value, default=str))
-    )
+    if value is None:
+        return ""
+    return _clean(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
 def _clean(text: str) -> str:

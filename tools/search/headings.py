@@ -36,31 +36,32 @@ class Heading(NamedTuple):
     title: str
 
 
-def in_markdown(text: str) -> list[Heading]:
-    """The headings of Markdown by CommonMark's rules, and the title in YAML front matter.
+def in_markdown(text: str) -> tuple[str, list[Heading]]:
+    """Markdown, and its headings by CommonMark's rules, first the title in YAML front matter.
 
-    Front matter counts as part of its heading, with or without a title, and is no text.
+    Front matter counts as lines of that heading, with or without a title.
     """
     found = []
+    body = text
     matter = _FRONT_MATTER.match(text)
     start = 0
     if matter:
         start = matter[0].count("\n") + (not matter[0].endswith("\n"))
         named = _FRONT_TITLE.search(matter[1])
         found.append(Heading(0, start, 0, named[1].strip("\"'") if named else ""))
-        text = text[matter.end() :]
+        body = text[matter.end() :]
     tokens: list[Token] = []
-    _BLOCKS.block.parse(text, _BLOCKS, {}, tokens)
+    _BLOCKS.block.parse(body, _BLOCKS, {}, tokens)
     for token, content in pairwise(tokens):
         if token.type == "heading_open" and token.level == 0 and token.map is not None:
             first, after = token.map
             title = " ".join(content.content.split())
             found.append(Heading(start + first, start + after, int(token.tag[1]), title))
-    return found
+    return text, found
 
 
-def in_rst(text: str) -> list[Heading]:
-    """The section titles of reStructuredText: over, or between, lines of one punctuation mark.
+def in_rst(text: str) -> tuple[str, list[Heading]]:
+    """ReStructuredText, and its section titles: over, or between, lines of one punctuation mark.
 
     A style's level is its place in the order in which the styles appear.
     """
@@ -83,13 +84,13 @@ def in_rst(text: str) -> list[Heading]:
             styles.append(style)
         first = number - 2 if framed else number - 1
         found.append(Heading(first, number + 1, styles.index(style) + 1, title))
-    return found
+    return text, found
 
 
 def in_html(page: str) -> tuple[str, list[Heading]]:
     """The text of a page, each heading on a line of its own, and these headings.
 
-    Tags, comments, scripts and styles are left out; blank lines stand between blocks.
+    Tags, comments, scripts and styles are left out; a blank line separates blocks.
     """
     lines: list[str] = []
     found: list[Heading] = []

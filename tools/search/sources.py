@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import DataError
-from ..unpack import PACKINGS, open_unpacked, peek, reading
+from ..unpack import kind_of, open_unpacked, peek, reading
 
-__all__ = ["LONGEST_LINE", "Remarks", "find_files", "kind_of", "read_lines"]
+__all__ = ["LONGEST_LINE", "Remarks", "find_files", "read_lines"]
 
 LONGEST_LINE = 16_000_000
 """Characters; a longer line is read as several."""
 _HEAD_BYTES = 1_024
-"""How much of a file its encoding is told from."""
+"""Bytes at a file's beginning, by which its encoding is told."""
 _MOST_NAMED = 5
 _STRAY = re.compile("[\udc80-\udcff]")
 """A byte that is not UTF-8, as `surrogateescape` decodes it."""
@@ -29,7 +29,7 @@ _CHARSET = re.compile(
 
 
 class Remarks:
-    """Files by what is to be said of them.
+    """Remarks, each with the names of the files that it is on.
 
     >>> remarks = Remarks()
     >>> for name in ("a.pdf", "b.pdf", "c.txt"):
@@ -52,16 +52,6 @@ class Remarks:
             shown = ", ".join(names[:_MOST_NAMED]) + (", ..." if names[_MOST_NAMED:] else "")
             said.append(f"{len(names)} file{'s' if names[1:] else ''} {remark} ({shown})")
         return "; ".join(said)
-
-
-def kind_of(path: Path) -> str:
-    """The ending that tells a file's kind, in lower case: the one before `.gz` and the like.
-
-    >>> kind_of(Path("a.JSONL.gz")), kind_of(Path("notes.md")), kind_of(Path("README"))
-    ('.jsonl', '.md', '')
-    """
-    path = path.with_suffix("") if path.suffix.lower() in PACKINGS else path
-    return path.suffix.lower()
 
 
 def find_files(source: Path, kinds: Collection[str]) -> tuple[dict[str, Path], Remarks]:
@@ -140,9 +130,9 @@ def _cited(name: str) -> str:
 def read_lines(path: Path, name: str, remarks: Remarks) -> Iterator[str]:
     r"""The lines of a text file, which may be packed, each with its end, which is always `\n`.
 
-    The encoding is that of the byte order mark or, in HTML, the one it declares; else UTF-8, in
-    which other bytes are read as Windows-1252, and remarked on. Raises `DataError` for a file that
-    can't be read.
+    The byte order mark tells the encoding, or a page of HTML declares it; else it is UTF-8, where
+    bytes that are not UTF-8 are read as Windows-1252 and remarked on. Raises `DataError` for a file
+    that can't be read.
     """
     stray = 0
     with reading(name), path.open("rb") as opened:

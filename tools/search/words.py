@@ -1,6 +1,6 @@
 """Text as words: spellings that a reader takes for one become one, in passages and in queries.
 
-What is done here comes before the analyzer of the index, which splits at everything but letters
+This comes before the analyzer of the index, which splits at everything but letters
 and digits, lowers the case, turns Latin letters into ASCII and takes off English endings. A word
 that may also be read as several, or several as one (`SearchIndex`, `e-mail`, a hyphen at a line's
 end), gives both. The passage itself is shown as it stands.
@@ -39,7 +39,7 @@ _MARKS = re.compile(
 )
 """Accents of Latin, Greek and Cyrillic letters, and the points of Hebrew and Arabic."""
 _OWN_LETTERS = re.compile("[\u0438\u0418\u0443\u0423]\u0306|[\u0456\u0406]\u0308")
-"""The Cyrillic short i, short u and yi: no accented forms of the letters they are written with."""
+"""The Cyrillic short i, short u and yi: letters of their own, not letters with an accent."""
 _DIGIT = re.compile(r"(?![0-9])\d")
 _SINGLE = re.compile(
     r"([\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"

@@ -23,12 +23,13 @@ def connect(place: str | PathLike[str], *, workers: Workers | None = None) -> Gu
 
 
 def connect_file(place: str | PathLike[str], *, workers: Workers | None = None) -> GuardedDatabase:
-    """The database in a file. Raises as `connect`, and for an address.
+    """The database in a file. Raises as `connect`, and `DataError` for an address too.
 
-    For what a file of tasks names: it must not send this program, and its password, to a server.
+    It opens what a file of tasks names, which must not send this program, and its password, to a
+    server.
     """
     if is_postgres(place):
-        raise DataError("a task may name the file of a database, and no server")
+        raise DataError("a task may name the file of a database, not a server")
     if is_duckdb(place):
         return DuckdbDatabase(place, workers=workers)
     return SqliteDatabase(place, workers=workers)

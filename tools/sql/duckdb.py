@@ -10,7 +10,7 @@ from ..base import ErrorKind
 from ..errors import DataError
 from .database import QueryFailed, Table
 from .guarded import GuardedDatabase, tables_of
-from .problems import STOPPED
+from .problems import NO_MEMORY, ONE_STATEMENT, STOPPED
 from .workers import DatabaseSource, Driver, Workers
 
 __all__ = ["DuckdbDatabase", "is_duckdb"]
@@ -35,12 +35,12 @@ def is_duckdb(path: str | PathLike[str]) -> bool:
 
 
 class DuckdbDatabase(GuardedDatabase):
-    """A DuckDB file that queries can read and nothing can change, nor leave."""
+    """A DuckDB file: queries can read it, and can neither change it nor reach other files."""
 
     dialect = "DuckDB"
 
     def __init__(self, path: str | PathLike[str], *, workers: Workers | None = None) -> None:
-        """Raises `DataError` if the file is no DuckDB database, MissingExtra without DuckDB."""
+        """Raises `DataError` if the file is not a DuckDB database, MissingExtra without DuckDB."""
         DUCKDB.paths()
         if not is_duckdb(path):
             raise DataError(f"{str(path)!r} is not a DuckDB database, or can't be read")
@@ -79,12 +79,11 @@ class DuckdbDatabase(GuardedDatabase):
             case "InterruptException":
                 return QueryFailed(ErrorKind.TIMEOUT, STOPPED.format(seconds=seconds))
             case "OutOfMemoryException" | "MemoryError":
-                text = "The query needs more memory than is allowed. Make it do less."
-                return QueryFailed(ErrorKind.MEMORY, text)
+                return QueryFailed(ErrorKind.MEMORY, NO_MEMORY)
             case "OSError" | "FileNotFoundError" | "PermissionError":
                 return QueryFailed(ErrorKind.UNAVAILABLE, f"the database can't be read: {first}")
             case "Statements":
-                return QueryFailed(ErrorKind.FORBIDDEN, "Only one statement at a time is allowed.")
+                return QueryFailed(ErrorKind.FORBIDDEN, ONE_STATEMENT)
             case "Forbidden":
                 return QueryFailed(ErrorKind.FORBIDDEN, f"{message} is not allowed. {_READING}")
             case "PermissionException":

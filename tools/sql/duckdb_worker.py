@@ -17,13 +17,16 @@ from typing import Any
 
 import duckdb
 
-from .worker import collect
+from .worker import collect, number
 
 SPACE = 2 << 30
 """Address space beyond the memory, in bytes: its allocator reserves more than it takes."""
 _CHUNK = 64
 """Rows that are taken over at once; DuckDB computes some 2,000 ahead."""
 _PRAGMAS = re.compile(r"\s*pragma\s+(table_info|show_tables|version)\b", re.IGNORECASE)
+_NESTED = frozenset(("list", "array", "struct", "tuple", "map", "union"))
+_NUMBERS = "tinyint smallint integer bigint hugeint utinyint usmallint uinteger ubigint uhugeint"
+_PLAIN = frozenset(f"{_NUMBERS} float double decimal boolean varchar enum uuid blob null".split())
 _settings: dict[str, Any] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -103,15 +106,28 @@ class Connection:
             with closing(self._db.cursor()) as cursor:  # a session of its own
                 _watch.set((cursor, deadline))
                 try:
-                    cursor.execute(request["sql"])
-                    names = [column[0] for column in cursor.description or ()]
+                    names = self._execute(cursor, request["sql"], kind)
                     return collect(names, _values(cursor), request)
                 finally:
                     _watch.set(None)
         except (duckdb.FatalException, duckdb.InternalException):
             os._exit(3)  # the database is not usable any more: a fresh process takes over
-        except (duckdb.Error, MemoryError, OSError, ValueError) as error:
+        except Exception as error:  # boundary: what can't become a value of Python
             return {"error": str(error), "name": type(error).__name__}
+
+    def _execute(self, cursor: duckdb.DuckDBPyConnection, sql: str, kind: str) -> list[str]:
+        """Start a query, and the names of its columns; those that Python can't hold become text."""
+        relation = cursor.sql(sql) if kind == "SELECT" else None
+        if relation is not None and not all(map(_held, relation.types)):
+            terms = [
+                f"#{i}" if _held(type) else f"cast(#{i} as varchar)"
+                for i, type in enumerate(relation.types, 1)
+            ]
+            text = sql.replace("'", "''")
+            cursor.execute(f"select {', '.join(terms)} from query('{text}')")
+            return relation.columns
+        cursor.execute(sql)
+        return [column[0] for column in cursor.description or ()]
 
     def _open(self) -> None:
         self._identity = os.stat(self._path)[1:3]
@@ -124,6 +140,18 @@ def _values(cursor: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
             yield [_plain(value) for value in row]
 
 
+def _held(type: Any) -> bool:
+    """True if Python has all values of a DuckDB type; others are read as the text of DuckDB.
+
+    Python's dates and times know no infinity, no year before 1 and no nanosecond, its intervals no
+    month.
+    """
+    if type.id in _NESTED:
+        parts = type.children[:1] if type.id == "array" else type.children  # then its size
+        return all(part.id != "blob" and _held(part) for _, part in parts)
+    return type.id in _PLAIN
+
+
 def _plain(value: Any) -> Any:
     """A value as a number, text, bytes or None."""
     if isinstance(value, bool):
@@ -131,10 +159,19 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, int | float | str | bytes):
         return value
     if isinstance(value, Decimal):
-        # A double holds any number of fifteen digits.
-        return float(value) if len(value.as_tuple().digits) <= 15 else str(value.normalize())
+        return number(f"{value:f}")
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if isinstance(value, list | tuple | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(_keyed(value), ensure_ascii=False, default=str)
     return str(value)
+
+
+def _keyed(value: Any) -> Any:
+    """A nested value with keys that JSON has."""
+    if isinstance(value, dict):
+        return {
+            key if isinstance(key, str | int | float) else str(key): _keyed(each)
+            for key, each in value.items()
+        }
+    return [_keyed(each) for each in value] if isinstance(value, list | tuple) else value

@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..base import ErrorKind
@@ -92,14 +92,7 @@ class GuardedDatabase(ABC):
         return await hint(kind, missing, sql, await self.schema(), works)
 
     async def _run(self, sql: str, bounds: Bounds, seconds: float) -> Mapping[str, Any]:
-        request = {
-            "sql": sql,
-            "rows": bounds.rows,
-            "columns": bounds.columns,
-            "cell": bounds.cell,
-            "bytes": bounds.bytes,
-            "counted": bounds.counted,
-        }
+        request = {"sql": sql, **asdict(bounds)}
         try:
             reply: Mapping[str, Any] = await self.workers.query(self._source, request, seconds)
         except Overrun:
@@ -178,18 +171,12 @@ def tables_of(
     """
     primary = {(t, column): place for t, own, column, place, *_ in keys if own}
     foreign = {(t, column): (to, at) for t, own, column, _, to, at in keys if not own}
-    return [
-        Table(
-            name,
-            tuple(
-                Column(column, type, primary.get((t, column), 0), foreign.get((t, column)))
-                for t, column, type in columns
-                if t == name
-            ),
-            view=view == "true",
-        )
-        for name, view in tables
-    ]
+    of: dict[Any, list[Column]] = {name: [] for name, _ in tables}
+    for t, column, type in columns:
+        if t in of:
+            key = (t, column)
+            of[t].append(Column(column, type, primary.get(key, 0), foreign.get(key)))
+    return [Table(name, tuple(of[name]), view=view == "true") for name, view in tables]
 
 
 def _rows(reply: Mapping[str, Any]) -> Rows:

@@ -1,11 +1,11 @@
-"""Hints on names that do not exist: a name that may have been meant is tried before it is told."""
+"""Hints on names that do not exist: a query is run with a close name before that is suggested."""
 
 import re
 from collections.abc import Awaitable, Callable
 
 from .database import Schema
 from .lexer import quoted, words
-from .problems import close_names, listed, mentioned
+from .problems import close_names, listed, mentioned, other_columns
 
 __all__ = ["hint"]
 
@@ -32,12 +32,7 @@ async def hint(
     if kind == "table":
         return f"no such table: {name}. Tables: {listed(known) or 'none'}."
     elsewhere = [t.name for t in schema.tables if any(c.name == missing for c in t.columns)]
-    if elsewhere:
-        return f"no such column: {name}. The column {missing} is in: {listed(elsewhere)}."
-    columns = [f"{table.name} ({listed([c.name for c in table.columns])})" for table in tables[:3]]
-    if columns:
-        return f"no such column: {name}. The columns: {'; '.join(columns)}."
-    return f"no such column: {name}. Tables: {listed([table.name for table in schema.tables])}."
+    return f"no such column: {name}. {other_columns(missing, elsewhere, tables, schema)}"
 
 
 def _replaced(query: str, old: str, new: str) -> str:

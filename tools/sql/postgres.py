@@ -11,7 +11,7 @@ from ..errors import DataError
 from .database import QueryFailed, Table
 from .guarded import GuardedDatabase, tables_of
 from .lexer import words
-from .problems import STOPPED, place
+from .problems import NO_MEMORY, ONE_STATEMENT, STOPPED, place
 from .workers import DatabaseSource, Driver, Workers
 
 __all__ = ["PostgresDatabase", "has_password", "is_postgres"]
@@ -25,7 +25,7 @@ _WRITERS = frozenset(
     NOTIFY PREPARE REASSIGN REFRESH REINDEX RELEASE RESET REVOKE ROLLBACK SAVEPOINT SECURITY SET
     START TRUNCATE UNLISTEN UPDATE VACUUM""".split()  # noqa: SIM905
 )
-"""Statements that are no cursor's: the server takes their first word for a mistake in spelling."""
+"""First words of statements that can't be a cursor: for the server a syntax error, not a write."""
 _VISIBLE = (
     "from pg_class c join pg_namespace n on n.oid = c.relnamespace "
     "where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition "
@@ -45,7 +45,7 @@ def has_password(address: str) -> bool:
         return False
     try:
         parts = urlsplit(address)
-    except ValueError:  # no address; what was meant to be one may hold a password
+    except ValueError:  # not an address, but what was meant to be one may hold a password
         return True
     return parts.password is not None or "password" in parse_qs(parts.query)
 
@@ -61,7 +61,7 @@ class PostgresDatabase(GuardedDatabase):
     dialect = "PostgreSQL"
 
     def __init__(self, address: str, *, workers: Workers | None = None) -> None:
-        """Raises `DataError` for what is no address, MissingExtra without psycopg."""
+        """Raises `DataError` if it is not such an address, MissingExtra without psycopg."""
         POSTGRES.paths()
         try:
             parts = urlsplit(address)
@@ -116,10 +116,9 @@ class PostgresDatabase(GuardedDatabase):
         if state in ("57014", "55P03"):  # the time limit; a lock that did not come
             return QueryFailed(ErrorKind.TIMEOUT, STOPPED.format(seconds=seconds))
         if state in ("53200", "53100", "53400", "54000"):
-            text = "The query needs more memory than is allowed. Make it do less."
-            return QueryFailed(ErrorKind.MEMORY, text)
+            return QueryFailed(ErrorKind.MEMORY, NO_MEMORY)
         if "multiple commands" in message:
-            return QueryFailed(ErrorKind.FORBIDDEN, "Only one statement at a time is allowed.")
+            return QueryFailed(ErrorKind.FORBIDDEN, ONE_STATEMENT)
         if state in ("42P02", "08P01"):
             text = "The query has parameters ($1), which have no values here. Write the values."
             return QueryFailed(ErrorKind.ARGUMENTS, text)

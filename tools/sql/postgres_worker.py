@@ -1,15 +1,14 @@
 """PostgreSQL in the process of `worker.py`, which is a client of the server.
 
 Its walls: roles that can reach the server's files or programs are refused. A query becomes a cursor
-in a transaction that can only read, one for each query, so the server's own parser refuses all that
-is no SELECT and more than one statement; the transaction is rolled back, and what a session may
-keep beyond it (settings, advisory locks, temporary tables) is discarded. The server stops the query
-at its deadline, and when this process is gone.
+in a transaction that can only read, one for each query, so the server's own parser refuses
+everything but a single SELECT; the transaction is rolled back, and what a session may keep beyond
+it (settings, advisory locks, temporary tables) is discarded. The server stops the query at its
+deadline, and when this process is gone.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +16,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from .worker import collect
+from .worker import collect, number
 
 SPACE = 512 << 20
 """Address space beyond the memory, in bytes: the client's libraries are large."""
@@ -37,11 +36,11 @@ _MAY = """
                 'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'
     )))
 """
-"""Of the session's user and all the roles that a query could make it: `set_config('role', ...)`."""
+"""Asks about the user and all roles that a query could take (`set_config('role', ...)`)."""
 _INTEGERS = frozenset({20, 21, 23, 26})
 _FLOATS = frozenset({700, 701})
 _BOOL, _BYTEA, _NUMERIC = 16, 17, 1700
-"""The types' numbers, which are the same on every server."""
+"""Numbers of types, which are the same on every server."""
 
 
 class _Failed(Exception):
@@ -106,7 +105,7 @@ class Connection:
             reply = error.reply
         except MemoryError:
             reply = {"error": "out of memory", "name": "53200"}
-        except psycopg.Error as error:  # the connection broke
+        except Exception as error:  # boundary: it broke, or sent what Python can't hold
             reply = {"error": str(error), "name": ""}
         try:
             self._run("rollback")
@@ -123,19 +122,18 @@ class Connection:
 
     def _rows(self, request: dict[str, Any]) -> dict[str, Any]:
         query = request["sql"].encode()
-        if _DIRECT.match(request["sql"]):
-            command, shift = query, 0
-        else:
+        command = query
+        if not _DIRECT.match(request["sql"]):
             result = self._server.exec_params(_CURSOR + query, None)
             if result.status != pq.ExecStatus.COMMAND_OK:
                 raise _Failed(result, len(_CURSOR))
             most = request["rows"] + request["counted"] + 1
             # Once: a query could have changed the time limit for the next command.
-            command, shift = b"fetch forward %d from interlace" % most, 0
+            command = b"fetch forward %d from interlace" % most
         self._server.send_query_params(command, None)
         self._server.set_single_row_mode()
         try:
-            names, rows = self._results(shift)
+            names, rows = self._results()
             return collect(names, rows, request)
         finally:
             if self._server.transaction_status == pq.TransactionStatus.ACTIVE:
@@ -143,21 +141,21 @@ class Connection:
             while self._server.get_result() is not None:
                 pass
 
-    def _results(self, shift: int) -> tuple[list[str], Iterator[Sequence[Any]]]:
+    def _results(self) -> tuple[list[str], Iterator[Sequence[Any]]]:
         """The names of the columns and the rows as they arrive. Raises `_Failed`."""
         first = self._server.get_result()
         if first is None or first.status not in (
             pq.ExecStatus.SINGLE_TUPLE,
             pq.ExecStatus.TUPLES_OK,
         ):
-            raise _Failed(first or self._server.make_empty_result(pq.ExecStatus.FATAL_ERROR), shift)
+            raise _Failed(first or self._server.make_empty_result(pq.ExecStatus.FATAL_ERROR))
         names = [(first.fname(i) or b"").decode("utf-8", "replace") for i in range(first.nfields)]
 
         def rows() -> Iterator[Sequence[Any]]:
             result: pq.abc.PGresult | None = first
             while result is not None:
                 if result.status == pq.ExecStatus.FATAL_ERROR:
-                    raise _Failed(result, shift)
+                    raise _Failed(result)
                 for row in range(result.ntuples):
                     yield [
                         _plain(result.get_value(row, i), result.ftype(i))
@@ -199,7 +197,7 @@ def _plain(value: bytes | None, type: int) -> Any:
     if value is None:
         return None
     if type == _BYTEA:
-        return bytes.fromhex(value[2:].decode())
+        return pq.Escaping().unescape_bytea(value)  # in either format: a query may change it
     text = value.decode("utf-8", "replace")
     if type in _INTEGERS:
         return int(text)
@@ -207,9 +205,6 @@ def _plain(value: bytes | None, type: int) -> Any:
         return float(text)
     if type == _BOOL:
         return "true" if text == "t" else "false"
-    if type == _NUMERIC and (number := Decimal(text)).is_finite():
-        if number == number.to_integral_value() and number.as_tuple().exponent == 0:
-            return int(number)
-        # A double holds any number of fifteen digits.
-        return float(number) if len(number.as_tuple().digits) <= 15 else str(number.normalize())
+    if type == _NUMERIC:
+        return float(text) if text.endswith(("N", "y")) else number(text)  # NaN, Infinity
     return text

@@ -10,8 +10,8 @@ from .database import Schema, Table
 from .lexer import Word, names, words
 from .worker import FUNCTIONS
 
-__all__ = ["STOPPED", "Problem", "close_names", "described_table", "explain", "listed", "mentioned"]
-__all__ += ["place", "unknown_table"]
+__all__ = ["NO_MEMORY", "ONE_STATEMENT", "STOPPED", "Problem", "close_names", "described_table"]
+__all__ += ["explain", "listed", "mentioned", "other_columns", "place", "unknown_table"]
 
 _LISTED = 20
 """Names that are listed at most."""
@@ -19,6 +19,8 @@ _AROUND = 40
 """Characters of the query shown on either side of an error."""
 
 STOPPED = "The query was stopped after {seconds:g} s. Make it do less."
+NO_MEMORY = "The query needs more memory than is allowed. Make it do less."
+ONE_STATEMENT = "Only one statement at a time is allowed."
 _READING = "Only reading is allowed: SELECT, WITH, VALUES, EXPLAIN, PRAGMA table_info(...)."
 _READERS = ("SELECT", "WITH", "VALUES", "EXPLAIN", "PRAGMA")
 _OURS = re.compile(
@@ -60,18 +62,15 @@ def explain(problem: Problem, schema: Schema | None = None) -> tuple[ErrorKind, 
     """The kind of the error and the text for the model."""
     message = problem.message
     if problem.name == "SQLITE_INTERRUPT":
-        return (
-            ErrorKind.TIMEOUT,
-            STOPPED.format(seconds=problem.seconds),
-        )
+        return ErrorKind.TIMEOUT, STOPPED.format(seconds=problem.seconds)
     if problem.name in ("MemoryError", "SQLITE_NOMEM", "SQLITE_TOOBIG"):
-        return ErrorKind.MEMORY, "The query needs more memory than is allowed. Make it do less."
+        return ErrorKind.MEMORY, NO_MEMORY
     if _OURS.fullmatch(problem.name):
         return ErrorKind.UNAVAILABLE, f"the database can't be read: {message}"
     if problem.denied or problem.name in ("SQLITE_AUTH", "SQLITE_READONLY") or not message:
         return ErrorKind.FORBIDDEN, _forbidden(problem)
     if "one statement at a time" in message:
-        return ErrorKind.FORBIDDEN, "Only one statement at a time is allowed."
+        return ErrorKind.FORBIDDEN, ONE_STATEMENT
     if "bindings" in message or "binding " in message:
         text = "The query has parameters (? or :name), which have no values here. Write the values."
         return ErrorKind.ARGUMENTS, text
@@ -177,12 +176,23 @@ def _column(name: str, query: str, schema: Schema) -> str:
         ]  # fmt: skip
         return f"{start} Did you mean {listed(owned)}?"
     elsewhere = [table.name for table in schema.tables if _own(table, column)]
+    return f"{start} {other_columns(column, elsewhere, tables, schema)}"
+
+
+def other_columns(
+    missing: str, elsewhere: Sequence[str], tables: Sequence[Table], schema: Schema
+) -> str:
+    """The text about a missing column without a close name.
+
+    It names the tables `elsewhere` that have the column, else the columns of the query's `tables`,
+    else all tables.
+    """
     if elsewhere:
-        return f"{start} The column {column} is in: {listed(elsewhere)}."
+        return f"The column {missing} is in: {listed(elsewhere)}."
     columns = [f"{table.name} ({listed([c.name for c in table.columns])})" for table in tables[:3]]
     if columns:
-        return f"{start} The columns: {'; '.join(columns)}."
-    return f"{start} Tables: {listed([table.name for table in schema.tables])}."
+        return f"The columns: {'; '.join(columns)}."
+    return f"Tables: {listed([table.name for table in schema.tables])}."
 
 
 def mentioned(query: str, schema: Schema) -> list[Table]:

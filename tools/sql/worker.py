@@ -30,6 +30,10 @@ OPERATIONS = 1000
 more than none; at 100 steps it is 16 ms."""
 NAME = 200
 """Characters of a column's name: without an alias it is the whole expression."""
+_INTEGER = 300
+"""Digits of the largest integer that is handed on as a number."""
+_TINY = 1e-300
+"""Decimals closer to zero are not handed on as a float."""
 
 PRAGMAS = (
     "table_info",
@@ -264,6 +268,22 @@ def collect(
             break
     shown = [_short(name) for name in names[:columns]]
     return {"columns": shown, "rows": rows, "width": len(names), "total": total, "ended": ended}
+
+
+def number(text: str) -> int | float | str:
+    """A decimal, written out, as a number that holds all its digits, else as text without zeros at
+    its end.
+
+    A double holds any number of fifteen digits, unless it is tiny; integers stay in the range of a
+    double, so that they can be compared with one.
+    """
+    if "." not in text:
+        return int(text) if len(text) <= _INTEGER else text
+    text = text.rstrip("0").rstrip(".")
+    digits = text.replace(".", "").lstrip("-0")
+    if len(digits) <= 15 and (not digits or abs(float(text)) > _TINY):
+        return float(text)
+    return text if "." in text else number(text)
 
 
 def _short(name: str) -> str:

@@ -45,10 +45,10 @@ async def collect(
 
     A `seed` of None is that of the run that is resumed, else drawn. A `strategy` comes before the
     subject's own; `classes` tells answers apart in its votes. With `task_tools` a task is asked of
-    the database or corpus that it brings, in place of the policy's tools, with the settings of a
-    name such as `sql@rows=3`; None: if the policy has no tools. Attempts that infrastructure failed
-    are made again, `retries` times. `settings` are recorded and compared with those of the policy,
-    `notes` recorded only. `judge` is called with each episode before it is logged;
+    the database or corpus that it brings, in place of the policy's tools (None: if the policy has
+    none); a name such as `sql@rows=3` sets how databases are asked. Attempts that infrastructure
+    failed are made again, `retries` times. `settings` are recorded and compared with those of the
+    policy, `notes` recorded only. `judge` is called with each episode before it is logged;
     `refuse_changed_answers` is for logs that hold its verdict.
 
     Cancelled, it keeps what was in flight. Raises UsageError if the folder holds another run,

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, Self
 from ...rollout.row_values import answer_texts
 from ...rollout.rows import Located, read_rows, with_integers
 from ...rollout.task import Task
-from ...rollout.task_files import to_task, to_tasks
+from ...rollout.task_files import has_own_id, to_task, to_tasks
 from ...tools.errors import DataError, InterlaceError, UsageError
 from ...tools.importing import Found, find, names, parse_name, unknown
 from ...tools.unpack import PACKINGS
@@ -269,10 +269,10 @@ def _adapter(place: _Place, first: Located) -> Adapter | None:
         return None  # a line of text, or a task that says itself how it is checked
     others = set(fitting(row))
     if isinstance(row.get("question"), str):
-        with suppress(ValueError):
+        with suppress(ValueError):  # objects as answers are theirs alone
             answer_texts(row.get("answer"))
             answer_texts(row.get("answers"))
-            # A question and its answer are ours as well as theirs.
+            # A question and answers that are texts or numbers are ours as well as theirs.
             others -= {"aime"} if "golden_answers" in row else {"aime", "nq"}
         if not others:
             return None
@@ -329,5 +329,4 @@ def _generate(name: str, thing: Found) -> tuple[Iterator[Task], int]:
 def _numbered_task(located: Located) -> Task:
     """The task of a row; one without an id is told from equal questions by its number."""
     task = to_task(located)
-    own = isinstance(located.row, Task) or "id" in located.row
-    return task if own else replace(task, id=f"{located.number}-{task.id}")
+    return task if has_own_id(located.row) else replace(task, id=f"{located.number}-{task.id}")

@@ -86,7 +86,7 @@ class TaskTools:
     def tool(self, task: Task) -> Tool:
         """The tool that a task is solved with."""
         if isinstance(place := task.data.get("database"), str):
-            connect_file(place)  # what is no file is refused
+            connect_file(place)  # refuses the address of a server
             return self._sql(place)
         if "database" in task.data:
             return self._sql(database.open_database(task, workers=self.workers))

@@ -45,8 +45,8 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """The paired comparison of two runs. Raises DataError where they share no task.
 
     Accuracy is tested by McNemar's exact test where each task was attempted once in both runs, else
-    by flipping the signs of the tasks' differences. Its interval is Wilson's over tasks, the others
-    are bootstraps over tasks.
+    by flipping the signs of the tasks' differences. Its interval is Wilson's over tasks; the others
+    are bootstraps over tasks, or Student's if the tasks are few.
     """
     a, b = first.by_task, second.by_task
     named = [task for task in a if task in b]

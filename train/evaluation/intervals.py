@@ -27,6 +27,9 @@ LEVEL = 0.95
 _RESAMPLES = 10_000
 _CHUNK = 4_000_000
 """Drawn indices that are held at once."""
+FEW_TASKS = 10
+"""Below so many tasks a reader is told that figures say little."""
+_FEW = "too few tasks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,6 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data; an end that is NaN is None."""
         return {k: None if v != v else v for k, v in asdict(self).items()}
-
-
-FEW_TASKS = 10
-"""Below so many tasks a reader is told that figures say little."""
-_FEW = "too few tasks"
 
 
 def wilson(successes: int, trials: int) -> Estimate:
@@ -91,10 +89,10 @@ def bootstrap(values: Sequence[float], *, seed: int = 0) -> Estimate:
 
 
 def free_mean(values: Sequence[float]) -> Estimate:
-    """The mean of values without bounds, one for each task, with a bootstrap over tasks; below
-    `FEW_TASKS`, of which a bootstrap makes too little, Student's interval.
+    """The mean of values without bounds, one for each task, with a bootstrap over tasks; for fewer
+    than `FEW_TASKS`, whose doubt a bootstrap understates, with Student's interval.
 
-    Equal values say nothing of the doubt: they have no interval. No values have no mean.
+    Equal values say nothing of the doubt: they have no interval. Without values the mean is NaN.
     """
     count = len(values)
     if not count or min(values) == max(values):
@@ -113,8 +111,8 @@ def bounded_mean(values: Sequence[float], *, lowest: float = 0.0) -> Estimate:
     independent trials as the spread between the tasks is worth (Korn and Graubard 1998).
 
     That number is p (1 - p) / var(p), reduced as Student's t asks of few tasks. If all values are
-    equal, the interval is that in which up to the share of tasks that Wilson's bound allows has
-    another value. A single task gives no interval. Raises ValueError where there are no values.
+    equal, each end is the mean if the share of tasks that Wilson's bound allows had the lowest or
+    the highest value. A single task gives no interval. Raises ValueError where there are no values.
 
     Example:
         >>> round(bounded_mean([1.0] * 5).low, 3), bounded_mean([1.0] * 5).high

@@ -1,6 +1,7 @@
 """Pictures of evaluations. matplotlib is loaded here alone, and draws without a display."""
 
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["check_picture", "plot_evaluations"]
+
+_FORMATS = ("png", "svg", "pdf")
+_LONGEST = 32
+"""Characters of a run's name in a legend."""
 
 
 def plot_evaluations(evaluations: Mapping[str, Evaluation], path: str | Path) -> None:
@@ -28,10 +33,11 @@ def plot_evaluations(evaluations: Mapping[str, Evaluation], path: str | Path) ->
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("plots", "plot") from error
-    labels: list[str] = []
-    for number, name in enumerate(evaluations, 1):
-        label = _label(name)
-        labels.append(f"run {number}" if label is None or label in labels else label)
+    labels = [_label(name) for name in evaluations]
+    for place, label in enumerate(labels):
+        if not label or label in labels[:place]:
+            made = (f"run {number}" for number in count(place + 1))
+            labels[place] = next(each for each in made if each not in labels)
     evaluations = dict(zip(labels, evaluations.values(), strict=True))
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -57,27 +63,21 @@ def check_picture(path: str | Path) -> None:
         raise UsageError(f"{path} can't be drawn: its ending should be {', '.join(_FORMATS)}")
 
 
-_FORMATS = ("png", "svg", "pdf")
-
-
 def _format(path: str | Path) -> str:
     return Path(path).suffix[1:].lower() or "png"
 
 
-def _label(name: str) -> str | None:
-    """A run's name as a label, cut in the middle; None if the font lacks one of its characters."""
+def _label(name: str) -> str:
+    """A run's name as a label, cut in the middle; empty if the font lacks one of its characters."""
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont("DejaVu Sans"))
     name = "".join(character if character.isprintable() else " " for character in name)
     if not all(font.get_char_index(ord(character)) for character in name):
-        return None
+        return ""
     name = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 :]}"
     # A pair of dollars would make a formula, a leading underscore would hide the name.
-    return f" {name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
-
-
-_LONGEST = 32
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _colours(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, str, Evaluation]]:

@@ -108,8 +108,8 @@ class Evaluation:
         return {k: len(groups) for k, groups in self._with_attempts()}
 
     def mean(self, name: str) -> Estimate:
-        """The mean over tasks of a field of the attempts, with a bootstrap over tasks; attempts of
-        which it is not known are left out.
+        """The mean over tasks of a field of the attempts, with a bootstrap over tasks, or Student's
+        interval if they are few; attempts without a value are left out.
         """
         values = [task_mean(group, name) for group in self.by_task.values()]
         return free_mean([value for value in values if value is not None])
@@ -213,7 +213,7 @@ def _strength(camp: Sequence[Attempt]) -> tuple[int, float]:
 
 
 def task_mean(group: Iterable[Attempt], name: str) -> float | None:
-    """The mean of a field over the attempts at a task of which it is known."""
+    """The mean of a field over the attempts at a task that have it; None if none has."""
     known = [float(value) for a in group if (value := getattr(a, name)) is not None]
     return sum(known) / len(known) if known else None
 

@@ -49,7 +49,7 @@ async def evaluate_async(
     temperature. `strategy`, such as "vote@8", makes each attempt several. `checker` judges the
     tasks that name none: exact, math, em, sql, a function `f(task, a, b)` or a `Checker`. With
     `task_tools` a task is asked of the database or corpus that it brings, in place of the policy's
-    tools, with the settings of a name such as `sql@rows=3` (None: if the policy has none).
+    tools (None: if the policy has none); a name such as `sql@rows=3` sets how databases are asked.
 
     With `out`, that folder holds `episodes.jsonl` (every token), `run.json` (the settings) and
     `results.json` (figures, and each attempt in numbers), and `resume` completes a run that was

@@ -207,13 +207,14 @@ _CONTENTS = {
 def _changes(saved: dict[str, Any], wanted: dict[str, Any]) -> list[Change]:
     """The settings that differ, as far as the run that was saved knew of them.
 
-    How the model's place is written does not count where its files are known.
+    How the model's place is written does not count where its files are known. Contents come last:
+    they differ, too, where another model or other tools are named.
     """
     known = saved.keys() & wanted.keys()
     same_files = "weights" in known and saved["weights"] == wanted["weights"]
     return [
         {"name": name, "was": saved[name], "now": wanted[name]}
-        for name in sorted(known, reverse=True)
+        for name in sorted(known, key=lambda name: (name in _CONTENTS, name))
         if saved[name] != wanted[name] and not (name == "model" and same_files)
     ]
 

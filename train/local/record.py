@@ -191,13 +191,17 @@ class TensorBoard:
 def wandb_id(folder: Path) -> str:
     """The id of a run's folder at W&B, drawn once and kept in it, wherever it is moved to.
 
-    Raises DataError where it can't be written.
+    Raises DataError where it can't be written or read.
     """
     file = folder / "wandb-id"
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(file, f"{secrets.token_hex(8)}\n")
-    return file.read_text(encoding="utf-8").strip()
+    try:
+        if not file.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(file, f"{secrets.token_hex(8)}\n")
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"can't keep the id of a run in {file}: {reason}") from error
 
 
 class WeightsAndBiases:

@@ -113,7 +113,7 @@ class Trainer:
 
         if objective is not None:
             config = config.model_copy(update={"objective": objective})
-        # Whoever names tools or tasks means what lies there now.
+        # Naming tools or tasks accepts the databases and corpora that lie there now.
         changed = {*changed, "files"} if {"tools", "tasks"} & {*changed} else changed
         self.config, self.setup, self.changed = config, setup, changed
         self.folder = Path(config.out)

@@ -26,15 +26,16 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from .latex import Group, Item, Token, Unreadable, read_latex, write
+from .items import Group, Item, Token, enclosed, is_space, kind_of, split, text_of, trim, unspaced
+from .latex import Unreadable, read_latex, write
 from .phrases import read_phrase, without_words
-from .spellings import BASES, CURRENCIES, FUNCTIONS, GREEK, NO_UNITS, PRODUCTS, SCALES, UNITS
+from .spellings import BASES, FUNCTIONS, GREEK
+from .units import without_unit
 
 __all__ = ["Value", "read_answer"]
 
 Value: TypeAlias = list[Any]
 
-_CLOSING = {"(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle"}
 _RELATIONS = ("=", "<", ">", "\\leq", "\\geq", "\\neq", "\\approx", "\\in")
 
 
@@ -61,140 +62,72 @@ def read_answer(text: str, *, measured: bool = False) -> Value:
     return _value(items, measured)
 
 
-# -- items ---------------------------------------------------------------------------------------
-
-
-def _text(item: Item | None) -> str:
-    return item.text if isinstance(item, Token) else ""
-
-
-def _trim(items: Sequence[Item]) -> list[Item]:
-    """Without spaces, dollar signs, quotes and dots around it, or braces around all of it."""
-    start, end = 0, len(items)
-    while start < end:
-        first, last = items[start], items[end - 1]
-        alone = start == end - 1
-        if not alone and _text(first) == _text(last) and _text(first) in ("$", '"', "`"):
-            start, end = start + 1, end - 1
-        elif _is_space(first):
-            start += 1
-        elif _is_space(last) or _text(last) == ".":
-            end -= 1
-        elif alone and isinstance(first, Group):
-            items = first.items
-            start, end = 0, len(items)
-        else:
-            break
-    money = Token("symbol", "\\$")
-    return [money if _text(item) == "$" else item for item in items[start:end]]
-
-
-def _kind(item: Item | None) -> str:
-    return item.kind if isinstance(item, Token) else ""
-
-
-def _is_space(item: Item) -> bool:
-    return _kind(item) in ("space", "thin")
-
-
-def _solid(items: Sequence[Item]) -> list[Item]:
-    return [item for item in items if not _is_space(item)]
-
-
-def _split(items: Sequence[Item], marks: Sequence[str]) -> tuple[list[list[Item]], list[str]]:
-    """The parts between the marks that are outside of all brackets, and those marks."""
-    parts: list[list[Item]] = [[]]
-    found: list[str] = []
-    depth = 0
-    for item in items:
-        text = _text(item)
-        depth += (text in _CLOSING) - (text in _CLOSING.values())
-        depth += text.startswith("\\begin{") - text.startswith("\\end{")
-        word = text.casefold() if _kind(item) in ("text", "letters") else text
-        if depth == 0 and word in marks:
-            parts.append([])
-            found.append(word)
-        else:
-            parts[-1].append(item)
-    return parts, found
-
-
-def _enclosed(items: Sequence[Item]) -> bool:
-    """True if one pair of brackets encloses all of it. A half-open interval is such a pair."""
-    if len(items) < 2 or _text(items[0]) not in _CLOSING:
-        return False
-    depth = 0
-    for at, item in enumerate(items):
-        depth += (_text(item) in _CLOSING) - (_text(item) in _CLOSING.values())
-        if depth == 0:
-            return at == len(items) - 1
-    return False
-
-
 # -- kinds ---------------------------------------------------------------------------------------
 
 
 def _value(items: Sequence[Item], measured: bool = False) -> Value:
-    items = _trim(items)
+    items = trim(items)
     start = 0
-    while start < len(items) - 1 and _text(items[start]) in ("=", "\\approx"):
+    while start < len(items) - 1 and text_of(items[start]) in ("=", "\\approx"):
         start += 1
-    items = _trim(items[start:]) if start else items
+    items = trim(items[start:]) if start else items
     if not items:
         return ["raw", ""]
-    parts, marks = _split(items, (",", ";", "and", "or", "\\vee"))
-    parts = [part for part in parts if _solid(part)]
+    parts, marks = split(items, (",", ";", "and", "or", "\\vee"))
+    parts = [part for part in parts if unspaced(part)]
     if marks and parts:
         return _many([_value(part, measured) for part in parts], marks)
     if (found := _congruence(items)) is not None:
         return found
-    parts, marks = _split(items, (":", "to"))
-    if marks and all(map(_solid, parts)):
+    parts, marks = split(items, (":", "to"))
+    if marks and all(map(unspaced, parts)):
         values = [_value(part) for part in parts]
         if all(value[0] == "expr" and value[3] is None for value in values):
             return ["ratio", values]
-    parts, marks = _split(items, _RELATIONS)
+    parts, marks = split(items, _RELATIONS)
     if marks:
-        return _relation([_trim(part) for part in parts], marks)
-    solid = _solid(items)
+        return _relation([trim(part) for part in parts], marks)
+    solid = unspaced(items)
     for at in range(1, len(solid) - 1):  # (0, 1) U (2, 3)
-        if _text(solid[at]) == "U" and _text(solid[at - 1]) in (")", "]"):
-            solid[at] = Token("command", "\\cup") if _text(solid[at + 1]) in "([" else solid[at]
-    parts, marks = _split(solid, ("\\cup", "\\setminus"))
+        if text_of(solid[at]) == "U" and text_of(solid[at - 1]) in (")", "]"):
+            solid[at] = Token("command", "\\cup") if text_of(solid[at + 1]) in "([" else solid[at]
+    parts, marks = split(solid, ("\\cup", "\\setminus"))
     if marks:
         return _region_of(parts, marks) or ["raw", write(solid)]
-    if _text(solid[0]) == "\\mathbb" and len(solid) == 2 and write(solid[1:]) == "{R}":
+    if text_of(solid[0]) == "\\mathbb" and len(solid) == 2 and write(solid[1:]) == "{R}":
         return ["region", None, [["-\\infty", False, "\\infty", False]], []]
-    if _enclosed(solid):
+    if enclosed(solid):
         return _brackets(solid)
-    if _text(solid[0]).startswith("\\begin{") and _text(solid[-1]).startswith("\\end{"):
+    if text_of(solid[0]).startswith("\\begin{") and text_of(solid[-1]).startswith("\\end{"):
         return _matrix(solid)
     if solid == [Token("command", "\\emptyset")]:
         return ["set", []]
-    if _enclosed(solid[1:]) and _kind(solid[0]) == "letters" and _text(solid[0]).isupper():
+    if enclosed(solid[1:]) and kind_of(solid[0]) == "letters" and text_of(solid[0]).isupper():
         point = _value(solid[1:])
-        if point[0] == "tuple" and len(_text(solid[0])) == 1:  # P(2, 3)
-            return ["equal", [_text(solid[0])], [point], []]
+        if point[0] == "tuple" and len(text_of(solid[0])) == 1:  # P(2, 3)
+            return ["equal", [text_of(solid[0])], [point], []]
     return _numeral(solid) or _expression(items, measured)
 
 
 def _congruence(items: Sequence[Item]) -> Value | None:
     r"""`x \equiv 3 \pmod{7}`, `3 (mod 7)`."""
-    solid = _solid(items)
+    solid = unspaced(items)
     signs = ("\\pmod", "\\bmod", "\\mod", "mod")
-    at = next((i for i, item in enumerate(solid) if _text(item).casefold().strip("( ") in signs), 0)
+    at = next(
+        (i for i, item in enumerate(solid) if text_of(item).casefold().strip("( ") in signs), 0
+    )
     if not 0 < at < len(solid) - 1:
         return None
     head, modulus = solid[:at], solid[at + 1 :]
-    if _text(head[-1]) == "(" and _text(modulus[-1]) == ")":
+    if text_of(head[-1]) == "(" and text_of(modulus[-1]) == ")":
         head, modulus = head[:-1], modulus[:-1]
-    elif _text(modulus[-1]) == ")" and "(" in _text(solid[at]):
+    elif text_of(modulus[-1]) == ")" and "(" in text_of(solid[at]):
         modulus = modulus[:-1]
-    sides, marks = _split(head, ("\\equiv", "="))
+    sides, marks = split(head, ("\\equiv", "="))
     if len(sides) > 2 or not all(sides) or not modulus:
         return None
     name = write(sides[0]) if marks else None
-    return ["congruence", name, _value(sides[-1]), write(_trim(modulus))]
+    return ["congruence", name, _value(sides[-1]), write(trim(modulus))]
 
 
 def _many(values: list[Value], marks: Sequence[str]) -> Value:
@@ -225,17 +158,17 @@ def _both(values: list[Value]) -> Value | None:
 
 
 def _brackets(items: list[Item]) -> Value:
-    opening, closing = _text(items[0]), _text(items[-1])
+    opening, closing = text_of(items[0]), text_of(items[-1])
     inside = items[1:-1]
     if not inside and opening != "\\{":
         return ["raw", write(items)]
-    parts, _ = _split(inside, (",", ";"))
+    parts, _ = split(inside, (",", ";"))
     if (opening == "\\{") != (closing == "\\}"):
         return ["raw", write(items)]
     if opening == "\\{":
         if not inside:
             return ["set", []]
-        told, marks = _split(inside, ("|", ":"))
+        told, marks = split(inside, ("|", ":"))
         if len(told) == 2 and marks:
             value = _value(told[1])
             return value if value[0] == "region" else ["raw", write(items)]
@@ -246,38 +179,38 @@ def _brackets(items: list[Item]) -> Value:
             return ["set" if value[0] == "list" else "seq", value[1]]
         return ["set", [value]]
     if len(parts) == 1:
-        if _text(inside[0]).startswith("\\begin{") and _text(inside[-1]).startswith("\\end{"):
+        if text_of(inside[0]).startswith("\\begin{") and text_of(inside[-1]).startswith("\\end{"):
             return _matrix(inside)
         return _value(inside) if opening == "(" and closing == ")" else ["raw", write(items)]
     return ["tuple", opening, closing, [_value(part) for part in parts]]
 
 
 def _matrix(items: list[Item]) -> Value:
-    name = _text(items[0])[7:-1]
+    name = text_of(items[0])[7:-1]
     latex = write(items)
     if name not in ("pmatrix", "bmatrix", "Bmatrix", "matrix", "smallmatrix", "array"):
         return ["raw", latex] if name == "cases" else _expression(items)
     inside = items[1:-1]
-    if any(_text(item).startswith("\\begin{") for item in inside):
+    if any(text_of(item).startswith("\\begin{") for item in inside):
         return _expression(items)
-    rows, _ = _split(inside, ("\\\\",))
+    rows, _ = split(inside, ("\\\\",))
     rows = [row for row in rows if row]
-    return ["matrix", [[_value(cell) for cell in _split(row, ("&",))[0]] for row in rows], latex]
+    return ["matrix", [[_value(cell) for cell in split(row, ("&",))[0]] for row in rows], latex]
 
 
 def _numeral(items: list[Item]) -> Value | None:
     r"""`61_7`, `1A_{16}`, `201_{\text{three}}`: digits and a base. Base ten is a plain number."""
-    if len(items) < 3 or _text(items[-2]) != "_" or not isinstance(items[-1], Group):
+    if len(items) < 3 or text_of(items[-2]) != "_" or not isinstance(items[-1], Group):
         return None
-    inside = _solid(items[-1].items)
-    told = "".join(map(_text, inside)).casefold().strip(" .()").removeprefix("base").strip(" .")
+    inside = unspaced(items[-1].items)
+    told = "".join(map(text_of, inside)).casefold().strip(" .()").removeprefix("base").strip(" .")
     if not (told.isdigit() or told in BASES):
         return None
     base = BASES.get(told) or int(told[:4])
     digits = items[:-2]
-    if _enclosed(digits):
+    if enclosed(digits):
         digits = digits[1:-1]
-    text = "".join(map(_text, digits)).upper()
+    text = "".join(map(text_of, digits)).upper()
     if not re.fullmatch(r"-?[0-9A-F]+", text) or not (text.strip("-")[0].isdigit() or base > 10):
         return None
     if len(text) == 1 and text.isalpha():
@@ -292,47 +225,49 @@ def _numeral(items: list[Item]) -> Value | None:
 
 def _is_name(items: Sequence[Item]) -> bool:
     r"""True for a name: `x`, `a_1`, `f(x)`, `\angle ABC`, `(x, y)`, `\text{Area}`."""
-    items = _solid(items)
+    items = unspaced(items)
     if not items:
         return False
-    if _enclosed(items):
-        parts, _ = _split(items[1:-1], (",",))
+    if enclosed(items):
+        parts, _ = split(items[1:-1], (",",))
         return len(parts) > 1 and all(map(_is_name, parts))
-    if all(_kind(item) == "text" for item in items) or _text(items[0]) == "\\lim":
+    if all(kind_of(item) == "text" for item in items) or text_of(items[0]) == "\\lim":
         return True
     if _is_sum_of_letters(items):
         return True
-    if _text(items[0]) in ("\\angle", "\\triangle", "\\overline", "\\vec"):
-        return not any(_kind(item) == "number" for item in items)
-    if len(items) == 3 and _text(items[0]) == _text(items[2]) == "|":  # a length, of AB
-        return len(_text(items[1])) > 1 and _text(items[1]).isupper()
+    if text_of(items[0]) in ("\\angle", "\\triangle", "\\overline", "\\vec"):
+        return not any(kind_of(item) == "number" for item in items)
+    if len(items) == 3 and text_of(items[0]) == text_of(items[2]) == "|":  # a length, of AB
+        return len(text_of(items[1])) > 1 and text_of(items[1]).isupper()
     first = items[0]
-    if not (_kind(first) == "letters" or _text(first) in GREEK) or _text(first) in ("e", "i"):
+    if not (kind_of(first) == "letters" or text_of(first) in GREEK) or text_of(first) in ("e", "i"):
         return False
-    if 1 < len(_text(first)) < 4 and not _text(first).isupper() and _kind(first) == "letters":
+    if 1 < len(text_of(first)) < 4 and not text_of(first).isupper() and kind_of(first) == "letters":
         return False  # xy is a product, AB a length, area a word
     at = 1
     inverse = Group((Token("symbol", "-"), Token("number", "1")))
     while at < len(items) and (
-        _text(items[at]) in ("_", "'") or (_text(items[at]) == "^" and items[at + 1] == inverse)
+        text_of(items[at]) in ("_", "'") or (text_of(items[at]) == "^" and items[at + 1] == inverse)
     ):
-        at += 1 if _text(items[at]) == "'" else 2
+        at += 1 if text_of(items[at]) == "'" else 2
     rest = items[at:]
     return not rest or (
-        _enclosed(rest)
-        and _text(rest[0]) == "("
-        and len(_text(first)) == 1
-        and all(_kind(item) in ("letters", "number") or _text(item) == "," for item in rest[1:-1])
+        enclosed(rest)
+        and text_of(rest[0]) == "("
+        and len(text_of(first)) == 1
+        and all(
+            kind_of(item) in ("letters", "number") or text_of(item) == "," for item in rest[1:-1]
+        )
     )
 
 
 def _is_sum_of_letters(items: Sequence[Item]) -> bool:
     """True for `a + b`, which names a value as one letter does; `2a` and `ab` don't."""
     letters, signs = items[::2], items[1::2]
-    names = [_text(item) for item in letters if _kind(item) == "letters"]
+    names = [text_of(item) for item in letters if kind_of(item) == "letters"]
     return (
         len(letters) == len(signs) + 1 > 1
-        and all(_text(sign) in ("+", "-") for sign in signs)
+        and all(text_of(sign) in ("+", "-") for sign in signs)
         and len(set(names)) == len(letters)
         and all(len(name) == 1 and name not in "ei" for name in names)
     )
@@ -396,7 +331,7 @@ def _equal(sides: list[list[Item]], marks: list[str], latex: list[str]) -> Value
     names = 0
     while names < len(sides) - 1 and _is_name(sides[names]):
         names += 1
-    if names and len(sides) == 2 and _text(sides[0][0]) == "\\lim":
+    if names and len(sides) == 2 and text_of(sides[0][0]) == "\\lim":
         return _value(sides[1])
     told = sides[names:-1]
     if "\\approx" not in marks and not _has_letters(sides[-1]):
@@ -447,140 +382,10 @@ def _region_of(parts: list[list[Item]], marks: list[str]) -> Value | None:
 # -- expressions ---------------------------------------------------------------------------------
 
 
-_FACTOR = re.compile(r"[^\W\d_]+|\^?-?\d+|[/$€£¥¢°%'\"]")
-_POWERS = {"square": 2, "cubic": 3}
-
-
-def _unit(text: str) -> str | None:
-    """A unit as its factors with their powers, in one order: `m/s` and `m s^{-1}` are one."""
-    text = re.sub(r"\\(?:text[a-z]*|mathrm|cdot|times)|[{}]", " ", text.casefold())
-    text = re.sub(r"\b(?:in total|in all|total|altogether|only)\b", " ", text)
-    powers: dict[str, int] = {}
-    sign, prefix, last = 1, 1, ""
-    for word in _FACTOR.findall(text):
-        if word in ("/", "per"):
-            sign = -1
-        elif word.lstrip("^-").isdigit():
-            if last:
-                powers[last] += (int(word.lstrip("^")) - 1) * sign
-        else:
-            plain = word if word in UNITS else word[:-1] if word.endswith("s") else word
-            name = UNITS.get(plain, plain or word)
-            if name in _POWERS:
-                prefix = _POWERS[name]
-                continue
-            for at, part in enumerate(name.split("/")):
-                last = part
-                powers[part] = powers.get(part, 0) + prefix * (sign if not at else -sign)
-            prefix = 1
-    if prefix > 1:
-        last = next(name for name, power in _POWERS.items() if power == prefix)
-        powers[last] = powers.get(last, 0) + 1
-    return (
-        " ".join(
-            f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items())
-        )
-        or None
-    )
-
-
-def _without_unit(items: list[Item], measured: bool = False) -> tuple[list[Item], str | None]:
-    """An expression without the unit before or after it, and that unit."""
-    items = _trim(items)
-    currency = UNITS.get(_text(items[0]).casefold(), "") if items else ""
-    if len(items) > 1 and currency in CURRENCIES:
-        rest, unit = _without_unit(_trim(items[1:]))
-        # $25 per hour; $5 dollars
-        return rest, _unit(f"{currency} {unit.removeprefix(currency)}" if unit else currency)
-    if len(items) > 2 and _text(items[0]) == "-" and _text(items[1]) == "\\$":
-        return [items[0], *_trim(items[2:])], "$"
-    end = len(items)
-    if any(_text(item)[1:] in FUNCTIONS for item in items):  # \sin 30^\circ
-        return items, None
-    units = _bare_units(items, measured)
-
-    def is_unit(at: int) -> bool:
-        return 0 <= at < len(items) and (_kind(items[at]) == "text" or units[at])
-
-    while end:
-        item = items[end - 1]
-        if is_unit(end - 1) or _kind(item) in ("space", "thin"):
-            end -= 1
-        elif isinstance(item, Group) and end > 2 and _text(items[end - 2]) == "^":
-            if all(_kind(each) == "text" for each in item.items):  # 5^{th}
-                end -= 2
-                continue
-            if not is_unit(end - 3):
-                break
-            end -= 2
-        elif (
-            (_text(item) in ("\\$", "/", "\\cdot") and is_unit(_next(items, end)))
-            or (_text(item) == "\\$" and end == len(items))
-            or (_text(item) in ("'", '"') and end > 1 and _kind(items[end - 2]) == "number")
-        ):
-            end -= 1
-        else:
-            break
-    behind = items[end:]
-    rest = _trim(items[:end])
-    if not rest or not behind:
-        return items, None
-    told = "".join(write(i.items) if isinstance(i, Group) else f" {_text(i)}" for i in behind)
-    words = told.casefold().split()
-    if words[:1] and words[0] in SCALES:
-        ten = [Token("command", "\\times"), Token("number", "10"), Token("symbol", "^")]
-        rest = [*rest, *ten, Group((Token("number", str(SCALES[words.pop(0)])),))]
-    if NO_UNITS.intersection(words):
-        return items, None
-    return rest, _unit(" ".join(words))
-
-
-def _next(items: Sequence[Item], at: int) -> int:
-    """The place of the next item from `at` on that is no space."""
-    while at < len(items) and _is_space(items[at]):
-        at += 1
-    return at
-
-
-def _bare_units(items: Sequence[Item], measured: bool) -> list[bool]:
-    """For each item: True if it is bare letters that are a unit: a known one behind a number, or
-    words behind a blank. One letter is a unit only where one is expected, or in `km/h`.
-    """
-    units: list[bool] = []
-    before, plain = -1, True  # the last item that is no space; only numbers and signs so far
-    inside = False  # a unit has begun
-    for at, item in enumerate(items):
-        word, spaced, unit = _text(item).casefold(), before < at - 1, False
-        known = word in UNITS or word.removesuffix("s") in UNITS
-        if _text(item) == "\\Omega" and (spaced or measured) and before >= 0 and plain:
-            unit = True
-        elif before < 0 or _kind(item) != "letters":
-            pass
-        elif inside and known:
-            unit = True
-        elif len(word) == 1:  # 5m is a product
-            behind = isinstance(items[before], Group) or _kind(items[before]) == "number"
-            unit = measured and known and (behind or plain)
-        elif _kind(items[before]) == "letters":
-            unit = spaced and units[before]
-        elif (
-            _kind(items[before]) == "number"
-            or isinstance(items[before], Group)
-            or _text(items[before]) in ("\\pi", ")")
-        ):
-            sure = spaced or measured or word not in PRODUCTS
-            unit = (known and sure) or (spaced and len(word) > 2 and plain)
-        units.append(unit)
-        inside = unit or _text(item) == "°" or (inside and _kind(item) not in ("number", "letters"))
-        before = before if _is_space(item) else at
-        plain &= _kind(item) in ("number", "space", "thin") or _text(item) in ("-", "+")
-    return units
-
-
 def _expression(items: Sequence[Item], measured: bool = False) -> Value:
-    rest, unit = _without_unit(list(items), measured)
-    solid = _solid(rest)
-    if _enclosed(solid) and _text(solid[0]) == "(" and unit is not None:
+    rest, unit = without_unit(list(items), measured)
+    solid = unspaced(rest)
+    if enclosed(solid) and text_of(solid[0]) == "(" and unit is not None:
         value = _value(solid)
         return [*value[:3], unit] if value[0] == "expr" else value
     if words := _words(rest):
@@ -588,11 +393,11 @@ def _expression(items: Sequence[Item], measured: bool = False) -> Value:
     for sign in ("\\pm", "\\mp"):
         if _holds(solid, sign):
             return ["list", [_expression(_signed(rest, up)) for up in (True, False)]]
-    if any(_text(item) in ("\\ldots", "\\mod", "\\bmod", "\\pmod") for item in solid[1:]):
+    if any(text_of(item) in ("\\ldots", "\\mod", "\\bmod", "\\pmod") for item in solid[1:]):
         return ["raw", write(solid)]
-    apart = any(_kind(a) == _kind(b) == "number" for a, b in pairwise(solid))
+    apart = any(kind_of(a) == kind_of(b) == "number" for a, b in pairwise(solid))
     if apart or any(map(_has_text, solid)):
-        return ["raw", write(_solid(items))]
+        return ["raw", write(unspaced(items))]
     solid = _scientific(_arguments(solid))
     return ["expr", write(_exact(solid)), _number(solid), unit]
 
@@ -605,18 +410,18 @@ def _has_text(item: Item) -> bool:
 
 def _words(items: Sequence[Item]) -> str | None:
     """Words as they are compared, or None. As a product of its letters, `act` would be `cat`."""
-    solid = _solid(items)
-    letters = [item for item in solid if _kind(item) in ("letters", "text")]
-    if not any(_kind(item) == "text" or len(_text(item)) > 2 for item in letters):
+    solid = unspaced(items)
+    letters = [item for item in solid if kind_of(item) in ("letters", "text")]
+    if not any(kind_of(item) == "text" or len(text_of(item)) > 2 for item in letters):
         return None
     for item in solid:
-        if isinstance(item, Group) or _kind(item) == "command":
+        if isinstance(item, Group) or kind_of(item) == "command":
             return None
-        if _kind(item) == "symbol" and _text(item) not in ("-", "'", ".", ":", '"', "!", "?"):
+        if kind_of(item) == "symbol" and text_of(item) not in ("-", "'", ".", ":", '"', "!", "?"):
             return None
-    if _kind(solid[0]) == "number" and not any(_is_space(item) for item in items):
+    if kind_of(solid[0]) == "number" and not any(is_space(item) for item in items):
         return None
-    text = " ".join(_text(item) for item in items if not _is_space(item))
+    text = " ".join(text_of(item) for item in items if not is_space(item))
     text = " ".join(re.sub(r"\s*-\s*", "-", text.strip(" .!?\"'")).casefold().split())
     return re.sub(r"^(?:an?|the) (?=\w)", "", text)
 
@@ -640,8 +445,8 @@ def _arguments(items: list[Item]) -> list[Item]:
     r"""`\ln 2 \cdot 3` as `\ln(2) \cdot 3`: a sign of multiplication ends an argument."""
     out: list[Item] = []
     for at, item in enumerate(items):
-        ends = _text(items[at + 1]) in ("\\cdot", "\\times") if at + 1 < len(items) else False
-        if ends and out and _text(out[-1])[1:] in FUNCTIONS and _kind(item) == "number":
+        ends = text_of(items[at + 1]) in ("\\cdot", "\\times") if at + 1 < len(items) else False
+        if ends and out and text_of(out[-1])[1:] in FUNCTIONS and kind_of(item) == "number":
             out += [Token("symbol", "("), item, Token("symbol", ")")]
         else:
             out.append(item)
@@ -651,9 +456,9 @@ def _arguments(items: list[Item]) -> list[Item]:
 def _scientific(items: list[Item]) -> list[Item]:
     """`1.5e10` as `1.5 * 10^{10}`."""
     for at in range(1, len(items) - 1):
-        if _text(items[at]) in ("e", "E") and _kind(items[at - 1]) == "number":
+        if text_of(items[at]) in ("e", "E") and kind_of(items[at - 1]) == "number":
             power = items[at + 1 :]
-            if len(power) <= 2 and re.fullmatch(r"[-+]?\d{1,4}", "".join(map(_text, power))):
+            if len(power) <= 2 and re.fullmatch(r"[-+]?\d{1,4}", "".join(map(text_of, power))):
                 ten = [Token("command", "\\times"), Token("number", "10"), Token("symbol", "^")]
                 return [*items[:at], *ten, Group(tuple(power))]
     return items
@@ -677,7 +482,7 @@ def _number(items: Sequence[Item]) -> list[Any] | None:
 def _exact(items: Sequence[Item]) -> list[Item]:
     """Decimals as fractions, which are exact; degrees inside an expression as radians."""
     out: list[Item] = []
-    angles = any(_text(item)[1:] in FUNCTIONS for item in items)
+    angles = any(text_of(item)[1:] in FUNCTIONS for item in items)
     for item in items:
         if isinstance(item, Group):
             out.append(Group(tuple(_exact(item.items))))
@@ -692,14 +497,14 @@ def _exact(items: Sequence[Item]) -> list[Item]:
             times, over = Token("command", "\\cdot"), Token("command", "\\frac")
             degree = (number, times, over, pi, half_turn)
             out += [Token("symbol", "("), *degree, Token("symbol", ")")] if angles else [number]
-        elif item.text == "'" and _kind(out[-1] if out else None) == "letters":
+        elif item.text == "'" and kind_of(out[-1] if out else None) == "letters":
             out += [Token("symbol", "_"), Group((Token("letters", "p"),))]  # x' is not x
-        elif item.text == "'" and len(out) > 1 and _text(out[-2]) == "_":
+        elif item.text == "'" and len(out) > 1 and text_of(out[-2]) == "_":
             script = out.pop()
             assert isinstance(script, Group)
             out.append(Group((*script.items, Token("letters", "p"))))
         elif item.kind == "letters" and len(item.text) > 1:
             out += [Token("letters", letter) for letter in item.text]
-        elif not _is_space(item):
+        elif not is_space(item):
             out.append(item)
     return out

@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import accumulate
-from typing import NamedTuple, TypeAlias
 
+from .items import CLOSING, Group, Item, Token, text_of
 from .spellings import (
     BARE,
     CHARACTERS,
@@ -26,32 +26,14 @@ from .spellings import (
     WITH_ARGUMENT,
 )
 
-__all__ = ["Group", "Item", "Token", "Unreadable", "read_latex", "write"]
+__all__ = ["Unreadable", "read_latex", "write"]
 
 
 class Unreadable(ValueError):
     """Text that is no LaTeX: braces that don't match, or nested too deeply."""
 
 
-class Token(NamedTuple):
-    r"""One token. `kind` is number, letters, command (`\pi`), text (`\text{..}`), symbol, or, in
-    between, space and thin (a space that joins digits).
-    """
-
-    kind: str
-    text: str
-
-
-class Group(NamedTuple):
-    """The content of braces."""
-
-    items: "tuple[Item, ...]"
-
-
-Item: TypeAlias = Token | Group
-
-_OPEN = ("(", "[", "\\{", "\\langle")
-_CLOSE = (")", "]", "\\}", "\\rangle")
+_OPEN, _CLOSE = tuple(CLOSING), tuple(CLOSING.values())
 _DEPTH = 40
 _DIGITS = 2_100
 """Digits of a number: a fraction of two such can still be written (Python refuses above 4,300)."""
@@ -327,7 +309,7 @@ def _initials(items: Sequence[Item]) -> list[Item]:
         if isinstance(item, Token) and re.fullmatch(r"\(?[A-Z]\)?", item.text):
             measured = (
                 isinstance(before, Group)
-                or _text_of(before) in ("/", "\\cdot")
+                or text_of(before) in ("/", "\\cdot")
                 or (isinstance(before, Token) and before.kind in ("number", "text"))
             )
             if item.kind == "text" and not (measured and before is not None):
@@ -336,10 +318,6 @@ def _initials(items: Sequence[Item]) -> list[Item]:
         if not (isinstance(item, Token) and item.kind in ("space", "thin")):
             before = item
     return out
-
-
-def _text_of(item: Item | None) -> str:
-    return item.text if isinstance(item, Token) else ""
 
 
 def _spaced_commas(items: Sequence[Item]) -> list[bool]:
@@ -470,8 +448,8 @@ def _repeating(items: list[Item]) -> list[Item]:
                 out += _periodic(number.text, digits)
                 continue
             out += [number, Token("command", "\\overline")]
-        if _text_of(item) == "\\ldots" and _kind(out, len(out) - 1) == "number":
-            found = _BLOCKS.fullmatch(_text_of(out[-1])[:60])
+        if text_of(item) == "\\ldots" and _kind(out, len(out) - 1) == "number":
+            found = _BLOCKS.fullmatch(text_of(out[-1])[:60])
             if found:
                 out[-1:] = _periodic(found[1], found[3])
                 continue
@@ -506,7 +484,7 @@ def _degrees(items: list[Item]) -> list[Item]:
             out[-1] = Token("text", "°")
         elif isinstance(item, Token) and (
             item.text == "\\degree"
-            or (item.text == "\\deg" and any(_text_of(each).isdigit() for each in out[-2:]))
+            or (item.text == "\\deg" and any(text_of(each).isdigit() for each in out[-2:]))
         ):
             if _is(out, len(out) - 1, "^"):
                 out.pop()

@@ -26,7 +26,6 @@ _CHOICE = re.compile(
     r"(?:\\[ ,;:]|\\quad|~|[\s:])+(\S.*)",
     re.DOTALL,
 )
-_OTHER_CHOICE = re.compile(r"\A(?:\\text\{\s*)?(?:or|and)\b|\A,|\([A-Z]\)")
 _LETTER = re.compile(r"(?:(?i:choice|option|letter) )?\(?([A-Z])\)?")
 _BASE = re.compile(rf"\(?([0-9a-f]+)\)? ?\(?(?:in )?base[ -]?(\d{{1,2}}|{'|'.join(BASES)})\)?")
 _SMALL = "|".join(name for name, number in NUMBERS.items() if 0 < number < 20)

@@ -5,18 +5,9 @@ Who meets another spelling adds it here, with a row in `tests/support/answer_pai
 """
 
 __all__ = ["BARE", "BASES", "CHARACTERS", "FUNCTIONS", "GREEK", "NAMES", "NOTHING", "ONE", "SPACE"]
-__all__ += [
-    "CONNECTIVES",
-    "CURRENCIES",
-    "EMPTY",
-    "LEADS",
-    "NO_UNITS",
-    "NUMBERS",
-    "PARTS",
-    "PRODUCTS",
-    "SAYINGS",
-]
-__all__ += ["SCALES", "TEXT", "THIN", "TWO", "UNITS", "UNIT_VECTORS", "WITH_ARGUMENT"]
+__all__ += ["CONNECTIVES", "CURRENCIES", "EMPTY", "LEADS", "NO_UNITS", "NUMBERS", "PARTS"]
+__all__ += ["PRODUCTS", "SAYINGS", "SCALES", "TEXT", "THIN", "TWO", "UNITS", "UNIT_VECTORS"]
+__all__ += ["WITH_ARGUMENT"]
 
 CHARACTERS = {
     **dict.fromkeys("−‐‑‒–—―﹣－", "-"),
@@ -71,10 +62,10 @@ TEXT = ("\\text", "\\mbox", "\\textrm", "\\textbf", "\\textit", "\\textnormal", 
          "\\texttt", "\\hbox", "\\emph", "\\mathrm", "\\operatorname", "\\operatorname*",
          "\\textup")  # fmt: skip
 ONE = ("\\overline", "\\mathbb", "\\mathcal", "\\vec", "\\hat", "\\overrightarrow")
-UNIT_VECTORS = ("i", "j", "k")
-"""Letters whose hats and arrows say nothing."""
 TWO = ("\\frac", "\\binom")
 """Commands with one argument, with two."""
+UNIT_VECTORS = ("i", "j", "k")
+"""Letters whose hats and arrows say nothing."""
 
 _FUNCTIONS = (
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp gcd lcm max min det "
@@ -115,7 +106,7 @@ _OTHER_NAMES = {
 UNITS = {other: name for name, others in _OTHER_NAMES.items() for other in [name, *others.split()]}
 """The name that is kept, by each name."""
 PRODUCTS = frozenset(("kn", "kj", "kw", "pa", "ms", "mg"))
-"""Units that behind a number, without a blank, are rather letters."""
+"""Units that are read as letters if no blank separates them from the number."""
 CURRENCIES = ("$", "€", "£", "¥")
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 """Words behind a number that multiply it, as powers of ten."""
@@ -160,7 +151,7 @@ LEADS = (
     r"(?:it|this|that|which) (?:is|equals)\b|we (?:get|have|obtain|find)\b|the point(?: is)?\b|"
     r"on\b(?= [a-z]+day\b)|(?:in )?the year\b|in\b(?= \d{4}\b)"
 )
-"""What introduces an answer and says nothing about it, as a pattern."""
+"""Words that introduce an answer and say nothing about it; both are patterns."""
 EMPTY = frozenset(
     ["none", "empty set", "the empty set", "null set", "the null set", "the solution set is empty"]
     + [f"{start}{end}" for start in ("", "there is ", "there are ")

@@ -1,7 +1,7 @@
 """Rewards for SQL: execution, and ReEx-SQL's five parts (arXiv 2505.12768).
 
-The paper names the parts and their weights; its formulas are not public. What stands here is our
-reading, told in `docs/rewards.md`.
+The paper names the parts and their weights; its formulas are not public. These are our own, and
+`docs/rewards.md` gives them.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -222,18 +223,18 @@ class SqlJudge:
             raise Unscored(f"the gold query of {task.id!r} can't be compared: {error}") from error
 
     def exact(self, episode: Episode, task: Task) -> float:
-        """1 where the answer is the gold query: word by word (case, blanks, quotes aside), or by
-        Spider's set match, if its result is right too, since that match leaves values out.
+        """1 where the answer is the gold query, word by word (case, blanks, quotes aside) or by
+        Spider's set match, and its result is right.
+
+        Values are left out by that match, and SQLite reads a quoted name without a column as text.
         """
         if episode.answer is None:
             return 0.0
         gold = gold_query(task)
-        if spelt(episode.answer) == spelt(gold):
-            return 1.0
-        try:
-            alike = set_match(episode.answer, gold, self._schema(task))
-        except Unmatched:  # a gold query outside Spider's grammar
-            return 0.0
+        alike = spelt(episode.answer) == spelt(gold)
+        if not alike:
+            with suppress(Unmatched):  # a gold query outside Spider's grammar
+                alike = set_match(episode.answer, gold, self._schema(task))
         return float(alike and self.correct(task, episode.answer))
 
     def entities(self, episode: Episode, task: Task) -> float:

@@ -3,7 +3,7 @@
 The paper (arXiv 2505.12768) names the part and gives no formula: this definition is ours.
 
 A *fact* is a text that the gold query holds and the question does not, letter for letter: how the
-database spells a place, the code of a state. A number is none, as rows show any number by chance.
+database spells a place, the code of a state. A number is not, since rows show any by chance.
 """
 
 import re
@@ -15,7 +15,7 @@ from ...tools.sql.lexer import words
 __all__ = ["Named", "brings_news", "spelt"]
 
 _COMPARES = ("=", "like", "glob", "in", "is", "(")
-"""What may stand between a column and a text that it is compared with."""
+"""Words and signs between a column and a text that it is compared with."""
 _WIDTH = 2
 """Columns of a look-up that asks: a value and its meaning."""
 _ROWS = 3
@@ -30,7 +30,6 @@ class Named:
         columns = {column.name.casefold() for table in schema.tables for column in table.columns}
         self.tables: set[str] = set()
         self.columns: set[str] = set()
-        self.strings: set[str] = set()
         self.numbers: set[str] = set()
         self.texts: set[str] = set()
         """The strings, letter for letter."""
@@ -48,13 +47,12 @@ class Named:
             if word.kind == "string" or (word.kind == "quoted" and name not in tables | columns):
                 text = word.name or word.text[1:-1].replace("''", "'")
                 self.texts.add(text)
-                self.strings.add(_plain(text))
+                if word.kind == "string" and comparing:
+                    self.asked.add(_plain(text))
             elif word.kind == "number":
                 self.numbers.add(word.text)
             elif word.text == "*":  # all columns; not a product, and not count(*)
                 self.star |= before in ("select", "distinct", ",", ".")
-            if word.kind == "string" and comparing:
-                self.asked.add(_plain(word.text[1:-1].replace("''", "'")))
             comparing = word.text.casefold() in _COMPARES and (comparing or named in columns)
             before, named = word.text.casefold(), name
 
@@ -62,7 +60,7 @@ class Named:
     def all(self) -> set[tuple[str, str]]:
         """Everything, with its kind."""
         named = {"table": self.tables, "column": self.columns}
-        named |= {"string": self.strings, "number": self.numbers}
+        named |= {"string": set(map(_plain, self.texts)), "number": self.numbers}
         return {(kind, name) for kind, names in named.items() for name in names}
 
 
@@ -74,11 +72,11 @@ def brings_news(episode: Episode, gold: str, schema: Schema, question: str, prom
     look-up of more than two columns, or of `*`, unless it compares a column with a text and gave at
     most three rows. Of the rows that were shown, one must hold
 
-    - a fact that stands neither in the prompt nor in the look-up; or
+    - a fact that is neither in the prompt nor in the look-up; or
     - a fact that the prompt shows as one value among others, from a table that the gold query does
       not read, together with its meaning: a text beside it, or one that the look-up asked for; or
-    - where the look-up asked for the name of a column of the gold query, a text that stands neither
-      in the prompt nor in the look-up: what is written down about the column.
+    - where the look-up asked for the name of a column of the gold query, a text that is neither in
+      the prompt nor in the look-up: documentation of the column.
     """
     wanted = Named(gold, schema)
     facts = {text for text in wanted.texts if text and not _stands_in(text, question)}

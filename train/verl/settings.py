@@ -24,6 +24,9 @@ def _known_tool(name: str) -> None:
     find("tool", name, TOOLS)  # what it works on may lie on other machines, where it is made
 
 
+_Tool = Annotated[str, loading(_known_tool), AfterValidator(without_password)]
+
+
 class LoopSettings(BaseModel):
     """How a policy is let act. The names are those of `TrainConfig`, where both have them.
 
@@ -38,9 +41,7 @@ class LoopSettings(BaseModel):
 
     format: Annotated[str, loading(find_format)]
     """How the policy asks for tools."""
-    tools: list[Annotated[str, loading(_known_tool), AfterValidator(without_password)]] | None = (
-        None
-    )
+    tools: list[_Tool] | None = None
     """python, sql:FILE, search:PATH; sql@rows=3 alone: the database that each task brings; null:
     the database or corpus that a task brings, or python."""
     reward: Annotated[str, loading(find_reward)] = "correct"

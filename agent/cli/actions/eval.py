@@ -79,9 +79,9 @@ def _check(tasks: str | None, job: EvalOptions, model: ModelOptions, team: TeamO
             raise UsageError("--pair compares single attempts: leave out --strategy")
     if job.resume and job.out is None:
         raise UsageError("--resume needs the --out that is to be completed")
-    if job.plots is not None and importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtra("--plots", "plot")
     if job.plots is not None:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise MissingExtra("--plots", "plot")
         check_picture(job.plots)
 
 

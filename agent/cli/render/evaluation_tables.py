@@ -123,7 +123,7 @@ def print_modes(console: Console, modes: Mapping[str, Evaluation]) -> None:
             mode,
             percent(right.value),
             _ends(right, percent),
-            *(f"{mean:.1f}" for mean in means),
+            *(_number(mean, digits=1) for mean in means),
         )
     console.print(table)
     for mode, evaluation in modes.items():
@@ -151,8 +151,8 @@ def _ends(estimate: Estimate, write: Callable[[float], str]) -> str:
     return f"{write(estimate.low)} to {write(estimate.high)}" if known else "-"
 
 
-def _number(value: float, sign: str = "") -> str:
-    return "-" if value != value else format(value, f"{sign}.2f")
+def _number(value: float, sign: str = "", digits: int = 2) -> str:
+    return "-" if value != value else format(value, f"{sign}.{digits}f")
 
 
 def percent(share: float, sign: str = "") -> str:

@@ -1,6 +1,7 @@
 """The progress display of a training run: bars and a table, or a line per step."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import IO, Self
 
 from rich.console import Group
@@ -16,18 +17,18 @@ from .terminal import make_console
 
 __all__ = ["COLUMNS", "TrainingScreen"]
 
-COLUMNS = {
-    "reward": ("reward/total", "{:.3f}"),
-    "right": ("reward/correct", "%"),
-    "held out": ("held_out/accuracy", "%"),
-    "calls": ("reward/calls", "{:.2f}"),
-    "tokens": ("response_tokens", "{:.0f}"),
-    "entropy": ("entropy", "{:.3f}"),
-    "gradient": ("grad_norm", "{:.3f}"),
-    "unscored": ("unscored", "{:.0f}"),
-    "seconds": ("seconds", "{:.1f}"),
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "reward": ("reward/total", "{:.3f}".format),
+    "right": ("reward/correct", percent),
+    "held out": ("held_out/accuracy", percent),
+    "calls": ("reward/calls", "{:.2f}".format),
+    "tokens": ("response_tokens", "{:.0f}".format),
+    "entropy": ("entropy", "{:.3f}".format),
+    "gradient": ("grad_norm", "{:.3f}".format),
+    "unscored": ("unscored", "{:.0f}".format),
+    "seconds": ("seconds", "{:.1f}".format),
 }
-"""The table's columns: which metric, and how it is written (`%`: as a share)."""
+"""The table's columns: which metric, and how it is written."""
 _ROWS = 12
 
 
@@ -73,10 +74,7 @@ class TrainingScreen:
         """A step is done."""
         self.last = {"step": step, **metrics}
         cells = [
-            (percent(metrics[name]) if form == "%" else form.format(metrics[name]))
-            if name in metrics
-            else ""
-            for name, form in COLUMNS.values()
+            write(metrics[name]) if name in metrics else "" for name, write in COLUMNS.values()
         ]
         self._rows.append([str(step), *cells])
         self._bars.update(self._steps, completed=step)

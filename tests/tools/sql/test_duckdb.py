@@ -9,11 +9,12 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from support.entered import entered
 
 from interlace.tools import ErrorKind, ToolResult
 from interlace.tools.errors import DataError
 from interlace.tools.named import find_tool
-from interlace.tools.sql import DuckdbDatabase, SqlTool, Workers
+from interlace.tools.sql import Bounds, DuckdbDatabase, SqlTool, Workers
 
 SCRIPT = """
 create table country (code varchar primary key, name varchar);
@@ -31,18 +32,14 @@ create view endless as with recursive n as (select 1 as x union all select x + 1
 @pytest.fixture(scope="module")
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlTool]:
     """The tool on a file, which is the same when all tests are over."""
-    path = (
-        tmp_path_factory.mktemp("duckdb") / "shop.db"
-    )  # the content says what it is, not the name
+    # The content says what it is, not the name.
+    path = tmp_path_factory.mktemp("duckdb") / "shop.db"
     with duckdb.connect(str(path)) as db:
         db.execute(SCRIPT)
     before = path.read_bytes()
     workers = Workers(1, memory=64 << 20)
-    with asyncio.Runner() as runner:
-        held = workers.held()
-        runner.run(held.__aenter__())
+    with entered(workers.held()):
         yield SqlTool(DuckdbDatabase(path, workers=workers))
-        runner.run(held.__aexit__(None, None, None))
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
 
@@ -75,6 +72,71 @@ def test_the_model_reads_the_schema_and_rows(tool: SqlTool) -> None:
         "id | large | founded\n1 | true | 1048-01-01\n2 | false | NULL\n(2 rows)"
     )
     assert "(the first 20 of more than 1,020 rows)" in ask(tool, "from range(10_000_000_000)").text
+
+
+TYPES = {
+    "true": "true",
+    "(-128)::tinyint": -128,
+    "18446744073709551615::ubigint": 2**64 - 1,
+    "170141183460469231731687303715884105727::hugeint": 2**127 - 1,
+    "340282366920938463463374607431768211455::uhugeint": 2**128 - 1,
+    "repeat('9', 400)::bignum": "9" * 400,
+    "1.5::decimal(3, 1)": 1.5,
+    "'1.2345678901234567890123456789012345678'::decimal(38, 37)": (
+        "1.2345678901234567890123456789012345678"
+    ),
+    "'12345678901234567890123456789012345678'::decimal(38, 0)": (
+        12345678901234567890123456789012345678
+    ),
+    "'0.0000000000000000000000000000000000001'::decimal(38, 37)": 1e-37,
+    "'-inf'::double": float("-inf"),
+    "'é'": "é",
+    "'\\x00\\xAA'::blob": b"\x00\xaa",
+    "'101'::bit": "101",
+    "'b'::enum('a', 'b')": "b",
+    "'00000000-0000-0000-0000-00000000000f'::uuid": "00000000-0000-0000-0000-00000000000f",
+    "'[1]'::json": "[1]",
+    "date '2020-02-29'": "2020-02-29",
+    "date '9999-12-31'": "9999-12-31",
+    "date 'infinity'": "infinity",
+    "date '0044-03-15 (BC)'": "0044-03-15 (BC)",
+    "timestamp '-infinity'": "-infinity",
+    "timestamp '2020-01-01 12:00:00'": "2020-01-01 12:00:00",
+    "timestamp_ns '2020-01-01 00:00:00.123456789'": "2020-01-01 00:00:00.123456789",
+    "timestamptz 'infinity'": "infinity",
+    "time '24:00:00'": "24:00:00",
+    "timetz '12:00:00+05'": "12:00:00+05",
+    "interval '1000000000 days'": "1000000000 days",
+    "interval '1 month'": "1 month",
+    "interval '30 days'": "30 days",
+    "[1, null]": "[1, null]",
+    "[true]::boolean[1]": "[true]",
+    "['é']": '["é"]',
+    "{'a': 1, 'b': [date 'infinity']}": "{'a': 1, 'b': [infinity]}",
+    "{'size': date 'infinity'}": "{'size': infinity}",
+    "row(1, 'x')": '[1, "x"]',
+    "map(['a'], [1])": '{"a": 1}',
+    "map([1.5::decimal(3, 1)], [1])": '{"1.5": 1}',
+    "map([date '2020-01-01'], [1])": "{2020-01-01=1}",
+    "map([[1]], [interval '1000000000 days'])": "{[1]=1000000000 days}",
+    "map(['00000000-0000-0000-0000-00000000000f'::uuid], [[1]])": (
+        '{"00000000-0000-0000-0000-00000000000f": [1]}'
+    ),
+    "union_value(a := 7)": 7,
+    "union_value(a := date 'infinity')": "infinity",
+    "[blob 'a']": "[a]",
+    "null": None,
+}
+
+
+def test_every_type_is_told_in_full(tool: SqlTool) -> None:
+    bounds = Bounds(rows=3, columns=99, cell=1000, bytes=10**6, counted=0)
+    query = f"select {', '.join(TYPES)} from range(2) order by range -- the end;"
+    rows = asyncio.run(tool.database.query(query, bounds, 60.0)).rows
+    assert rows == (tuple(TYPES.values()),) * 2
+    pivot = "pivot (select 1 as a, date 'infinity' as b) on a in (1) using max(b)"
+    assert ask(tool, pivot).text == "1\n'infinity'\n(1 row)"
+    assert ask(tool, "select date 'infinity' as d;").text == "d\n'infinity'\n(1 row)"
 
 
 def test_an_unknown_schema_can_be_asked_for(tool: SqlTool) -> None:

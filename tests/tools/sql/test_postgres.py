@@ -8,12 +8,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from support.entered import entered
 from support.postgres import NoServer, asked_for, server
 
 from interlace.tools import ErrorKind, ToolResult
 from interlace.tools.errors import DataError, UsageError
 from interlace.tools.named import find_tool
-from interlace.tools.sql import PostgresDatabase, SqlTool, Workers
+from interlace.tools.sql import Bounds, PostgresDatabase, SqlTool, Workers
 
 pytestmark = asked_for
 
@@ -73,11 +74,8 @@ def place() -> Iterator[Place]:
             place = Place(stack.enter_context(server()))
         except NoServer as error:
             pytest.fail(str(error), pytrace=False)
-        runner = stack.enter_context(asyncio.Runner())
-        held = place.workers.held()
-        runner.run(held.__aenter__())
-        yield place
-        runner.run(held.__aexit__(None, None, None))
+        with entered(place.workers.held()):
+            yield place
         assert place.content() == place.before
 
 
@@ -114,6 +112,57 @@ def test_the_model_reads_the_schema_and_rows(place: Place) -> None:
     flood = ask(place, "select generate_series(1, 10000000000)")
     assert "(the first 20 of more than 1,020 rows)" in flood.text
     assert "x" * 100 + "… (5,000,000 char" in ask(place, "select repeat('x', 5000000)").text
+
+
+TYPES = {
+    "true": "true",
+    "1::smallint": 1,
+    "9223372036854775807": 2**63 - 1,
+    "repeat('9', 300)::numeric": int("9" * 300),
+    "repeat('9', 5000)::numeric": "9" * 5000,
+    "1e-400::numeric": "0." + "0" * 399 + "1",
+    "-2e-400::numeric": "-0." + "0" * 399 + "2",
+    "'1.23456789012345678901234567890123450'::numeric": "1.2345678901234567890123456789012345",
+    "12345678901234567890.00::numeric": 12345678901234567890,
+    "91.00::numeric": 91.0,
+    "0.00::numeric": 0.0,
+    "avg(2) over ()": 2.0,
+    "'-infinity'::numeric": float("-inf"),
+    "'infinity'::float4": float("inf"),
+    "0.1::float4": 0.1,
+    "'\\xaa00'::bytea": b"\xaa\x00",
+    "b'101'": "101",
+    "12.5::money": "$12.50",
+    "date 'infinity'": "infinity",
+    "date '0044-03-15 BC'": "0044-03-15 BC",
+    "timestamp '-infinity'": "-infinity",
+    "time '24:00'": "24:00:00",
+    "interval '1000000000 days'": "1000000000 days",
+    "interval '1 month'": "1 mon",
+    "array[1, null]": "{1,NULL}",
+    "array[date 'infinity']": "{infinity}",
+    "int4range(1, 5)": "[1,5)",
+    "'{[1,5)}'::int4multirange": "{[1,5)}",
+    "'{\"a\": 1e400}'::json": '{"a": 1e400}',
+    "row(1, 'x y')": '(1,"x y")',
+    "inet '10.0.0.1/8'": "10.0.0.1/8",
+    "'<a>1</a>'::xml": "<a>1</a>",
+    "'00000000-0000-0000-0000-00000000000f'::uuid": "00000000-0000-0000-0000-00000000000f",
+    "point(1, 2)": "(1,2)",
+    "'a b'::tsvector": "'a' 'b'",
+    "4294967295::oid": 2**32 - 1,
+    "null": None,
+}
+
+
+def test_every_type_is_told_in_full(place: Place) -> None:
+    bounds = Bounds(rows=3, columns=99, cell=6000, bytes=10**6, counted=0)
+    query = f"select {', '.join(TYPES)}"
+    (row,) = asyncio.run(place.tool.database.query(query, bounds, 60.0)).rows
+    assert row == tuple(TYPES.values())
+    escaped = "select set_config('bytea_output', 'escape', true), '\\xaa00'::bytea as b"
+    assert "x'aa00'" in ask(place, escaped).text
+    assert ask(place, "select 'nan'::numeric as n").text == "n\nnan\n(1 row)"
 
 
 def test_an_unknown_schema_can_be_asked_for(place: Place) -> None:

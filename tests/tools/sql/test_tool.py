@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.entered import entered
 
 from interlace.tools import ErrorKind, Tool
 from interlace.tools.errors import DataError, UsageError
@@ -39,11 +40,8 @@ create view broken as select * from gone;
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[SqlTool]:
-    tool = SqlTool.memory(WORLD)
-    with asyncio.Runner() as runner:  # one process for all tests
-        runner.run(tool.__aenter__())
+    with entered(SqlTool.memory(WORLD)) as tool:  # one process for all tests
         yield tool
-        runner.run(tool.__aexit__())
 
 
 def test_it_is_a_tool(world: SqlTool) -> None:

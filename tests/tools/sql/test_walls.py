@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
+from support.entered import entered
 
 from interlace.tools import ErrorKind, ToolResult
 from interlace.tools.sql import SqliteDatabase, SqlTool, Workers, guarded
@@ -26,11 +27,8 @@ ENDLESS = "with recursive n(x) as (select 1 union all select x + 1 from n)"
 def workers() -> Iterator[Workers]:
     """One process for all tests that do not end it."""
     workers = Workers(1, memory=64 << 20)
-    with asyncio.Runner() as runner:
-        held = workers.held()
-        runner.run(held.__aenter__())
+    with entered(workers.held()):
         yield workers
-        runner.run(held.__aexit__(None, None, None))
 
 
 @pytest.fixture

@@ -47,6 +47,15 @@ def test_a_runs_id_is_drawn_once_and_stays_in_its_folder(tmp_path: Path) -> None
     assert wandb_id(tmp_path / "a-b") not in drawn
 
 
+def test_an_id_that_cannot_be_kept_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "wandb-id").write_bytes(b"\xff")
+    for folder in ("file", "file/below", "bad"):
+        with pytest.raises(DataError, match=r"can't keep the id of a run in .*wandb-id: "):
+            wandb_id(tmp_path / folder)
+
+
 def test_a_checkpoint_knows_its_base_model_by_content(tmp_path: Path) -> None:
     import torch
 
@@ -68,6 +77,9 @@ def test_a_checkpoint_knows_its_base_model_by_content(tmp_path: Path) -> None:
     read(identity(moved, shop="aa"))
     with pytest.raises(DataError, match="another content of databases or corpora"):
         read(identity(base, shop="bb"))
+    (moved / "tokenizer.json").write_text("{}")
+    with pytest.raises(DataError, match=r"whose model is '.*base' and not '.*moved'"):
+        read(identity(moved, shop="bb"))
     (base / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="other files of the model that it began with"):
         read(identity(base, shop="aa"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.attempts import TOKENIZER, attempt
+from support.entered import entered
 
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Episode
@@ -37,11 +38,8 @@ WORKERS = Workers(2)
 @pytest.fixture(scope="module", autouse=True)
 def workers() -> Iterator[None]:
     """The processes of all tests are started once."""
-    with asyncio.Runner() as runner:
-        held = WORKERS.held()
-        runner.run(held.__aenter__())
+    with entered(WORKERS.held()):
         yield
-        runner.run(held.__aexit__(None, None, None))
 
 
 @pytest.fixture
@@ -91,6 +89,14 @@ def test_another_query_with_the_same_result_is_right_but_no_exact_match(task: Ta
     rewards = parts(task, THINK + final(other))
     assert (rewards["execution"], rewards["exact_match"]) == (1.0, 0.0)
     assert rewards["entity"] == 1.0 and rewards["exploration"] == 0.0
+
+
+def test_a_quoted_word_that_sqlite_reads_as_text_keeps_its_case(task: Task) -> None:
+    gold = 'select count(*) from parcel where town = "OSLO"'
+    quoted = replace(task, data=task.data | {"gold": gold})
+    rewards = parts(quoted, THINK + final(gold.replace("OSLO", "oslo")))
+    assert (rewards["execution"], rewards["exact_match"]) == (0.0, 0.0)
+    assert parts(quoted, THINK + final(gold.replace("town", "Town")))["exact_match"] == 1.0
 
 
 def test_conditions_in_another_order_are_an_exact_match_and_other_values_are_none(

@@ -72,6 +72,8 @@ def finals(world: World, rng: random.Random) -> str | None:
             f"select {other} from {where}",
             gold.replace("where ", "where not "),
             gold.replace(" = '", " = 'X"),
+            gold.replace("'", '"'),  # SQLite reads such a name as text, whose case counts
+            gold.replace("'", '"').swapcase(),
             gold.split(" where ")[0],
             f"select {world.task.answer}",
             "select 0",

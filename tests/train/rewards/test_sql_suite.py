@@ -53,6 +53,20 @@ def test_a_query_that_is_right_by_luck_is_told_apart(folder: Path) -> None:
             checker.right(Task("gold", "?", None, other), GOLD)
 
 
+def test_a_suite_may_hold_duckdbs_files_too(folder: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    other = str(folder / "port.duckdb")  # in a list: of a folder only .sqlite files are taken
+    with duckdb.connect(other) as db:
+        db.execute("create table ship (name varchar, tons integer)")
+        db.execute("insert into ship values ('Ida', 9), ('Bo', 12)")
+    for first, others in ((str(folder / "port" / "port.sqlite"), [other]), (other, [other])):
+        data = {"checker": "sql", "gold": GOLD, "database": first, "databases": others}
+        with Checker() as checker:
+            assert checker.right(Task("both", "?", None, data), GOLD)
+            for lucky in LUCKY:
+                assert not checker.right(Task("both", "?", None, data), lucky)
+
+
 def test_spiders_suites_are_found_from_the_command_line(folder: Path) -> None:
     rows = folder / "dev.json"
     rows.write_text(json.dumps([{"db_id": "port", "question": "Large ones?", "query": GOLD}]))

@@ -170,8 +170,8 @@ class JupyterBackend:
 
 
 def _check_threads(count: int) -> None:
-    """Raises `ToolUnavailable` where not so many threads can be started: ZeroMQ would then abort
-    this program.
+    """Start that many threads, and let them end. Raises `ToolUnavailable` if they can't be started:
+    ZeroMQ would then abort this program.
     """
     over = threading.Event()
     started: list[threading.Thread] = []

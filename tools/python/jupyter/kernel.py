@@ -144,7 +144,7 @@ def make_app(connection_file: str, characters: int) -> Any:
     displays.bound_displays(app.shell, characters)
     Cell.follow_threads()
     notebook.let_loops_nest()
-    # By these tqdm.auto tells a notebook, in which it shows bars as widgets, which nobody sees.
+    # tqdm.auto takes these for signs of a notebook, and would show its bars as widgets, not text.
     app.shell.config.pop("IPKernelApp", None)
     sys.modules.pop("ipykernel.zmqshell", None)
     # Neither is the doing of the user's code: the threads are the kernel's.

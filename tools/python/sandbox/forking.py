@@ -18,8 +18,8 @@ _libc = ctypes.PyDLL(None, use_errno=True)  # one that keeps the interpreter's l
 def fork(flags: int) -> int:
     """Fork, with these flags of clone(2): 0 in the child, its number here. Raises `OSError`.
 
-    This process has a single thread: what pthread_atfork would run, and this does not, is for
-    others.
+    Handlers of pthread_atfork(3) are not run: they are for processes with several threads, and
+    this one has one.
     """
     arguments = _arguments(flags)
     _python.PyOS_BeforeFork()  # as `os.fork` does
@@ -37,8 +37,8 @@ def fork(flags: int) -> int:
 def rehearse() -> None:
     """Run what each child runs first, as if this process had just been forked.
 
-    Code adapts itself to its use in its first runs, which would be those in each child: and each
-    page that is written to there is a page that the child has for itself alone.
+    Python adapts code in its first runs, which would otherwise be those in each child; and each
+    page that a child writes to is one that it no longer shares.
     """
     _python.PyOS_BeforeFork()
     _python.PyOS_AfterFork_Child()

@@ -18,12 +18,7 @@ from ...errors import ToolUnavailable
 from ..files import FILE_BYTES
 from ..interpreter import CellError, Died
 from ..output import CellOutput, as_text, one_line
-from ..processes import (
-    descendants,
-    end_in_words,
-    signal_group,
-    status_fields,
-)
+from ..processes import descendants, end_in_words, signal_group, status_fields
 from ..walls.walls import Walls
 from .channel import READ_BYTES, frame, pipes, read_available, send_with, sender
 from .transcript import MessageReader, ProtocolError, Transcript

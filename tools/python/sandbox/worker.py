@@ -100,8 +100,8 @@ class CellLoop(asyncio.SelectorEventLoop):
 class WorkerMain:
     """Serves one channel.
 
-    It is made in the zygote, with all that workers need and need not make each for itself, which
-    would cost each of them time, and memory that it shares with none.
+    The zygote makes it, with all that workers can share: made in each worker, that would take time
+    there, and memory that no other process shares.
     """
 
     def __init__(self, shell: cells.CellShell, around: walls.Walls) -> None:
@@ -225,7 +225,7 @@ class WorkerMain:
             if why:
                 self.show("done", {"refused": why})
                 return
-            state = random.getstate()  # forking seeds it anew
+            state = random.getstate()  # each fork seeds it again
             # As an orphan the branch would become the supervisor's child as well; but that takes a
             # process in between, for which all page tables are copied once more.
             if not forking.fork(forking.CLONE_PARENT):

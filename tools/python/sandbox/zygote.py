@@ -82,8 +82,8 @@ class ZygoteMain:
     def serve(self) -> None:
         """Fork a supervisor for each message; exit when the owner does.
 
-        What this loop writes to, each session then has for itself alone: the supervisor keeps the
-        page as it was, and the next one gets it as it is now. So it does little.
+        The loop does little: a page that it writes to is shared no more, since the supervisor that
+        was forked before keeps the page as it was, and the next one gets it as it is now.
         """
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors
         while True:
@@ -243,8 +243,8 @@ class Supervisor:
 def _use_huge_pages() -> None:
     """Put this process's memory into pages of 2 MB, where the kernel can (Linux 6.1).
 
-    To fork is then to copy some 30 entries, not one for each 4 kB of all that was imported. What a
-    session writes to is still copied 4 kB at a time.
+    A fork then copies some 30 entries of the page tables, not one for each 4 kB of all that was
+    imported. What a session writes to is still copied 4 kB at a time.
     """
     libc = ctypes.CDLL(None)
     with open("/proc/self/maps", "rb") as maps:
@@ -278,7 +278,7 @@ def _send(link: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _received(link: socket.socket) -> tuple[bytes, list[int]]:
-    """The next message and the file descriptors that came with it; none of both at the end."""
+    """The next message and the file descriptors that came with it; both are empty at the end."""
     try:
         data, ancillary, _, _ = link.recvmsg(MESSAGE, socket.CMSG_SPACE(8 * 4))
     except OSError:

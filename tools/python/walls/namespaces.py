@@ -144,10 +144,10 @@ def mount_session(owner: int, disk: int, files: int) -> None:
 
 
 def show_temporary() -> None:
-    """Let code write to its own `TEMPORARY` folders also where the interpreter lives in one.
+    """Let code write to its own `TEMPORARY` folders even if the interpreter lives in one of them.
 
-    What `build_root` shows there is shown in the session's folder, and that in its place.
-    Raises `OSError`.
+    What `build_root` shows of that one is mounted in the session's own folder, which is then
+    mounted in its place. Raises `OSError`.
     """
     for folder in TEMPORARY:
         if os.path.islink(folder):
@@ -214,7 +214,7 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, data: 
 
 
 def write_file(path: str, text: str, create: bool = False) -> None:
-    """Write a file of the kernel's, at once. Raises `OSError`."""
+    """Write a file with one call, as the kernel's own files need. Raises `OSError`."""
     fd = os.open(path, os.O_WRONLY | (os.O_CREAT if create else 0), 0o644)
     try:
         os.write(fd, text.encode())

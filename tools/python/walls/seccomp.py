@@ -279,8 +279,8 @@ def _ioctl(number: int, network: bool) -> list[bytes]:
 
 
 def _limits(setrlimit: int, prlimit64: int) -> list[bytes]:
-    """Refuse to set limits of another process, and leave that of core dumps as it is (walls.py):
-    a wish to change it is answered with success.
+    """Refuse to set another process's limits, and keep the limit of core dumps as it is (walls.py):
+    code that sets it is told that this succeeded.
     """
     set_core = [_step(LOAD, ARGUMENTS), _step(EQUAL, RLIMIT_CORE, 0, 1), _step(RETURN, ERRNO)]
     set_core.append(_step(RETURN, ALLOW))
@@ -296,8 +296,8 @@ def _limits(setrlimit: int, prlimit64: int) -> list[bytes]:
 
 
 def _clone(number: int) -> list[bytes]:
-    """Refuse new namespaces, and threads with descriptors of their own: the watch would not see
-    those.
+    """Refuse new namespaces, and threads with descriptors of their own, which the watch would not
+    see.
     """
     code = [_step(LOAD, ARGUMENTS), _step(ANY_BIT, CLONE_NEW, 3, 0)]
     code += [_step(ANY_BIT, CLONE_THREAD, 0, 1), _step(ANY_BIT, CLONE_FILES, 0, 1)]

@@ -28,7 +28,6 @@ __all__ = [
     "lower_limit",
     "prepare",
     "readable_paths",
-    "reparent",
     "set_dumpable",
 ]
 
@@ -170,12 +169,7 @@ def die_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
     _prctl(PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent:
         os._exit(1)
-    reparent(here=True)
-
-
-def reparent(here: bool) -> None:
-    """Set whether descendants that lose their parent become this process's children."""
-    _prctl(PR_SET_CHILD_SUBREAPER, int(here))
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def set_dumpable(dumpable: bool) -> None:
