@@ -147,6 +147,14 @@ def load(model: Path) -> object:
     return load_model(model, pick_device("cpu"), "auto")
 
 
+def test_settings_may_come_from_a_pipe_that_a_shell_made() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as pipe:
+        pipe.write("steps: 3\n")
+        pipe.close()
+        assert read_yaml(Path(f"/dev/fd/{reading}")) == {"steps": 3}
+
+
 @pytest.mark.parametrize("what", READERS)
 def test_damage_is_told_in_one_sentence(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,25 +27,31 @@ _LONGEST = 1 << 30
 """Bytes of a file that is read at once."""
 
 
-def open_ordinary(path: str | Path) -> BinaryIO:
+def open_ordinary(path: str | Path, *, or_pipe: bool = False) -> BinaryIO:
     """Open a file for reading. Raises DataError for what is missing, or no ordinary file: a pipe
     would be waited for, and a device has no end.
+
+    `or_pipe` takes a pipe without a name too, which a shell's `<(...)` makes together with its
+    writer; nothing is known of a named one's.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"can't read {path}: {reason}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if or_pipe and os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:"):
+        os.set_blocking(descriptor, True)
+    elif not stat.S_ISREG(mode):
         os.close(descriptor)
         raise DataError(f"can't read {path}: it is not an ordinary file")
     return open(descriptor, "rb")
 
 
-def read_text(path: str | Path, *, most: int = _LONGEST) -> str:
+def read_text(path: str | Path, *, most: int = _LONGEST, or_pipe: bool = False) -> str:
     """The text of a UTF-8 file of at most `most` bytes. Raises DataError for any other."""
     try:
-        with open_ordinary(path) as file:
+        with open_ordinary(path, or_pipe=or_pipe) as file:
             data = file.read(most + 1)
         if len(data) > most:
             raise DataError(f"can't read {path}: it has more than {most:,} bytes")

@@ -479,7 +479,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The settings in a YAML file. Raises DataError if it can't be read or is not a mapping."""
     yaml = _yaml()
     try:
-        given = yaml.load(read_text(file, most=_LONGEST_FILE), _loader())
+        given = yaml.load(read_text(file, most=_LONGEST_FILE, or_pipe=True), _loader())
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of many digits
         raise DataError(f"can't read {file}: {' '.join(str(error).split())}") from error
     except RecursionError as error:
