@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -12,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
-from ..tools.files import write_beside
+from ..tools.files import open_ordinary, write_beside
 from ..tools.unpack import open_unpacked, reading
 from .ledger import Ledger
 from .trajectory import SCHEMA_VERSION, Episode, Trajectory
@@ -121,11 +120,7 @@ def read_episodes(path: str | Path) -> Iterator[Episode]:
     for what is no ordinary file.
     """
     path = Path(path)
-    # It may be a pipe that nobody writes to, which opening would wait for.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    with reading(str(path)), open(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DataError(f"can't read {path}: it is not an ordinary file")
+    with reading(str(path)), open_ordinary(path) as file:
         lines = open_unpacked(file, str(path))
         for number, line in enumerate(iter(lambda: lines.readline(_LONGEST_LINE), b""), 1):
             if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):

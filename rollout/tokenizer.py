@@ -4,7 +4,6 @@ Read with the `tokenizers` library alone, so that the base install needs neither
 transformers.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -15,7 +14,8 @@ from typing import Any
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
-from ..tools.errors import MissingExtra, ModelError
+from ..tools.errors import DataError, MissingExtra, ModelError
+from ..tools.files import read_object, read_text
 from .ledger import Ids
 
 __all__ = ["TextStream", "Tokenizer", "TokenizerError", "truncate_middle"]
@@ -23,6 +23,10 @@ __all__ = ["TextStream", "Tokenizer", "TokenizerError", "truncate_middle"]
 # What transformers can make a fast tokenizer of, each set whole. From less (a vocabulary without
 # its merges, a tokenizer_config.json alone) it makes one all the same, which cuts text otherwise.
 _SLOW = (("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("spiece.model",))
+
+
+_LONGEST_TEMPLATE = 1_000_000
+"""Bytes of a chat template; those of models have some thousands."""
 
 
 class TokenizerError(ModelError):
@@ -80,7 +84,10 @@ class Tokenizer:
         }
         template = folder / "chat_template.jinja"
         if template.is_file():
-            config["chat_template"] = _read_text(template)
+            try:
+                config["chat_template"] = read_text(template, most=_LONGEST_TEMPLATE)
+            except DataError as error:
+                raise TokenizerError(str(error)) from error
         generation = _read_json(folder / "generation_config.json")
         if "eos_token_id" in generation:
             config["eos_token_id"] = generation["eos_token_id"]
@@ -311,20 +318,10 @@ def _convert(folder: Path) -> tokenizers.Tokenizer:
         raise TokenizerError(f"the tokenizer in {folder} can't be converted: {reason}") from error
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except ValueError as error:
-        raise TokenizerError(f"{path} is not UTF-8 text: {error}") from error
-
-
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        content = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} does not hold a JSON object")
-    return content
+        return read_object(path)
+    except DataError as error:
+        raise TokenizerError(str(error)) from error

@@ -1,14 +1,78 @@
 """Files that appear whole or not at all, and the user's folders."""
 
+import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from .errors import DataError
 
-__all__ = ["cache_dir", "config_dir", "data_dir", "state_dir", "write_beside", "write_whole"]
+__all__ = [
+    "cache_dir",
+    "config_dir",
+    "data_dir",
+    "open_ordinary",
+    "read_object",
+    "read_text",
+    "state_dir",
+    "write_beside",
+    "write_whole",
+]
+
+_LONGEST = 1 << 30
+"""Bytes of a file that is read at once."""
+
+
+def open_ordinary(path: str | Path, *, or_pipe: bool = False) -> BinaryIO:
+    """Open a file for reading. Raises DataError for what is missing, or no ordinary file: a pipe
+    would be waited for, and a device has no end.
+
+    `or_pipe` takes a pipe without a name too, which a shell's `<(...)` makes together with its
+    writer; nothing is known of a named one's.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"can't read {path}: {reason}") from error
+    mode = os.fstat(descriptor).st_mode
+    if or_pipe and os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:"):
+        os.set_blocking(descriptor, True)
+    elif not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise DataError(f"can't read {path}: it is not an ordinary file")
+    return open(descriptor, "rb")
+
+
+def read_text(path: str | Path, *, most: int = _LONGEST, or_pipe: bool = False) -> str:
+    """The text of a UTF-8 file of at most `most` bytes. Raises DataError for any other."""
+    try:
+        with open_ordinary(path, or_pipe=or_pipe) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise DataError(f"can't read {path}: it has more than {most:,} bytes")
+        return data.decode()
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason})") from error
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises DataError for anything else."""
+    try:
+        found = json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise DataError(f"{path} is not JSON: its brackets are nested too deeply") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} does not hold a JSON object")
+    return found
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

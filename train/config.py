@@ -30,6 +30,7 @@ from ..rollout.many.runner import Attempt
 from ..rollout.task import Task
 from ..tools import Tool
 from ..tools.errors import DataError, MissingExtra, UsageError
+from ..tools.files import read_text
 from ..tools.importing import parse_name, refuse_code
 from ..tools.named import TOOLS, as_tool, task_sql, without_password
 from .data.sources import refuse_task_code
@@ -478,12 +479,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The settings in a YAML file. Raises DataError if it can't be read or is not a mapping."""
     yaml = _yaml()
     try:
-        with file.open("rb") as opened:
-            data = opened.read(_LONGEST_FILE + 1)  # of a device there would be no end
-        if len(data) > _LONGEST_FILE:
-            raise DataError(f"can't read {file}: settings of more than {_LONGEST_FILE:,} bytes")
-        given = yaml.load(data.decode(), _loader())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        given = yaml.load(read_text(file, most=_LONGEST_FILE, or_pipe=True), _loader())
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of many digits
         raise DataError(f"can't read {file}: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise DataError(f"can't read {file}: its brackets are nested too deeply") from error
@@ -499,7 +496,7 @@ def parse_value(text: str) -> Any:
     yaml = _yaml()
     try:
         return yaml.load(text, _loader())
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         why = "its brackets are nested too deeply"
         said = why if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise UsageError(f"{text[:60]!r} is no value: {said}") from error

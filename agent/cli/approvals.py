@@ -8,7 +8,8 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.output.defaults import create_output
 
 from ...rollout.budget import Budget, Left
-from ...tools.errors import DataError, UsageError
+from ...tools.errors import UsageError
+from ...tools.files import read_text
 from ..approval import Approval
 from ..events import ApprovalAsked
 from .options import GuardOptions
@@ -32,10 +33,7 @@ def read_approval(options: GuardOptions) -> Approval | None:
         if given.startswith(("allow", "ask", "deny")) or not file.is_file():
             rules.append(given)
             continue
-        try:
-            rules.append(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"can't read {file}: {error}") from error
+        rules.append(read_text(file))
     return Approval(*rules)
 
 

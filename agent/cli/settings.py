@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...rollout.formats import FORMATS
 from ...rollout.models.load import refuse_engine
-from ...tools.errors import UsageError
+from ...tools.errors import DataError, UsageError
+from ...tools.files import read_text
 from ...tools.importing import refuse_code
 from ...tools.named import TOOLS
 from .exits import print_json
@@ -73,7 +74,7 @@ def _options() -> dict[str, tuple[Any, Any]]:
 def _from_files(command: str) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for file in (own_file(), folder_file()):  # the later one prevails
-        if not file.is_file():
+        if not file.exists():
             continue
         said = _read(file)
         for section in ({k: v for k, v in said.items() if k not in LAYERED}, said.get(command)):
@@ -83,10 +84,14 @@ def _from_files(command: str) -> dict[str, Setting]:
     return found
 
 
+_LONGEST_FILE = 1_000_000
+"""Bytes of a file of settings."""
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        said = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        said = tomllib.loads(read_text(file, most=_LONGEST_FILE))
+    except (DataError, ValueError, RecursionError) as error:
         raise UsageError(f"can't read the settings in {file}: {error}") from error
     for name, value in said.items():
         if isinstance(value, dict) is not (name in LAYERED):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from ...tools.errors import DataError, UsageError
-from ...tools.files import write_whole
+from ...tools.files import read_object, write_whole
 from ..admission import RunMetrics
 from ..episode_log import EpisodeLog, read_episodes
 from ..limits import EARLIER_NAMES
@@ -260,15 +260,12 @@ def _judged_by(task: Task) -> Any:
 
 def _read_settings(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it holds no settings")
-    except (OSError, ValueError) as error:
+        return read_object(file)
+    except DataError as error:
         raise DataError(
             f"{file} can't be read, and the run in it not resumed ({error}): put it back, or name "
             "another --out"
         ) from error
-    return found
 
 
 def _settings_of(episode: Episode) -> dict[str, Any]:

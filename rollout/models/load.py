@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ...tools import Tool
-from ...tools.errors import ModelError, UsageError
+from ...tools.errors import DataError, ModelError, UsageError
+from ...tools.files import read_object
 from ...tools.importing import Found, find, refuse_code, unknown
 from ..engines import Engine, HttpEngine, TransformersEngine, VllmEngine, nano
 from ..formats import FORMATS, find_format
@@ -199,9 +199,8 @@ def trained_formats(name: str) -> tuple[str, ...]:
     if name == "nano":
         return nano.FORMATS
     try:
-        text = (Path(name).expanduser() / FORMAT_FILE).read_text(encoding="utf-8")
-        return (str(json.loads(text)["format"]),)
-    except (OSError, ValueError, LookupError, TypeError):
+        return (str(read_object(Path(name).expanduser() / FORMAT_FILE)["format"]),)
+    except (DataError, LookupError, RuntimeError):  # RuntimeError: there is no home
         return ()
 
 

@@ -23,9 +23,13 @@ def test_flags_go_before_the_file_and_the_file_before_the_defaults(tmp_path: Pat
     assert origins == ["flag", str(file), "default"]
 
 
-def test_settings_without_end_are_refused() -> None:
-    with pytest.raises(DataError, match="settings of more than 1,000,000 bytes"):
+def test_settings_without_end_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not an ordinary file"):
         read_yaml(Path("/dev/zero"))
+    long = tmp_path / "long.yaml"
+    long.write_text("steps: 3\n" + "#" * 1_000_000)
+    with pytest.raises(DataError, match="more than 1,000,000 bytes"):
+        read_yaml(long)
 
 
 def test_what_is_printed_names_every_setting_and_reads_back_as_the_same(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from ...rollout.trajectory import (
     Turn,
 )
 from ...tools.errors import DataError
-from ...tools.files import write_beside
+from ...tools.files import read_text, write_beside
 
 __all__ = ["LISTS", "read_m500", "write_m500"]
 
@@ -49,17 +49,14 @@ def read_m500(path: str | Path, tokenizer: Tokenizer, *, model: str) -> Iterator
     the line, for what is no such row.
     """
     encoder = Encoder(PlainText(), tokenizer, ())
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read {path}: {error}") from error
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             episode = _episode(row, f"m500-{number}", encoder, model)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}, line {number} is no trace of a team: {error}") from error
         yield episode
 

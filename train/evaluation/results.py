@@ -21,7 +21,7 @@ from ...rollout.episode_log import read_episodes
 from ...rollout.tokenizer import Tokenizer
 from ...rollout.trajectory import Episode
 from ...tools.errors import DataError
-from ...tools.files import write_whole
+from ...tools.files import read_object, write_whole
 from ..rewards import Checker
 from .attempts import Attempt, read_attempts
 from .intervals import Estimate, bounded_mean, free_mean, pass_at_k, wilson
@@ -250,14 +250,10 @@ def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluat
             run |= {} if planned is None else {"planned": planned}
             return measure(episodes, judge, run=run)
     try:
-        data = json.loads(path.read_bytes())
-        if isinstance(data, dict) and data.get("schema_version", 1) not in range(
-            SCHEMA_VERSION + 1
-        ):
+        data = read_object(path)
+        if data.get("schema_version", 1) not in range(SCHEMA_VERSION + 1):
             raise DataError(f"{path} was written by a newer version: upgrade interlace")
         return TypeAdapter(Evaluation).validate_python(data)
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -269,9 +265,9 @@ def load_evaluation(path: str | Path, checker: Checker | None = None) -> Evaluat
 def _planned(settings: Path) -> int | None:
     """The number of attempts that a run was begun for, as far as its settings say."""
     try:
-        known = json.loads(settings.read_bytes())
+        known = read_object(settings)
         return int(known["n"] * known["task_count"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DataError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

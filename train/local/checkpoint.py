@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...rollout.models.files import FORMAT_FILE
 from ...tools.errors import DataError, ModelError
+from ...tools.files import read_object
 from .lora import has_lora, merged_weights
 
 if TYPE_CHECKING:
@@ -158,7 +159,10 @@ def read_checkpoint(
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
+        state = read_object(path / "trainer.json")
+    except DataError as error:
+        raise DataError(f"{path} can't be read ({error}): remove it to start anew") from error
+    try:
         tensors = load_file(path / "optimizer.safetensors")
         found = _changes(state["identity"], json.loads(json.dumps(identity)))
         for change in found:
@@ -178,17 +182,22 @@ def read_checkpoint(
             model.load_state_dict(adapters, strict=False)
         else:
             load_model(model, path / "model.safetensors")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise DataError(f"{path} can't be read ({error}): remove it to start anew") from error
-    kept: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        kept.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": kept, "param_groups": groups})
+        kept: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".", 1)
+            kept.setdefault(int(index), {})[name] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": kept, "param_groups": groups})
+    except DataError:
+        raise
+    except (OSError, *_DAMAGED, SafetensorError) as error:
+        why = str(error).partition("\n")[0]
+        raise DataError(f"{path} can't be read ({why}): remove it to start anew") from error
     return state
 
 
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+"""Errors of reading what is not as it was written."""
 _CONTENTS = {
     "weights": "with other files of the model that it began with: they have changed since",
     "files": "with another content of databases or corpora: they have changed since",

@@ -21,7 +21,7 @@ from typing import Any, Protocol, Self
 
 from ...rollout.episode_log import EpisodeLog
 from ...tools.errors import DataError, MissingExtra
-from ...tools.files import write_whole
+from ...tools.files import read_text, write_whole
 from .checkpoint import Change
 
 __all__ = ["Record", "Sink", "TensorBoard", "WeightsAndBiases", "read_metrics", "wandb_id"]
@@ -81,7 +81,7 @@ class Record:
             )
             self.write("config.yaml", self._settings + "".join(notes))
         replaced = self.folder / "replaced"
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(True)
+        lines = read_text(self.folder / "metrics.jsonl").splitlines(True)
         kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
         try:
             if len(kept) < len(lines):
@@ -139,15 +139,22 @@ class Record:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The metrics of all steps; a last line that a killed run tore is left out."""
+    file = folder / "metrics.jsonl"
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except (OSError, ValueError) as error:
-        raise DataError(f"can't read {folder / 'metrics.jsonl'}: {error}") from error
+        lines = read_text(file).splitlines(True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"can't read {file}: {error}") from error
+    if not all(isinstance(each, dict) for each in found):
+        raise DataError(f"can't read {file}: a line of it is not a JSON object")
+    return found
 
 
 def _step(line: str) -> int:
-    return int(json.loads(line)["step"])
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, RecursionError, LookupError, TypeError, OverflowError) as error:
+        raise DataError(f"metrics.jsonl is damaged: {line[:60]!r} is no step's metrics") from error
 
 
 class TensorBoard:

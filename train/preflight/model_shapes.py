@@ -1,13 +1,13 @@
 """The sizes of a dense transformer, as its config.json has them: what memory is reckoned from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...rollout.models.files import local_model
-from ...tools.errors import ModelError
+from ...tools.errors import DataError, ModelError
+from ...tools.files import read_object
 
 __all__ = ["KNOWN_SHAPES", "Shape", "find_shape"]
 
@@ -110,6 +110,6 @@ def find_shape(model: str) -> Shape:
 
 def _read(file: Path) -> Shape:
     try:
-        return Shape.read(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return Shape.read(read_object(file))
+    except (DataError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"{file} is not the config of a dense transformer: {error}") from error

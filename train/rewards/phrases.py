@@ -30,7 +30,7 @@ _LETTER = re.compile(r"(?:(?i:choice|option|letter) )?\(?([A-Z])\)?")
 _BASE = re.compile(rf"\(?([0-9a-f]+)\)? ?\(?(?:in )?base[ -]?(\d{{1,2}}|{'|'.join(BASES)})\)?")
 _SMALL = "|".join(name for name, number in NUMBERS.items() if 0 < number < 20)
 _PART = re.compile(
-    rf"(?:({_SMALL}) and )?(?:(an?|{_SMALL})[ -](?=.)|(?=half))({'|'.join(PARTS)})s?"
+    rf"(?:(\d+|{_SMALL}) and )?(?:(an?|\d+|{_SMALL})[ -](?=.)|(?=half))({'|'.join(PARTS)})s?"
 )
 _MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()  # noqa: SIM905
 _MONTH = (
@@ -93,8 +93,11 @@ def read_phrase(text: str) -> list[Any] | str | None:
     if scale in SCALES and number in NUMBERS:
         return f"{NUMBERS[number]} \\times 10^{{{SCALES[scale]}}}"
     if part := _PART.fullmatch(words):
-        whole = NUMBERS[part[1]] if part[1] else ""
-        return f"{whole}\\frac{{{NUMBERS.get(part[2], 1)}}}{{{PARTS[part[3]]}}}"
+        whole, count = (
+            each if each and each.isdigit() else NUMBERS.get(each, other)
+            for each, other in ((part[1], ""), (part[2], 1))
+        )
+        return f"{whole}\\frac{{{count}}}{{{PARTS[part[3]]}}}"
     if words in EMPTY:
         return ["set", []]
     for saying, meaning in SAYINGS.items():

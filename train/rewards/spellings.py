@@ -7,7 +7,7 @@ Who meets another spelling adds it here, with a row in `tests/support/answer_pai
 __all__ = ["BARE", "BASES", "CHARACTERS", "FUNCTIONS", "GREEK", "NAMES", "NOTHING", "ONE", "SPACE"]
 __all__ += ["CONNECTIVES", "CURRENCIES", "EMPTY", "LEADS", "NO_UNITS", "NUMBERS", "PARTS"]
 __all__ += ["PRODUCTS", "SAYINGS", "SCALES", "TEXT", "THIN", "TWO", "UNITS", "UNIT_VECTORS"]
-__all__ += ["WITH_ARGUMENT"]
+__all__ += ["CHANGES", "ROUNDED", "WITH_ARGUMENT"]
 
 CHARACTERS = {
     **dict.fromkeys("−‐‑‒–—―﹣－", "-"),
@@ -108,7 +108,8 @@ UNITS = {other: name for name, others in _OTHER_NAMES.items() for other in [name
 PRODUCTS = frozenset(("kn", "kj", "kw", "pa", "ms", "mg"))
 """Units that are read as letters if no blank separates them from the number."""
 CURRENCIES = ("$", "€", "£", "¥")
-SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12,
+          "quadrillion": 15, "lakh": 5, "crore": 7}  # fmt: skip
 """Words behind a number that multiply it, as powers of ten."""
 _NO_UNITS = (
     "or more less fewer than least most not if when for where but maybe approx approximately about "
@@ -135,10 +136,37 @@ NUMBERS = {
 }
 """Whole numbers in words."""
 PARTS = {
-    "half": 2, "halve": 2, "third": 3, "fourth": 4, "quarter": 4, "fifth": 5, "sixth": 6,
-    "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10,
+    "half": 2, "halve": 2, "third": 3, "quarter": 4, "fifth": 5, "eighth": 8, "ninth": 9,
+    "twelfth": 12,
+    **{f"{name}th": number for name, number in NUMBERS.items()
+       if number in (4, 6, 7, 10, 11, 13, 14, 15, 16, 17, 18, 19)},
+    **{f"{name[:-1]}ieth": 10 * number for number, name in enumerate(_TENS, 2)},
+    **{f"{name}th": 10**power for name, power in SCALES.items()},
 }  # fmt: skip
-"""Parts of one, behind a number in words."""
+"""Parts of one, behind a number."""
+_COUNT = "|".join([*_NUMBERS[1:], *_TENS, *SCALES, "dozen", r"\d+"])
+_PART = "|".join(PARTS)
+_UNIT = "|".join(sorted((name for name in UNITS if name.isalpha()), key=len, reverse=True))
+_THAN = r" (?:of )?(?:an? |the )?"
+CHANGES = (
+    # multiples: 5 tens, 5 pairs, 5 point two, 5 and ten
+    rf"^(?:tens|dozens?|gross|score|pairs?)$|^(?:tens|dozens|gross) |^(?:{_COUNT})$|"
+    rf"\bpoint (?:zero|{_COUNT})\b|^(?:(?:{_UNIT})s? )?and (?:an? )?(?:{_COUNT}|{_PART})\b|"
+    rf"^per (?:{'|'.join(SCALES)})\b|"
+    # parts: 5 tenths, 1 fifth of it, 5 and a quarter; not: 5 eighth notes
+    rf"\b(?:{_PART})s(?![\w-])|(?:^|\b(?:an?|{_COUNT})[ -])(?:{_PART})(?=$| of\b)|"
+    rf"\ban? (?:{_PART})\b(?!-)|"
+    # signs: 5 below zero, 5 degrees negative
+    rf"\bnegative$|\b(?:below|under){_THAN}(?:zero|freezing|par|sea level)\b|"
+    # differences: 5 short of a hundred, 5 cm under ten, 90 minutes past noon
+    r"^(?:below|under|short|shy|past|over|beyond)\b|"
+    rf"\b(?:short|shy|past){_THAN}(?:{_COUNT})\b|"
+    rf"^(?:{_UNIT})s? (?:below|under|over|above|beyond){_THAN}(?:{_COUNT})\b|"
+    rf"\b(?:past|before|after|to|until|till){_THAN}(?:noon|midnight)\b|\bpast the hour\b"
+)
+"""Words behind a number, in small letters without signs, that change its value: a pattern."""
+ROUNDED = rf"\b(?:the|nearest|closest) (?:(?:{_COUNT})[ -])?(?:{_PART})s?\b"
+"""The place of a digit, or of one thing in a row, which is no part."""
 BASES = {name: number for name, number in NUMBERS.items() if 2 <= number <= 12}
 """Bases of numerals, as they are written in words."""
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from .items import Group, Item, Token, is_space, kind_of, text_of, trim
 from .latex import write
-from .spellings import CURRENCIES, FUNCTIONS, NO_UNITS, PRODUCTS, SCALES, UNITS
+from .spellings import CHANGES, CURRENCIES, FUNCTIONS, NO_UNITS, PRODUCTS, ROUNDED, SCALES, UNITS
 
 __all__ = ["without_unit"]
 
 _FACTOR = re.compile(r"[^\W\d_]+|\^?-?\d+|[/$€£¥¢°%'\"]")
+_CHANGES, _ROUNDED = re.compile(CHANGES), re.compile(ROUNDED)
 _POWERS = {"square": 2, "cubic": 3}
 
 
@@ -89,10 +90,12 @@ def without_unit(items: list[Item], measured: bool = False) -> tuple[list[Item],
         return items, None
     told = "".join(write(i.items) if isinstance(i, Group) else f" {text_of(i)}" for i in behind)
     words = told.casefold().split()
-    if words[:1] and words[0] in SCALES:
+    while words[:1] and (scale := words[0].removesuffix("s")) in SCALES:
         ten = [Token("command", "\\times"), Token("number", "10"), Token("symbol", "^")]
-        rest = [*rest, *ten, Group((Token("number", str(SCALES[words.pop(0)])),))]
-    if NO_UNITS.intersection(words):
+        rest = [*rest, *ten, Group((Token("number", str(SCALES[scale])),))]
+        del words[0]
+    plain = " ".join(re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)*|\d+", " ".join(words)))
+    if NO_UNITS.intersection(words) or _CHANGES.search(_ROUNDED.sub("", plain)):
         return items, None
     return rest, _unit(" ".join(words))
 

@@ -10,6 +10,8 @@ from typing import Any, Self
 from ....rollout.formats import FORMATS
 from ....rollout.models.files import find_model
 from ....rollout.tokenizer import Tokenizer
+from ....tools.errors import DataError
+from ....tools.files import read_object
 from ....train.config import read_config
 from ....train.local.ledgers import Ledgers, read_ledgers
 from ....train.local.record import Record
@@ -82,8 +84,8 @@ def _as_yaml(logs: list[Path], job: SftOptions, config: SFTConfig) -> str:
 def _context(source: Path) -> int | None:
     """The tokens that the model of a folder can read, where it says so."""
     try:
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_object(source / "config.json")
+    except DataError:
         return None  # loading the model will say what is wrong with it
     length = config.get("text_config", config).get("max_position_embeddings")
     return length if isinstance(length, int) else None

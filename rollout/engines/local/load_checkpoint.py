@@ -1,12 +1,12 @@
 """A checkpoint on disk, checked before it is loaded; safetensors only."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....tools.errors import MissingExtra, ModelError
+from ....tools.errors import DataError, MissingExtra, ModelError
+from ....tools.files import read_object
 from .memory import free_bytes
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def _files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as error:
+            names = {str(name) for name in read_object(index)["weight_map"].values()}
+        except (DataError, LookupError, AttributeError) as error:
             raise ModelError(f"{index} is not a readable index of weights") from error
         missing = sorted(name for name in names if not (folder / name).is_file())
         if missing:

@@ -1,13 +1,13 @@
 """New weights for vLLM: what fits, and the way there."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ....tools.errors import ModelError
+from ....tools.errors import DataError, ModelError
+from ....tools.files import read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,8 +57,8 @@ def check_embedding(folder: Path, names: Shapes) -> None:
     vLLM reads it under its own name alone, and without a word runs with one that is empty.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_object(folder / "config.json")
+    except DataError:
         return  # vLLM has the better words for it
     tied = config.get("tie_word_embeddings", False)
     if tied and "lm_head.weight" in names and not any(n.endswith(_EMBEDDING) for n in names):
