@@ -193,6 +193,7 @@ def test_no_wrong_query_beats_a_right_one_and_only_news_is_exploration() -> None
 
 
 @pytest.mark.slow
-def test_the_same_on_ten_thousand_episodes() -> None:
-    seen = check_order(10_000, seed=2)
-    assert min(seen[kind] for kind in ("right", "wrong", "dumps", "informative")) > 1000, seen
+@pytest.mark.parametrize("seed", range(2, 7))
+def test_the_same_on_ten_thousand_episodes(seed: int) -> None:
+    seen = check_order(2_000, seed)
+    assert min(seen[kind] for kind in ("right", "wrong", "dumps", "informative")) > 200, seen
