@@ -1,6 +1,6 @@
-"""Everything that the product writes, on disks that fail: `python failing_disk.py FOLDER`.
+"""Everything that the product writes, on disks that fail: `python failing_disk.py FOLDER FAULT...`.
 
-Each writer writes once, the disk then fails in each way, and the writer writes more. Printed is a
+Each writer writes once, the disk then fails in a way, and the writer writes more. Printed is a
 JSON object: for each fault and writer what was raised, and what is there afterwards. Faults that
 need a disk of the process's own are left out where the machine allows none.
 """
@@ -379,6 +379,7 @@ if __name__ == "__main__":
         own_disk(place)
     except OSError:
         FAULTS = {fault: (own, fail) for fault, (own, fail) in FAULTS.items() if not own}
+    FAULTS = {fault: FAULTS[fault] for fault in sys.argv[2:] if fault in FAULTS}
     print(
         json.dumps(
             {
