@@ -187,7 +187,7 @@ def _misplaced(trajectory: Trajectory) -> str | None:
         mask = masks[turn.ledger]
         if not 0 <= turn.start <= turn.stop <= len(mask):
             return f"turn {number} points to tokens {turn.start} to {turn.stop} of {len(mask)}"
-        if not mask[turn.start : turn.stop].all():
+        if (~mask[turn.start : turn.stop]).sum() != turn.given:
             return f"turn {number} points to tokens that the policy did not write"
     return None
 

@@ -118,7 +118,8 @@ class Turn:
     still held, `overshoot` the tokens sampled after the end of the turn and discarded.
     `forged` says that the policy wrote tool output itself. `counted` is the number of tokens that
     the model sampled where the ids are not its own (text servers): the server's count, or a guess
-    from the length of the text if `estimated`.
+    from the length of the text if `estimated`. `given` is how many of its tokens the host put into
+    it, in a branch that continues a turn (`Rollout.fork`): all others are the policy's.
     """
 
     ledger: int
@@ -134,11 +135,12 @@ class Turn:
     tool_seconds: float = 0.0
     counted: int | None = None
     estimated: bool = False
+    given: int = 0
 
     @property
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled."""
-        return self.stop - self.start if self.counted is None else self.counted
+        return self.stop - self.start - self.given if self.counted is None else self.counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,11 +296,12 @@ class Trajectory:
         own, branch = self.own_turns, self.branch
         sampled = sum(turn.sampled_tokens for turn in own)
         if branch is not None and own and own[0].ledger == branch.ledger:
-            sampled -= max(0, branch.tokens - own[0].start)  # it left in the middle of a turn
+            begun = slice(own[0].start, branch.tokens)  # it left in the middle of a turn
+            sampled -= int(self.ledgers[branch.ledger].response_mask[begun].sum())
         return sampled
 
     def text(self, turn: Turn, tokenizer: Tokenizer) -> str:
-        """The policy's text in a turn, without the token that ended it. A view, as all text."""
+        """The text of a turn, without the token that ended it. A view, as all text."""
         said = self.ledgers[turn.ledger].ids[turn.start : turn.stop].tolist()
         return tokenizer.decode([id for id in said if id not in tokenizer.eos_ids])
 

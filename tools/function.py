@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, get_type_hints, overload
+from typing import Any, Literal, get_type_hints, overload
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
@@ -182,6 +182,8 @@ class _Pieces:
 
 class _FunctionSession:
     """Functions keep no state: a copy is a new one."""
+
+    stateless: Literal[True] = True
 
     def __init__(self, tool: FunctionTool) -> None:
         self._tool = tool
