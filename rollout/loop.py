@@ -43,7 +43,15 @@ from .policy import Policy
 from .sampled import SampledTokens
 from .sessions import Sessions, ToolFailed, describe_error
 from .tokenizer import TextStream, truncate_middle
-from .trajectory import Branch, CallRecord, FinishReason, StopReason, Trajectory, Turn
+from .trajectory import (
+    Branch,
+    CallRecord,
+    FinishReason,
+    StopReason,
+    Trajectory,
+    Turn,
+    as_shared,
+)
 
 __all__ = ["CallGate", "Rollout", "Until"]
 
@@ -154,6 +162,10 @@ class Rollout:
             await self._sessions.aclose()
         finally:
             await self.policy.engine.release(self.name)
+
+    async def close_tools(self) -> None:
+        """Close the tools' sessions: no question comes, though a fork may."""
+        await self._sessions.aclose()
 
     async def ask(self, question: str) -> Trajectory:
         """Run one question to its end; never raises for what the policy, a tool or the engine did.
@@ -289,7 +301,7 @@ class Rollout:
             own.model,
             own.format,
             [ledger.fork() for ledger in own.ledgers[: place.ledger]],
-            [_as_shared(turn) for turn in own.turns[:turns]],
+            [as_shared(turn) for turn in own.turns[:turns]],
             token_exact=own.token_exact,
             tools={name: dict(details) for name, details in own.tools.items()},
             branch=Branch(branch, own.branch.name, turns, cut, place.ledger),
@@ -596,16 +608,3 @@ class Rollout:
     def _emit(self, event: Event) -> None:
         if self.listener is not None:
             self.listener(event)
-
-
-def _as_shared(turn: Turn) -> Turn:
-    """A turn as a branch has it from the leaf that it left: the work for it was that leaf's."""
-    return replace(
-        turn,
-        calls=list(turn.calls),
-        prefilled=0,
-        cached=0,
-        overshoot=0,
-        seconds=0.0,
-        tool_seconds=0.0,
-    )

@@ -1,6 +1,6 @@
 """Records of what happened: calls, turns, trajectories, episodes and how they ended."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from ..tools import Artifact, ErrorKind, ToolResult
-from .ledger import Ledger, Source
+from .ledger import Ledger, Source, Span
 from .task import Task
 from .tokenizer import Tokenizer
 
@@ -30,9 +30,11 @@ __all__ = [
     "TeamCall",
     "Trajectory",
     "Turn",
+    "as_shared",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+"""4: the leaves of a tree are stored without what they share (`Branch`)."""
 
 StoredLedger = Annotated[Ledger, PlainValidator(Ledger.from_json), PlainSerializer(Ledger.to_json)]
 """A ledger that pydantic can write and read: the records below cross files as they are."""
@@ -141,6 +143,19 @@ class Turn:
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled."""
         return self.stop - self.start - self.given if self.counted is None else self.counted
+
+
+def as_shared(turn: Turn) -> Turn:
+    """A turn as a branch has it from the leaf that it left: the work for it was that leaf's."""
+    return replace(
+        turn,
+        calls=list(turn.calls),
+        prefilled=0,
+        cached=0,
+        overshoot=0,
+        seconds=0.0,
+        tool_seconds=0.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +304,13 @@ class Trajectory:
     def own_turns(self) -> list[Turn]:
         """Its turns without those that it shares as a whole with the leaf that it left."""
         return self.turns if self.branch is None else self.turns[self.branch.turns :]
+
+    @property
+    def own_spans(self) -> list[Span]:
+        """The spans of all its ledgers, in order, without what it shares with that leaf."""
+        first, tokens = (0, 0) if self.branch is None else (self.branch.ledger, self.branch.tokens)
+        spans = self.ledgers[first].tail(tokens) if self.ledgers else []
+        return spans + [span for ledger in self.ledgers[first + 1 :] for span in ledger]
 
     @property
     def sampled_tokens(self) -> int:
