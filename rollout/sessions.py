@@ -118,16 +118,16 @@ class Sessions:
 
     async def _copy(self, policy: Policy, name: str, original: "_Open") -> bool:
         """Copy another one's session of a tool. Return False where it can't be copied."""
-        # A session of our own keeps the tool in use, whoever closes first.
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(GRACE_SECONDS):
-                    await stack.enter_async_context(_opening(policy, name))
                     session = await original.session.fork()
+                    if isinstance(session, ClosableSession):
+                        stack.push_async_callback(session.close)
+                    # One of our own keeps the tool in use, whoever closes first.
+                    await stack.enter_async_context(_opening(policy, name))
             except Exception:  # boundary: around a tool; its calls are run again
                 return False
-            if isinstance(session, ClosableSession):
-                stack.push_async_callback(session.close)
             self._open[name] = _Open(session)
             self._stack.push_async_callback(stack.pop_all().aclose)
         return True
