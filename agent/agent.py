@@ -285,7 +285,7 @@ class Agent(Answerer[T]):
 
 @dataclass(slots=True)
 class _StartedTools:
-    """What an agent's tools have started in one event loop."""
+    """Everything that an agent's tools have started in one event loop."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     stack: AsyncExitStack | None = None

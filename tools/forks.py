@@ -1,5 +1,5 @@
-"""What a process inherits by `os.fork` and can't use: locks that were held, threads that are gone,
-processes and connections that are its parent's.
+"""Things that a process inherits by `os.fork` and can't use: locks that were held, threads that are
+gone, processes and connections that are its parent's.
 """
 
 import os
