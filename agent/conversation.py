@@ -16,6 +16,7 @@ from ..rollout.loop import Rollout
 from ..rollout.policy import Policy
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Turn
+from ..tools.base import encodable
 from ..tools.errors import UsageError
 from .approval import Approval
 from .call_policy import CallPolicy, Hooks
@@ -117,6 +118,7 @@ class Conversation(Generic[T]):
         """
         if self._busy:
             raise UsageError("a conversation answers one question at a time")
+        question = encodable(question)
         if not self.episode.task.question:
             self.episode.task = Task(self.episode.id, question)
             self.episode.started = time.time()

@@ -17,6 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from ..rollout.episode_log import dump_record
 from ..rollout.history import Mark
 from ..rollout.ledger import Ledger, Span
 from ..rollout.task import Task
@@ -230,7 +231,7 @@ class Conversations:
             ]
             db.executemany("insert into span values (?, ?, ?, ?)", spans)
             turns = enumerate(trajectory.turns[saved.turns : finished], saved.turns)
-            rows = [(id, number, _TURN.dump_json(turn).decode()) for number, turn in turns]
+            rows = [(id, number, dump_record(_TURN, turn).decode()) for number, turn in turns]
             db.executemany("insert into turn values (?, ?, ?)", rows)
         saved.spans = [len(ledger.spans) for ledger in trajectory.ledgers]
         saved.turns = max(saved.turns, finished)
