@@ -66,6 +66,11 @@ class Popen(subprocess.Popen[str]):
         self._terminal = terminal
         super().__init__(*arguments, **{**settings, "text": True})
 
+    def __exit__(self, failed: type[BaseException] | None, *more: Any) -> None:
+        if failed is not None:
+            self.kill()  # instead of waiting for what may never end
+        super().__exit__(failed, *more)
+
     def _execute_child(self, args: Any, *more: Any) -> None:
         cwd, env = more[4:6]
         ours = more[9:15]  # both ends of stdin, stdout and stderr
@@ -95,11 +100,7 @@ def run(
     if input is not None:
         how["stdin"] = subprocess.PIPE
     with Popen(command, **how) as process:
-        try:
-            out, err = process.communicate(input, timeout=timeout)
-        except BaseException:
-            process.kill()
-            raise
+        out, err = process.communicate(input, timeout=timeout)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
