@@ -3,22 +3,44 @@
 import json
 import re
 import uuid
-from typing import Any, TypeGuard
+from collections.abc import Awaitable
+from typing import Any, Protocol, TypeGuard
 
 from pydantic import BaseModel, ConfigDict
 
 from .base import ErrorKind, ToolResult
 from .function import FunctionTool
 
-__all__ = ["from_langchain", "is_langchain"]
+__all__ = ["LangChainTool", "from_langchain", "is_langchain"]
 
 
-def is_langchain(given: object) -> TypeGuard[Any]:
-    """True for an object with the members of LangChain's `BaseTool`."""
+class LangChainTool(Protocol):
+    """The members of LangChain's `BaseTool` that are used here."""
+
+    name: str
+    description: str
+
+    @property
+    def args_schema(self) -> Any:
+        """The arguments, those that are injected among them."""
+        ...
+
+    @property
+    def tool_call_schema(self) -> Any:
+        """The arguments that a model gives: a pydantic model, or a JSON schema."""
+        ...
+
+    def ainvoke(self, input: Any, /) -> Awaitable[Any]:
+        """Answer a call."""
+        ...
+
+
+def is_langchain(given: object) -> TypeGuard[LangChainTool]:
+    """True for one of LangChain's tools."""
     return all(hasattr(given, name) for name in ("name", "description", "args_schema", "ainvoke"))
 
 
-def from_langchain(theirs: Any) -> FunctionTool:
+def from_langchain(theirs: LangChainTool) -> FunctionTool:
     """A tool that calls a LangChain tool: its name, description and arguments, without those that
     are injected. Its own error handling comes first; the text of its content is the result.
     """

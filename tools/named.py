@@ -9,7 +9,7 @@ from .base import Tool
 from .errors import UsageError
 from .function import FunctionTool
 from .importing import find, parse_name
-from .langchain import from_langchain, is_langchain
+from .langchain import LangChainTool, from_langchain, is_langchain
 from .python import PythonTool
 from .search import HttpRetriever, SearchTool, is_private
 from .sql import Database, SqlTool
@@ -18,7 +18,7 @@ from .sql.postgres import has_password
 __all__ = ["TOOLS", "AnyTool", "as_tool", "find_tool", "task_sql", "without_password"]
 
 T = TypeVar("T")
-AnyTool: TypeAlias = str | Tool | Callable[..., Any]
+AnyTool: TypeAlias = str | Tool | LangChainTool | Callable[..., Any]
 """A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
 `search:http://localhost:8000/retrieve`), a plain typed function, or a LangChain tool."""
 

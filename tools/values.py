@@ -78,16 +78,16 @@ def _plain(value: Any) -> Any:
 
 
 def as_failure(error: BaseException, on_error: OnError | None, own_file: str) -> ToolResult:
-    """The result of a function that raised; its traceback, without the frames of `own_file` that
+    """The result of a function that raised; its traceback, without the frames of `own_file`, which
     called it, is in the details.
     """
     if isinstance(error, ToolUnavailable):
         return ToolResult(str(error), ErrorKind.UNAVAILABLE)
     kind = ErrorKind.MEMORY if isinstance(error, MemoryError) else ErrorKind.EXCEPTION
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == own_file:
-        frames = frames.tb_next
-    told = "".join(traceback.format_exception(type(error), error, frames))[-_MOST_TRACEBACK:]
+    whole = traceback.TracebackException.from_exception(error)
+    others = [frame for frame in whole.stack if frame.filename != own_file]
+    whole.stack = traceback.StackSummary.from_list(others)
+    told = "".join(whole.format())[-_MOST_TRACEBACK:]
     name = type(error).__name__
     try:
         text = on_error(error) if callable(on_error) else on_error
