@@ -1,4 +1,4 @@
-"""For all tests: no signal handler stays changed, and what ends a test has a time limit too."""
+"""For all tests: signals act as in a terminal, and what ends a test has a time limit too."""
 
 import faulthandler
 import signal
@@ -8,6 +8,12 @@ import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 collect_ignore_glob = ["verl_cpu/verl_cpu_*.py"]  # for verl's processes, never for pytest
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is ignored in what a shell starts in the background, and in all that this starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
