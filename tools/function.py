@@ -312,7 +312,10 @@ def _as_text(value: object) -> str:
         return value
     if value is None:
         return ""
-    text = pydantic_core.to_json(value, fallback=str, inf_nan_mode="constants").decode()
+    try:
+        text = pydantic_core.to_json(value, fallback=str, inf_nan_mode="constants").decode()
+    except pydantic_core.PydanticSerializationError:  # bytes or surrogates: Python escapes them
+        return repr(value)
     if text.startswith('"'):  # a date, a decimal, an enum: its text, without the quotes
         return str(pydantic_core.from_json(text))
     return text
