@@ -2,8 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Self, TypeAlias
@@ -25,7 +24,7 @@ from .conversations import Asked, Conversations, Saved
 from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done
 from .output import OutputSchema
 from .result import Result, Usage
-from .run import AgentRun
+from .run import AgentRun, AnswerFeed
 from .thinking import Thinking
 
 __all__ = ["AgentSettings", "Conversation"]
@@ -149,10 +148,11 @@ class Conversation(Generic[T]):
     def stream(self, question: str) -> AgentRun[T]:
         """Stream the events of an answer as they happen, ending with `Done` and the result.
 
-        Closing the stream, or cancelling the task that reads it, stops the answer; so does
-        `AgentRun.cancel`, after which the stream continues to its `Done`. Raises as `ask` does.
+        Leaving, closing or dropping the stream, or cancelling the task that reads it, stops the
+        answer; so does `AgentRun.cancel`, after which the stream continues to its `Done`. Raises as
+        `ask` does.
         """
-        return AgentRun(partial(self.events, question))
+        return AgentRun(partial(self.answer, question))
 
     def undo(self) -> str | None:
         """Take back the last question and all that followed; returns it, None if there is none.
@@ -169,19 +169,16 @@ class Conversation(Generic[T]):
             self._settings.store.cut(self._saved, gone.mark)
         return gone.question
 
-    async def events(self, question: str, run: AgentRun[T]) -> AsyncGenerator[AgentEvent[T], None]:
-        """The events of one run."""
+    async def answer(self, question: str, feed: AnswerFeed[T]) -> None:
+        """Answer one question; its events go to the feed of an `AgentRun`."""
 
         def stop_after_turn() -> None:
             self._rollout.stop_after_turn = True
 
-        answering = run.follow(self.ask(question, run.emit), stop_after_turn)
-        async with aclosing(answering) as events:
-            async for event in events:
-                yield event
+        await feed.until_stopped(self.ask(question, feed.emit), stop_after_turn)
         assert self.last is not None
-        for last in self._last_events(self.last):
-            yield last
+        for event in self._last_events(self.last):
+            feed.emit(event)
 
     # -- while a question is answered -----------------------------------------------------------
 

@@ -24,6 +24,7 @@ from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ..tools.errors import DataError
 from ..tools.files import data_dir
+from ..tools.forks import renew_in_child
 
 __all__ = ["Asked", "Conversations", "Saved", "Summary", "default_file"]
 
@@ -108,6 +109,15 @@ class Conversations:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = default_file() if path is None else Path(path)
+        self._open()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Open the file again in a forked process, which can't share SQLite's connection."""
+        self._parents = self._db  # neither used nor closed
+        self._open()
+
+    def _open(self) -> None:
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

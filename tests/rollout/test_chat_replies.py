@@ -618,10 +618,16 @@ def test_a_wrong_proxy_or_certificate_is_named(
 def test_a_proxy_that_is_not_there_and_a_server_without_tls_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)  # no HTTP
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
     async def go() -> None:
-        async with serving(Server()) as served:
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
             with pytest.raises(ModelError, match="does its address begin with http://"):
-                await HttpEngine.connect(served.url.replace("http:", "https:"), tries=1)
+                await HttpEngine.connect(f"https://127.0.0.1:{port}/v1", tries=1)
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         with pytest.raises(ModelError, match="is the proxy in HTTP_PROXY the right one"):
             await HttpEngine.connect("http://models.invalid/v1", tries=1)
