@@ -54,7 +54,12 @@ def tools(folder: Path) -> list[object]:
 
 
 CALLS = ["names", "listed", "fails", "says_more"]
-OUTPUTS = ["caf\\udce9.txt", "['caf\\udce9.txt', b'\\xff']", f"ValueError: {SHOWN}", f"{SHOWN}."]
+OUTPUTS = [
+    r"caf\udce9.txt",
+    r'["caf\\udce9.txt","\\xff"]',
+    f"ValueError: {SHOWN}",
+    f"{SHOWN}.",
+]
 
 
 async def ask(engine: Engine, folder: Path) -> None:
