@@ -69,4 +69,5 @@ class StrategyRun:
             usage=usage,
             error=episode.error,
             episode=episode,
+            tokenizer=tokenizer,
         )

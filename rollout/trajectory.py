@@ -31,10 +31,17 @@ __all__ = [
     "Trajectory",
     "Turn",
     "as_shared",
+    "shortened",
 ]
 
 SCHEMA_VERSION = 4
 """4: the leaves of a tree are stored without what they share (`Branch`)."""
+
+
+def shortened(text: str) -> str:
+    """A text in quotes, of a long one the head and the tail."""
+    return repr(text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}")
+
 
 StoredLedger = Annotated[Ledger, PlainValidator(Ledger.from_json), PlainSerializer(Ledger.to_json)]
 """A ledger that pydantic can write and read: the records below cross files as they are."""
@@ -93,6 +100,11 @@ class CallRecord:
     full_output: str | None = None
     artifacts: list[Artifact] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        error = "" if self.error is None else f" ({self.error.value})"
+        asked = "" if self.arguments is None else shortened(str(self.arguments))
+        return f"<CallRecord {self.tool} {asked}{error}: {shortened(self.output)}>"
 
     @classmethod
     def of(
@@ -285,6 +297,13 @@ class Trajectory:
             record["team"] = {"speaker": speaker, **rest}
         return record
 
+    def __repr__(self) -> str:
+        who = "" if self.team is None else f" {self.team.speaker.key}"
+        answer = "" if self.answer is None else f" {shortened(self.answer)}"
+        size = f"turns={len(self.turns)}, calls={len(self.calls)}, ledgers={self.ledgers}"
+        how = "under way" if self.stop is None else self.stop.value
+        return f"<Trajectory{who} of {self.model} in {self.format}, {how}{answer}: {size}>"
+
     @property
     def speaker(self) -> Speaker:
         """The member of a team that speaks in it, or `AGENT`."""
@@ -370,6 +389,13 @@ class Episode:
     error: str | None = None
     """Where it ended in `INFRASTRUCTURE`: what failed, in one sentence."""
     schema_version: int = SCHEMA_VERSION
+
+    def __repr__(self) -> str:
+        stop = "under way" if self.stop is None else self.stop.value
+        answer = "" if self.answer is None else f" {shortened(self.answer)}"
+        scored = f", rewards={self.rewards}" if self.rewards else ""
+        of = f"trajectories={len(self.trajectories)}{scored}"
+        return f"<Episode {self.id} of {shortened(self.task.question)}, {stop}{answer}: {of}>"
 
     @property
     def trajectory(self) -> Trajectory:
