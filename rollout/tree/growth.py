@@ -21,7 +21,7 @@ __all__ = ["Attempts", "Rule", "Tree", "grow", "shares", "weigh"]
 
 
 class Attempts(Protocol):
-    """What a tree needs of those who run it (a `Runner`, say)."""
+    """The side of those who run a tree (a `Runner`, say)."""
 
     def rollout(self, name: str) -> Rollout:
         """A new rollout of that name in the tree, with the seed of the name."""

@@ -1,4 +1,4 @@
-"""Where a tree branches: online at results, at random nodes, where the model is surprised."""
+"""Rules of growth: trees branch at results, at random nodes, where the model is surprised."""
 
 import asyncio
 import random as randomness
