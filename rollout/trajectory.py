@@ -1,6 +1,6 @@
 """Records of what happened: calls, turns, trajectories, episodes and how they ended."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -14,13 +14,14 @@ from pydantic import (
 )
 
 from ..tools import Artifact, ErrorKind, ToolResult
-from .ledger import Ledger, Source
+from .ledger import Ledger, Source, Span
 from .task import Task
 from .tokenizer import Tokenizer
 
 __all__ = [
     "AGENT",
     "SCHEMA_VERSION",
+    "Branch",
     "CallRecord",
     "Episode",
     "FinishReason",
@@ -29,9 +30,18 @@ __all__ = [
     "TeamCall",
     "Trajectory",
     "Turn",
+    "as_shared",
+    "shortened",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+"""4: the leaves of a tree are stored without what they share (`Branch`)."""
+
+
+def shortened(text: str) -> str:
+    """A text in quotes, of a long one the head and the tail."""
+    return repr(text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}")
+
 
 StoredLedger = Annotated[Ledger, PlainValidator(Ledger.from_json), PlainSerializer(Ledger.to_json)]
 """A ledger that pydantic can write and read: the records below cross files as they are."""
@@ -91,6 +101,11 @@ class CallRecord:
     artifacts: list[Artifact] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        error = "" if self.error is None else f" ({self.error.value})"
+        asked = "" if self.arguments is None else shortened(str(self.arguments))
+        return f"<CallRecord {self.tool} {asked}{error}: {shortened(self.output)}>"
+
     @classmethod
     def of(
         cls, tool: str, arguments: dict[str, Any] | None, result: ToolResult, output: str
@@ -117,7 +132,8 @@ class Turn:
     still held, `overshoot` the tokens sampled after the end of the turn and discarded.
     `forged` says that the policy wrote tool output itself. `counted` is the number of tokens that
     the model sampled where the ids are not its own (text servers): the server's count, or a guess
-    from the length of the text if `estimated`.
+    from the length of the text if `estimated`. `given` is how many of its tokens the host put into
+    it, in a branch that continues a turn (`Rollout.fork`): all others are the policy's.
     """
 
     ledger: int
@@ -133,11 +149,25 @@ class Turn:
     tool_seconds: float = 0.0
     counted: int | None = None
     estimated: bool = False
+    given: int = 0
 
     @property
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled."""
-        return self.stop - self.start if self.counted is None else self.counted
+        return self.stop - self.start - self.given if self.counted is None else self.counted
+
+
+def as_shared(turn: Turn) -> Turn:
+    """A turn as a branch has it from the leaf that it left: the work for it was that leaf's."""
+    return replace(
+        turn,
+        calls=list(turn.calls),
+        prefilled=0,
+        cached=0,
+        overshoot=0,
+        seconds=0.0,
+        tool_seconds=0.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +214,39 @@ class TeamCall:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The place of a leaf in a tree: the leaf that it left, where, and its weight.
+
+    The trajectories of an episode that is a tree are its leaves, the chosen one last; each has its
+    whole ledger and all its turns in memory. Where a tree branches, the leaf that was there first
+    continues, and the others name it as their `parent`: a node of the tree is a beginning that
+    leaves have in common, and there is no record of it but theirs.
+    """
+
+    name: str
+    """Its own within the tree: `0`, `1` for the roots, `0.1` for the first leaf that left `0`."""
+    parent: str | None = None
+    """The name of the leaf that it left; None for a root."""
+    turns: int = 0
+    """How many of its first turns are the parent's, as a whole."""
+    tokens: int = 0
+    """How many of the first tokens of ledger `ledger` are the parent's, with their
+    log-probabilities; earlier ledgers are shared as a whole. It is the end of a turn with its
+    results, or a place inside the policy's turn number `turns`."""
+    ledger: int = 0
+    """The ledger, of the trajectory's, in which they part."""
+    weight: float = 1.0
+    """Its share of its root: the product, over the branchings on its way, of 1 / number of
+    continuations there. The weights of one root's leaves add up to 1. What is summed over leaves
+    with it does not depend on how often a beginning was continued; a plain mean does."""
+    replayed: int = 0
+    """Calls of the shared turns that were run again for it, since a tool's session could not be
+    copied."""
+    changed: int = 0
+    """Of these, the calls that gave another result than the one in the ledger."""
+
+
 @dataclass(slots=True)
 class Trajectory:
     """One policy's work on one task: a chain of ledgers, most often one."""
@@ -197,8 +260,8 @@ class Trajectory:
     answer: str | None = None
     token_exact: bool = True
     """Whether the ids are those the engine sampled: False (not trainable) for text-only servers."""
-    parent: str | None = None
-    """The id of the episode this one branched from."""
+    branch: Branch | None = None
+    """Its place in a tree, where it is a leaf of one."""
     error: str | None = None
     """The failure on our side, in one sentence, where `stop` is `INFRASTRUCTURE`."""
     tools: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -234,6 +297,13 @@ class Trajectory:
             record["team"] = {"speaker": speaker, **rest}
         return record
 
+    def __repr__(self) -> str:
+        who = "" if self.team is None else f" {self.team.speaker.key}"
+        answer = "" if self.answer is None else f" {shortened(self.answer)}"
+        size = f"turns={len(self.turns)}, calls={len(self.calls)}, ledgers={self.ledgers}"
+        how = "under way" if self.stop is None else self.stop.value
+        return f"<Trajectory{who} of {self.model} in {self.format}, {how}{answer}: {size}>"
+
     @property
     def speaker(self) -> Speaker:
         """The member of a team that speaks in it, or `AGENT`."""
@@ -250,12 +320,29 @@ class Trajectory:
         return [call for turn in self.turns for call in turn.calls]
 
     @property
+    def own_turns(self) -> list[Turn]:
+        """Its turns without those that it shares as a whole with the leaf that it left."""
+        return self.turns if self.branch is None else self.turns[self.branch.turns :]
+
+    @property
+    def own_spans(self) -> list[Span]:
+        """The spans of all its ledgers, in order, without what it shares with that leaf."""
+        first, tokens = (0, 0) if self.branch is None else (self.branch.ledger, self.branch.tokens)
+        spans = self.ledgers[first].tail(tokens) if self.ledgers else []
+        return spans + [span for ledger in self.ledgers[first + 1 :] for span in ledger]
+
+    @property
     def sampled_tokens(self) -> int:
-        """How many tokens the policy sampled."""
-        return sum(turn.sampled_tokens for turn in self.turns)
+        """How many tokens the policy sampled for it: what a branch shares is its parent's."""
+        own, branch = self.own_turns, self.branch
+        sampled = sum(turn.sampled_tokens for turn in own)
+        if branch is not None and own and own[0].ledger == branch.ledger:
+            begun = slice(own[0].start, branch.tokens)  # it left in the middle of a turn
+            sampled -= int(self.ledgers[branch.ledger].response_mask[begun].sum())
+        return sampled
 
     def text(self, turn: Turn, tokenizer: Tokenizer) -> str:
-        """The policy's text in a turn, without the token that ended it. A view, as all text."""
+        """The text of a turn, without the token that ended it. A view, as all text."""
         said = self.ledgers[turn.ledger].ids[turn.start : turn.stop].tolist()
         return tokenizer.decode([id for id in said if id not in tokenizer.eos_ids])
 
@@ -279,7 +366,9 @@ class Trajectory:
 class Episode:
     """One attempt at a task: its trajectories, how it ended, its rewards.
 
-    `group` is shared by the attempts at one task, `sample` counts them from 0.
+    `group` is shared by the attempts at one task, `sample` counts them from 0. There is one
+    trajectory for an agent, several for a team or a strategy, and one for each leaf of a tree
+    (`Branch`); the one that counts is the last.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="constants")
@@ -301,9 +390,16 @@ class Episode:
     """Where it ended in `INFRASTRUCTURE`: what failed, in one sentence."""
     schema_version: int = SCHEMA_VERSION
 
+    def __repr__(self) -> str:
+        stop = "under way" if self.stop is None else self.stop.value
+        answer = "" if self.answer is None else f" {shortened(self.answer)}"
+        scored = f", rewards={self.rewards}" if self.rewards else ""
+        of = f"trajectories={len(self.trajectories)}{scored}"
+        return f"<Episode {self.id} of {shortened(self.task.question)}, {stop}{answer}: {of}>"
+
     @property
     def trajectory(self) -> Trajectory:
-        """The trajectory of a single agent (the last one of a team)."""
+        """The trajectory of a single agent (the last one of a team, the chosen leaf of a tree)."""
         return self.trajectories[-1]
 
     @property
