@@ -74,7 +74,7 @@ class Bounds:
     counted: int
     """Rows that are counted, beyond those that are kept, to tell how many there are."""
     exact: bool = False
-    """True if texts that are not UTF-8 stay different: a byte is told as a number, not as unknown."""
+    """True if texts that are not UTF-8 stay different: such a byte is given as its number."""
 
     def __post_init__(self) -> None:
         """Refuse bounds within which nothing could be shown."""
