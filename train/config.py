@@ -216,6 +216,9 @@ class TrainConfig(BaseModel):
     """Updates per epoch."""
     micro_tokens: int = Field(default=16384, ge=1)
     """Tokens per forward pass, padding included; it changes memory use only."""
+    pack_prefixes: bool = True
+    """Compute the tokens with which episodes begin alike once, where that saves work: the same
+    gradient, for trees in a fraction of the time."""
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     warmup: int = Field(default=0, ge=0)
     """Steps of linear warm-up; the learning rate is constant afterwards."""
