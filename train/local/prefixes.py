@@ -81,7 +81,7 @@ def _shared(ids: NDArray[np.int64], lengths: NDArray[np.int64], one: int, other:
 class Layout:
     """P packs side by side, padded to U tokens each, and the place of every row's tokens in them.
 
-    A place counts through all packs: pack * U + its token. Padding attends to itself alone.
+    U is a multiple of 8. A place counts through all packs: pack * U + its token. Padding attends to itself alone.
     """
 
     ids: NDArray[np.int64]
@@ -98,7 +98,8 @@ class Layout:
         cls, ids: NDArray[np.int64], lengths: NDArray[np.int64], packs: Sequence[Pack]
     ) -> "Layout":
         """The layout of `packs`; their rows, laid end to end, are the rows of `ids` (B, T)."""
-        count, width = len(packs), max(pack.size for pack in packs)
+        count = len(packs)
+        width = -8 * (-max(pack.size for pack in packs) // 8)  # else CUDA kernels copy the mask
         flat, positions = np.zeros((2, count, width), np.int64)
         attends = np.broadcast_to(np.eye(width, dtype=np.bool_), (count, width, width)).copy()
         places = np.zeros(ids.shape, np.int64)

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from ..rewards import CORRECT, TOTAL, Rewards
 from ..rewards.team_credit import Credit
 from .checkpoint import Change, read_checkpoint, write_checkpoint
 from .interrupt import end_as_asked, noting_signals
+from .logprobs import check_packing
 from .lora import has_lora, merged_weights, without_lora
 from .metrics import describe, share_right
 from .record import Record
@@ -122,6 +123,13 @@ class Trainer:
         self.updates = 0
         """Updates that `train()` has made and that had a gradient."""
         self.update_config = UpdateConfig.of(config)
+        self._unpacked: str | None = None
+        if config.pack_prefixes:
+            try:
+                check_packing(setup.model)
+            except ModelError as error:
+                self._unpacked = str(error)
+                self.update_config = replace(self.update_config, pack_prefixes=False)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in setup.model.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
@@ -170,6 +178,8 @@ class Trainer:
         """
         self._on_episode = episode or (lambda step, episode: None)
         tell = tell or (lambda sentence: None)
+        if self._unpacked is not None:
+            tell(self._unpacked)
 
         def report(step: int, metrics: dict[str, float]) -> None:
             record.log(step, metrics)

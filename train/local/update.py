@@ -226,8 +226,10 @@ def update(
     }
     total: dict[str, float] = defaultdict(float)
     tokens = int((rows.weights > 0).sum())
+    total["row_tokens"] = float(rows.batch.lengths[rows.trained].sum())
     for part in _parts(model, rows, config):
         taken = rows.take(part.rows)
+        total["computed_tokens"] += sum(pack.size for pack in part.packs)
         loss, metrics = _loss(model, taken, config, whole, part.layout(taken))
         loss.backward()  # type: ignore[no-untyped-call]
         total["loss"] += float(loss.detach())
@@ -344,7 +346,7 @@ def compute_logprobs(model: "PreTrainedModel", rows: TrainBatch, config: UpdateC
     """The model's log-probabilities of the tokens that count, (B, T), on the CPU, no gradient."""
     import torch
 
-    result = torch.zeros(rows.weights.shape)
+    result = torch.zeros(rows.weights.shape, dtype=torch.promote_types(model.dtype, torch.float32))
     with torch.no_grad(), _precision(model, config):
         for part in _parts(model, rows, config):
             taken = rows.take(part.rows)

@@ -87,6 +87,12 @@ def estimate_local(config: TrainConfig, shape: Shape) -> Estimate:
                 Part("gradients", 4 * trained / _GB, "lora_rank"),
                 Part("weights in bfloat16, for one pass", rounded),  # autocast keeps them
                 _activations(shape, tokens, width, config.gradient_checkpointing, "micro_tokens"),
+                # Of one pack of rows: which token sees which, and that as numbers.
+                Part(
+                    "attention masks",
+                    config.pack_prefixes * config.micro_tokens**2 * (1 + width) / _GB,
+                    "pack_prefixes",
+                ),
                 Part("logits", 3 * 4 * LOGITS / _GB),  # a chunk: float32, its softmax, its gradient
             ],
         }
