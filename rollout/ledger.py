@@ -4,9 +4,9 @@ What the model is conditioned on, what it is trained on and what a person is sho
 it. Nothing here tokenises: ids come in and stay as they came.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 from typing import Any, Self, TypeAlias
@@ -143,6 +143,15 @@ class Span:
             raise ValueError(f"{source.value} tokens can't carry {sorted(labels)}")
         return cls.given(source, data["ids"])
 
+    def part(self, start: int, stop: int) -> Self:
+        """Some of the tokens, with all that is known of them."""
+        return replace(
+            self,
+            ids=self.ids[start:stop],
+            logprobs=None if self.logprobs is None else self.logprobs[start:stop],
+            raw_logprobs=None if self.raw_logprobs is None else self.raw_logprobs[start:stop],
+        )
+
     def __len__(self) -> int:
         """The number of tokens."""
         return len(self.ids)
@@ -207,6 +216,25 @@ class Ledger:
         child._buffer = self._buffer.copy()
         child._length = self._length
         return child
+
+    def head(self, length: int) -> "Ledger":
+        """A ledger of the first tokens, with all that is known of them; it grows on its own."""
+        whole = (
+            bisect_right(self._starts, length) - 1 if length < self._length else len(self._spans)
+        )
+        head = Ledger(self._spans[:whole])
+        if len(head) < length:
+            head.append(self._spans[whole].part(0, length - len(head)))
+        return head
+
+    def tail(self, start: int) -> list[Span]:
+        """The spans from a position on; one that begins before it is cut."""
+        tail = list(self.since(start))
+        before = len(self._spans) - len(tail)
+        if before and self._starts[before - 1] + len(self._spans[before - 1]) > start:
+            cut = self._spans[before - 1]
+            tail.insert(0, cut.part(start - self._starts[before - 1], len(cut)))
+        return tail
 
     def to_json(self) -> list[dict[str, Any]]:
         """The spans as plain data; absent parts are left out."""

@@ -81,7 +81,8 @@ def _shared(ids: NDArray[np.int64], lengths: NDArray[np.int64], one: int, other:
 class Layout:
     """P packs side by side, padded to U tokens each, and the place of every row's tokens in them.
 
-    U is a multiple of 8. A place counts through all packs: pack * U + its token. Padding attends to itself alone.
+    U is a multiple of 8. A place counts through all packs: pack * U + its token. Padding attends to
+    itself alone.
     """
 
     ids: NDArray[np.int64]

@@ -28,6 +28,7 @@ from ..objectives import (
     outcome_rewards,
     rollout_correction_weights,
 )
+from ..rewards.tree_credit import Leaf
 from .batch import Batch, micro_batches
 from .checkpoint import are_finite
 from .logprobs import token_logprobs
@@ -113,13 +114,16 @@ class TrainBatch:
         """The rows of `groups`, whose episodes have these `scores`.
 
         An episode of several ledgers is one response to the estimator, and has a row for each
-        ledger. Raises ValueError where the policy's tokens come without log-probabilities.
+        ledger. A ledger that is in several groups has one row, with the sum of its advantages, each
+        by the share of its episode (`Leaf.share`). Raises ValueError where the policy's tokens come
+        without log-probabilities.
         """
         import torch
 
+        episodes = [episode for group in groups for episode in group]
         trajectories = [
             (number, trajectory)
-            for number, episode in enumerate(e for group in groups for e in group)
+            for number, episode in enumerate(episodes)
             for trajectory in episode.trajectories
         ]
         kept = keep_mask([trajectory for _, trajectory in trajectories])
@@ -128,17 +132,24 @@ class TrainBatch:
             for (number, trajectory), keep in zip(trajectories, kept, strict=True)
             for ledger in trajectory.ledgers
         ]
-        batch = Batch.of([ledger for _, ledger, _ in rows])
+        unique = {id(ledger): (ledger, keep) for _, ledger, keep in rows}
+        numbers = {key: number for number, key in enumerate(unique)}
+        of = torch.tensor([numbers[id(ledger)] for _, ledger, _ in rows])
+        batch = Batch.of([ledger for ledger, _ in unique.values()])
         counts = batch.mask & (batch.weights > 0)
         if np.isnan(batch.logprobs[counts]).any():
             raise ValueError("tokens without the engine's log-probabilities can't be trained on")
-        weights = torch.from_numpy(batch.weights * np.array([[keep] for _, _, keep in rows]))
+        keeps = np.array([[keep] for _, keep in unique.values()])
         index = [number for number, group in enumerate(groups) for _ in group]
         flat = [score for group in scores for score in group]
+        owners = [number for number, _, _ in rows]
+        advantages = _advantages(batch.mask[of.numpy()], owners, flat, index, objective)
+        shares = [each.share if isinstance(each, Leaf) else 1.0 for each in episodes]
+        advantages = advantages * torch.tensor([[shares[owner]] for owner in owners])
         return cls(
             batch,
-            weights,
-            _advantages(batch.mask, [number for number, _, _ in rows], flat, index, objective),
+            torch.from_numpy(batch.weights * keeps),
+            torch.zeros(batch.mask.shape).index_add(0, of, advantages),
             torch.from_numpy(batch.logprobs),
         )
 
