@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-__all__ = ["Layout", "Pack", "attention_cost", "find_packs"]
+__all__ = ["LONGEST", "Layout", "Pack", "attention_cost", "find_packs"]
+
+LONGEST = 1 << 15
+"""Tokens of a pack at most: its mask then has 1 GB, and 2 GB in bfloat16."""
 
 
 @dataclass(slots=True)
@@ -47,7 +50,8 @@ def find_packs(
     """Sort `rows` of `ids` (B, T) into packs: a row joins the one before it if that saves work.
 
     `lengths` (B,) are the rows' tokens, `most_tokens` a pack's limit, `pair` what attention between
-    two tokens costs (`attention_cost`). A row that shares too little is a pack by itself.
+    two tokens costs (`attention_cost`), and no pack is above `LONGEST`. A row that shares too
+    little is a pack by itself.
 
     Example:
         >>> ids = np.array([[1, 2, 3, 4], [7, 8, 9, 9], [1, 2, 3, 5]])
@@ -61,9 +65,8 @@ def find_packs(
             last = packs[-1]
             shared = _shared(ids, lengths, last.rows[-1], row)
             joined = Pack([*last.rows, row], last.size + alone.size - shared)
-            if joined.size <= most_tokens and joined.cost(pair) < last.cost(pair) + alone.cost(
-                pair
-            ):
+            apart = last.cost(pair) + alone.cost(pair)
+            if joined.size <= min(most_tokens, LONGEST) and joined.cost(pair) < apart:
                 packs[-1] = joined
                 continue
         packs.append(alone)

@@ -160,7 +160,7 @@ def test_losses_that_are_not_numbers_stop_the_run_but_never_reach_the_weights(
 
 def test_an_update_without_room_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
     """A pass that asks torch for a petabyte; the step before is saved."""
-    config = settings(tmp_path / "run", save_every=1)
+    config = settings(tmp_path / "run", save_every=1, pack_prefixes=False)
     passes = itertools.count(1)
 
     def take(module: torch.nn.Module, given: object, hidden: torch.Tensor) -> None:
