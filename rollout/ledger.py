@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -156,6 +156,11 @@ class Span:
         """The number of tokens."""
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f", version {self.version}"
+        weight = f", weight {self.weight:g}" if self.source is Source.POLICY else ""
+        return f"<Span of {len(self)} tokens: {self.source.value}{version}{weight}>"
+
     def __eq__(self, other: object) -> bool:
         """Equal in every id, log-probability and label."""
         if not isinstance(other, Span):
@@ -263,6 +268,19 @@ class Ledger:
         return isinstance(other, Ledger) and self._spans == other._spans
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        runs = [(k.value, sum(map(len, g))) for k, g in groupby(self._spans, lambda s: s.source)]
+        shown = [f"{source} {length}" for source, length in runs]
+        if len(shown) > 9:
+            shown[4:-4] = ["..."]
+        return f"<Ledger of {len(self)} tokens: {', '.join(shown) or 'empty'}>"
+
+    def _repr_html_(self) -> str:
+        """The ids in a notebook, coloured by source; a `Result` shows them as text."""
+        from .html import ledger_html  # which imports this module
+
+        return ledger_html(self)
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import typer
 
+from .. import JSON_VERSION
 from .render.terminal import escape_json, printable
 
 __all__ = [
     "EXIT_CODES",
-    "JSON_VERSION",
     "Exit",
     "Terminated",
     "catch_sigterm",
@@ -30,9 +30,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-JSON_VERSION = 1
-"""The `schema_version` of what `--json` prints; it changes when a field changes its meaning."""
 
 
 class Exit(IntEnum):
@@ -96,6 +93,7 @@ async def _watched(work: Coroutine[Any, Any, T], signals: Sequence[int]) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     caught: list[int] = []
+    before = {signum: signal.getsignal(signum) for signum in signals}
 
     def stop(signum: int) -> None:
         caught.append(signum)
@@ -112,9 +110,9 @@ async def _watched(work: Coroutine[Any, Any, T], signals: Sequence[int]) -> T:
         if not caught:
             raise
     finally:
-        for signum in signals:
+        for signum, handler in before.items():
             loop.remove_signal_handler(signum)
-        catch_sigterm()
+            signal.signal(signum, handler)
     if caught:
         raise Terminated if caught[0] == signal.SIGTERM else KeyboardInterrupt
     return result
