@@ -8,15 +8,22 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from interlace.rollout.episode_log import read_episodes
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Branch, Episode, FinishReason, StopReason, Trajectory, Turn
 from interlace.tools.errors import UsageError
+from interlace.train.config import TrainConfig
+from interlace.train.local.record import Record
+from interlace.train.local.rl import Trainer
+from interlace.train.local.training_setup import make_setup
 from interlace.train.local.update import TrainBatch
 from interlace.train.objectives import find_objective
 from interlace.train.rewards import TOTAL, RewardPart, Rewards
@@ -271,3 +278,42 @@ def test_a_leaf_is_rewarded_as_an_attempt_of_its_own() -> None:
         score_leaves(Rewards(length), [plain])
     with pytest.raises(UsageError, match="are for trees"):
         find_credit("nodes")([plain])
+
+
+def test_the_local_trainer_trains_on_trees_and_computes_what_leaves_share_once(
+    tmp_path: Path,
+) -> None:
+    """Nano, Python, and settings as a file has them."""
+    torch.set_num_threads(1)
+    config = TrainConfig(
+        out=str(tmp_path / "run"), steps=1, tasks_per_step=1, group_size=2, max_tokens=120,
+        strategy="tree@leaves=3,roots=1", credit="nodes", objective="rloo", device="cpu",
+        tasks=[Task("a", "A crate holds 4387 bolts. How many bolts are in 296 crates?", "1298552")],
+        learning_rate=1e-3,
+    )  # fmt: skip
+    with make_setup(config) as setup, Record(tmp_path / "run") as record:
+        before = {name: value.clone() for name, value in setup.model.state_dict().items()}
+        seen: list[dict[str, float]] = []
+        Trainer(config, setup).train(record, progress=lambda step, metrics: seen.append(metrics))
+        changed = [n for n, value in setup.model.state_dict().items() if (value != before[n]).any()]
+    trees = list(read_episodes(tmp_path / "run" / "episodes" / "00001.jsonl"))
+    assert [len(each.trajectories) for each in trees] == [3, 3]
+    assert all(each.trajectory.branch is not None and each.rewards for each in trees)
+    (metrics,) = seen
+    assert metrics["episodes"] == 2
+    assert metrics["computed_tokens"] < 0.7 * metrics["row_tokens"]
+    assert bool(changed) is (metrics["updates"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"credit": "nodes"}, "credit=nodes is for trees: strategy names one"),
+        ({"strategy": "tree@8", "credit": "turn"}, "attempt names the team"),
+        ({"strategy": "tree@8", "attempt": "strange:pair"}, "attempt"),
+        ({"strategy": "oak@8"}, "unknown strategy 'oak'"),
+    ],
+)
+def test_settings_that_make_no_tree_are_told(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TrainConfig.model_validate(given)
