@@ -84,7 +84,7 @@ def as_leaves(tree: Episode) -> list[Leaf]:
 
 
 def _start(leaf: Trajectory, branch: Branch) -> int:
-    """Where a leaf left its parent, counted through its ledgers."""
+    """The place at which a leaf left its parent, counted through its ledgers."""
     return sum(map(len, leaf.ledgers[: branch.ledger])) + branch.tokens
 
 
