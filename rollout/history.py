@@ -1,5 +1,6 @@
 """The memory of earlier questions and replies: for a new ledger, and for servers of text."""
 
+from copy import copy
 from dataclasses import dataclass
 
 from .formats import AnsweredCall, ChatContext, Message
@@ -37,6 +38,13 @@ class History:
         self.messages: list[Message] = []
         self._left_out = 0  # of them, the oldest that the open ledger has no room for
         self._open = Message("user", ""), 0, 0  # the question, its first turn, its first token
+        self._before = 0  # messages before that question
+
+    def fork(self) -> "History":
+        """A copy, as of when the question that is open was asked."""
+        child = copy(self)
+        child.messages = self.messages[: self._before]
+        return child
 
     def open(self, question: str, trajectory: Trajectory) -> int:
         """Write a question into the open ledger, or into a new one with the messages that fit.
@@ -45,6 +53,7 @@ class History:
         """
         spans = self._follow_up(question, trajectory) if trajectory.ledgers else None
         asked = Message("user", question), len(trajectory.turns)
+        self._before = len(self.messages)
         if spans is not None:
             for span in spans:
                 trajectory.ledger.append(span)
@@ -60,12 +69,15 @@ class History:
         self._left_out = len(self.messages) - len(messages)
         return self._left_out
 
-    def conversation(self, trajectory: Trajectory) -> ChatContext:
+    def conversation(self, trajectory: Trajectory, *, as_text: bool = False) -> ChatContext:
         """The context of the question that is open as messages, with calls as data.
 
-        It says what the ledger says; control tokens in it are broken up, as there.
+        It says what the ledger says; control tokens in it are broken up, as there. `as_text`, for
+        servers that take no tools: the system message explains them, calls stay in the text of
+        replies, and results are messages of the user.
         """
         policy, ledger = self._policy, trajectory.ledger
+        schemas = () if as_text else tuple(policy.encoder.schemas)
         asked, first_turn, first_token = self._open
         messages = [*self.messages[self._left_out :], asked]
         begun = ledger.ids[first_token:]
@@ -75,26 +87,29 @@ class History:
             messages += (said for turn in earlier for said in self._said(trajectory, turn))
             begun = ledger.ids[last.start : last.stop]
         chat: list[Message] = []
-        escaped = policy.encoder.escaped(messages)
+        escaped = policy.encoder.escaped(messages, tells_tools=as_text)
         before += len(escaped) - len(messages)  # a system message may have come to its head
         for at, message in enumerate(escaped):
             if message.role == "tool" and chat:
                 said = chat[-1].content if at > before else ""
                 results = message.results or (message.content,)
-                chat[-1:] = self._with_calls(chat[-1], results, said)
+                chat[-1:] = self._with_calls(chat[-1], results, said, as_text=not schemas)
             else:
                 chat.append(message)
-        tools = tuple(policy.encoder.schemas)
-        return ChatContext(tuple(chat), tools, policy.engine.tokenizer.decode(begun))
+        return ChatContext(tuple(chat), schemas, policy.engine.tokenizer.decode(begun))
 
-    def _with_calls(self, reply: Message, results: tuple[str, ...], said: str) -> list[Message]:
-        """A reply with its calls as data, or as text followed by the results if one of them
+    def _with_calls(
+        self, reply: Message, results: tuple[str, ...], said: str, *, as_text: bool
+    ) -> list[Message]:
+        """A reply with its calls as data, or as text followed by the results, also if one of them
         can't be read.
         """
         tools = tuple(self._policy.tools.values())
         parsed = self._policy.format.parse(reply.content, FinishReason.EOS, tools)
-        if len(parsed.calls) != len(results) or not all(call.tool for call in parsed.calls):
-            return [reply, Message("user", "\n".join(map(tagged_result, results)))]
+        readable = len(parsed.calls) == len(results) and all(call.tool for call in parsed.calls)
+        if as_text or not readable:
+            answer = Message("user", "\n".join(map(tagged_result, results)))
+            return [Message(reply.role, reply.content, said=said), answer]
         calls = (
             AnsweredCall(call.tool, call.written, result, call.id)
             for call, result in zip(parsed.calls, results, strict=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -18,14 +18,17 @@ __all__ = [
     "INTERRUPTED",
     "Artifact",
     "Budgeted",
+    "ClosableSession",
     "ErrorKind",
     "LiveSession",
     "PureTool",
     "StartedSession",
+    "StatelessSession",
     "Tool",
     "ToolResult",
     "ToolSession",
     "Unforkable",
+    "encodable",
 ]
 
 
@@ -81,8 +84,8 @@ class Artifact:
 class ToolResult:
     """The result of a call.
 
-    `text` is what the model reads. The loop keeps it within a token budget; a tool that knows best
-    what can be left out may be `Budgeted`.
+    `text` is what the model reads, made `encodable`. The loop keeps it within a token budget; a
+    tool that knows best what can be left out may be `Budgeted`.
     `state_lost` says that the session was restarted and what earlier calls defined is gone; `text`
     says so too. `seconds` is the wall time of the call.
     """
@@ -94,10 +97,30 @@ class ToolResult:
     artifacts: tuple[Artifact, ...] = ()
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", encodable(self.text))
+
     @property
     def ok(self) -> bool:
         """True if the call did what was asked."""
         return self.error is None
+
+
+def encodable(text: str) -> str:
+    r"""Text with what UTF-8 can't hold (lone surrogates, as in names of files) written as escapes.
+
+    Example:
+        >>> encodable("caf\udce9.txt, \ud83d\ude42")
+        'caf\\udce9.txt, 🙂'
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return joined.encode(errors="backslashreplace").decode()
+    return text
 
 
 class Unforkable(RuntimeError):
@@ -115,8 +138,27 @@ class ToolSession(Protocol):
         ...
 
     async def fork(self) -> "ToolSession":
-        """A session with a copy of this one's state; raises `Unforkable` where that cannot be."""
+        """A session with a copy of this one's state; raises `Unforkable` where that cannot be.
+
+        A copy that holds something is a `ClosableSession`: whoever made it closes it.
+        """
         ...
+
+
+@runtime_checkable
+class ClosableSession(ToolSession, Protocol):
+    """A session that holds something of its own: a process, a connection."""
+
+    async def close(self) -> None:
+        """Free all it holds. A session that its tool opened is closed by its tool."""
+        ...
+
+
+@runtime_checkable
+class StatelessSession(ToolSession, Protocol):
+    """A session that keeps nothing between calls: a copy of it is one of any earlier time too."""
+
+    stateless: Literal[True]
 
 
 @runtime_checkable

@@ -6,7 +6,6 @@ Every server here is a real one on this machine.
 import asyncio
 import json
 import logging
-import random
 import shutil
 import ssl
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.servers import Asked, Served, delta, serving
+from support.servers import Asked, Handler, Served, delta, serving
 
 from interlace.rollout.engines import HttpEngine, Sampling
 from interlace.rollout.engines.http.chat import ChatReply
@@ -77,7 +76,7 @@ async def roll_out(engine: HttpEngine, questions: int = 1, sampling: Any = None)
     return trajectory
 
 
-def ask(server: Server, questions: int = 1, sampling: Any = None, **options: Any) -> Trajectory:
+def ask(server: Handler, questions: int = 1, sampling: Any = None, **options: Any) -> Trajectory:
     async def go() -> Trajectory:
         async with serving(server) as served:
             engine = await HttpEngine.connect(served.url, pause=0.001, **options)
@@ -239,6 +238,7 @@ def test_a_stream_is_read_in_its_servers_way(name: str) -> None:
         ('{"error": "the boiler is cold"}\n\n', "the boiler is cold"),
         (delta(None, "upstream_lost"), "ended a reply with 'upstream_lost'"),
         ("cut", "broke off"),
+        ("data: the boiler is cold\n\n", "is not JSON: the boiler is cold"),
         (delta([{"type": "audio", "audio": {}}]), 'content has a part of type "audio"'),
         (delta(17), "content can't be 17"),
         (delta(None, ["stop"]), 'finish_reason can\'t be ["stop"]'),
@@ -252,37 +252,17 @@ def test_a_failure_in_a_stream_is_told_in_its_servers_words(last: Any, says: str
     assert says in (trajectory.error or "")
 
 
-def test_calls_are_the_same_however_a_server_cuts_and_names_them() -> None:
-    """Ids, indices, names and arguments in any cut and order that tells the calls apart."""
-    draw = random.Random(5)
-    for _ in range(300):
-        wanted = [
-            (f"{draw.choice('abc')}f{n}", {"x": draw.choice(["", "{", "}}", "ä\U0001f642"]) * n})
-            for n in range(draw.randint(1, 4))
-        ]
-        ids, indices, again = draw.random() < 0.5, draw.random() < 0.5, draw.random() < 0.5
-        queues = []
-        for n, (name, arguments) in enumerate(wanted):
-            text = json.dumps(arguments)
-            cuts = sorted(draw.choices(range(1, len(text)), k=draw.randint(0, 4)))
-            parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-            known: dict[str, Any] = {"id": f"i{n}"} if ids else {}
-            known |= {"index": n} if indices else {}
-            rest = known if again or not indices else {"index": n}
-            queues.append(
-                [piece(name if not at or again else None, part, **(rest if at else known))
-                 for at, part in enumerate(parts)]
-            )  # fmt: skip
-        events = []
-        while any(queues):  # told apart by an index or by ids in each piece, calls may mix
-            mixed = indices or (ids and again)
-            queue = draw.choice([q for q in queues if q]) if mixed else next(filter(None, queues))
-            events.append(calls(queue.pop(0)))
-        reply = ChatReply()
-        text = "".join(reply.read(event) for event in [*events, END, DONE]) + reply.end()
-        read = FORMATS["hermes"].parse(text, "eos", ()).calls  # type: ignore[arg-type]
-        found = [(call.tool, call.arguments) for call in read]
-        assert sorted(found, key=str) == sorted(wanted, key=str), events
+def test_the_last_words_of_a_stream_that_breaks_off_are_told_if_they_were_not_understood() -> None:
+    failed = {"status": "failed", "reason": "the boiler is cold"}
+
+    async def handler(asked: Asked) -> None:
+        if asked.path == "/v1/models":
+            return await asked.json({"data": [{"id": "m"}]})
+        events = [f"data: {json.dumps(each)}\n\n" for each in (delta("At four "), failed)]
+        await asked.raw("".join(events).encode(), "text/event-stream")
+
+    assert "middle of a reply: {" in (error := str(ask(handler).error))
+    assert "the boiler is cold" in error
 
 
 def test_an_event_of_any_shape_is_read_or_told_and_never_an_error_of_python() -> None:
@@ -421,7 +401,7 @@ def test_a_field_that_a_server_refuses_is_left_out_and_said_once(
     ("says", "then"),
     [
         ("temperature must be at most 2", "must be at most 2"),
-        ("model m does not support tools", "leave them out with --tool none"),
+        ("tools[0]: the schema has no type", "--engine-option tools=null explains the tools"),
         ("max_tokens is too large: 9000 > 4096", "too large"),
     ],
 )
@@ -430,8 +410,99 @@ def test_another_refusal_is_told_and_nothing_is_left_out(says: str, then: str) -
     assert then in (ask(server).error or "")
 
 
+NO_TOOLS = [
+    (400, {"error": {"message": "gull:2b does not support tools"}}),
+    (400, {"message": '"auto" tool choice requires a parser of tool calls to be set'}),
+    (404, {"error": {"message": "No endpoints found that support tool use."}}),
+    (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "tools"]}]}),
+    (501, {"error": "function calling is not enabled for this model"}),
+    (200, {"error": {"message": "this model does not support tools", "code": 400}}),
+]
+
+
+@pytest.mark.parametrize(("status", "says"), NO_TOOLS)
+def test_a_server_without_tools_is_told_of_them_in_the_prompt(
+    status: int, says: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls are then text of the reply, and results messages of the user; it is said once."""
+
+    def refuse(body: Any) -> Any:
+        roles = [message["role"] for message in body["messages"]]
+        calls = any("tool_calls" in message for message in body["messages"])
+        return (status, says) if "tools" in body or "tool" in roles or calls else None
+
+    call = f'I look.\n<tool_call>{{"name": "tide", "arguments": {BRIG}}}</tool_call>'
+    server = Server([delta("<think>Hm.</think>"), delta(call), END], refuse=refuse)
+    with caplog.at_level(logging.WARNING):
+        trajectory = ask(server, questions=2)
+    assert trajectory.answer == "Done."
+    assert [(c.tool, c.arguments, c.output) for c in trajectory.calls] == [(*BOTH[0], "04:10")]
+    assert [message.count("takes no tools") for message in caplog.messages] == [1]
+    told = FORMATS["hermes"].system([FunctionTool(tide), FunctionTool(depth)])
+    asked = {"role": "user", "content": "When can we sail?"}
+    opening = [{"role": "system", "content": told}, asked]
+    result = {"role": "user", "content": "<tool_response>\n04:10\n</tool_response>"}
+    first, within, later = (body["messages"] for body in server.bodies)
+    assert first == opening
+    said = {"role": "assistant", "content": f"<think>Hm.</think>{call}"}
+    assert within == [*opening, said, result]
+    done = {"role": "assistant", "content": "Done."}
+    assert later == [*opening, {"role": "assistant", "content": call}, result, done, asked]
+
+
+def test_tools_are_explained_in_the_prompt_on_demand() -> None:
+    server = Server()
+    assert ask(server, options={"tools": None}).answer == "Done."
+    (body,) = server.bodies
+    assert "tools" not in body and "You may call these functions" in body["messages"][0]["content"]
+
+
+def test_a_model_without_a_system_message_has_it_at_the_head_of_the_question() -> None:
+    def refuse(body: Any) -> Any:
+        says = "System role not supported"
+        return (400, {"error": says}) if body["messages"][0]["role"] == "system" else None
+
+    server = Server(refuse=refuse)
+    assert ask(server).answer == "Done."
+    (message,) = server.bodies[0]["messages"]
+    assert message["role"] == "user" and message["content"].endswith("}.\n\nWhen can we sail?")
+
+
+def test_a_limit_that_the_context_has_no_room_for_is_lowered() -> None:
+    def refuse(body: Any) -> Any:
+        says = f"max_tokens is too large: {body['max_tokens']}. The context length is 1000."
+        return (400, {"error": {"message": says}}) if body["max_tokens"] > 900 else None
+
+    server = Server(refuse=refuse)
+    assert ask(server).answer == "Done."
+    assert server.bodies[0]["max_tokens"] == 4096 // 8
+
+
+@pytest.mark.parametrize("status", [400, 200])
+def test_a_stream_without_an_event_is_asked_for_as_one_answer(status: int) -> None:
+    """As llama-cpp-python 0.3.36 does, which says in the stream nothing of a prompt too long."""
+    message = {"role": "assistant", "content": "At four."}
+    whole = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    too_long = {"error": {"message": "the prompt has 9 tokens, and 7 have room"}}
+
+    async def handler(asked: Asked) -> None:
+        if asked.path == "/v1/models":
+            return await asked.json({"data": [{"id": "m"}]})
+        if asked.body.get("stream"):
+            return await asked.raw(b"", "text/event-stream")
+        await asked.json(whole if status == 200 else too_long, status)
+
+    trajectory = ask(handler)
+    if status == 200:
+        assert trajectory.answer == "At four."
+    else:
+        assert "the prompt has 9 tokens" in (trajectory.error or "")
+
+
 def test_many_requests_at_once_learn_one_refusal() -> None:
-    refuse = refusing("temperature", says='{"error": "%s is not supported"}')
+    def refuse(body: Any) -> Any:
+        names = {"temperature", "tools"} & body.keys()
+        return (400, {"error": f"{min(names)} is not supported"}) if names else None
 
     async def go() -> list[Trajectory]:
         async with serving(Server(refuse=refuse)) as served:
@@ -525,14 +596,7 @@ def test_a_stream_under_another_content_type_is_a_stream() -> None:
         lines = [f"data: {json.dumps(event)}\n\n" for event in TEXTS]
         await asked.raw("".join([*lines, "data: [DONE]\n\n"]).encode(), "text/plain")
 
-    async def go() -> Trajectory:
-        async with serving(handler) as served:
-            engine = await HttpEngine.connect(served.url)
-            trajectory = await roll_out(engine)
-            await engine.aclose()
-            return trajectory
-
-    assert asyncio.run(go()).answer == "At four."
+    assert ask(handler).answer == "At four."
 
 
 def test_a_stream_may_be_cut_at_any_place_and_its_lines_end_in_any_way() -> None:
@@ -540,8 +604,9 @@ def test_a_stream_may_be_cut_at_any_place_and_its_lines_end_in_any_way() -> None
         f"data: {json.dumps(each, ensure_ascii=False)}" for each in (delta("Ñ\U0001f642"), *TEXTS)
     ]
     text = "\r\n\r\n".join([": hello", "event: message", *lines, "data:[DONE]\r\n\r\n"])
-    for size in (1, 7):
-        server = Server([text[at : at + size] for at in range(0, len(text), size)])
+    data = text.encode()
+    for size in (1, 7):  # bytes, inside of characters too
+        server = Server([data[at : at + size] for at in range(0, len(data), size)])
         assert ask(server).answer == "Ñ\U0001f642At four."
 
 
@@ -582,10 +647,16 @@ def test_a_wrong_proxy_or_certificate_is_named(
 def test_a_proxy_that_is_not_there_and_a_server_without_tls_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)  # no HTTP
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
     async def go() -> None:
-        async with serving(Server()) as served:
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
             with pytest.raises(ModelError, match="does its address begin with http://"):
-                await HttpEngine.connect(served.url.replace("http:", "https:"), tries=1)
+                await HttpEngine.connect(f"https://127.0.0.1:{port}/v1", tries=1)
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         with pytest.raises(ModelError, match="is the proxy in HTTP_PROXY the right one"):
             await HttpEngine.connect("http://models.invalid/v1", tries=1)
