@@ -3,6 +3,7 @@
 import json
 import mmap
 import re
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -142,7 +143,9 @@ def _damaged(folder: Path) -> list[str]:
 
     What a killed writer left is not in use.
     """
-    found = []
+    found = [path.name for path in folder.iterdir() if not stat.S_ISREG(path.lstat().st_mode)]
+    if found:  # a pipe would be waited for
+        return found
     for segment in json.loads((folder / "meta.json").read_bytes())["segments"]:
         id, deletes = segment["segment_id"].replace("-", ""), segment.get("deletes") or {}
         for path in folder.glob(f"{id}.*"):

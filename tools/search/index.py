@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, InterlaceError, ToolUnavailable, UsageError
-from ..files import cache_dir, is_full, write_whole
+from ..files import cache_dir, is_full, read_object, write_whole
 from ..forks import renew_in_child
 from .base import Hit
 from .documents import ENDINGS, read_passages
@@ -255,6 +255,8 @@ class SearchIndex:
             self._write(index, files, known, others)
             if before != name:
                 current = {**self._settings(), "current": name}
+                if not (self.folder / _CURRENT).is_file():
+                    (self.folder / _CURRENT).unlink(missing_ok=True)  # a pipe would be waited for
                 write_whole(self.folder / _CURRENT, json.dumps(current))
         except BaseException as error:
             full = is_full(self.folder)
@@ -327,9 +329,9 @@ class SearchIndex:
     def _current(self) -> str | None:
         """The generation that is whole and was made as it would be made now."""
         try:
-            written = json.loads((self.folder / _CURRENT).read_text(encoding="utf-8"))
+            written = read_object(self.folder / _CURRENT)
             name = str(written.pop("current"))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        except (DataError, KeyError):
             return None
         fits = written == self._settings() and re.fullmatch(r"index-[0-9a-f]+", name)
         return name if fits and (self.folder / name).is_dir() else None

@@ -1,0 +1,53 @@
+"""Files of an index that became something else: it is built again, and nothing is waited for."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import warm
+
+from interlace.tools.search import SearchIndex
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [pipe, folder, device, half])
+def test_an_index_is_built_again(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "tea.txt").write_text("Steep it for three minutes.")
+    SearchIndex(tmp_path / "corpus", tmp_path / "index").prepare()
+    copies = []
+    for file in (tmp_path / "index").rglob("*.*"):
+        if file.is_file() and file.suffix in (".store", ".idx", ".term", ".json"):
+            copies.append(tmp_path / f"copy{len(copies)}")
+            shutil.copytree(tmp_path / "index", copies[-1])
+            damage(copies[-1] / file.relative_to(tmp_path / "index"))
+    code = (
+        "import sys; from interlace.tools.search import SearchIndex\n"
+        "for copy in sys.argv[2:]:\n"
+        "    print(len(SearchIndex(sys.argv[1], copy).find('steep', 1)))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "corpus"), *map(str, copies)]
+    done = warm.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100)
+    assert done.stdout.split() == ["1"] * len(copies), done.stderr
