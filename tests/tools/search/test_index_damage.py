@@ -1,4 +1,6 @@
-"""Files of an index that became something else: it is built again, and nothing is waited for."""
+"""Files of an index that became something else: it is built again, or one sentence says which file
+can't be written, and nothing is waited for.
+"""
 
 import os
 import shutil
@@ -37,7 +39,7 @@ def test_an_index_is_built_again(damage: Callable[[Path], None], tmp_path: Path)
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "tea.txt").write_text("Steep it for three minutes.")
     SearchIndex(tmp_path / "corpus", tmp_path / "index").prepare()
-    copies = []
+    copies: list[Path] = []
     for file in (tmp_path / "index").rglob("*.*"):
         if file.is_file() and file.suffix in (".store", ".idx", ".term", ".json"):
             copies.append(tmp_path / f"copy{len(copies)}")
@@ -45,9 +47,17 @@ def test_an_index_is_built_again(damage: Callable[[Path], None], tmp_path: Path)
             damage(copies[-1] / file.relative_to(tmp_path / "index"))
     code = (
         "import sys; from interlace.tools.search import SearchIndex\n"
+        "from interlace.tools.errors import DataError\n"
         "for copy in sys.argv[2:]:\n"
-        "    print(len(SearchIndex(sys.argv[1], copy).find('steep', 1)))"
+        "    try:\n"
+        "        print(len(SearchIndex(sys.argv[1], copy).find('steep', 1)))\n"
+        "    except DataError as error:\n"
+        "        print(error)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "corpus"), *map(str, copies)]
     done = warm.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100)
-    assert done.stdout.split() == ["1"] * len(copies), done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == len(copies), done.stderr
+    refused = [line for line in said if line != "1"]
+    assert len(refused) == (damage is folder)  # the file that names the current generation
+    assert all("Is a directory" in line and "interlace-search.json" in line for line in refused)
