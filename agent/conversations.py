@@ -26,12 +26,12 @@ from ..tools.files import data_dir
 
 __all__ = ["Asked", "Conversations", "Saved", "Summary", "default_file"]
 
-VERSION = 1
+VERSION = 2
 _TABLES = """
 create table if not exists conversation (
   id text primary key, title text not null, model text not null, format text not null,
   tools text not null, started real not null, updated real not null, seconds real not null,
-  exact integer not null);
+  exact integer not null, system text not null default '');
 create table if not exists question (
   conversation text not null references conversation on delete cascade, number integer not null,
   text text not null, mark text not null, stop text, answer text,
@@ -59,7 +59,8 @@ def default_file() -> Path:
 class Asked:
     """One question of a conversation: where it stands, and how it ended.
 
-    `stop` is None while it is answered, and after a crash.
+    `stop` is the trajectory's: None while it is answered, and after a crash, and `ENDED` for an
+    `answer` in plain text.
     """
 
     question: str
@@ -92,6 +93,8 @@ class Saved:
     spans: list[int] = field(default_factory=list)
     """Spans of each ledger that are on the disk."""
     turns: int = 0
+    system: str = ""
+    """The system prompt in the application's words."""
 
 
 class Conversations:
@@ -118,9 +121,19 @@ class Conversations:
             (version,) = self._db.execute("pragma user_version").fetchone()
             if version > VERSION:
                 raise DataError(f"{self.path} was written by a newer version: upgrade interlace")
+            if version == 1:
+                self._add_system()
             self._db.executescript(f"{_TABLES} pragma user_version = {VERSION};")
         except (OSError, sqlite3.Error) as error:
             raise DataError(f"can't keep conversations in {self.path}: {error}") from error
+
+    def _add_system(self) -> None:
+        """Bring a file of version 1 up to date, once if two processes open it."""
+        with self._db as db:
+            db.execute("begin immediate")
+            if db.execute("pragma user_version").fetchone() == (1,):
+                db.execute("alter table conversation add system text not null default ''")
+                db.execute(f"pragma user_version = {VERSION}")
 
     def all(self) -> list[Summary]:
         """All of them, the one that was talked in last first."""
@@ -147,13 +160,13 @@ class Conversations:
         """A conversation as it is: up to its last finished turn. Raises DataError."""
         with self._reading() as db:
             row = db.execute(
-                "select title, model, format, tools, started, seconds, exact from conversation "
-                "where id = ?",
+                "select title, model, format, tools, started, seconds, exact, system from "
+                "conversation where id = ?",
                 [id],
             ).fetchone()
             if row is None:
                 raise DataError(f"there is no conversation {id!r} in {self.path}")
-            title, model, format, tools, started, seconds, exact = row
+            title, model, format, tools, started, seconds, exact, system = row
             trajectory = Trajectory(model=model, format=format, token_exact=bool(exact))
             spans = "select ledger, data from span where conversation = ? order by ledger, number"
             for number, data in db.execute(spans, [id]):
@@ -175,11 +188,14 @@ class Conversations:
             names = _TOOLS.validate_json(tools)
             started, seconds = map(_SECONDS.validate_python, (started, seconds))
         if questions:
-            trajectory.stop, trajectory.answer = questions[-1].stop, questions[-1].answer
+            last = questions[-1]
+            trajectory.stop = last.stop
+            trajectory.answer = last.answer if last.stop is StopReason.ANSWERED else None
         episode = Episode(id, Task(id, title), id, 0, [trajectory], started=started)
         episode.seconds = seconds
         lengths = [len(ledger.spans) for ledger in trajectory.ledgers]
-        return Saved(episode, questions, names, lengths, len(trajectory.turns))
+        turn_count = len(trajectory.turns)
+        return Saved(episode, questions, names, lengths, turn_count, str(system))
 
     def delete(self, id: str) -> None:
         """Forget one."""
@@ -193,9 +209,9 @@ class Conversations:
         with self._writing() as db:
             values = (id, episode.task.question, trajectory.model, trajectory.format)
             db.execute(
-                "insert into conversation values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do "
-                "update set updated = excluded.updated, seconds = excluded.seconds, "
-                "exact = excluded.exact",
+                "insert into conversation values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "on conflict (id) do update set updated = excluded.updated, "
+                "seconds = excluded.seconds, exact = excluded.exact",
                 [
                     *values,
                     json.dumps(saved.tools),
@@ -203,6 +219,7 @@ class Conversations:
                     time.time(),
                     episode.seconds,
                     trajectory.token_exact,
+                    saved.system,
                 ],
             )
             for number, one in enumerate(saved.asked):

@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from ..tools.background import BackgroundLoop
 from .events import AgentEvent, Done
+from .messages import Question
 from .result import Result
 
 __all__ = ["After", "AgentRun", "Answerer", "LazyResource"]
@@ -126,11 +127,11 @@ class Answerer(ABC, Generic[T]):
         self._background: BackgroundLoop | None = None
 
     @abstractmethod
-    async def run(self, question: str) -> Result[T]:
+    async def run(self, question: Question) -> Result[T]:
         """Answer one question."""
 
     @abstractmethod
-    def stream(self, question: str) -> AgentRun[T]:
+    def stream(self, question: Question) -> AgentRun[T]:
         """The events as they happen, and at the end `Done` with the result."""
 
     @abstractmethod
@@ -149,11 +150,11 @@ class Answerer(ABC, Generic[T]):
         self._hold(False)
         await self.aclose()
 
-    def run_sync(self, question: str) -> Result[T]:
+    def run_sync(self, question: Question) -> Result[T]:
         """As `run`. Ctrl-C stops the answer and raises KeyboardInterrupt; `last` is what it had."""
         return self.wait(self.run(question))
 
-    def stream_sync(self, question: str) -> Iterator[AgentEvent[T]]:
+    def stream_sync(self, question: Question) -> Iterator[AgentEvent[T]]:
         """As `stream`."""
         return self._events_sync(self.stream(question))
 

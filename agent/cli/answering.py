@@ -71,6 +71,7 @@ def make_agent(
         engine=model.engine,
         engine_options=_engine_options(model.engine_option or []),
         tokenizer=model.tokenizer,
+        system=model.system,
         **settings,
     )
     # Fetching may take long: here, before there is an event loop, Ctrl-C ends it at once.

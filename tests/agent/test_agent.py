@@ -57,7 +57,7 @@ def test_a_stream_yields_what_happens_and_then_the_result(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("reply", "limits", "stop"),
     [
-        ("I don't know.", Limits(), StopReason.ENDED),
+        ("<think>I don't know.", Limits(), StopReason.ENDED),
         ("word " * 200, Limits(max_tokens=50), StopReason.LENGTH),
         (code("say 1"), Limits(max_turns=1), StopReason.TURNS),
         (code("hang"), Limits(timeout=0.2), StopReason.TIMEOUT),
