@@ -21,6 +21,7 @@ from .tokenizer import Tokenizer
 __all__ = [
     "AGENT",
     "SCHEMA_VERSION",
+    "Branch",
     "CallRecord",
     "Episode",
     "FinishReason",
@@ -184,6 +185,39 @@ class TeamCall:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The place of a leaf in a tree: the leaf that it left, where, and its weight.
+
+    The trajectories of an episode that is a tree are its leaves, the chosen one last; each has its
+    whole ledger and all its turns in memory. Where a tree branches, the leaf that was there first
+    continues, and the others name it as their `parent`: a node of the tree is a beginning that
+    leaves have in common, and there is no record of it but theirs.
+    """
+
+    name: str
+    """Its own within the tree: `0`, `1` for the roots, `0.1` for the first leaf that left `0`."""
+    parent: str | None = None
+    """The name of the leaf that it left; None for a root."""
+    turns: int = 0
+    """How many of its first turns are the parent's, as a whole."""
+    tokens: int = 0
+    """How many of the first tokens of ledger `ledger` are the parent's, with their
+    log-probabilities; earlier ledgers are shared as a whole. It is the end of a turn with its
+    results, or a place inside the policy's turn number `turns`."""
+    ledger: int = 0
+    """The ledger, of the trajectory's, in which they part."""
+    weight: float = 1.0
+    """Its share of its root: the product, over the branchings on its way, of 1 / number of
+    continuations there. The weights of one root's leaves add up to 1. What is summed over leaves
+    with it does not depend on how often a beginning was continued; a plain mean does."""
+    replayed: int = 0
+    """Calls of the shared turns that were run again for it, since a tool's session could not be
+    copied."""
+    changed: int = 0
+    """Of these, the calls that gave another result than the one in the ledger."""
+
+
 @dataclass(slots=True)
 class Trajectory:
     """One policy's work on one task: a chain of ledgers, most often one."""
@@ -197,8 +231,8 @@ class Trajectory:
     answer: str | None = None
     token_exact: bool = True
     """Whether the ids are those the engine sampled: False (not trainable) for text-only servers."""
-    parent: str | None = None
-    """The id of the episode this one branched from."""
+    branch: Branch | None = None
+    """Its place in a tree, where it is a leaf of one."""
     error: str | None = None
     """The failure on our side, in one sentence, where `stop` is `INFRASTRUCTURE`."""
     tools: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -250,9 +284,18 @@ class Trajectory:
         return [call for turn in self.turns for call in turn.calls]
 
     @property
+    def own_turns(self) -> list[Turn]:
+        """Its turns without those that it shares as a whole with the leaf that it left."""
+        return self.turns if self.branch is None else self.turns[self.branch.turns :]
+
+    @property
     def sampled_tokens(self) -> int:
-        """How many tokens the policy sampled."""
-        return sum(turn.sampled_tokens for turn in self.turns)
+        """How many tokens the policy sampled for it: what a branch shares is its parent's."""
+        own, branch = self.own_turns, self.branch
+        sampled = sum(turn.sampled_tokens for turn in own)
+        if branch is not None and own and own[0].ledger == branch.ledger:
+            sampled -= max(0, branch.tokens - own[0].start)  # it left in the middle of a turn
+        return sampled
 
     def text(self, turn: Turn, tokenizer: Tokenizer) -> str:
         """The policy's text in a turn, without the token that ended it. A view, as all text."""
@@ -279,7 +322,9 @@ class Trajectory:
 class Episode:
     """One attempt at a task: its trajectories, how it ended, its rewards.
 
-    `group` is shared by the attempts at one task, `sample` counts them from 0.
+    `group` is shared by the attempts at one task, `sample` counts them from 0. There is one
+    trajectory for an agent, several for a team or a strategy, and one for each leaf of a tree
+    (`Branch`); the one that counts is the last.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="constants")
@@ -303,7 +348,7 @@ class Episode:
 
     @property
     def trajectory(self) -> Trajectory:
-        """The trajectory of a single agent (the last one of a team)."""
+        """The trajectory of a single agent (the last one of a team, the chosen leaf of a tree)."""
         return self.trajectories[-1]
 
     @property

@@ -137,13 +137,12 @@ def print_settings(command: str, *, json: bool) -> None:
         plain = {name: dataclasses.asdict(setting) for name, setting in found.items()}
         print_json({"command": command, "settings": plain, "error": None})
         return
-    values = {name: _as_toml(setting.value) for name, setting in found.items()}
+    values = {
+        name: "-" if setting.value is None else jsonlib.dumps(setting.value, ensure_ascii=False)
+        for name, setting in found.items()
+    }
     wide = max(len(name) for name in found)
     for name, setting in found.items():
         key = name.replace("_", "-")
         print(printable(f"{key:{wide}}  {values[name]:24}  {setting.source}").rstrip())
     print(f"\nyour file: {own_file()}\nthis folder's: {folder_file().absolute()}")
-
-
-def _as_toml(value: Any) -> str:
-    return "-" if value is None else jsonlib.dumps(value, ensure_ascii=False)

@@ -18,6 +18,7 @@ from interlace.rollout.episode_log import EpisodeLog, export_parquet, read_episo
 from interlace.rollout.ledger import Ledger, Source, Span
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import (
+    Branch,
     CallRecord,
     Episode,
     FinishReason,
@@ -63,6 +64,23 @@ def test_what_is_read_is_what_was_written(
         for one in written:
             log.append(one)
     assert list(read_episodes(path)) == written
+
+
+def test_a_leaf_of_a_tree_counts_what_was_sampled_for_it_alone(tmp_path: Path) -> None:
+    one = episode()
+    root = one.trajectory
+    root.turns.append(Turn(0, 6, 7, FinishReason.EOS))
+    root.branch = Branch("0", weight=0.5)
+    late = Branch("0.1", "0", turns=1, tokens=6, weight=0.25)
+    early = Branch("0.2", "0", turns=0, tokens=4, weight=0.25)  # inside the first turn
+    for branch in (late, early):
+        leaf = Trajectory("nano", "retool", list(root.ledgers), list(root.turns), branch=branch)
+        one.trajectories.append(leaf)
+    assert [leaf.sampled_tokens for leaf in one.trajectories] == [3, 1, 2]
+    assert [len(leaf.own_turns) for leaf in one.trajectories] == [2, 1, 2]
+    with EpisodeLog(tmp_path / "t.jsonl") as log:
+        log.append(one)
+    assert list(read_episodes(tmp_path / "t.jsonl")) == [one]
 
 
 def test_text_that_is_no_text_can_not_stop_the_log(tmp_path: Path) -> None:

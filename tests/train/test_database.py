@@ -154,9 +154,9 @@ def test_the_tool_for_a_tasks_own_database_takes_settings() -> None:
     table = task.data["gold"].split(" from ")[1].split()[0]
     assert "(the first 2 of " in tool.ask(f"select id from {table}").text  # type: ignore[attr-defined]
     server = replace(task, data={"database": "postgresql://elsewhere/x"})
-    with pytest.raises(DataError, match="no server"):
+    with pytest.raises(DataError, match="not a server"):
         TaskTools().tool(server)
-    with pytest.raises(Unscored, match="no server"):
+    with pytest.raises(Unscored, match="not a server"):
         SqlJudge().correct(replace(server, data=server.data | {"gold": "select 1"}), "select 1")
     with pytest.raises(UsageError, match="unknown parameter of sql 'row'"):
         TaskTools(sql="sql@row=2")

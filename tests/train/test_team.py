@@ -84,15 +84,21 @@ def test_credit_compares_what_was_done_in_the_same_place() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [
-        {"learns": ["solvr"]},
-        {"learns": []},
-        {"rewards": {"critc": Rewards(RewardPart("a", token_cost(1)))}},
-    ],
+    [{"learns": ["solvr"]}, {"rewards": {"solvr": Rewards(RewardPart("a", token_cost(1)))}}],
 )
-def test_roles_that_no_team_has_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="name the roles of a team"):
-        find_credit("role", **given)
+def test_a_role_that_nobody_has_is_told_once(
+    given: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It can't be refused before: the roles of a team of one's own are known by its episodes."""
+    with Checker() as checker:
+        group = rewarded(episodes(), checker)
+    credit = find_credit("role", **given)
+    for _ in range(2):
+        credit(group)
+    (said,) = caplog.messages
+    assert "'solvr'" in said and "solver" in said
+    with pytest.raises(UsageError, match="names the roles that are trained"):
+        find_credit("role", learns=[])
 
 
 def test_the_rows_of_a_team_are_every_call_and_only_what_was_read_is_learnt() -> None:

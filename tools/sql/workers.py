@@ -75,7 +75,9 @@ class _SqlProcess(PooledProcess):
             driver.name,
             *driver.paths(),
             flags="-IS",
-            environment={k: v for k, v in os.environ.items() if k.startswith(driver.variables)},
+            # A local time is the same on every machine.
+            environment={"TZ": "UTC"}
+            | {k: v for k, v in os.environ.items() if k.startswith(driver.variables)},
             cwd="/",
             start_seconds=_START_SECONDS,
         )

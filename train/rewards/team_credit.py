@@ -12,6 +12,7 @@ trajectories, and what counts as the same place is a choice:
 With `rewards` for a role, its parts are rewarded for themselves instead of with the team's total.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -19,10 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from ...rollout.trajectory import AGENT, Episode, Speaker, Trajectory
+from ...rollout.trajectory import Episode, Speaker, Trajectory
 from ...tools.errors import UsageError
 from ...tools.importing import find
 from .base import TOTAL, Rewards, bound, user_function
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["CREDITS", "Credit", "Parts", "Place", "find_credit", "find_parts", "find_place"]
 
@@ -37,8 +40,6 @@ episodes of the task are not at hand."""
 
 Place: TypeAlias = Callable[[Speaker], str]
 """The place of a trajectory, by who spoke in it and when."""
-
-_ROLES = ("ceo", "recruiter", "solver", "critic", "executor", "evaluator", AGENT.role)
 
 CREDITS: dict[str, Place] = {
     "team": lambda speaker: "team",
@@ -77,7 +78,8 @@ def find_credit(
     Example:
         setup.credit = find_credit("role", rewards={"critic": Rewards(RewardPart("vote", right))})
     """
-    return partial(_compare, find_parts(given, rewards=rewards, learns=learns))
+    named = {*(rewards or ()), *(learns or ())}
+    return partial(_compare, find_parts(given, rewards=rewards, learns=learns), named)
 
 
 def find_parts(
@@ -86,20 +88,28 @@ def find_parts(
     rewards: Mapping[str, Rewards] | None = None,
     learns: Collection[str] | None = None,
 ) -> Parts:
-    """How that credit takes one episode apart. Raises UsageError as `find_place` does, and for a
-    role that no team has, or none to learn.
+    """How that credit takes one episode apart. Raises UsageError as `find_place` does, and where
+    no role is to learn.
     """
-    unknown = sorted({*(rewards or {}), *(learns or ())} - set(_ROLES))
-    if unknown or (learns is not None and not learns):
+    if learns is not None and not learns:
         raise UsageError(
-            f"learns and rewards name the roles of a team, of {', '.join(_ROLES)}; not "
-            f"{', '.join(map(repr, unknown)) or 'none at all'}"
+            "learns names the roles that are trained, such as ['solver'], or is left out"
         )
     place = find_place(given)
     return partial(_split, place, place is CREDITS["turn"], dict(rewards or {}), learns)
 
 
-def _compare(parts: Parts, group: Sequence[Episode]) -> list[list[Episode]]:
+def _compare(parts: Parts, named: set[str], group: Sequence[Episode]) -> list[list[Episode]]:
+    # A team of one's own has its own roles, so that only an episode shows a name misspelt: the
+    # first group is looked at, once.
+    roles = {trajectory.speaker.role for episode in group for trajectory in episode.trajectories}
+    if absent := sorted(named - roles):
+        _log.warning(
+            "learns or rewards names %s: nobody in the first task's episodes has this role (%s)",
+            ", ".join(map(repr, absent)),
+            ", ".join(sorted(roles)),
+        )
+    named.clear()
     found: defaultdict[str, list[Episode]] = defaultdict(list)
     for episode in group:
         for place, part in parts(episode):

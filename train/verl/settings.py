@@ -20,11 +20,10 @@ PLACE = "actor_rollout_ref.rollout.custom.interlace"
 """Where these settings stand: verl leaves `custom` to others."""
 
 
-def _known_tool(name: str) -> None:
-    find("tool", name, TOOLS)  # what it works on may lie on other machines, where it is made
-
-
-_Tool = Annotated[str, loading(_known_tool), AfterValidator(without_password)]
+# What a tool works on may lie on other machines, where it is made: here its name is looked up.
+_Tool = Annotated[
+    str, loading(lambda name: find("tool", name, TOOLS)), AfterValidator(without_password)
+]
 
 
 class LoopSettings(BaseModel):

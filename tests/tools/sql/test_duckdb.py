@@ -210,6 +210,10 @@ def test_no_query_sees_the_process_that_runs_it(tool: SqlTool) -> None:
     assert ask(tool, "select * from '/etc/passwd'").error is ErrorKind.NOT_FOUND
 
 
+def test_local_time_is_not_the_machines(tool: SqlTool) -> None:
+    assert ask(tool, "select current_setting('TimeZone') as zone").text == "zone\nUTC\n(1 row)"
+
+
 @pytest.mark.parametrize(
     "query",
     [
