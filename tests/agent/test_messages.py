@@ -54,7 +54,7 @@ def test_the_system_prompt_leads_in_runs_conversations_and_rollouts(tmp_path: Pa
 def test_messages_are_the_conversation_before_the_question(tmp_path: Path) -> None:
     engine = scripted(tmp_path, answer("7"), answer("8"))
     agent = Agent(engine, tools=[Echo()], system=YARD)
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Is berth 7 free?"}]},
         {"role": "assistant", "content": "It is taken."},
