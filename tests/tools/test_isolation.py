@@ -6,6 +6,7 @@ import ast
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.sandbox_fixtures import Box
+from support.sandbox_fixtures import LIMITS, Box
 
 from interlace.tools.python import PythonSession, processes
 from interlace.tools.python.files import HeldFolder
@@ -57,15 +58,21 @@ finally:
 """
 
 
-def run_trial(body: str, backend: str, tier: str, root: bool = True) -> Any:
+def run_trial(body: str, backend: str, tier: str, root: bool = True, open_files: int = 1024) -> Any:
     """What the body of `trial` returns; the bystander has to be as it was."""
+
+    def begin() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+        if not root:
+            namespaces.new_user_namespace(1000)
+
     process = subprocess.Popen(
         [sys.executable, "-c", TRIAL.format(body=textwrap.indent(body, "    ")), backend, tier],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        preexec_fn=None if root else lambda: namespaces.new_user_namespace(1000),
+        preexec_fn=begin,
     )
     try:
         said = process.communicate(timeout=55)[0]
@@ -328,6 +335,57 @@ def test_no_descriptor_that_is_sent_stops_the_owner(
 
     assert sandbox.use(work) == "42"
     assert max(after - before for before, after in pairwise(beats)) < 10
+
+
+SEND_DESCRIPTORS = """
+import os, resource, socket
+one, two = socket.socketpair()
+file, limit = os.open('/dev/null', os.O_RDONLY), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+sent = 0
+try:
+    for count in (limit // 2, limit - limit // 2, 253, 1):  # 253 are the most in one message
+        socket.send_fds(one, [b'x'], [file] * count)
+        sent += count
+except OSError as error: print(error.strerror)
+sent
+"""
+"""Descriptors inside messages, that nobody has open."""
+
+
+def test_descriptors_inside_messages_are_bounded(box: Box) -> None:
+    said, count = box.cell(SEND_DESCRIPTORS).text.splitlines()
+    assert said == "Too many references: cannot splice"
+    assert 32 <= int(count) <= LIMITS.open_files + 253
+
+
+@pytest.mark.parametrize("tier", ["full", pytest.param("confined", marks=pytest.mark.tier)])
+@pytest.mark.parametrize("open_files", [400, 200])
+def test_descriptors_inside_messages_leave_the_owner_its_own(tier: str, open_files: int) -> None:
+    body = f"""
+await session.call({{"code": "x = 42"}}, 30)
+tool = session._tool
+async with tool.session() as hostile:
+    said = [(await hostile.call({{"code": {SEND_DESCRIPTORS!r}}}, 30)).text]
+    try:  # descriptors are sent for a copy and for a session
+        copy = await session.fork()
+        said.append((await copy.call({{"code": "x"}}, 30)).text)
+        await copy.close()
+        async with tool.session() as late:
+            said.append((await late.call({{"code": "6 * 7"}}, 30)).text)
+    except (ToolUnavailable, Unforkable) as error:
+        said.append(str(error))
+    said.append((await session.call({{"code": "x"}}, 30)).text)
+return said
+"""
+    try:
+        said = run_trial(body, "sandbox", tier, root=False, open_files=open_files)
+    except subprocess.SubprocessError:
+        pytest.skip("users may not make namespaces here")
+    assert said[0].startswith("Too many references")
+    if open_files == 400:
+        assert said[1:] == ["42", "42", "42"]
+    else:  # so few that none can be set apart: but nobody else is harmed
+        assert "no descriptors can be sent" in said[1] and said[2:] == ["42"]
 
 
 def test_what_takes_as_long_as_there_are_files_is_done_beside_the_loop(

@@ -1,6 +1,7 @@
 """The protocol of a backend, and what both make of a session's limits: walls, and their trial."""
 
 import os
+import resource
 import signal
 import site
 import sys
@@ -19,6 +20,11 @@ from .interpreter import Interpreter
 from .walls.walls import Walls, readable_paths
 
 __all__ = ["Backend", "SessionLimits", "check_limits", "make_walls", "needs_linux", "prepare_trial"]
+
+_FOR_OWNER = 300
+"""Descriptors inside messages that are left to the owner, if sessions have its user id. The kernel
+counts those of a user together, and refuses a sender whose limit of open files is below the count.
+A session gets as far as its own limit and the 253 of one more message."""
 
 
 class Backend(Protocol):
@@ -115,6 +121,10 @@ def make_walls(
     needed = (*prefixes, str(folder.parent))
     if tier == "confined" and not all(_open_to_all(path) for path in needed):
         own_user = False  # or the session could not import anything
+    open_files = limits.open_files
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if not own_user and ours >= _FOR_OWNER + 32:
+        open_files = min(open_files, ours - _FOR_OWNER)
     return Walls(
         tier=tier,
         readable=readable_paths(prefixes),
@@ -123,7 +133,7 @@ def make_walls(
         processes=limits.processes,
         disk=limits.disk,
         files=limits.files,
-        open_files=limits.open_files,
+        open_files=open_files,
         characters=characters,
         own_user=own_user,
     )

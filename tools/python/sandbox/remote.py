@@ -270,7 +270,7 @@ class RemoteWorker:
         output: CellOutput | None,
         fds: Sequence[int] = (),
     ) -> Transcript:
-        """Send a request and wait for its answer. Raises `Died`."""
+        """Send a request and wait for its answer. Raises `Died`, `ToolUnavailable`."""
         if not self.alive:
             raise Died(self.ending(), self._kind)
         self.requests += 1
@@ -284,7 +284,9 @@ class RemoteWorker:
             sent = send_with(self._channel, data, fds)
             if sent < len(data):
                 await self._loop.sock_sendall(self._channel, data[sent:])
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:  # others have as many in messages; none was sent
+                raise ToolUnavailable("no descriptors can be sent to it") from error
             self._channel_closed()
         await asyncio.shield(self._answered)
         if transcript.answer is None:
