@@ -20,7 +20,7 @@ from ..rollout.formats import Format, find_format
 from ..rollout.limits import Limits
 from ..rollout.many.strategies import Strategy, find_strategy
 from ..rollout.many.votes import classes_of
-from ..rollout.models.load import check_engine, default_format, load_engine
+from ..rollout.models.load import check_engine, default_format, load_engine, trained_formats
 from ..rollout.policy import Policy
 from ..rollout.rollable import RolloutPlan
 from ..tools.errors import UsageError
@@ -46,9 +46,11 @@ class Agent(Answerer[T]):
 
     `model` is a name or an engine; it is loaded once, at the first question, with `device`,
     `engine` (with its options) and `tokenizer` as for `load_engine`.
-    `format` is how the model asks for tools: by default, what suits the model. Without `sampling`
-    an agent is greedy: the same question gives the same answer. With a `strategy` (`vote@8`, or a
-    function, see `strategies`) `run` and `stream` make several attempts, sampled at temperature 1
+    `format` is how the model asks for tools: by default, what suits the model. Without tools, a
+    model that was not trained here is asked in plain words (evaluations still ask for the tags).
+    Without `sampling` an agent is greedy: the same question gives the same answer. With a
+    `strategy` (`vote@8`, or a function, see `strategies`) `run` and `stream` make several attempts,
+    sampled at temperature 1
     unless told otherwise, and give the one that was chosen; conversations don't. Use it as a
     context manager, or close it when done; an engine that was passed in stays open. Within its
     context what the tools start once (the Python sandbox) is kept from question to question.
@@ -219,6 +221,8 @@ class Agent(Answerer[T]):
             raise UsageError("an agent resumes what it keeps: Agent(conversations=Conversations())")
         store = self.settings.store
         saved = store.load(resume) if store is not None and resume is not None else None
+        if not self.tools and self.format is None and not self._trained:
+            policy = policy.in_words()  # nothing to call: a chat as the model knows it
         if saved is not None:
             policy = policy.with_system(saved.system)
         elif system:
@@ -229,6 +233,11 @@ class Agent(Answerer[T]):
             policy, self.settings, saved=saved, messages=earlier
         ) as conversation:
             yield conversation
+
+    @property
+    def _trained(self) -> bool:
+        """True for a model that was trained in a format here, and for an engine object."""
+        return not isinstance(self.model, str) or bool(trained_formats(self.model))
 
     async def policy(self) -> Policy:
         """The model, loaded, with its format, tools and limits: what the runner rolls out."""

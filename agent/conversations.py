@@ -24,7 +24,7 @@ from ..rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ..tools.errors import DataError
 from ..tools.files import data_dir
 
-__all__ = ["Asked", "Conversations", "Saved", "Summary", "default_file"]
+__all__ = ["Asked", "Conversations", "Match", "Saved", "Summary", "default_file"]
 
 VERSION = 2
 _TABLES = """
@@ -81,6 +81,16 @@ class Summary:
     started: float
     updated: float
     questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A question that was found, its answer, and its conversation's id and time."""
+
+    id: str
+    updated: float
+    question: str
+    answer: str | None
 
 
 @dataclass(slots=True)
@@ -143,6 +153,20 @@ class Conversations:
                 "question where conversation = id) from conversation order by updated desc, id"
             ).fetchall()
             return [_summary(*row) for row in rows]
+
+    def search(self, words: str) -> list[Match]:
+        """The questions and answers that hold all of these words, in any case, latest first."""
+        terms = words.casefold().split()
+        with self._reading() as db:
+            rows = db.execute(
+                "select conversation, updated, text, answer from question join conversation on "
+                "id = conversation order by updated desc, conversation, number"
+            )
+            return [
+                Match(str(id), _SECONDS.validate_python(updated), question, answer)
+                for id, updated, question, answer in rows
+                if all(term in f"{question}\n{answer or ''}".casefold() for term in terms)
+            ]
 
     def find(self, start: str | None = None) -> str:
         """The id that begins so; without one, that of the latest. Raises DataError."""

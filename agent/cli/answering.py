@@ -151,8 +151,8 @@ def exit_code(result: Result) -> Exit:
     return Exit.UNAVAILABLE if result.stop is StopReason.INFRASTRUCTURE else Exit.NO_ANSWER
 
 
-def as_json(result: Result) -> dict[str, Any]:
-    """A result as `--json` prints it."""
+def as_json(result: Result, warned: Sequence[str] = ()) -> dict[str, Any]:
+    """A result as `--json` prints it, with the warnings about its model and tools."""
     trajectory = result.trajectory
     return {
         "question": result.question,
@@ -172,5 +172,6 @@ def as_json(result: Result) -> dict[str, Any]:
             }
             for call in result.calls
         ],
+        "warnings": list(warned),
         "error": result.error,
     }

@@ -99,6 +99,18 @@ def test_messages_that_can_not_be_read_are_refused(
     assert not engine.requests
 
 
+def test_without_tools_a_model_that_was_not_trained_here_is_asked_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = scripted(tmp_path, "Hello.")
+    monkeypatch.setattr("interlace.agent.agent.load_engine", lambda name, **_: engine)
+    agent = Agent("http://localhost:1/v1#osprey", tools=[], system=YARD)
+    result = asyncio.run(agent.run("Hello?"))
+    assert (result.answer, result.trajectory.format) == ("Hello.", "words")
+    (asked,) = contexts(engine)
+    assert YARD in asked and "boxed" not in asked and "step by step" not in asked
+
+
 def test_system_messages_are_joined() -> None:
     given = [{"role": "developer", "content": "A."}, {"role": "system", "content": "B."}]
     assert read_messages(given) == ("A.\n\nB.", ())

@@ -21,8 +21,6 @@ from ..teams import make_team
 
 __all__ = ["run"]
 
-"""What is said where the Python tool's walls are not all that there could be."""
-
 
 def run(
     question: str | None,
@@ -58,12 +56,16 @@ def _question(given: str | None) -> str:
 async def _answer(
     agent: Agent, who: Answerer, question: str, console: Console, output: OutputOptions
 ) -> Result:
-    screen = LiveView(console, answers=not sys.stdout.isatty(), format=agent.format)
     here = sys.stdin.isatty() and sys.stderr.isatty()
+    # An answer that is seen where it is written is not printed again. A team shows no words.
+    seen = sys.stdout.isatty() and sys.stderr.isatty() and who is agent and agent.strategy is None
+    seen = seen and not (output.quiet or output.json)
+    screen = LiveView(console, answers=seen or not sys.stdout.isatty(), format=agent.format)
     async with agent:
         await load(agent, console, quiet=output.quiet)
+        warned = list(warnings(agent))
         if not output.quiet:
-            for warning in warnings(agent):
+            for warning in warned:
                 screen.say(warning, "notice")
         try:
             async with aclosing(who.stream(question)) as events:
@@ -75,16 +77,24 @@ async def _answer(
                         await ask_person(event, here=here)
         finally:  # a stopped answer is reported as well
             if who.last is not None:
-                await _report(agent, who.last, screen, output)
+                _report(agent, who.last, screen, output, warned, seen=seen)
     assert who.last is not None
     return who.last
 
 
-async def _report(agent: Agent, result: Result, screen: LiveView, output: OutputOptions) -> None:
+def _report(
+    agent: Agent,
+    result: Result,
+    screen: LiveView,
+    output: OutputOptions,
+    warned: list[str],
+    *,
+    seen: bool,
+) -> None:
     screen.line()
     if output.json:
-        print_json(as_json(result))
-    elif result.answer is not None:
+        print_json(as_json(result, warned))
+    elif result.answer is not None and not seen:
         print(printable(result.answer), flush=True)
     if result.stop is StopReason.INFRASTRUCTURE or (
         result.stop is not StopReason.ANSWERED and not output.quiet

@@ -11,6 +11,7 @@ from rich.text import Text
 from ....rollout.ledger import Ledger, Source, Span
 from ....rollout.tokenizer import Tokenizer
 from ....rollout.trajectory import Episode, StopReason, Trajectory
+from .rows import print_rows
 from .terminal import printable
 
 __all__ = ["print_episode", "print_stats", "summary"]
@@ -183,16 +184,13 @@ def print_stats(console: Console, episodes: Iterable[Episode]) -> None:
     for episode in episodes:
         groups.setdefault(episode.group, []).append(episode)
     rewards = sorted({name for group in groups.values() for one in group for name in one.rewards})
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("group", overflow="fold")
-    for name in ("n", "ended", *rewards, "tokens", "calls", "seconds"):
-        table.add_column(name, justify="left" if name == "ended" else "right")
-    for group in groups.values():
-        table.add_row(*_stats_row(group, rewards))
+    heads = ("group", "n", "ended", *rewards, "tokens", "calls", "seconds")
+    rows = [_stats_row(group, rewards) for group in groups.values()]
     if len(groups) > 1:
         everything = [episode for group in groups.values() for episode in group]
-        table.add_row("all", *_stats_row(everything, rewards)[1:], style="bold")
-    console.print(table)
+        rows.append(["all", *_stats_row(everything, rewards)[1:]])
+    right = {*heads} - {"group", "ended"}
+    print_rows(console, heads, rows, right=right, heads_for_programs=True)
 
 
 def _stats_row(group: list[Episode], rewards: list[str]) -> list[str]:
@@ -202,7 +200,7 @@ def _stats_row(group: list[Episode], rewards: list[str]) -> list[str]:
         stops[name] = stops.get(name, 0) + 1
     given = [[one.rewards[name] for one in group if name in one.rewards] for name in rewards]
     return [
-        _escape(printable(group[0].group)),
+        group[0].group,
         str(len(group)),
         ", ".join(f"{count} {name}" for name, count in sorted(stops.items())),
         *(_mean(values, 3) for values in given),
