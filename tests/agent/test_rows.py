@@ -28,7 +28,7 @@ def test_no_id_is_cut_or_broken_at_any_width(width: int, colours: None) -> None:
         (line,) = [line for line in lines if id in line]
         assert "2026-11-30 09:40  Qwen/Qwen3-0.6B      3" in line
     titles = [line for line in lines if "How many bolts" in line]
-    assert len(titles) == 2 and all(line.rstrip("\x1b[0m").endswith("…") for line in titles)
+    assert len(titles) == 2 and all("…" in line for line in titles) is (width < 200)
     if width >= 80:
         assert all(len(line) <= width for line in lines)
 

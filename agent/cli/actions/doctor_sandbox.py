@@ -1,4 +1,4 @@
-"""State of this machine: a verdict, the walls around a model's Python code, each tried, and a report."""
+"""The state of this machine: a verdict, the walls around Python, each tried, and a report."""
 
 import asyncio
 import os

@@ -33,7 +33,7 @@ def print_rows(
     cells = [[re.sub(r"\s+", " ", printable(value)).strip() for value in row] for row in rows]
     if not (console.is_terminal or console.file.isatty()):
         for row in [heads, *cells] if heads_for_programs else cells:
-            console.out("\t".join(row), highlight=False)
+            console.file.write("\t".join(row) + "\n")  # rich would make blanks of the tabs
         return
     widths = [max(len(row[at]) for row in (heads, *cells)) for at in range(len(heads))]
     taken = sum(widths[:-1]) + 2 * (len(heads) - 1)
