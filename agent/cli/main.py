@@ -148,7 +148,7 @@ _add(
     doctor,
     "interlace doctor",
     "interlace doctor --tokenizer ./my-model --format hermes",
-    "interlace doctor --train qwen3_0.6b_24gb --gpu 24GB",
+    "interlace doctor --train examples/presets/qwen3_0.6b_24gb.yaml --gpu 24GB",
     short="Test this machine's sandbox, and whether a run fits.",
 )
 
