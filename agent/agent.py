@@ -1,14 +1,9 @@
 """An agent: a model, the tools it is offered, and how it is let act."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    aclosing,
-    asynccontextmanager,
-)
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -29,11 +24,11 @@ from .approval import Approval, Asker
 from .call_policy import Hooks
 from .conversation import AgentSettings, Conversation
 from .conversations import Conversations
-from .events import AgentEvent, Done
+from .events import Done
 from .messages import Question, read_messages, read_question
 from .output import OutputSchema
 from .result import Result
-from .run import AgentRun, Answerer, LazyResource
+from .run import AgentRun, Answerer, AnswerFeed, LazyResource
 from .strategy_run import StrategyRun
 
 __all__ = ["Agent", "AnyTool"]
@@ -133,9 +128,7 @@ class Agent(Answerer[T]):
         self._policy: LazyResource[Policy] | None = None
         self.keeps_tools = False
         """Whether what the tools start once is kept from question to question."""
-        self._starting = asyncio.Lock()
-        self._tools: AsyncExitStack | None = None
-        """Closes what the tools have started, if they have."""
+        self._started: dict[asyncio.AbstractEventLoop, _StartedTools] = {}
 
     # -- async ----------------------------------------------------------------------------------
 
@@ -159,27 +152,21 @@ class Agent(Answerer[T]):
         """Stream the events of an answer as they happen, ending with `Done` and the result.
 
         If an approval is needed, `ApprovalAsked` comes and the answer waits for the decision.
-        `AgentRun.cancel` stops the answer; so does closing the stream, or cancelling the task that
-        reads it. The partial result is then `last`. Raises as `run` does.
+        `AgentRun.cancel` stops the answer; so does leaving, closing or dropping the stream, or
+        cancelling the task that reads it. The partial result is then `last`. Raises as `run` does.
         """
-        return AgentRun(partial(self._events, question))
+        return AgentRun(partial(self._answer, question))
 
-    async def _events(
-        self, question: Question, run: AgentRun[T]
-    ) -> AsyncGenerator[AgentEvent[T], None]:
+    async def _answer(self, question: Question, feed: AnswerFeed[T]) -> None:
         asked, messages = read_question(question)
         if self.strategy is not None:
-            async with aclosing(run.follow(self._decide(question, self.strategy))) as events:
-                async for event in events:
-                    yield event
+            await feed.until_stopped(self._decide(question, self.strategy))
             if self.last is not None:
-                yield Done(self.last)
+                feed.emit(Done(self.last))
             return
         async with self.conversation(messages=messages) as conversation:
             try:
-                async with aclosing(conversation.events(asked, run)) as events:
-                    async for event in events:
-                        yield event
+                await conversation.answer(asked, feed)
             finally:
                 self.last = conversation.last
 
@@ -241,9 +228,11 @@ class Agent(Answerer[T]):
 
     async def policy(self) -> Policy:
         """The model, loaded, with its format, tools and limits: what the runner rolls out."""
-        if self._policy is None or self._policy.failed:
-            self._policy = LazyResource(self._load, self._free)
-        return await self._policy.wait()
+        with self._lock:
+            if self._policy is None or self._policy.failed:
+                self._policy = LazyResource(self._load, self._free)
+            making = self._policy
+        return await making.wait()
 
     def _load(self) -> Policy:
         engine = self.model
@@ -279,17 +268,23 @@ class Agent(Answerer[T]):
         return RolloutPlan(policy, strategy=self.strategy)
 
     async def start_tools(self) -> None:
-        """Start what the tools' sessions share and keep it until `aclose`. Raises ToolUnavailable.
+        """Start what the tools' sessions share and keep it until `aclose`, for this event loop.
 
         Without it, or outside of the agent's context, each conversation starts it for itself.
+        Raises ToolUnavailable.
         """
-        async with self._starting:
-            if self._tools is None:
-                async with AsyncExitStack() as started:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for ended in [each for each in self._started if each.is_closed()]:
+                del self._started[ended]
+            started = self._started.setdefault(loop, _StartedTools())
+        async with started.lock:
+            if started.stack is None:
+                async with AsyncExitStack() as stack:
                     for tool in self.tools:
                         if isinstance(tool, AbstractAsyncContextManager):
-                            await started.enter_async_context(tool)
-                    self._tools = started.pop_all()
+                            await stack.enter_async_context(tool)
+                    started.stack = stack.pop_all()
 
     def _free(self, policy: Policy) -> None:
         if isinstance(self.model, str):
@@ -299,19 +294,45 @@ class Agent(Answerer[T]):
         """Free the tools and the model, also one that is still being loaded, as soon as it is
         there. The agent starts and loads them again if it is asked again.
         """
-        async with self._starting:
-            tools, self._tools = self._tools, None
-            if tools is not None:
-                await tools.aclose()
-        making, self._policy = self._policy, None
+        with self._lock:
+            tools, self._started = self._started, {}
+            making, self._policy = self._policy, None
+        here = asyncio.get_running_loop()
+        for loop, started in tools.items():
+            if loop is here:
+                await started.aclose()
+            elif loop.is_running():  # in another thread
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(started.aclose(), loop))
         if making is None:
             return
         policy = making.give_up(UsageError("the agent was closed while its model was loaded"))
         if policy is not None and isinstance(self.model, str):
             await policy.engine.aclose()
 
+    def after_fork(self) -> None:
+        """Start again in a forked process; a model that is still being loaded is loaded again."""
+        super().after_fork()
+        self._parents = self._started, self._policy  # as they were: nothing of them is closed here
+        self._started = {}
+        if self._policy is not None and not self._policy.ready:
+            self._policy = None
+
     def _hold(self, kept: bool) -> None:
         self.keeps_tools = kept
+
+
+@dataclass(slots=True)
+class _StartedTools:
+    """Everything that an agent's tools have started in one event loop."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    stack: AsyncExitStack | None = None
+
+    async def aclose(self) -> None:
+        async with self.lock:
+            stack, self.stack = self.stack, None
+            if stack is not None:
+                await stack.aclose()
 
 
 def _approval(approve: Approval | Asker | str | None) -> Approval | None:

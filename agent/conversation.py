@@ -2,8 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Self, TypeAlias
@@ -17,6 +16,7 @@ from ..rollout.loop import Rollout
 from ..rollout.policy import Policy
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Turn
+from ..tools.base import encodable
 from ..tools.errors import UsageError
 from .approval import Approval
 from .call_policy import CallPolicy, Hooks
@@ -24,7 +24,7 @@ from .conversations import Asked, Conversations, Saved
 from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done
 from .output import OutputSchema
 from .result import Result, Usage, ending
-from .run import AgentRun
+from .run import AgentRun, AnswerFeed
 from .thinking import Thinking
 
 __all__ = ["AgentSettings", "Conversation"]
@@ -118,6 +118,7 @@ class Conversation(Generic[T]):
         """
         if self._busy:
             raise UsageError("a conversation answers one question at a time")
+        question = encodable(question)
         if not self.episode.task.question:
             self.episode.task = Task(self.episode.id, question)
             self.episode.started = time.time()
@@ -149,10 +150,11 @@ class Conversation(Generic[T]):
     def stream(self, question: str) -> AgentRun[T]:
         """Stream the events of an answer as they happen, ending with `Done` and the result.
 
-        Closing the stream, or cancelling the task that reads it, stops the answer; so does
-        `AgentRun.cancel`, after which the stream continues to its `Done`. Raises as `ask` does.
+        Leaving, closing or dropping the stream, or cancelling the task that reads it, stops the
+        answer; so does `AgentRun.cancel`, after which the stream continues to its `Done`. Raises as
+        `ask` does.
         """
-        return AgentRun(partial(self.events, question))
+        return AgentRun(partial(self.answer, question))
 
     def undo(self) -> str | None:
         """Take back the last question and all that followed; returns it, None if there is none.
@@ -169,19 +171,16 @@ class Conversation(Generic[T]):
             self._settings.store.cut(self._saved, gone.mark)
         return gone.question
 
-    async def events(self, question: str, run: AgentRun[T]) -> AsyncGenerator[AgentEvent[T], None]:
-        """The events of one run."""
+    async def answer(self, question: str, feed: AnswerFeed[T]) -> None:
+        """Answer one question; its events go to the feed of an `AgentRun`."""
 
         def stop_after_turn() -> None:
             self._rollout.stop_after_turn = True
 
-        answering = run.follow(self.ask(question, run.emit), stop_after_turn)
-        async with aclosing(answering) as events:
-            async for event in events:
-                yield event
+        await feed.until_stopped(self.ask(question, feed.emit), stop_after_turn)
         assert self.last is not None
-        for last in self._last_events(self.last):
-            yield last
+        for event in self._last_events(self.last):
+            feed.emit(event)
 
     # -- while a question is answered -----------------------------------------------------------
 

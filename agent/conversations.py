@@ -17,12 +17,14 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from ..rollout.episode_log import dump_record
 from ..rollout.history import Mark
 from ..rollout.ledger import Ledger, Span
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ..tools.errors import DataError
 from ..tools.files import data_dir
+from ..tools.forks import renew_in_child
 
 __all__ = ["Asked", "Conversations", "Match", "Saved", "Summary", "default_file"]
 
@@ -120,6 +122,15 @@ class Conversations:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = default_file() if path is None else Path(path)
+        self._open()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Open the file again in a forked process, which can't share SQLite's connection."""
+        self._parents = self._db  # neither used nor closed
+        self._open()
+
+    def _open(self) -> None:
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,7 +272,7 @@ class Conversations:
             ]
             db.executemany("insert into span values (?, ?, ?, ?)", spans)
             turns = enumerate(trajectory.turns[saved.turns : finished], saved.turns)
-            rows = [(id, number, _TURN.dump_json(turn).decode()) for number, turn in turns]
+            rows = [(id, number, dump_record(_TURN, turn).decode()) for number, turn in turns]
             db.executemany("insert into turn values (?, ?, ?)", rows)
         saved.spans = [len(ledger.spans) for ledger in trajectory.ledgers]
         saved.turns = max(saved.turns, finished)

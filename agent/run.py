@@ -1,6 +1,7 @@
 """One question being answered: its events, how to stop it, and threads for synchronous callers.
 
 AgentRun         an iterator of events that can be cancelled
+AnswerFeed       the other side of it: where the events come from
 Answerer         what Agent and Team share: async methods and their synchronous counterparts
 LazyResource     what takes long to make (a model), made once for all who wait for it
 """
@@ -9,18 +10,20 @@ import asyncio
 import concurrent.futures
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, Generic, Literal, Self, TypeAlias
 
 from typing_extensions import TypeVar
 
 from ..tools.background import BackgroundLoop
+from ..tools.errors import UsageError
+from ..tools.forks import renew_in_child
 from .events import AgentEvent, Done
 from .messages import Question
 from .result import Result
 
-__all__ = ["After", "AgentRun", "Answerer", "LazyResource"]
+__all__ = ["After", "AgentRun", "AnswerFeed", "Answerer", "LazyResource"]
 
 T = TypeVar("T", default=None)
 V = TypeVar("V")
@@ -28,91 +31,143 @@ V = TypeVar("V")
 After: TypeAlias = Literal["token", "turn"]
 
 
+class AnswerFeed(Generic[T]):
+    """The answering side of an `AgentRun`: takes its events, and is told to stop."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[AgentEvent[T] | None] = asyncio.Queue()
+        """The events that were not read yet; None after the last one."""
+        self._after: After | None = None
+        self._stop: Callable[[After], object] | None = None
+
+    def emit(self, event: AgentEvent[T]) -> None:
+        """Add an event to the stream."""
+        self.queue.put_nowait(event)
+
+    def cancel(self, after: After) -> None:
+        """Stop the work under way; from any thread, before it has begun too."""
+        self._after = after
+        if self._stop is not None:
+            self._stop(after)
+
+    async def until_stopped(
+        self, work: Awaitable[object], stop_after_turn: Callable[[], None] | None = None
+    ) -> None:
+        """Do `work` to its end, or until `cancel`, which cancels it, or calls `stop_after_turn` if
+        that is wanted and possible. Raises what `work` raises otherwise.
+        """
+        loop, task, stopped = asyncio.get_running_loop(), asyncio.current_task(), False
+        assert task is not None
+
+        def stop(after: After) -> None:
+            nonlocal stopped
+            if self._stop is None:
+                return  # the work has ended meanwhile
+            if after == "turn" and stop_after_turn is not None:
+                stop_after_turn()
+            elif not stopped:
+                stopped = task.cancel()
+
+        self._stop = lambda after: loop.call_soon_threadsafe(stop, after)
+        if self._after is not None:  # soon: it begins first, so that it leaves a result
+            loop.call_soon(stop, self._after)
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not stopped or task.uncancel():  # somebody else cancelled it too
+                raise
+        finally:
+            self._stop = None
+
+
 class AgentRun(Generic[T]):
     """An asynchronous iterator of events; the last one is `Done`, with the result.
 
-    `cancel` ends it with all that there is: the stream continues to its `Done`. Closing it
-    (`aclosing`), or cancelling the task that reads it, ends it without.
+    `cancel` ends it with all that there is: the stream continues to its `Done`. Leaving its context
+    (`async with`), closing it, dropping it (by a `break` from `async for event in agent.stream()`)
+    or cancelling the task that reads it ends it without; the model and its tools stop then too.
 
     Example:
-        run = agent.stream("How many bolts are in 296 crates of 4387?")
-        async for event in run:
-            if too_long(event):
-                run.cancel(after="turn")
+        async with agent.stream("How many bolts are in 296 crates of 4387?") as run:
+            async for event in run:
+                if too_long(event):
+                    run.cancel(after="turn")
         print(run.result.stop, run.result.text)
     """
 
-    def __init__(
-        self, events: "Callable[[AgentRun[T]], AsyncGenerator[AgentEvent[T], None]]"
-    ) -> None:
+    def __init__(self, answer: Callable[[AnswerFeed[T]], Coroutine[Any, Any, None]]) -> None:
+        """`answer` emits all events; it is started when the first one is asked for."""
         self.result: Result[T] | None = None
         """The result, once `Done` has come."""
-        self._queue: asyncio.Queue[AgentEvent[T] | None] = asyncio.Queue()
-        self._after: After | None = None
-        self._stop: Callable[[After], object] | None = None
-        self._events = events(self)
+        self._answer = answer
+        self._feed: AnswerFeed[T] = AnswerFeed()
+        self._task: asyncio.Task[None] | None = None
+        self._over = False
 
     def cancel(self, after: After = "token") -> None:
         """Stop the answer: at once, or when the turn under way, its tool calls included, is over.
 
         May be called from any thread, before the stream is read too.
         """
-        self._after = after
-        if self._stop is not None:
-            self._stop(after)
-
-    def emit(self, event: AgentEvent[T]) -> None:
-        """Add an event to those that `follow` yields; for the side that answers."""
-        self._queue.put_nowait(event)
-
-    async def follow(
-        self, work: Coroutine[Any, Any, object], stop_after_turn: Callable[[], None] | None = None
-    ) -> AsyncGenerator[AgentEvent[T], None]:
-        """Do `work`, and yield the events that it emits meanwhile; for the side that answers.
-
-        `cancel` cancels `work`, or calls `stop_after_turn` if that is wanted and possible; the
-        generator then ends as if `work` had. Raises what `work` raises otherwise. Closing the
-        generator cancels `work` and waits for it.
-        """
-        task = asyncio.create_task(work)
-        task.add_done_callback(lambda _: self._queue.put_nowait(None))
-        loop, stopped = asyncio.get_running_loop(), False
-
-        def stop(after: After) -> None:
-            nonlocal stopped
-            if after == "turn" and stop_after_turn is not None:
-                stop_after_turn()
-            else:
-                stopped = task.cancel()
-
-        try:
-            await asyncio.sleep(0)  # it has begun, so that whatever stops it leaves a result
-            self._stop = lambda after: loop.call_soon_threadsafe(stop, after)
-            if self._after is not None:  # `cancel` was called before anything was read
-                stop(self._after)
-            while (event := await self._queue.get()) is not None:
-                yield event
-            if not (stopped and task.cancelled()):
-                task.result()
-        finally:
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        self._feed.cancel(after)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> AgentEvent[T]:
         """The next event."""
-        event = await anext(self._events)
+        if self._over:
+            raise StopAsyncIteration
+        if self._task is not None and self._task.get_loop() is not asyncio.get_running_loop():
+            raise UsageError("a stream is read in the event loop that it was begun in")
+        if self._task is None:
+            self._task = asyncio.create_task(self._answer(self._feed))
+            # It knows nothing of this object, which may then be dropped while it runs.
+            queue = self._feed.queue
+            self._task.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            event = await self._feed.queue.get()
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        if event is None:
+            if not self._over:
+                self._over = True
+                self._task.result()
+            raise StopAsyncIteration
         if isinstance(event, Done):
             self.result = event.result
         return event
 
     async def aclose(self) -> None:
         """Stop the answer, if it is still on its way, and wait until all is cleaned up."""
-        await self._events.aclose()
+        task, over, self._over = self._task, self._over, True
+        if over or task is None:
+            return
+        if task.get_loop() is not asyncio.get_running_loop():
+            self.__del__()
+            return
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        """Stop the answer if nobody can read it any more."""
+        task = self._task
+        if task is not None and not task.done():
+            with suppress(RuntimeError):  # its event loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    def __repr__(self) -> str:
+        state = "not begun" if self._task is None else "ended" if self._over else "under way"
+        return f"<AgentRun {state if self.result is None else self.result!r}>"
 
 
 class Answerer(ABC, Generic[T]):
@@ -124,7 +179,9 @@ class Answerer(ABC, Generic[T]):
     def __init__(self) -> None:
         self.last: Result[T] | None = None
         """The latest result of `run` or `stream`, of a question that was cancelled too."""
+        self._lock = threading.Lock()
         self._background: BackgroundLoop | None = None
+        renew_in_child(self)
 
     @abstractmethod
     async def run(self, question: Question) -> Result[T]:
@@ -159,11 +216,16 @@ class Answerer(ABC, Generic[T]):
         return self._events_sync(self.stream(question))
 
     def close(self) -> None:
-        """As `aclose`, for one that was used through its sync methods."""
-        if self._background is not None:
-            self.wait(self.aclose())
-            self._background.close()
-            self._background = None
+        """As `aclose`, from sync code. Other threads may ask meanwhile: what they asked before ends
+        with a UsageError or a result that says so; what they ask later starts everything again.
+        """
+        with self._lock:
+            background, self._background = self._background, None
+        background = background or BackgroundLoop()
+        try:
+            background.run(self.aclose())
+        finally:
+            background.close()
 
     def __enter__(self) -> Self:
         self._hold(True)
@@ -184,10 +246,20 @@ class Answerer(ABC, Generic[T]):
             self.wait(run.aclose())
 
     def wait(self, work: Coroutine[Any, Any, V]) -> V:
-        """Run async work to its end from sync code, in the event loop of the sync methods."""
-        if self._background is None:
-            self._background = BackgroundLoop()
-        return self._background.run(work)
+        """Run async work to its end from sync code, in the event loop of the sync methods.
+
+        Any number of threads may do so at once: they share that loop.
+        """
+        with self._lock:
+            if self._background is None:
+                self._background = BackgroundLoop()
+            background = self._background
+        return background.run(work)
+
+    def after_fork(self) -> None:
+        """Start again in a forked process: threads, event loops and tools are the parent's."""
+        self._lock = threading.Lock()
+        self._background = None
 
 
 class LazyResource(Generic[V]):
@@ -209,6 +281,11 @@ class LazyResource(Generic[V]):
     def failed(self) -> bool:
         """True if making it failed or was given up."""
         return self._made.done() and self._made.exception() is not None
+
+    @property
+    def ready(self) -> bool:
+        """True if it was made."""
+        return self._made.done() and self._made.exception() is None
 
     async def wait(self) -> V:
         """Return the object made. Raises the error of `make`, or the one given to `give_up`."""

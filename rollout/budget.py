@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from ..tools.forks import renew_in_child
+
 __all__ = ["Budget", "BudgetSpent", "Left"]
 
 
@@ -32,7 +34,8 @@ class Budget:
     Limits apply separately to each question; a budget is used up. Give the same object to several
     agents and they share it, also from several threads. What a request to an engine may take at
     most is reserved before it is sent, and what it did not take is given back: a budget is never
-    overrun, however many spend it at once. Seconds count while any question is being
+    overrun, however many spend it at once. A forked process continues with a budget of its own, as
+    it was at the fork. Seconds count while any question is being
     answered, except while a person is asked for approval.
 
     Example:
@@ -58,6 +61,13 @@ class Budget:
         self._running = 0
         self._since = 0.0  # when the first of those who answer now began
         self.allow(tokens=tokens, calls=calls, seconds=seconds)
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Go on in a forked process with what is spent by now; those who answer stay behind."""
+        self._lock = threading.Lock()
+        self._held, self._waiting = 0, []
+        self._seconds, self._running = self._answering(), 0
 
     def allow(
         self, *, tokens: int | None = None, calls: int | None = None, seconds: float | None = None

@@ -60,12 +60,15 @@ class History:
         self._left_out = len(self.messages) - len(messages)
         return self._left_out
 
-    def conversation(self, trajectory: Trajectory) -> ChatContext:
+    def conversation(self, trajectory: Trajectory, *, as_text: bool = False) -> ChatContext:
         """The context of the question that is open as messages, with calls as data.
 
-        It says what the ledger says; control tokens in it are broken up, as there.
+        It says what the ledger says; control tokens in it are broken up, as there. `as_text`, for
+        servers that take no tools: the system message explains them, calls stay in the text of
+        replies, and results are messages of the user.
         """
         policy, ledger = self._policy, trajectory.ledger
+        schemas = () if as_text else tuple(policy.encoder.schemas)
         asked, first_turn, first_token = self._open
         messages = [*self.messages[self._left_out :], asked]
         begun = ledger.ids[first_token:]
@@ -75,26 +78,29 @@ class History:
             messages += (said for turn in earlier for said in self._said(trajectory, turn))
             begun = ledger.ids[last.start : last.stop]
         chat: list[Message] = []
-        escaped = policy.encoder.escaped(messages)
+        escaped = policy.encoder.escaped(messages, tells_tools=as_text)
         before += len(escaped) - len(messages)  # a system message may have come to its head
         for at, message in enumerate(escaped):
             if message.role == "tool" and chat:
                 said = chat[-1].content if at > before else ""
                 results = message.results or (message.content,)
-                chat[-1:] = self._with_calls(chat[-1], results, said)
+                chat[-1:] = self._with_calls(chat[-1], results, said, as_text=not schemas)
             else:
                 chat.append(message)
-        tools = tuple(policy.encoder.schemas)
-        return ChatContext(tuple(chat), tools, policy.engine.tokenizer.decode(begun))
+        return ChatContext(tuple(chat), schemas, policy.engine.tokenizer.decode(begun))
 
-    def _with_calls(self, reply: Message, results: tuple[str, ...], said: str) -> list[Message]:
-        """A reply with its calls as data, or as text followed by the results if one of them
+    def _with_calls(
+        self, reply: Message, results: tuple[str, ...], said: str, *, as_text: bool
+    ) -> list[Message]:
+        """A reply with its calls as data, or as text followed by the results, also if one of them
         can't be read.
         """
         tools = tuple(self._policy.tools.values())
         parsed = self._policy.format.parse(reply.content, FinishReason.EOS, tools)
-        if len(parsed.calls) != len(results) or not all(call.tool for call in parsed.calls):
-            return [reply, Message("user", "\n".join(map(tagged_result, results)))]
+        readable = len(parsed.calls) == len(results) and all(call.tool for call in parsed.calls)
+        if as_text or not readable:
+            answer = Message("user", "\n".join(map(tagged_result, results)))
+            return [Message(reply.role, reply.content, said=said), answer]
         calls = (
             AnsweredCall(call.tool, call.written, result, call.id)
             for call, result in zip(parsed.calls, results, strict=True)

@@ -21,6 +21,7 @@ from typing import Self, TypeAlias
 import numpy as np
 
 from ..tools import ErrorKind, ToolResult
+from ..tools.base import encodable
 from .admission import Phase, SamplingGate
 from .budget import Budget, BudgetSpent
 from .clock import Clock
@@ -359,7 +360,7 @@ class Rollout:
 
     def _hear(self, tool: str, text: str) -> None:
         # Soon: what a listener raises is not the tool's failure.
-        asyncio.get_running_loop().call_soon(self._emit, CallOutput(tool, text))
+        asyncio.get_running_loop().call_soon(self._emit, CallOutput(tool, encodable(text)))
 
     def _refuse(self, turn: Turn, call: Call, why: str) -> None:
         self._record(turn, call, ToolResult(why, ErrorKind.REFUSED))
@@ -398,11 +399,15 @@ class Rollout:
     # -- limits ---------------------------------------------------------------------------------
 
     def _tokens_left(self) -> int:
-        """Tokens that this question's response, and the model's context, still have room for."""
+        """Tokens that this question's response, and the model's context, still have room for.
+
+        An engine of text (`exact` is False) counts its context itself: ids of ours say little of
+        it.
+        """
         length = len(self.trajectory.ledger) + self._unread
-        used = length - self._first_token - self._overcounted
-        room = self.policy.engine.context_length - length + max(0, self._overcounted)
-        return min(self.policy.limits.max_tokens - used, room)
+        left = self.policy.limits.max_tokens - (length - self._first_token - self._overcounted)
+        engine = self.policy.engine
+        return min(left, engine.context_length - length) if getattr(engine, "exact", True) else left
 
     def _output_budget(self) -> int:
         """Tokens for one call's output, such that the policy still has room to answer."""

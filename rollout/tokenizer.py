@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
+from ..tools.base import encodable
 from ..tools.errors import DataError, MissingExtra, ModelError
 from ..tools.files import read_object, read_text
 from .ledger import Ids
@@ -181,7 +182,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that we wrote ourselves (a template): control tokens in it are live."""
-        return self._fast.encode(text, add_special_tokens=False).ids
+        return self._fast.encode(encodable(text), add_special_tokens=False).ids
 
     def encode_continuation(self, text: str, *, after: str | None = None) -> list[int]:
         """Ids of text that goes on behind other tokens: no blank is put before its first word.
@@ -214,8 +215,9 @@ class Tokenizer:
 
         A backslash goes in after the first character: `</answer>` becomes `<\/answer>`. With
         `special_only`, control tokens that are not marked as special (`<think>`) are left as they
-        are.
+        are. Text that can't be encoded is written as escapes.
         """
+        text = encodable(text)
         controls = {
             id: text
             for id, (text, special) in self._controls.items()

@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,8 @@ from interlace.train.config import read_yaml
 from interlace.train.evaluation.results import load_evaluation
 from interlace.train.local.record import read_metrics
 from interlace.train.preflight.model_shapes import find_shape
+
+pytestmark = pytest.mark.timeout(60)  # a reader that waits for ever
 
 
 def pipe(path: Path) -> None:
@@ -61,20 +62,6 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "a list": content(b"[1, 2]"),
     "a number": content(b"1e999"),
 }
-
-
-@pytest.fixture(autouse=True)
-def ends() -> Iterator[None]:
-    """A reader that waits for ever is interrupted."""
-
-    def give_up(*_: object) -> None:
-        raise AssertionError("it does not end")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def nano(tmp: Path) -> Path:

@@ -109,9 +109,11 @@ def least(parse: Parser, text: str, tries: int, *, enough: float = 0.0) -> float
     return seconds
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_collector() -> Iterator[None]:
-    """The garbage of other tests is not the parser's work."""
+    """The garbage of other tests is not the parser's work. To look for it takes a third of a
+    second where torch is loaded: it is done once.
+    """
     gc.collect()
     gc.disable()
     yield

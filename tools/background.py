@@ -7,7 +7,10 @@ import concurrent.futures
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+from .errors import UsageError
 
 __all__ = ["BackgroundLoop", "in_thread"]
 
@@ -39,19 +42,24 @@ async def in_thread(work: Callable[[Unpack[Arguments]], V], *arguments: *Argumen
 
 
 class BackgroundLoop:
-    """Runs coroutines for a thread that waits; works where a loop runs already (Jupyter) too."""
+    """Runs coroutines for threads that wait; works where a loop runs already (Jupyter) too."""
 
     def __init__(self) -> None:
         # On closing, the runner cancels what is still under way and waits for it.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._waiting: set[concurrent.futures.Future[Any]] = set()
         self._thread = threading.Thread(target=self._serve, name="interlace", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, V]) -> V:
-        """Wait for `work` and return or raise what it does.
+        """Wait for `work` and return or raise what it does; from any number of threads at once.
 
-        Ctrl-C cancels it, waits until it has cleaned up, and raises KeyboardInterrupt.
+        Ctrl-C cancels it, waits until it has cleaned up, and raises KeyboardInterrupt. Raises
+        UsageError in the loop's own thread, which would wait for itself, and if the loop is closed
+        before the work has ended.
         """
         outcome: concurrent.futures.Future[V] = concurrent.futures.Future()
         tasks: list[asyncio.Task[V]] = []
@@ -63,26 +71,51 @@ class BackgroundLoop:
 
         def settle(task: asyncio.Task[V]) -> None:
             if task.cancelled():
-                outcome.set_exception(asyncio.CancelledError())
+                outcome.set_exception(_closed() if self._closed else asyncio.CancelledError())
             elif (error := task.exception()) is not None:
                 outcome.set_exception(error)
             else:
                 outcome.set_result(task.result())
 
-        self._loop.call_soon_threadsafe(start)
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError(
+                "a sync method was called in the event loop that it would wait for (by an async "
+                "tool or a hook, perhaps): await its async twin there"
+            )
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise _closed()
+            self._waiting.add(outcome)
+            self._loop.call_soon_threadsafe(start)
         try:
             return outcome.result()
         except KeyboardInterrupt:
-            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            with suppress(RuntimeError):  # another thread has closed the loop meanwhile
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
             concurrent.futures.wait([outcome])
             raise
+        finally:
+            self._waiting.discard(outcome)
 
     def close(self) -> None:
         """Cancel what is still under way, wait until it has cleaned up, and end the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        with self._lock:
+            closing, self._closed = not self._closed, True
+            if closing:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         with self._runner:
             self._loop.run_forever()
+        for outcome in list(self._waiting):  # asked for while the loop was being closed
+            if not outcome.done():
+                outcome.set_exception(_closed())
+
+
+def _closed() -> UsageError:
+    return UsageError("it was closed while a question was being answered")

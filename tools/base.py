@@ -26,6 +26,7 @@ __all__ = [
     "ToolResult",
     "ToolSession",
     "Unforkable",
+    "encodable",
 ]
 
 
@@ -81,8 +82,8 @@ class Artifact:
 class ToolResult:
     """The result of a call.
 
-    `text` is what the model reads. The loop keeps it within a token budget; a tool that knows best
-    what can be left out may be `Budgeted`.
+    `text` is what the model reads, made `encodable`. The loop keeps it within a token budget; a
+    tool that knows best what can be left out may be `Budgeted`.
     `state_lost` says that the session was restarted and what earlier calls defined is gone; `text`
     says so too. `seconds` is the wall time of the call.
     """
@@ -94,10 +95,28 @@ class ToolResult:
     artifacts: tuple[Artifact, ...] = ()
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", encodable(self.text))
+
     @property
     def ok(self) -> bool:
         """True if the call did what was asked."""
         return self.error is None
+
+
+def encodable(text: str) -> str:
+    r"""Text with what UTF-8 can't hold (lone surrogates, as in names of files) written as escapes.
+
+    Example:
+        >>> encodable("caf\udce9.txt, \ud83d\ude42")
+        'caf\\udce9.txt, 🙂'
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return joined.encode(errors="backslashreplace").decode()
+    return text
 
 
 class Unforkable(RuntimeError):

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from .forks import renew_in_child
+
 __all__ = ["CannotStart", "Overrun", "PooledProcess", "ProcessDied", "ProcessPool"]
 
 _LONGEST = 64 << 20
@@ -182,7 +184,15 @@ class ProcessPool(Generic[P]):
         self.idle: list[P] = []
         self._start = start
         self._lock = threading.Lock()
+        self._parents: list[P] = []
         weakref.finalize(self, _close_all, self.idle)
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Begin without processes in a forked process: these answer the parent."""
+        self._lock = threading.Lock()
+        self._parents += self.idle  # neither used nor ended
+        self.idle.clear()
 
     @contextmanager
     def one(self, prefer: Callable[[P], bool] = lambda process: True) -> Iterator[P]:

@@ -96,6 +96,7 @@ async def _watched(work: Coroutine[Any, Any, T], signals: Sequence[int]) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     caught: list[int] = []
+    before = {signum: signal.getsignal(signum) for signum in signals}
 
     def stop(signum: int) -> None:
         caught.append(signum)
@@ -112,9 +113,9 @@ async def _watched(work: Coroutine[Any, Any, T], signals: Sequence[int]) -> T:
         if not caught:
             raise
     finally:
-        for signum in signals:
+        for signum, handler in before.items():
             loop.remove_signal_handler(signum)
-        catch_sigterm()
+            signal.signal(signum, handler)
     if caught:
         raise Terminated if caught[0] == signal.SIGTERM else KeyboardInterrupt
     return result

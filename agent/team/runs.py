@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from ...rollout.episode_log import dump_record
 from ...rollout.trajectory import Trajectory
 from ...tools.errors import DataError, UsageError
+from ...tools.forks import renew_in_child
 
 __all__ = ["Runs", "SavedCall", "SavedRun"]
 
@@ -92,6 +93,15 @@ class Runs:
         if str(path) == ":memory:":
             raise UsageError("runs are kept to be resumed later: name a file, not :memory:")
         self.path = Path(path)
+        self._open()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Open the file again in a forked process, which can't share SQLite's connection."""
+        self._parents = self._db  # neither used nor closed
+        self._open()
+
+    def _open(self) -> None:
         self._lock = threading.Lock()
         self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
         try:

@@ -26,7 +26,7 @@ from ..events import AgentEvent, BudgetLeft, Done
 from ..messages import Question
 from ..output import OutputSchema
 from ..result import Result
-from ..run import AgentRun, Answerer
+from ..run import AgentRun, Answerer, AnswerFeed
 from .calls import TeamCalls, standalone_rollout
 from .embed import node_graph, tell_graph
 from .execute import Check, call_check, run_tests
@@ -149,7 +149,7 @@ class Team(Answerer[T]):
         The result's episode holds a trajectory for each call (`read_rounds` reads it); `text` and
         `answer` are those of the last plan, the usage is that of all. Raises as `Agent.run` does.
         """
-        async with aclosing(self.stream(question)) as run:
+        async with self.stream(question) as run:
             async for _ in run:
                 pass
         assert run.result is not None
@@ -162,7 +162,7 @@ class Team(Answerer[T]):
         """
         if not isinstance(question, str):
             raise UsageError("a team answers a question, not a list of messages: give a text")
-        return AgentRun(partial(self._events, question, None))
+        return AgentRun(partial(self._stream, question, None))
 
     def unfinished(self) -> list[SavedRun]:
         """The runs that `resume` continues, the latest first: nobody is at work on them, and the
@@ -181,7 +181,7 @@ class Team(Answerer[T]):
         if not saved.resumable:
             why = "is still under way" if saved.alive else f"has ended ({saved.ended})"
             raise UsageError(f"the run {id} {why}")
-        return AgentRun(partial(self._events, saved.question, saved))
+        return AgentRun(partial(self._stream, saved.question, saved))
 
     async def forget(self, id: str) -> None:
         """Keep nothing more of a run. Raises UsageError where none are kept, or somebody is at work
@@ -194,37 +194,28 @@ class Team(Answerer[T]):
             raise UsageError('a team resumes what it keeps: Team.ceo(agent, runs="team.db")')
         return self.runs
 
-    async def _events(
-        self, question: str, saved: SavedRun | None, run: AgentRun[T]
-    ) -> AsyncGenerator[AgentEvent[T], None]:
+    async def _stream(self, question: str, saved: SavedRun | None, feed: AnswerFeed[T]) -> None:
         policy = await self.agent.policy()
         if self.agent.keeps_tools:
             await self.agent.start_tools()
         hooks = self.agent.settings.hooks
 
         def tell(event: AgentEvent[Any]) -> bool:
-            run.emit(event)
+            feed.emit(event)
             if hooks.event is not None:
                 hooks.event(event)
             return True
 
         id = uuid.uuid4().hex[:12] if saved is None else saved.id
         calls = await self._begin(Task(id, question), saved, policy, tell)
-        answering = run.follow(self._go(calls, id), calls.stop_after_turn)
         try:
-            async with aclosing(answering) as events:
-                async for event in events:
-                    yield event
+            await feed.until_stopped(self._go(calls, id), calls.stop_after_turn)
         finally:
             del self._flying[id]
             self.last = self._result(calls)
-        ends: list[AgentEvent[T]] = [Done(self.last)]
         if self.budget.bounded:
-            ends.insert(0, BudgetLeft(self.budget.left))
-        for event in ends:
-            if hooks.event is not None:
-                hooks.event(event)
-            yield event
+            tell(BudgetLeft(self.budget.left))
+        tell(Done(self.last))
 
     async def _begin(
         self,

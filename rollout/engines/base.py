@@ -58,7 +58,8 @@ class Request:
     `stop` strings in the text of the tokens it sampled, at an
     end-of-sequence token, or after `max_tokens`. `context` names the trajectory, so that an engine
     may keep its cache between requests. As many as `stream_interval` tokens may be held back to
-    come in one chunk. `conversation` gives the same context as messages, for servers of text.
+    come in one chunk. `conversation` gives the same context as messages, for servers of text, and
+    with `as_text=True` without calls as data (`History.conversation`).
     """
 
     ids: Ids
@@ -67,7 +68,7 @@ class Request:
     stop: tuple[str, ...] = ()
     context: str | None = None
     stream_interval: int = 1
-    conversation: Callable[[], ChatContext] | None = None
+    conversation: Callable[..., ChatContext] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,9 @@ class Engine(Protocol):
 
     @property
     def context_length(self) -> int:
-        """The most tokens (context and sampled) that one request may have."""
+        """The most tokens (context and sampled) that one request may have; an estimate where an
+        attribute `exact` is False, since the ids are then not the model's.
+        """
         ...
 
     def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:

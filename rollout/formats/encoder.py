@@ -204,12 +204,13 @@ class Encoder:
         first["content"] = f"{head[0].content}\n\n{first['content']}"
         return messages
 
-    def escaped(self, messages: Sequence[Message]) -> list[Message]:
+    def escaped(self, messages: Sequence[Message], *, tells_tools: bool = False) -> list[Message]:
         """A conversation with the format's system message at its head, added to one that is there.
+        `tells_tools`: it explains the tools even if the template would.
 
         Control tokens in it are broken up; in what a model said, tags such as <think> stay.
         """
-        system = self._system
+        system = self.format.system(self._tools) if tells_tools else self._system
         if messages and messages[0].role == "system":
             system = "\n\n".join(filter(None, (system, messages[0].content)))
             messages = messages[1:]

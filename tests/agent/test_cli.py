@@ -22,7 +22,7 @@ from interlace.rollout.ledger import Source
 
 QUESTION = "A crate holds 4387 bolts. How many bolts are in 296 crates?"
 COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()"]
-PATIENCE = 240  # seconds; on a machine with nothing else to do, each command takes five
+PATIENCE = 180  # seconds; on a machine with nothing else to do, each command takes five
 RAMBLING = ["--temperature", "1", "--tool", "none", "--max-tokens", "400"]
 
 

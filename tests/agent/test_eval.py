@@ -12,7 +12,7 @@ from support import warm
 from interlace.rollout.episode_log import read_episodes
 
 COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()"]
-PATIENCE = 240  # seconds; on a machine with nothing else to do, each command takes ten
+PATIENCE = 180  # seconds; on a machine with nothing else to do, each command takes ten
 
 
 def interlace(*arguments: str | Path) -> tuple[int, str, str]:

@@ -17,7 +17,7 @@ from interlace.train.config import TrainConfig, read_config
 from interlace.train.local.record import read_metrics
 
 COMMAND = [sys.executable, "-c", "from interlace.agent.cli.main import main; main()", "train"]
-PATIENCE = 240  # seconds; on a machine with nothing else to do, each command takes ten
+PATIENCE = 180  # seconds; on a machine with nothing else to do, each command takes ten
 SMALL = [
     *("--tasks", "arithmetic", "--held-out", "arithmetic:test:2", "--objective", "grpo"),
     *("--set", "tasks_per_step=2", "--set", "group_size=2", "--set", "max_tokens=96"),
@@ -77,7 +77,7 @@ def test_sigterm_saves_the_step_and_ends_with_143(tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = os.environ | {"NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     command = [*COMMAND, *SMALL, "--steps", "50", "--out", str(out), "--set", "save_every=50"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=settings) as process:
+    with warm.Popen(command, stderr=subprocess.PIPE, env=settings) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("step 1:"):

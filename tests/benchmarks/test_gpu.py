@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import warm
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--toy", "--json"]
@@ -99,7 +100,7 @@ def test_what_makes_no_sense_is_one_sentence(tmp_path: Path) -> None:
         (["--out", str(tmp_path / "none" / "gpu.md")], "there is no folder"),
         (["--device", "tpu9"], "the device 'tpu9' can't be used here"),
     ):
-        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+        done = warm.run([*COMMAND, *arguments], capture_output=True)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
 
 

@@ -421,7 +421,7 @@ def test_a_field_that_a_server_refuses_is_left_out_and_said_once(
     ("says", "then"),
     [
         ("temperature must be at most 2", "must be at most 2"),
-        ("model m does not support tools", "leave them out with --tool none"),
+        ("tools[0]: the schema has no type", "--engine-option tools=null explains the tools"),
         ("max_tokens is too large: 9000 > 4096", "too large"),
     ],
 )
@@ -430,8 +430,78 @@ def test_another_refusal_is_told_and_nothing_is_left_out(says: str, then: str) -
     assert then in (ask(server).error or "")
 
 
+NO_TOOLS = [
+    (400, {"error": {"message": "gull:2b does not support tools"}}),
+    (400, {"message": '"auto" tool choice requires a parser of tool calls to be set'}),
+    (404, {"error": {"message": "No endpoints found that support tool use."}}),
+    (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "tools"]}]}),
+    (501, {"error": "function calling is not enabled for this model"}),
+    (200, {"error": {"message": "this model does not support tools", "code": 400}}),
+]
+
+
+@pytest.mark.parametrize(("status", "says"), NO_TOOLS)
+def test_a_server_without_tools_is_told_of_them_in_the_prompt(
+    status: int, says: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Calls are then text of the reply, and results messages of the user; it is said once."""
+
+    def refuse(body: Any) -> Any:
+        roles = [message["role"] for message in body["messages"]]
+        calls = any("tool_calls" in message for message in body["messages"])
+        return (status, says) if "tools" in body or "tool" in roles or calls else None
+
+    call = f'I look.\n<tool_call>{{"name": "tide", "arguments": {BRIG}}}</tool_call>'
+    server = Server([delta("<think>Hm.</think>"), delta(call), END], refuse=refuse)
+    with caplog.at_level(logging.WARNING):
+        trajectory = ask(server, questions=2)
+    assert trajectory.answer == "Done."
+    assert [(c.tool, c.arguments, c.output) for c in trajectory.calls] == [(*BOTH[0], "04:10")]
+    assert [message.count("takes no tools") for message in caplog.messages] == [1]
+    told = FORMATS["hermes"].system([FunctionTool(tide), FunctionTool(depth)])
+    asked = {"role": "user", "content": "When can we sail?"}
+    opening = [{"role": "system", "content": told}, asked]
+    result = {"role": "user", "content": "<tool_response>\n04:10\n</tool_response>"}
+    first, within, later = (body["messages"] for body in server.bodies)
+    assert first == opening
+    said = {"role": "assistant", "content": f"<think>Hm.</think>{call}"}
+    assert within == [*opening, said, result]
+    done = {"role": "assistant", "content": "Done."}
+    assert later == [*opening, {"role": "assistant", "content": call}, result, done, asked]
+
+
+def test_tools_are_explained_in_the_prompt_on_demand() -> None:
+    server = Server()
+    assert ask(server, options={"tools": None}).answer == "Done."
+    (body,) = server.bodies
+    assert "tools" not in body and "You may call these functions" in body["messages"][0]["content"]
+
+
+def test_a_model_without_a_system_message_has_it_at_the_head_of_the_question() -> None:
+    def refuse(body: Any) -> Any:
+        says = "System role not supported"
+        return (400, {"error": says}) if body["messages"][0]["role"] == "system" else None
+
+    server = Server(refuse=refuse)
+    assert ask(server).answer == "Done."
+    (message,) = server.bodies[0]["messages"]
+    assert message["role"] == "user" and message["content"].endswith("}.\n\nWhen can we sail?")
+
+
+def test_a_limit_that_the_context_has_no_room_for_is_lowered() -> None:
+    def refuse(body: Any) -> Any:
+        says = f"max_tokens is too large: {body['max_tokens']}. The context length is 1000."
+        return (400, {"error": {"message": says}}) if body["max_tokens"] > 900 else None
+
+    server = Server(refuse=refuse)
+    assert ask(server).answer == "Done."
+    assert server.bodies[0]["max_tokens"] == 4096 // 8
+
+
 def test_many_requests_at_once_learn_one_refusal() -> None:
-    refuse = refusing("temperature", says='{"error": "%s is not supported"}')
+    def refuse(body: Any) -> Any:
+        names = {"temperature", "tools"} & body.keys()
+        return (400, {"error": f"{min(names)} is not supported"}) if names else None
 
     async def go() -> list[Trajectory]:
         async with serving(Server(refuse=refuse)) as served:
@@ -582,10 +652,16 @@ def test_a_wrong_proxy_or_certificate_is_named(
 def test_a_proxy_that_is_not_there_and_a_server_without_tls_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)  # no HTTP
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
     async def go() -> None:
-        async with serving(Server()) as served:
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
             with pytest.raises(ModelError, match="does its address begin with http://"):
-                await HttpEngine.connect(served.url.replace("http:", "https:"), tries=1)
+                await HttpEngine.connect(f"https://127.0.0.1:{port}/v1", tries=1)
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         with pytest.raises(ModelError, match="is the proxy in HTTP_PROXY the right one"):
             await HttpEngine.connect("http://models.invalid/v1", tries=1)

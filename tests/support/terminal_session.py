@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from support import warm
 
-PATIENCE = 240.0
+PATIENCE = 180.0
 """Seconds; with nothing else to do, a machine needs two or three."""
 _SEQUENCES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_=>])")
 

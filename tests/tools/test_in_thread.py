@@ -12,7 +12,11 @@ from interlace.tools.background import in_thread
 def test_work_runs_once_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """The executor keeps work for which it found no thread, and its busy one comes to it later."""
     runs: list[int] = []
-    freed = threading.Event()
+    begun, freed = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        freed.wait()
 
     def work(number: int) -> int:
         runs.append(number)
@@ -22,8 +26,8 @@ def test_work_runs_once_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("can't start new thread")
 
     async def main() -> None:
-        busy = asyncio.create_task(in_thread(freed.wait))
-        while not any("asyncio" in thread.name for thread in threading.enumerate()):
+        busy = asyncio.create_task(in_thread(wait))
+        while not begun.is_set():  # another test's threads have the same names
             await asyncio.sleep(0)
         monkeypatch.setattr(threading.Thread, "start", refuse)
         assert await asyncio.gather(*(in_thread(work, n) for n in range(3))) == [0, -1, -2]

@@ -76,20 +76,20 @@ def test_every_family_is_shown_in_its_formats(made: list[Demonstration]) -> None
 def test_outputs_are_those_of_the_code_when_it_is_run_again(made: list[Demonstration]) -> None:
     async def run() -> int:
         compared = 0
-        for reply in replies(made)[:80]:
-            calls = [step.call for step in reply.steps if step.call is not None]
-            if reply.altered or not calls or calls[0].tool != "python":
-                continue
-            async with tool.session() as session:
-                for call in calls:
-                    again = await session.call(dict(call.arguments or {}), 10.0)
-                    # The cell's number in a traceback counts the calls of the session.
-                    assert again.text.splitlines()[-1] == call.output.splitlines()[-1]
-                    assert again.error == call.error
-                    compared += 1
+        async with PythonTool() as tool:
+            for reply in replies(made)[:80]:
+                calls = [step.call for step in reply.steps if step.call is not None]
+                if reply.altered or not calls or calls[0].tool != "python":
+                    continue
+                async with tool.session() as session:
+                    for call in calls:
+                        again = await session.call(dict(call.arguments or {}), 10.0)
+                        # The cell's number in a traceback counts the calls of the session.
+                        assert again.text.splitlines()[-1] == call.output.splitlines()[-1]
+                        assert again.error == call.error
+                        compared += 1
         return compared
 
-    tool = PythonTool()
     assert asyncio.run(run()) > 8
 
 

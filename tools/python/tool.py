@@ -5,7 +5,7 @@ import dataclasses
 import resource
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from ..arguments import read_arguments
 from ..base import INTERRUPTED, ErrorKind, ToolResult, ToolSession
 from ..errors import ToolUnavailable, UsageError
+from ..forks import renew_in_child
 from .backend import Backend, SessionLimits, check_limits
 from .interpreter import CellError, Died, Interpreter
 from .jupyter.backend import JupyterBackend
@@ -127,6 +128,16 @@ class PythonTool:
 
         self._settings = (start, sessions, warm, self.counts)
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+        self._held: dict[
+            asyncio.AbstractEventLoop, list[AbstractAsyncContextManager[Pool, bool | None]]
+        ] = {}
+        self._parents: list[object] = []
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Start processes of its own in a forked process."""
+        self._parents.append((self._pools, self._held))  # neither used nor ended
+        self._pools, self._held = {}, {}
 
     @property
     def tier(self) -> str:
@@ -148,7 +159,9 @@ class PythonTool:
                 await session.close()
 
     async def __aenter__(self) -> "PythonTool":
-        """Hold the tool's processes from now on. Raises `ToolUnavailable` if they can't start."""
+        """Hold this event loop's processes of the tool from now on, until they were left as often
+        as entered. Raises `ToolUnavailable` if they can't start.
+        """
         held = self._pool()
         pool = await held.__aenter__()
         try:
@@ -156,17 +169,20 @@ class PythonTool:
         except BaseException:
             await held.__aexit__(None, None, None)
             raise
-        self._held = held
+        self._held.setdefault(asyncio.get_running_loop(), []).append(held)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._held.__aexit__(None, None, None)
+        await self._held[asyncio.get_running_loop()].pop().__aexit__(None, None, None)
 
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[Pool]:
         """The interpreters of this event loop, which live as long as somebody uses them."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
+        for ended in [each for each in self._pools if each.is_closed()]:
+            del self._pools[ended]  # left open there: its processes end with it
+            self._held.pop(ended, None)
         if pool is None:
             pool = self._pools[loop] = Pool(*self._settings)
         pool.users += 1

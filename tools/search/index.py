@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError, InterlaceError, ToolUnavailable, UsageError
 from ..files import cache_dir, write_whole
+from ..forks import renew_in_child
 from .base import Hit
 from .documents import ENDINGS, read_passages
 from .engine import (
@@ -109,6 +110,12 @@ class SearchIndex:
         self._building: Future[None] | None = None
         self._one_at_a_time = threading.Lock()
         self._stop = threading.Event()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Build again in a forked process what another thread was building."""
+        self._one_at_a_time = threading.Lock()
+        self._building = None
 
     def prepare(self, *, again: bool = False) -> int:
         """Build the index or bring it up to date, once, or `again`; how many passages it has.

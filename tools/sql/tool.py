@@ -94,7 +94,7 @@ class SqlTool:
         self.schema_budget = schema_budget
         self.count = count
         self._description: str | None = None
-        self._held: AsyncExitStack | None = None
+        self._held: list[AsyncExitStack] = []
 
     @classmethod
     def memory(cls, content: str | Mapping[str, Any], **settings: Any) -> "SqlTool":
@@ -156,15 +156,16 @@ class SqlTool:
                 session.closed = True
 
     async def __aenter__(self) -> Self:
-        """Keep the processes that answer, whether or not a session is open."""
+        """Keep the processes that answer, whether or not a session is open, until the tool was left
+        as often as entered.
+        """
         stack = AsyncExitStack()
         await stack.enter_async_context(self.database.held())
-        self._held = stack
+        self._held.append(stack)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._held is not None:
-            await self._held.aclose()
+        await self._held.pop().aclose()
 
     def ask(self, query: str, seconds: float = 10.0) -> ToolResult:
         """The result that a model would be shown for a query, for code that can't await."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, ToolUnavailable, UsageError
+from ..forks import renew_in_child
 from ..process_pool import CannotStart, Overrun, PooledProcess, ProcessDied, ProcessPool
 
 __all__ = ["SQLITE", "DatabaseSource", "Driver", "Workers"]
@@ -153,6 +154,13 @@ class Workers:
         self._users = 0
         self._running = 0
         self._waiting: deque[concurrent.futures.Future[None]] = deque()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Begin with all seats free in a forked process."""
+        self._lock = threading.Lock()
+        self._users = self._running = 0
+        self._waiting.clear()
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:

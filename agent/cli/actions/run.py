@@ -1,7 +1,6 @@
 """`interlace run`: one question."""
 
 import sys
-from contextlib import aclosing
 
 from rich.console import Console
 
@@ -68,7 +67,7 @@ async def _answer(
             for warning in warned:
                 screen.say(warning, "notice")
         try:
-            async with aclosing(who.stream(question)) as events:
+            async with who.stream(question) as events:
                 async for event in events:
                     asked = isinstance(event, ApprovalAsked)
                     if not output.quiet or (asked and here):

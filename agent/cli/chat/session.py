@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -299,7 +299,7 @@ class ChatSession:
                 self.say(warning, "notice")
 
     async def _stream(self, run: AgentRun) -> None:
-        async with aclosing(run):
+        async with run:
             async for event in run:
                 asked = isinstance(event, ApprovalAsked)
                 if not self._output.quiet or (asked and self.interactive):

@@ -65,8 +65,8 @@ async def _probe_model(
         if why:
             return ServerCapabilities(model, length, why=why)
         raw = await _gives_raw(server, model, tokenizer)
-    except Refused as error:
-        if error.passing:
+    except EngineError as error:
+        if isinstance(error, NotReached) or (isinstance(error, Refused) and error.passing):
             raise
         return ServerCapabilities(model, length, why=str(error))
     return ServerCapabilities(model, length, tokenizer, raw_logprobs=raw)

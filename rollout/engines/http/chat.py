@@ -56,8 +56,12 @@ def chat_tokenizer() -> Tokenizer:
     return Tokenizer(fast, config, bundled.path)
 
 
-def to_chat(messages: Sequence[Message], thought_field: str | None = None) -> list[Dict]:
-    """Messages as the chat API takes them.
+def to_chat(
+    messages: Sequence[Message], thought_field: str | None = None, *, system: bool = True
+) -> list[Dict]:
+    """Messages as the chat API takes them; without `system`, the first user message begins with
+    the system message. Messages of the user that follow each other become one: some servers refuse
+    them.
 
     Thoughts at the head of earlier replies are left out, as chat templates do. Within the tool
     loop (`Message.said`) they go back as they came, in `thought_field` or else in the content: many
@@ -73,7 +77,11 @@ def to_chat(messages: Sequence[Message], thought_field: str | None = None) -> li
                 content = thoughts[0][0] + content
             elif thoughts and thought_field is not None:
                 extra = {thought_field: "".join(thought[1] for thought in thoughts)}
-        sent.append({"role": message.role, "content": content, **extra})
+        role = message.role if system or message.role != "system" else "user"
+        if sent and role == sent[-1]["role"] == "user":
+            sent[-1]["content"] += f"\n\n{content}"
+            continue
+        sent.append({"role": role, "content": content, **extra})
         if not message.calls:
             continue
         number = len(sent) + len(message.calls)

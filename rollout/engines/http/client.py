@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import logging
 import os
+import re
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, Mapping
+import weakref
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from ....tools.errors import UsageError
 from ....tools.http_client import BrokenOff, HttpClient, HttpError, RefusedStatus, Unreachable
@@ -33,7 +37,8 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Refused(EngineError):
-    """The server answered with a status other than success, `status`, and said `text`.
+    """The server said no: with a status other than success, `status`, or in an answer or a stream
+    that began well (the status is then the one in its error, or 0). It said `text`.
 
     `parameter` is the field of the request that the server names as the cause, if it does.
     `passing`: the same request may do better later.
@@ -121,7 +126,7 @@ class ServerClient:
         self.host = urlsplit(base).netloc
         key = (key or "").strip()
         given = {"Authorization": f"Bearer {key}"} if key else {}
-        given |= {name: _from_environment(value) for name, value in (headers or {}).items()}
+        given |= {name: _from_environment(value).strip() for name, value in (headers or {}).items()}
         for value in given.values():
             if not (value.isascii() and value.isprintable()):
                 name = "key" if value == f"Bearer {key}" else "header"
@@ -131,8 +136,16 @@ class ServerClient:
         self._headers = given
         self._query = {name: _from_environment(value) for name, value in (query or {}).items()}
         self._ca = ca
-        secrets = {key, *given.values(), *self._query.values()}
-        self._secrets = [each for each in secrets if len(each) >= _SHORTEST_SECRET]
+        mask = self._mask = _mask([key, *given.values(), *self._query.values()])
+        if self._query:  # httpx logs the address of each request, at the level INFO
+
+            def masked(record: logging.LogRecord) -> bool:
+                record.msg, record.args = mask(record.getMessage()), ()
+                return True
+
+            logger = logging.getLogger("httpx")
+            logger.addFilter(masked)
+            weakref.finalize(self, logger.removeFilter, masked)
         self._patience = patience
         self._tries = tries
         self._http = HttpClient(
@@ -170,9 +183,15 @@ class ServerClient:
     async def _ask(
         self, method: str, path: str, body: dict[str, Any] | None
     ) -> AsyncGenerator[Any, None]:
+        # Text may hold lone surrogates, which no server takes.
+        sent = (
+            None if body is None else json.dumps(body, ensure_ascii=False).encode(errors="replace")
+        )
+        headers = None if body is None else {"Content-Type": "application/json"}
+
         async def prepare(client: "httpx.AsyncClient", _: int) -> "httpx.Request":
             return client.build_request(
-                method, self.base + path, json=body, params=self._query or None
+                method, self.base + path, content=sent, params=self._query or None, headers=headers
             )
 
         try:
@@ -200,16 +219,14 @@ class ServerClient:
         return f"is the proxy in {names[0].upper()}_PROXY the right one, and running?"
 
     def _explain(self, refused: RefusedStatus) -> EngineError:
-        status, text = refused.status, refused.text
+        status, text, parameter = refused.status, self._mask(refused.text), ""
         if 300 <= status < 400:
             to = self._mask(refused.location) or "elsewhere"
             return Refused(f"{self.host} sends on to {to}: name that address", status)
-        parameter = ""
         with suppress(ValueError, RecursionError):
-            body = json.loads(text)
-            text = _message(body) or text
-            error = body.get("error") if isinstance(body, dict) else None
-            parameter = str(error.get("param") or "") if isinstance(error, dict) else ""
+            body = json.loads(refused.text)
+            text = self._mask(_message(body)) or text
+            parameter = _detail(body, "param")
         why = f"{status}{self._masked(text)}"
         if status in (401, 403):
             said = f"{self.host} refused the key ({why}): set INTERLACE_API_KEY"
@@ -225,11 +242,6 @@ class ServerClient:
         """A colon and a server's words, short and without a secret."""
         text = self._mask(" ".join(text.split()))
         return f": {text[:300]}" if text else ""
-
-    def _mask(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
 
     async def _items(self, response: "httpx.Response") -> AsyncGenerator[Any, None]:
         import httpx
@@ -286,9 +298,10 @@ class ServerClient:
                 yield DONE
                 return
             if failed:
+                error: Any = data.decode("utf-8", "replace")
                 with suppress(ValueError, RecursionError):
-                    data = _message(json.loads(data)).encode() or data
-                raise self._failed(data.decode("utf-8", "replace"))
+                    error = json.loads(data)
+                raise self._failed(error)
             yield self._read(data)
 
     def _read(self, data: bytes) -> Any:
@@ -301,16 +314,28 @@ class ServerClient:
             places = [item, *choices] if isinstance(choices, list) else [item]
             for place in places:
                 if isinstance(place, dict) and place.get("error"):
-                    raise self._failed(_message(place) or json.dumps(place["error"]))
+                    raise self._failed(place)
             if said and not item.keys() & {"choices", "data"}:
-                raise self._failed(said)
+                raise self._failed(item)
         return item
 
     def _silent(self) -> EngineError:
         return EngineError(f"{self.host} sent nothing that counts for {2 * self._patience:g} s")
 
-    def _failed(self, said: str) -> EngineError:
-        return EngineError(f"{self.host} failed{self._masked(said)}")
+    def _failed(self, error: Any) -> Refused:
+        """An error that came as an answer, or as an event of one."""
+        said = self._mask(_message(error) or json.dumps(error))
+        status = next(
+            (
+                int(found)
+                for name in ("code", "status")
+                if (found := _detail(error, name)).isdecimal()
+            ),
+            0,
+        )
+        return Refused(
+            f"{self.host} failed{self._masked(said)}", status, said, _detail(error, "param")
+        )
 
     def _client(self) -> "httpx.AsyncClient":
         import httpx
@@ -338,6 +363,24 @@ def _from_environment(value: str) -> str:
     if "$" in found:
         raise UsageError(f"no variable of the environment has the name in {found}")
     return found
+
+
+def _mask(secrets: Iterable[str]) -> Callable[[str], str]:
+    """The function that hides secrets, and the words in them, however a text spells them."""
+    words = {word for secret in secrets for word in (secret, *secret.split())}
+    ways = (str, quote, quote_plus, json.dumps, repr)
+    spelled = {way(word).strip("\"'") for word in words for way in ways}
+    hidden = sorted((each for each in spelled if len(each) >= _SHORTEST_SECRET), key=len)
+    if not hidden:
+        return str
+    return partial(re.compile("|".join(map(re.escape, reversed(hidden)))).sub, "***")
+
+
+def _detail(item: Any, name: str) -> str:
+    """A field of an error, as text; empty where it has none."""
+    error = item.get("error", item) if isinstance(item, dict) else None
+    found = error.get(name) if isinstance(error, dict) else None
+    return str(found) if isinstance(found, str | int) else ""
 
 
 def _message(item: Any) -> str:

@@ -1,5 +1,6 @@
 """A model behind an HTTP server that speaks OpenAI's protocol."""
 
+import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Mapping
@@ -35,12 +36,22 @@ _NOT_TAKEN = re.compile(
     r"cannot (find|both)|(not|n't)( be)? (support|permitted|allowed|accept|recogni|valid)"
 )
 """The words by which a server refuses a field itself, not its value."""
+_NO_TOOLS = re.compile(r"(?i)\btools?\b|tool.choice|function.call")
+_NO_SUPPORT = re.compile(rf"{_NOT_TAKEN.pattern}|requires? |enabled|\bno (endpoint|model|provider)")
+"""The words by which a server, or its model, refuses tools."""
+_NO_SYSTEM = re.compile(r"(?i)system.{0,9}\brole\b|\brole\b.{0,20}system")
+_TOO_MUCH = re.compile(r"(?i)max_(completion_)?tokens|context.(length|window|size)")
+"""The words by which a server says that prompt and limit together are more than it has room for."""
+_LEAST_ROOM = 64
+"""Tokens; a limit that is refused is halved down to about these."""
 _CONTEXT_LENGTH = 32768
 """Where the server does not say."""
 _BYTES_PER_TOKEN = 4
 """Of English text in the usual vocabularies; a Chinese character has 3 bytes and 0.6 tokens."""
-_HEEDLESS = 8
-"""How many times the limit of tokens, by our estimate, a reply may have before it is cut off."""
+_LONGEST_TOKEN = 128
+"""Bytes: of spaces, say. A stream with more than so many for each token of its limit is endless."""
+_IDS_PER_TOKEN = (1.0, 2.0, 6.0)
+"""Ids of our notation per token of a model: the least, for English, the most."""
 
 
 class HttpEngine:
@@ -71,12 +82,13 @@ class HttpEngine:
         self.why = found.why
         """Why it is text only; empty where it is exact."""
         self.tokenizer = found.tokenizer or chat_tokenizer()
-        self.context_length = found.context_length or _CONTEXT_LENGTH
         self._server = server
         self._found = found
         self._options = dict(options or {})
-        self._refused: set[str] = set()  # fields of a request that the server does not take
+        # What the server does not take: fields of a request, and `system`, the role.
+        self._refused = {"tools"} if self._options.get("tools", ...) is None else set[str]()
         self._thought_field: str | None = None  # in which its thoughts come
+        self._ids_per_token = 1.0 if self.exact else _IDS_PER_TOKEN[1]
 
     @classmethod
     async def connect(
@@ -106,6 +118,10 @@ class HttpEngine:
         is not the model's; UsageError for what is not an address.
         """
         base, wanted = split_address(address)
+        try:
+            json.dumps(options, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the options can't be sent as JSON: {error}") from error
         key = key or api_key(base)
         server = ServerClient(
             base,
@@ -130,11 +146,18 @@ class HttpEngine:
             )
         return cls(server, found, address, options)
 
+    @property
+    def context_length(self) -> int:
+        """The length of the context. In text mode, an estimate in ids of our notation, by which
+        earlier messages are left out of a long conversation; the server decides on the rest.
+        """
+        return int((self._found.context_length or _CONTEXT_LENGTH) * self._ids_per_token)
+
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Sample one continuation; raises EngineError where the server can't or won't."""
-        # The ids of a text server's context are ours, and say little about its length there.
-        context = len(request.ids) if self.exact else 0
-        room = min(request.max_tokens, self.context_length - context)
+        room = min(request.max_tokens, self._found.context_length or _CONTEXT_LENGTH)
+        if self.exact:
+            room = min(room, self.context_length - len(request.ids))
         if room < 1:
             yield Chunk((), (), finish=FinishReason.LENGTH)
             return
@@ -222,7 +245,7 @@ class HttpEngine:
                 f"{self._server.host} speaks text only ({self.why}), in which tags can't be "
                 "continued: use --format hermes"
             )
-        reading = _ChatReading(self, room)
+        reading = _ChatReading(self, request, room)
         try:
             async with aclosing(self._chat_events(request, room)) as events:
                 async for event in events:
@@ -237,17 +260,39 @@ class HttpEngine:
         yield reading.end()
 
     async def _chat_events(self, request: Request, room: int) -> AsyncGenerator[Any, None]:
-        """The events of a reply, asked for without the fields that the server refuses."""
+        """The events of a reply, asked for without what the server refuses."""
         while True:
-            body = self._chat_body(request, room)
+            body, begun = self._chat_body(request, room), False
             try:
                 async with aclosing(self._server.stream("/chat/completions", body)) as events:
                     async for event in events:
+                        begun = True
                         yield event
                 return
             except Refused as error:
-                if not self._learn(error, body):
+                if begun:
+                    raise
+                if self._learn(error, body) or self._learn_messages(error, body):
+                    continue
+                if not _TOO_MUCH.search(error.text) or room < 2 * _LEAST_ROOM:
                     raise self._advised(error, body) from error
+                room //= 2
+
+    def _learn_messages(self, refused: Refused, body: dict[str, Any]) -> bool:
+        """Remember that a server, or its model, takes no tools, or no system message."""
+        roles = {message["role"] for message in body["messages"]}
+        if refused.status in (401, 403, 429) or not _NO_SUPPORT.search(refused.text):
+            return False
+        if "tools" in body.keys() - self._options.keys() and _NO_TOOLS.search(refused.text):
+            what, told = "tools", f"tools: they are explained in the prompt instead ({refused})"
+        elif "system" in roles and _NO_SYSTEM.search(refused.text):
+            what, told = "system", "system message: it is put at the head of the question"
+        else:
+            return False
+        if what not in self._refused:  # another request may have learnt it meanwhile
+            self._refused.add(what)
+            _log.warning("%s takes no %s", self._server.host, told)
+        return True
 
     def _learn(self, refused: Refused, body: dict[str, Any]) -> bool:
         """Remember the field that a server refuses to take; False if it is about something else.
@@ -277,7 +322,7 @@ class HttpEngine:
         """The refusal, with what can be done about it."""
         advice = ""
         if "tool" in refused.text.lower() and "tools" in body:
-            advice = ": its model can't call tools there, leave them out with --tool none"
+            advice = ": --engine-option tools=null explains the tools in the prompt instead"
         elif self._found.listed and refused.status in (400, 404, 422):
             advice = f": it lists {self._found.listed}"
         return Refused(f"{refused}{advice}", refused.status, refused.text)
@@ -288,13 +333,14 @@ class HttpEngine:
         """
         if request.conversation is None:
             raise EngineError(f"{self._server.host} takes messages, and the request has none")
-        conversation, sampling = request.conversation(), request.sampling
+        as_text = {"as_text": True} if "tools" in self._refused else {}
+        conversation, sampling = request.conversation(**as_text), request.sampling
         if conversation.begun:
             raise EngineError(f"{self._server.host} can't go on with a reply that was broken off")
         limits = _LIMITS[::-1] if self._server.host.endswith("openai.com") else _LIMITS
         limit = next(name for name in limits if name not in self._refused)
         thoughts = self._thought_field
-        messages = to_chat(conversation.messages, thoughts)
+        messages = to_chat(conversation.messages, thoughts, system="system" not in self._refused)
         if thoughts in self._refused:
             messages = [{k: v for k, v in each.items() if k != thoughts} for each in messages]
         body: dict[str, Any] = {
@@ -325,6 +371,7 @@ class _ChatReading:
     """Reads the events of one reply in text mode into chunks."""
 
     engine: HttpEngine
+    request: Request
     room: int
     _reply: ChatReply = field(default_factory=ChatReply)
     _bytes: int = 0  # of what was said
@@ -341,7 +388,7 @@ class _ChatReading:
             return None
         # The server was told its limit and knows its tokens: what came is kept. This only ends a
         # stream of one that does not heed it.
-        endless = self._bytes > _BYTES_PER_TOKEN * (_HEEDLESS * self.room + 1000)
+        endless = not self.whole and self._bytes > _LONGEST_TOKEN * (self.room + 1000)
         return self._chunk(text, FinishReason.LENGTH if endless else None)
 
     @property
@@ -367,7 +414,11 @@ class _ChatReading:
         if finish is FinishReason.EOS:
             ids.append(min(tokenizer.eos_ids))
         usage = self._reply.usage if finish is not None else {}
-        counted, prefilled, cached = _counts(usage)
+        counted, prefilled, cached, prompt = _counts(usage)
+        if prompt:
+            least, _, most = _IDS_PER_TOKEN
+            ratio = len(self.request.ids) / prompt
+            self.engine._ids_per_token = min(max(ratio, least), most)
         return Chunk(
             tuple(ids),
             None,
@@ -379,13 +430,16 @@ class _ChatReading:
         )
 
 
-def _counts(usage: dict[str, Any]) -> tuple[int, int, int]:
-    """Tokens sampled, prompt tokens computed, prompt tokens cached; 0 for what is not told."""
+def _counts(usage: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Tokens sampled, prompt tokens computed, cached, and in all; 0 for what is not told."""
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    told = usage.get("completion_tokens"), usage.get("prompt_tokens"), cached
-    sampled, prompt, cached = (each if isinstance(each, int) and each > 0 else 0 for each in told)
-    return sampled, max(0, prompt - cached) if told[2] is not None else 0, cached
+    names = ("completion_tokens", "prompt_tokens", "total_tokens")
+    told = (*map(usage.get, names), cached)
+    sampled, prompt, total, held = (each if type(each) is int and each > 0 else 0 for each in told)
+    if sampled and prompt:  # some servers count hidden thoughts in the total alone
+        sampled = max(sampled, total - prompt)
+    return sampled, max(0, prompt - held) if cached is not None else 0, held, prompt
 
 
 @dataclass(slots=True)

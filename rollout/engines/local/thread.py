@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 import torch
 
+from ....tools.forks import renew_in_child
 from ...trajectory import FinishReason
 from ..base import Chunk, EngineError
 from ..pending_request import DELIVERY_SECONDS, Item, PendingRequest, deliver
@@ -47,6 +48,15 @@ class EngineThread:
         self._dead: str | None = None
         self._thread = threading.Thread(target=self._run, name="interlace-engine", daemon=True)
         self._thread.start()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Refuse requests in a forked process, where the thread does not run."""
+        self._lock = threading.Lock()
+        self._dead = self._dead or (
+            "the model was loaded before this process was forked, and can't be used in it: ask the "
+            "first question after the fork, in each process"
+        )
 
     def submit(self, pending: PendingRow) -> None:
         """Queue a request; raises EngineError where the engine has ended."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ....tools.errors import MissingExtra, ModelError
+from ....tools.forks import renew_in_child
 from ...tokenizer import Tokenizer
 from ..base import EngineError
 from .kept_contexts import KeptContexts
@@ -28,6 +29,10 @@ _SURROUNDINGS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
+_FORKED = (
+    "vLLM was started before this process was forked, and can't be used in it: ask the first "
+    "question after the fork, in one process"
+)
 _CPU_BLOCKS = 1 << 30
 """Bytes for keys and values on a CPU."""
 _STEPS_AHEAD = (0, 32)
@@ -105,6 +110,8 @@ async def start(
 
 def shut_down(llm: "AsyncLLM", thread: "Thread") -> None:
     """End vLLM's processes and the thread."""
+    if thread.forked:  # they are the parent's
+        return
 
     async def end() -> None:
         # A CPU build does not end by itself, and is killed after this.
@@ -123,6 +130,13 @@ class Thread:
             target=self._loop.run_forever, name="interlace-vllm", daemon=True
         )
         self._thread.start()
+        self.forked = False
+        """True in a process that was forked since, where the thread does not run."""
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Refuse work in a forked process."""
+        self.forked = True
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something to its end."""
@@ -130,13 +144,15 @@ class Thread:
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """As `run`, from another event loop. Raises EngineError where the thread has ended."""
-        if self._loop.is_closed():
+        if self.forked or self._loop.is_closed():
             work.close()
-            raise EngineError("the engine is closed")
+            raise EngineError(_FORKED if self.forked else "the engine is closed")
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     def call(self, function: Any, *given: Any) -> None:
         """Have a function called there. Raises EngineError where the thread has ended."""
+        if self.forked:
+            raise EngineError(_FORKED)
         try:
             self._loop.call_soon_threadsafe(function, *given)
         except RuntimeError as error:

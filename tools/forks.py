@@ -1,0 +1,36 @@
+"""Things that a process inherits by `os.fork` and can't use: locks that were held, threads that are
+gone, processes and connections that are its parent's.
+"""
+
+import os
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["Forkable", "renew_in_child"]
+
+
+class Forkable(Protocol):
+    """An object that can be used in a forked process after `after_fork`."""
+
+    def after_fork(self) -> None:
+        """Replace what can't be shared with the parent. It runs in the child, before all else.
+
+        What is the parent's is set aside, not closed: closing it could end it for the parent.
+        """
+        ...
+
+
+_inherited: WeakSet[Forkable] = WeakSet()
+
+
+def renew_in_child(one: Forkable) -> None:
+    """Call its `after_fork` in every process that is forked while it lives."""
+    _inherited.add(one)
+
+
+def _renew() -> None:
+    for one in list(_inherited):
+        one.after_fork()
+
+
+os.register_at_fork(after_in_child=_renew)
