@@ -229,3 +229,18 @@ def test_without_a_terminal_what_needs_a_person_is_denied(
     done = warm.run(command, env=environment, capture_output=True, text=True, input="")
     assert (done.returncode, done.stdout) == (ends, ""), done.stderr
     assert says in done.stderr
+
+
+def test_one_question_long_output_is_folded_and_the_answer_is_seen_once(tmp_path: Path) -> None:
+    replies = [code("for i in range(3000):\n    print(f'row {i} of many')"), "I counted to 3000."]
+    command = "run Count! --tool python"
+    with start(tmp_path, *replies, arguments=command, columns=60) as terminal:
+        terminal.expect(r"→ row 0 of many")
+        folded = terminal.expect(r"\[… 2,940 lines: [^\]]+\.txt\]")
+        terminal.expect(r"row 2999 of many")
+        terminal.expect(r"I counted to 3000\.")
+        assert terminal.end() == 0
+        assert terminal.raw.count("I counted to 3000.") == 1
+        assert "row 29 of" in folded and "row 30 of" not in folded
+    (whole,) = (tmp_path / "interlace/outputs").iterdir()
+    assert len(whole.read_text().splitlines()) == 3000

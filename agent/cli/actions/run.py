@@ -7,7 +7,7 @@ from rich.console import Console
 from ....rollout.trajectory import StopReason
 from ....tools.errors import UsageError
 from ...agent import Agent
-from ...events import ApprovalAsked
+from ...events import ApprovalAsked, Counted
 from ...result import Result
 from ...run import Answerer
 from ..answering import as_json, exit_code, load, make_agent, warnings
@@ -63,18 +63,24 @@ async def _answer(
     async with agent:
         await load(agent, console, quiet=output.quiet)
         warned = list(warnings(agent))
+        votes: list[Counted] = []
         if not output.quiet:
             for warning in warned:
                 screen.say(warning, "notice")
         try:
             async with who.stream(question) as events:
                 async for event in events:
+                    votes += [event] if isinstance(event, Counted) else []
                     asked = isinstance(event, ApprovalAsked)
                     if not output.quiet or (asked and here):
                         screen.show(event)
                     if isinstance(event, ApprovalAsked):
                         await ask_person(event, here=here)
         finally:  # a stopped answer is reported as well
+            if votes and not any(count.agree + count.against for count in votes):
+                warned.append("No member but the solver could be read: nobody checked this answer.")
+                if not output.quiet:
+                    screen.say(warned[-1], "notice")
             if who.last is not None:
                 _report(agent, who.last, screen, output, warned, seen=seen)
     assert who.last is not None
