@@ -78,7 +78,9 @@ async def _answer(
                         await ask_person(event, here=here)
         finally:  # a stopped answer is reported as well
             if votes and not any(count.agree + count.against for count in votes):
-                warned.append("No member but the solver could be read: nobody checked this answer.")
+                warned.append(
+                    "No vote of the team could be read: no critic has checked this answer."
+                )
                 if not output.quiet:
                     screen.say(warned[-1], "notice")
             if who.last is not None:

@@ -113,8 +113,8 @@ class ChatSession:
             made = saved.episode.trajectory
             self._refuse_other(made.model)
             tools = list(saved.tools) or ["none"]
-            format = None if made.format == PlainText.name else made.format
-            self._model = replace(self._model, model=made.model, format=format, tool=tools)
+            tags = None if made.format == PlainText.name else made.format
+            self._model = replace(self._model, model=made.model, format=tags, tool=tools)
         if options.resume:
             resumed = self._model
             if named.format is not None and resumed.format not in (None, *names("format", FORMATS)):
