@@ -21,6 +21,7 @@ from typing import Self, TypeAlias
 import numpy as np
 
 from ..tools import ErrorKind, ToolResult
+from ..tools.background import in_thread
 from ..tools.base import encodable
 from .admission import Phase, SamplingGate
 from .budget import Budget, BudgetSpent
@@ -41,7 +42,7 @@ from .history import History
 from .policy import Policy
 from .sampled import SampledTokens
 from .sessions import Sessions, ToolFailed, describe_error
-from .tokenizer import TextStream, truncate_middle
+from .tokenizer import TextStream, shown_output
 from .trajectory import CallRecord, FinishReason, StopReason, Trajectory, Turn
 
 __all__ = ["CallGate", "Rollout"]
@@ -338,7 +339,7 @@ class Rollout:
         else:
             self._emit(CallStarted(call.tool, call.arguments or {}))
             result = await self._run(turn, call)
-        self._record(turn, call, result)
+        await self._record_in_thread(turn, call, result)
         if result.error is ErrorKind.UNAVAILABLE:
             raise ToolFailed(result.text)
 
@@ -365,16 +366,31 @@ class Rollout:
     def _refuse(self, turn: Turn, call: Call, why: str) -> None:
         self._record(turn, call, ToolResult(why, ErrorKind.REFUSED))
 
-    def _record(self, turn: Turn, call: Call, result: ToolResult) -> None:
-        tokenizer = self.policy.engine.tokenizer
-        harmless = tokenizer.escape_control_tokens(result.text, self.policy.format.control_tags)
-        output = truncate_middle(harmless, self._output_budget(), tokenizer)
-        record = CallRecord.of(call.tool, call.arguments, result, output)
+    async def _record_in_thread(self, turn: Turn, call: Call, result: ToolResult) -> None:
+        """As `_record`; a long text is encoded beside the event loop."""
+        output = None
+        try:
+            if len(result.text) > _SHORT_TEXT:
+                output = await in_thread(self._shown, result.text)
+        finally:  # the call was run, whatever happens here
+            self._record(turn, call, result, output)
+
+    def _record(
+        self, turn: Turn, call: Call, result: ToolResult, output: str | None = None
+    ) -> None:
+        record = CallRecord.of(call.tool, call.arguments, result, "")
         if call.id:
             record.details["id"] = call.id
-        turn.calls.append(record)
-        self._unread += len(tokenizer.encode(output)) + self.policy.encoder.result_overhead
+        turn.calls.append(record)  # it is on record before anything else is done with it
+        record.output = self._shown(result.text) if output is None else output
+        record.full_output = None if record.output == result.text else result.text
+        tokens = self.policy.engine.tokenizer.encode(record.output)
+        self._unread += len(tokens) + self.policy.encoder.result_overhead
         self._emit(CallFinished(record))
+
+    def _shown(self, text: str) -> str:
+        tokenizer, tags = self.policy.engine.tokenizer, self.policy.format.control_tags
+        return shown_output(text, self._output_budget(), tokenizer, tags)
 
     def _answer_calls(self, turn: Turn, turns_left: int | None) -> None:
         """Write the results and, if the policy may continue and a limit is near, a notice."""

@@ -111,6 +111,8 @@ def encodable(text: str) -> str:
         >>> encodable("caf\udce9.txt, \ud83d\ude42")
         'caf\\udce9.txt, 🙂'
     """
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
