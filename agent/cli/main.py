@@ -1,5 +1,6 @@
 """The command line: `interlace`. The work of a command is loaded when it runs, not before."""
 
+import logging
 import sys
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
@@ -186,6 +187,8 @@ def _interlace(
 def main() -> None:
     """Run the command line and exit; `exit_codes` inside a command reports its errors."""
     catch_sigterm()
+    # The screen shows the traceback of a person's own function, at its place.
+    logging.getLogger("interlace.tools").addHandler(logging.NullHandler())
     for stream in (sys.stdout, sys.stderr):
         # A terminal that can't show a character shows its number; it never ends a run.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

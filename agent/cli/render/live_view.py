@@ -149,6 +149,8 @@ class LiveView:
             self._rest(call, heard)
         else:
             self._whole(call)
+        if told := call.details.get("traceback"):  # of a function of the person's own
+            self._block(str(told).rstrip(), "dim")
         for artifact in call.artifacts:
             self._artifact(artifact)
 
