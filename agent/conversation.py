@@ -92,6 +92,9 @@ class Conversation(Generic[T]):
         self._rollout.history.messages += messages
         self._take_up()
 
+    def __repr__(self) -> str:
+        return f"<Conversation {self.episode.id}: {len(self._saved.asked)} questions>"
+
     @property
     def questions(self) -> tuple[Asked, ...]:
         """The questions asked so far, and how each ended."""
@@ -278,6 +281,7 @@ class Conversation(Generic[T]):
             episode=self.episode,
             output=read[0],
             output_problem=read[1],
+            tokenizer=tokenizer,
         )
 
     def _usage(self, turns: list[Turn], calls: int, seconds: float) -> Usage:

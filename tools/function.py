@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel, JsonValue
 
@@ -303,6 +303,8 @@ class _Measured(Generic[R]):
 
 class _FunctionSession:
     """Functions keep no state: a copy is a new one."""
+
+    stateless: Literal[True] = True
 
     def __init__(self, tool: FunctionTool) -> None:
         self._tool = tool

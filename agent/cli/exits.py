@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import typer
 
+from .. import JSON_VERSION
 from .render.terminal import escape_json, printable
 
 __all__ = [
     "EXIT_CODES",
-    "JSON_VERSION",
     "Exit",
     "Terminated",
     "catch_sigterm",
@@ -30,9 +30,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-JSON_VERSION = 1
-"""The `schema_version` of what `--json` prints; it changes when a field changes its meaning."""
 
 
 class Exit(IntEnum):

@@ -141,6 +141,9 @@ class Team(Answerer[T]):
             repairs=repairs,
         )
 
+    def __repr__(self) -> str:
+        return f"<Team of {self.agent!r}: up to {self.plan.max_experts} experts>"
+
     # -- answering ------------------------------------------------------------------------------
 
     async def run(self, question: Question) -> Result[T]:

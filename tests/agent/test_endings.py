@@ -11,7 +11,7 @@ from support.fakes import Echo, answer
 from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Limits
-from interlace.agent.cli.answering import as_json, exit_code
+from interlace.agent.cli.answering import exit_code
 from interlace.agent.cli.exits import Exit
 from interlace.rollout.engines import ScriptedEngine
 from interlace.rollout.formats import FORMATS, find_format
@@ -64,7 +64,7 @@ def test_the_table_of_endings(tokenizer: Tokenizer, name: str) -> None:
             assert result.answer == told, ending
             assert exit_code(result) is (Exit.NO_ANSWER if told is None else Exit.DONE), ending
             stop = StopReason.ENDED if told is None else StopReason.ANSWERED
-            shown = as_json(result)
+            shown = result.to_dict()
             assert (shown["answer"], shown["stop"]) == (told, stop.value), ending
             assert result.trajectory.answer == scored, ending
             async for episode in Runner(await agent.policy()).run([Task("a", "?", "Paris")]):

@@ -6,7 +6,6 @@ Every server here is a real one on this machine.
 import asyncio
 import json
 import logging
-import random
 import shutil
 import ssl
 import subprocess
@@ -250,39 +249,6 @@ def test_a_failure_in_a_stream_is_told_in_its_servers_words(last: Any, says: str
     trajectory = ask(Server([delta("At four "), last]))
     assert trajectory.stop is StopReason.INFRASTRUCTURE and trajectory.answer is None
     assert says in (trajectory.error or "")
-
-
-def test_calls_are_the_same_however_a_server_cuts_and_names_them() -> None:
-    """Ids, indices, names and arguments in any cut and order that tells the calls apart."""
-    draw = random.Random(5)
-    for _ in range(300):
-        wanted = [
-            (f"{draw.choice('abc')}f{n}", {"x": draw.choice(["", "{", "}}", "ä\U0001f642"]) * n})
-            for n in range(draw.randint(1, 4))
-        ]
-        ids, indices, again = draw.random() < 0.5, draw.random() < 0.5, draw.random() < 0.5
-        queues = []
-        for n, (name, arguments) in enumerate(wanted):
-            text = json.dumps(arguments)
-            cuts = sorted(draw.choices(range(1, len(text)), k=draw.randint(0, 4)))
-            parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-            known: dict[str, Any] = {"id": f"i{n}"} if ids else {}
-            known |= {"index": n} if indices else {}
-            rest = known if again or not indices else {"index": n}
-            queues.append(
-                [piece(name if not at or again else None, part, **(rest if at else known))
-                 for at, part in enumerate(parts)]
-            )  # fmt: skip
-        events = []
-        while any(queues):  # told apart by an index or by ids in each piece, calls may mix
-            mixed = indices or (ids and again)
-            queue = draw.choice([q for q in queues if q]) if mixed else next(filter(None, queues))
-            events.append(calls(queue.pop(0)))
-        reply = ChatReply()
-        text = "".join(reply.read(event) for event in [*events, END, DONE]) + reply.end()
-        read = FORMATS["hermes"].parse(text, "eos", ()).calls  # type: ignore[arg-type]
-        found = [(call.tool, call.arguments) for call in read]
-        assert sorted(found, key=str) == sorted(wanted, key=str), events
 
 
 def test_an_event_of_any_shape_is_read_or_told_and_never_an_error_of_python() -> None:

@@ -1,35 +1,12 @@
-"""Ctrl-C before a command has begun, and the install line of a missing extra."""
+"""The install line of a missing extra."""
 
 import json
 import shlex
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from interlace.tools.errors import MissingExtra
-
-EARLY = """
-import os, signal, sys
-class Pressed:
-    def find_spec(self, name, path, target=None):
-        if name == {module!r}:
-            os.kill(os.getpid(), signal.SIGINT)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.meta_path.insert(0, Pressed())
-from interlace.agent.cli import run
-sys.argv = ["interlace", "--version"]
-run()
-"""
-
-
-@pytest.mark.parametrize("module", ["interlace.agent.cli.main", "typer", "dataclasses"])
-def test_ctrl_c_while_the_command_line_is_imported_says_nothing(module: str) -> None:
-    begun = [sys.executable, "-c", EARLY.format(module=module)]
-    done = subprocess.run(begun, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 class Installed:
