@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
-from ..tools.files import open_ordinary, write_beside
+from ..tools.files import append_whole, open_ordinary, write_beside, write_error
 from ..tools.unpack import open_unpacked, reading
 from .ledger import Ledger
 from .trajectory import SCHEMA_VERSION, Episode, Trajectory, as_shared
@@ -47,7 +47,7 @@ class EpisodeLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise DataError(f"can't write {self.path}: {error.strerror}") from error
+            raise write_error(self.path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -58,6 +58,9 @@ class EpisodeLog:
             raise DataError(f"can't lock {self.path}: {error.strerror}") from error
         try:
             self._repair()
+        except OSError as error:
+            self.close()
+            raise write_error(self.path, error) from error
         except DataError:
             self.close()
             raise
@@ -65,14 +68,7 @@ class EpisodeLog:
     def append(self, episode: Episode) -> None:
         """Add one episode. Raises DataError (a full disk, say) and leaves no half line behind."""
         line = dump_record(_ADAPTER, _folded(episode)) + b"\n"
-        end = os.fstat(self._file).st_size
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-        except OSError as error:
-            os.ftruncate(self._file, end)
-            raise DataError(f"can't write {self.path}: {error.strerror}") from error
+        append_whole(self._file, self.path, line)
 
     def close(self) -> None:
         """Close the file; its lock goes with it."""
@@ -97,7 +93,7 @@ class EpisodeLog:
         end = self._last_line_end(size)
         if end < size:
             if _is_whole(os.pread(self._file, size - end, end)):
-                os.write(self._file, b"\n")
+                append_whole(self._file, self.path, b"\n")
             else:
                 os.ftruncate(self._file, end)
 

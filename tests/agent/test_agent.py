@@ -152,7 +152,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeptContexts:
 
 
 def test_a_model_is_loaded_once_for_all_who_wait_and_closed_once(shelf: KeptContexts) -> None:
-    agent = Agent("slow", tools=[])
+    agent = Agent("slow", tools=[], format="retool")
 
     async def two() -> str | None:
         hasty, patient = (asyncio.create_task(agent.run("?")) for _ in range(2))
@@ -176,7 +176,7 @@ def test_a_model_is_loaded_once_for_all_who_wait_and_closed_once(shelf: KeptCont
 
 
 def test_a_model_that_comes_too_late_is_closed(shelf: KeptContexts) -> None:
-    agent = Agent("slow", tools=[])
+    agent = Agent("slow", tools=[], format="retool")
 
     async def close_early() -> None:
         waiting = asyncio.create_task(agent.policy())

@@ -167,7 +167,12 @@ class ChatSession:
             await self._by_team(question)
         else:
             conversation = await self._open()
-            await self._hear(conversation, conversation.stream(question))
+            try:
+                await self._hear(conversation, conversation.stream(question))
+            except DataError as error:
+                if not self.interactive:
+                    raise
+                self.say(f"[not kept: {error}]", "notice")
             self._answers.append(None)
 
     async def go_on(self) -> None:
