@@ -576,8 +576,9 @@ def test_a_stream_may_be_cut_at_any_place_and_its_lines_end_in_any_way() -> None
         f"data: {json.dumps(each, ensure_ascii=False)}" for each in (delta("Ñ\U0001f642"), *TEXTS)
     ]
     text = "\r\n\r\n".join([": hello", "event: message", *lines, "data:[DONE]\r\n\r\n"])
-    for size in (1, 7):
-        server = Server([text[at : at + size] for at in range(0, len(text), size)])
+    data = text.encode()
+    for size in (1, 7):  # bytes, inside of characters too
+        server = Server([data[at : at + size] for at in range(0, len(data), size)])
         assert ask(server).answer == "Ñ\U0001f642At four."
 
 

@@ -205,17 +205,19 @@ class ServerClient:
             what = f"{error} ({type(cause).__name__}{self._masked(str(cause))})"
             if isinstance(error, BrokenOff):
                 raise StreamCut(what) from error
-            raise NotReached(f"{what}: {self._hint()}") from error
+            raise NotReached(f"{what}: {self._proxy() or 'is the server running?'}") from error
         except HttpError as error:
-            raise NotReached(self._mask(str(error))) from error
+            said = self._mask(str(error))
+            proxy = "" if "_PROXY" in said else self._proxy()
+            raise NotReached(f"{said}: {proxy}" if proxy else said) from error
 
-    def _hint(self) -> str:
-        """The first thing to look at where no connection is made."""
+    def _proxy(self) -> str:
+        """A question about the proxy that is used, or "" without one."""
         parts, proxies = urlsplit(self.base), urllib.request.getproxies()
         host = parts.hostname or ""
         names = [name for name in (parts.scheme, "all") if proxies.get(name)]
         if not names or host in _LOOPBACK or urllib.request.proxy_bypass(host):
-            return "is the server running?"
+            return ""
         return f"is the proxy in {names[0].upper()}_PROXY the right one, and running?"
 
     def _explain(self, refused: RefusedStatus) -> EngineError:
