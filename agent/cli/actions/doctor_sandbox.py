@@ -80,7 +80,7 @@ _EXTRAS = (
 
 
 def _environment() -> dict[str, str]:
-    """What a report about a bug should say of this machine; nothing that names its user."""
+    """The facts about this machine for a report about a bug; nothing that names its user."""
     installed = {}
     for name in ("interlace", *_EXTRAS):
         with suppress(PackageNotFoundError):
