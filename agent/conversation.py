@@ -1,5 +1,6 @@
 """A conversation: questions that share one context and the state of the tools."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable
@@ -87,6 +88,7 @@ class Conversation(Generic[T]):
         self._thinking = Thinking(policy)
         self._listener: Listener | None = None
         self._busy = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._kept = (0, 0)  # questions and turns, when last saved
         self.last: Result[T] | None = None
         self._rollout.history.messages += messages
@@ -122,6 +124,10 @@ class Conversation(Generic[T]):
         """
         if self._busy:
             raise UsageError("a conversation answers one question at a time")
+        here = asyncio.get_running_loop()  # the tools' sessions live in it
+        self._loop = self._loop or here
+        if self._loop is not here:
+            raise UsageError("a conversation stays in the event loop that it was begun in")
         question = encodable(question)
         if not self.episode.task.question:
             self.episode.task = Task(self.episode.id, question)
@@ -147,8 +153,7 @@ class Conversation(Generic[T]):
             seconds = time.perf_counter() - clock
             self.last = self._result(question, first_turn, seconds, (output, problem))
             for event in self._last_events(self.last):
-                if self._settings.hooks.event is not None:
-                    self._settings.hooks.event(event)
+                self._settings.hooks.hear_end(event)
         return self.last
 
     def stream(self, question: str) -> AgentRun[T]:
@@ -223,8 +228,7 @@ class Conversation(Generic[T]):
     def _tell(self, event: AgentEvent[Any]) -> None:
         if self._listener is not None:
             self._listener(event)
-        if self._settings.hooks.event is not None:
-            self._settings.hooks.event(event)
+        self._settings.hooks.hear(event)
 
     def _last_events(self, result: Result[T]) -> list[AgentEvent[T]]:
         budget = self._settings.budget

@@ -22,7 +22,7 @@ from ...tools import PythonTool, Tool
 from ...tools.errors import MissingExtra, UsageError
 from ..agent import Agent
 from ..call_policy import CallPolicy
-from ..events import AgentEvent, BudgetLeft, Done
+from ..events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Spoken
 from ..messages import Question
 from ..output import OutputSchema
 from ..result import Result
@@ -205,8 +205,7 @@ class Team(Answerer[T]):
 
         def tell(event: AgentEvent[Any]) -> bool:
             feed.emit(event)
-            if hooks.event is not None:
-                hooks.event(event)
+            (hooks.hear if isinstance(event, Spoken | ApprovalAsked) else hooks.hear_end)(event)
             return True
 
         id = uuid.uuid4().hex[:12] if saved is None else saved.id
