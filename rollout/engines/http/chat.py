@@ -188,6 +188,8 @@ class ChatReply:
     """The server's counts of tokens, as far as it has told them."""
     thought_field: str | None = None
     """The field in which thoughts came, if not in the content."""
+    unread: Dict = field(default_factory=dict)
+    """The last event in which there was nothing of a reply."""
     _thinking: bool = False
     _half: str = ""  # of a character that JSON wrote in two halves
     _calls: list[_PartialCall] = field(default_factory=list)
@@ -202,6 +204,8 @@ class ChatReply:
             self.finish = self.finish or "stop"
             return ""
         event = _typed(event, dict, "event")
+        if not event.keys() & {"choices", "usage"}:
+            self.unread = event
         self._count(event.get("usage"))
         choices = _typed(event.get("choices"), list, "choices")
         return "".join(self._read_choice(_typed(choice, dict, "choices")) for choice in choices)

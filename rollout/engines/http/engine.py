@@ -261,14 +261,19 @@ class HttpEngine:
 
     async def _chat_events(self, request: Request, room: int) -> AsyncGenerator[Any, None]:
         """The events of a reply, asked for without what the server refuses."""
+        whole = False
         while True:
             body, begun = self._chat_body(request, room), False
+            if whole:
+                body = {k: v for k, v in body.items() if not k.startswith("stream")}
             try:
                 async with aclosing(self._server.stream("/chat/completions", body)) as events:
                     async for event in events:
                         begun = True
                         yield event
-                return
+                if begun or whole:
+                    return
+                whole = True  # nothing came: some servers say why in an answer alone
             except Refused as error:
                 if begun:
                     raise
@@ -400,7 +405,9 @@ class _ChatReading:
         """The last chunk: the calls, and what the server says of its tokens. Raises StreamCut."""
         host, finish = self.engine._server.host, self._reply.finish
         if finish is None:
-            raise StreamCut(f"{host} broke off in the middle of a reply")
+            odd = json.dumps(self._reply.unread) if self._reply.unread else ""
+            words = self.engine._server.quote_words(odd)
+            raise StreamCut(f"{host} broke off in the middle of a reply{words}")
         if finish in _CUT:
             return self._chunk("", _CUT[finish])
         if finish not in _ENDED:
