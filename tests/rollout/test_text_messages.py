@@ -180,6 +180,12 @@ def test_tokens_are_those_that_the_server_counts() -> None:
     assert not any(turn.estimated for turn in trajectory.turns)
 
 
+def test_hidden_thoughts_that_only_the_total_counts_are_counted() -> None:
+    usage = {"prompt_tokens": 90, "completion_tokens": 5, "total_tokens": 595}
+    _, trajectory = asyncio.run(talk(Talk([says("\\boxed{1}", usage=usage)])))
+    assert trajectory.sampled_tokens == 505 and not trajectory.turns[0].estimated
+
+
 def test_without_a_count_tokens_are_estimated_and_said_to_be() -> None:
     way = Talk([says("A" * 400)])
     server, trajectory = asyncio.run(talk(way, refuses="stream_options"))

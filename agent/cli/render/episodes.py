@@ -139,7 +139,7 @@ def _leaf_line(leaf: Trajectory, chosen: bool) -> str:
     parts.append(f"weight {branch.weight:.3g}")
     if branch.replayed:
         changed = f" ({branch.changed} with another result)" if branch.changed else ""
-        parts.append(f"{branch.replayed} calls run again{changed}")
+        parts.append(f"{_number(branch.replayed, 'call')} run again{changed}")
     if chosen:
         parts.append("chosen")
     return printable(f"leaf {branch.name}: {', '.join(parts)}")
@@ -150,14 +150,22 @@ def _tree_line(episodes: Iterable[Episode]) -> str:
     trees = [episode for episode in episodes if _is_tree(episode)]
     counted = [tree_figures(episode.trajectories) for episode in trees]
     total = {name: sum(each[name] for each in counted) for name in counted[0]}
-    effect = design_effect(trees)
-    return (
-        f"{len(trees)} tree{'s' * (len(trees) > 1)}: {total['leaves']} leaves of {total['roots']} "
-        f"roots · {total['sampled']} tokens sampled, {total['prefilled']} prefilled, "
-        f"{total['shared']} shared · {total['calls']} calls run, {total['shared_calls']} shared, "
-        f"{total['replayed']} run again ({total['changed']} with another result)"
-        + ("" if effect is None else f" · design effect {effect:.2f}")
-    )
+    parts = [
+        f"{_number(len(trees), 'tree')}: {_number(total['leaves'], 'leaf')} of "
+        f"{_number(total['roots'], 'root')}",
+        f"{total['sampled']} tokens sampled, {total['prefilled']} prefilled, "
+        f"{total['shared']} shared",
+        f"{_number(total['calls'], 'call')} run, {total['shared_calls']} shared",
+    ]
+    if total["replayed"]:
+        parts.append(f"{total['replayed']} run again ({total['changed']} with another result)")
+    if (effect := design_effect(trees)) is not None:
+        parts.append(f"design effect {effect:.2f}")
+    return " · ".join(parts)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else {'leaf': 'leaves'}.get(noun, noun + 's')}"
 
 
 def _speaker(trajectory: Trajectory) -> str:

@@ -279,7 +279,8 @@ class HttpEngine:
                     raise
                 if self._learn(error, body) or self._learn_messages(error, body):
                     continue
-                if not _TOO_MUCH.search(error.text) or room < 2 * _LEAST_ROOM:
+                too_much = not error.passing and _TOO_MUCH.search(error.text)
+                if not too_much or room < 2 * _LEAST_ROOM:
                     raise self._advised(error, body) from error
                 room //= 2
 
