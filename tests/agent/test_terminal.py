@@ -120,7 +120,7 @@ def test_a_conversation_is_resumed_tomorrow(tmp_path: Path) -> None:
         assert terminal.end() == 0
     command = [sys.executable, str(CLI), "conversations"]
     listed = warm.run(command, env=settings(tmp_path), capture_output=True, text=True)
-    assert re.search(r"nano +2 +How many are 5 and 6\?", listed.stdout), listed
+    assert listed.stdout.endswith("\tnano\t2\tHow many are 5 and 6?\n"), listed
 
 
 def test_slash_commands(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_without_a_terminal_what_needs_a_person_is_denied(
     tmp_path: Path, options: list[str], ends: int, says: str
 ) -> None:
     command = [sys.executable, str(CLI), "run", "?", *options]
-    environment = settings(tmp_path, code("print(6)"), "I give up.")
+    environment = settings(tmp_path, code("print(6)"), "<think>I give up.")
     done = warm.run(command, env=environment, capture_output=True, text=True, input="")
     assert (done.returncode, done.stdout) == (ends, ""), done.stderr
     assert says in done.stderr
