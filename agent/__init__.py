@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .team.record import Round, read_rounds
     from .team.team import Team
 
+JSON_VERSION = 1
+"""The `schema_version` of `Result.to_dict` and of what `--json` prints; it changes when a field
+changes its meaning."""
+
 _HOMES = {
     "Agent": "agent",
     "AgentEvent": "events",

@@ -121,6 +121,10 @@ class Agent(Answerer[T]):
         """Whether what the tools start once is kept from question to question."""
         self._started: dict[asyncio.AbstractEventLoop, _StartedTools] = {}
 
+    def __repr__(self) -> str:
+        model = getattr(self.model, "name", self.model)
+        return f"<Agent {model}: tools={[tool.name for tool in self.tools]}>"
+
     # -- async ----------------------------------------------------------------------------------
 
     async def run(self, question: str) -> Result[T]:

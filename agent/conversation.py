@@ -1,5 +1,6 @@
 """A conversation: questions that share one context and the state of the tools."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable
@@ -17,10 +18,10 @@ from ..rollout.policy import Policy
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Turn
 from ..tools.base import encodable
-from ..tools.errors import UsageError
+from ..tools.errors import DataError, UsageError
 from .approval import Approval
 from .call_policy import CallPolicy, Hooks
-from .conversations import Asked, Conversations, Saved
+from .conversations import Asked, ConversationElsewhere, Conversations, Saved
 from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done
 from .output import OutputSchema
 from .result import Result, Usage
@@ -87,10 +88,14 @@ class Conversation(Generic[T]):
         self._thinking = Thinking(policy)
         self._listener: Listener | None = None
         self._busy = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._kept = (0, 0)  # questions and turns, when last saved
         self.last: Result[T] | None = None
         self._rollout.history.messages += messages
         self._take_up()
+
+    def __repr__(self) -> str:
+        return f"<Conversation {self.episode.id}: {len(self._saved.asked)} questions>"
 
     @property
     def questions(self) -> tuple[Asked, ...]:
@@ -114,10 +119,15 @@ class Conversation(Generic[T]):
 
         `listener` is called with every event but `Done` as it happens. Cancelling keeps what was
         said until then in the conversation, and as `last`. Raises UsageError while another question
-        is being answered, DataError where the conversation can't be kept.
+        is being answered, DataError where the conversation can't be kept: on a full disk after the
+        answer, which is in `last`, and the next question keeps both.
         """
         if self._busy:
             raise UsageError("a conversation answers one question at a time")
+        here = asyncio.get_running_loop()  # the tools' sessions live in it
+        self._loop = self._loop or here
+        if self._loop is not here:
+            raise UsageError("a conversation stays in the event loop that it was begun in")
         question = encodable(question)
         if not self.episode.task.question:
             self.episode.task = Task(self.episode.id, question)
@@ -141,8 +151,7 @@ class Conversation(Generic[T]):
             seconds = time.perf_counter() - clock
             self.last = self._result(question, first_turn, seconds, (output, problem))
             for event in self._last_events(self.last):
-                if self._settings.hooks.event is not None:
-                    self._settings.hooks.event(event)
+                self._settings.hooks.hear_end(event)
         return self.last
 
     def stream(self, question: str) -> AgentRun[T]:
@@ -157,16 +166,17 @@ class Conversation(Generic[T]):
     def undo(self) -> str | None:
         """Take back the last question and all that followed; returns it, None if there is none.
 
-        What its code did in the tools stays done. Raises UsageError while one is being answered.
+        What its code did in the tools stays done. Raises UsageError while one is being answered,
+        DataError where the conversation that is kept can't be changed.
         """
         if self._busy:
             raise UsageError("a question that is being answered can't be taken back")
         if not self._saved.asked:
             return None
+        if self._settings.store is not None:  # first: if it fails, all stays as it is
+            self._settings.store.cut(self._saved, len(self._saved.asked) - 1)
         gone = self._saved.asked.pop()
         self._rollout.history.restore(self._rollout.trajectory, gone.mark)
-        if self._settings.store is not None:
-            self._settings.store.cut(self._saved, gone.mark)
         return gone.question
 
     async def answer(self, question: str, feed: AnswerFeed[T]) -> None:
@@ -201,7 +211,12 @@ class Conversation(Generic[T]):
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, PolicyText):  # the turns before this one are finished
-            self._save(len(self._rollout.trajectory.turns) - 1, unless_done=True)
+            try:
+                self._save(len(self._rollout.trajectory.turns) - 1, unless_done=True)
+            except ConversationElsewhere:
+                raise
+            except DataError:  # a full disk, say: the answer first, the save after it raises
+                pass
         for one in self._thinking.hear(event, self._rollout.trajectory):
             if not isinstance(one, Finished):  # Done says it, with the whole result
                 self._tell(one)
@@ -211,8 +226,7 @@ class Conversation(Generic[T]):
     def _tell(self, event: AgentEvent[Any]) -> None:
         if self._listener is not None:
             self._listener(event)
-        if self._settings.hooks.event is not None:
-            self._settings.hooks.event(event)
+        self._settings.hooks.hear(event)
 
     def _last_events(self, result: Result[T]) -> list[AgentEvent[T]]:
         budget = self._settings.budget
@@ -250,8 +264,8 @@ class Conversation(Generic[T]):
         """Keep what is finished; `unless_done`: if there is anything new."""
         now = len(self._saved.asked), finished
         if self._settings.store is not None and not (unless_done and now == self._kept):
+            self._kept = now  # even if it fails: it is tried again after the next turn
             self._settings.store.save(self._saved, finished)
-            self._kept = now
 
     def _result(
         self, question: str, first_turn: int, seconds: float, read: tuple[T | None, str | None]
@@ -274,6 +288,7 @@ class Conversation(Generic[T]):
             episode=self.episode,
             output=read[0],
             output_problem=read[1],
+            tokenizer=tokenizer,
         )
 
     def _usage(self, turns: list[Turn], calls: int, seconds: float) -> Usage:

@@ -23,10 +23,10 @@ from ..rollout.ledger import Ledger, Span
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ..tools.errors import DataError
-from ..tools.files import data_dir
+from ..tools.files import data_dir, is_full, write_error
 from ..tools.forks import renew_in_child
 
-__all__ = ["Asked", "Conversations", "Saved", "Summary", "default_file"]
+__all__ = ["Asked", "ConversationElsewhere", "Conversations", "Saved", "Summary", "default_file"]
 
 VERSION = 1
 _TABLES = """
@@ -50,6 +50,16 @@ _TURN: TypeAdapter[Turn] = TypeAdapter(Turn)
 _MARK: TypeAdapter[Mark] = TypeAdapter(Mark)
 _TOOLS: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[str, ...])
 _SECONDS: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])
+
+
+class ConversationElsewhere(DataError):
+    """Another process has added to the conversation."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the conversation is continued by another process, and its turns are kept there: end "
+            "that one, or begin another conversation"
+        )
 
 
 def default_file() -> Path:
@@ -123,6 +133,9 @@ class Conversations:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(self.path, timeout=10, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise self._unkept(error) from error
+        try:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = normal")
             self._db.execute("pragma foreign_keys = on")
@@ -130,8 +143,9 @@ class Conversations:
             if version > VERSION:
                 raise DataError(f"{self.path} was written by a newer version: upgrade interlace")
             self._db.executescript(f"{_TABLES} pragma user_version = {VERSION};")
-        except (OSError, sqlite3.Error) as error:
-            raise DataError(f"can't keep conversations in {self.path}: {error}") from error
+        except sqlite3.Error as error:
+            self.close()
+            raise self._unkept(error) from error
 
     def all(self) -> list[Summary]:
         """All of them, the one that was talked in last first."""
@@ -236,11 +250,15 @@ class Conversations:
         saved.spans = [len(ledger.spans) for ledger in trajectory.ledgers]
         saved.turns = max(saved.turns, finished)
 
-    def cut(self, saved: Saved, mark: Mark) -> None:
-        """Take back what came after the questions that `saved` still holds."""
-        id = saved.episode.id
+    def cut(self, saved: Saved, number: int) -> None:
+        """Take back what is on the disk from question `number` on; `saved` keeps its questions."""
+        id, mark = saved.episode.id, saved.asked[number].mark
         with self._writing() as db:
-            gone = [id, len(saved.asked)]
+            for table, known in (("span", sum(saved.spans)), ("turn", saved.turns)):
+                count = f"select count(*) from {table} where conversation = ?"
+                if db.execute(count, [id]).fetchone()[0] != known:
+                    raise ConversationElsewhere
+            gone = [id, number]
             db.execute("delete from question where conversation = ? and number >= ?", gone)
             db.execute("delete from turn where conversation = ? and number >= ?", [id, mark.turns])
             db.execute(
@@ -248,7 +266,9 @@ class Conversations:
                 "number >= ?)",
                 [id, mark.ledgers, mark.ledgers - 1, mark.spans],
             )
-        saved.spans = [*saved.spans[: max(0, mark.ledgers - 1)], mark.spans][: mark.ledgers]
+        saved.spans = saved.spans[: mark.ledgers]
+        if len(saved.spans) == mark.ledgers > 0:
+            saved.spans[-1] = min(saved.spans[-1], mark.spans)
         saved.turns = min(saved.turns, mark.turns)
 
     def close(self) -> None:
@@ -269,13 +289,18 @@ class Conversations:
         with self._lock:
             try:
                 with self._db:
+                    self._db.execute("begin immediate")
                     yield self._db
             except sqlite3.IntegrityError as error:
-                raise DataError(
-                    "the conversation goes on in another process: its turns are kept there"
-                ) from error
+                raise ConversationElsewhere from error
             except sqlite3.Error as error:
-                raise DataError(f"can't keep conversations in {self.path}: {error}") from error
+                raise self._unkept(error) from error
+
+    def _unkept(self, error: OSError | sqlite3.Error) -> DataError:
+        if isinstance(error, OSError):
+            return write_error(self.path, error)
+        full = " (the disk is full: make room there)" if is_full(self.path.parent) else ""
+        return DataError(f"can't keep conversations in {self.path}: {error}{full}")
 
 
 def _summary(id: str, title: str, model: str, format: str, tools: str, *rest: float) -> Summary:

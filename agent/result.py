@@ -1,11 +1,16 @@
 """The result of a question: an agent always returns one."""
 
-from dataclasses import dataclass
-from typing import Generic
+from dataclasses import asdict, dataclass, field, fields
+from html import escape
+from typing import Any, Generic
 
+import pydantic_core
 from typing_extensions import TypeVar
 
-from ..rollout.trajectory import CallRecord, Episode, StopReason, Trajectory
+from ..rollout.html import ledger_html
+from ..rollout.tokenizer import Tokenizer
+from ..rollout.trajectory import CallRecord, Episode, StopReason, Trajectory, shortened
+from . import JSON_VERSION
 
 __all__ = ["Result", "Usage"]
 
@@ -41,7 +46,7 @@ class Result(Generic[T]):
     that the agent was given; where it does not fit, it is None and `output_problem` says why.
     `error` says what failed on our side, where `stop` is `INFRASTRUCTURE`. `episode` is the record
     with every token, as a log and a trainer take it; in a conversation it is shared and keeps
-    growing.
+    growing. In a notebook a result is shown as its tokens, coloured by their source.
     """
 
     question: str
@@ -54,6 +59,55 @@ class Result(Generic[T]):
     episode: Episode
     output: T | None = None
     output_problem: str | None = None
+    tokenizer: Tokenizer | None = field(default=None, compare=False)
+    """The model's, to show the tokens as text; it is left out of a pickle."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON: the object that `interlace run --json` prints.
+
+        It is for replies of servers, checkpoints of graphs and queues; `episode` has every token.
+        """
+        trajectory = self.episode.trajectories[-1] if self.episode.trajectories else None
+        return {
+            "schema_version": JSON_VERSION,
+            "question": self.question,
+            "answer": self.answer,
+            "stop": self.stop.value,
+            "model": trajectory and trajectory.model,
+            "format": trajectory and trajectory.format,
+            "usage": asdict(self.usage),
+            "calls": [
+                {
+                    "tool": call.tool,
+                    "arguments": pydantic_core.to_jsonable_python(
+                        call.arguments, inf_nan_mode="strings"
+                    ),
+                    "output": call.output,
+                    "error": call.error.value if call.error else None,
+                    "seconds": round(call.seconds, 3),
+                    "state_lost": call.state_lost,
+                }
+                for call in self.calls
+            ],
+            "error": self.error,
+        }
+
+    def __repr__(self) -> str:
+        answer = "" if self.answer is None else f" {shortened(self.answer)}"
+        error = "" if self.error is None else f" {shortened(self.error)}"
+        usage = self.usage
+        counts = f"turns={usage.turns}, calls={usage.calls}, tokens={usage.tokens}"
+        return f"<Result {self.stop.value}{answer}{error}: {counts}, seconds={usage.seconds:g}>"
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook."""
+        head = f"<b>{escape(repr(self)[1:-1])}</b>"
+        ledgers = self.episode.trajectories[-1].ledgers if self.episode.trajectories else []
+        return head + "".join(ledger_html(ledger, self.tokenizer) for ledger in ledgers)
+
+    def __getstate__(self) -> list[Any]:
+        kept = (each.name for each in fields(self))
+        return [None if name == "tokenizer" else getattr(self, name) for name in kept]
 
     @property
     def trajectory(self) -> Trajectory:

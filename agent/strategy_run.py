@@ -47,7 +47,7 @@ class StrategyRun:
 
     def _result(self, episode: Episode, seconds: float) -> Result[Any]:
         chosen, tokenizer = episode.trajectory, self._policy.engine.tokenizer
-        turns = [turn for each in episode.trajectories for turn in each.turns]
+        turns = [turn for each in episode.trajectories for turn in each.own_turns]
         prompt = chosen.turns[0].start if chosen.turns else 0
         given = sum(len(ledger) - ledger.prompt_length for ledger in chosen.ledgers)
         written = sum(turn.stop - turn.start for turn in chosen.turns)
@@ -69,4 +69,5 @@ class StrategyRun:
             usage=usage,
             error=episode.error,
             episode=episode,
+            tokenizer=tokenizer,
         )

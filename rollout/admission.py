@@ -68,7 +68,7 @@ class RunMetrics:
         for trajectory in episode.trajectories:
             self._turns[len(trajectory.turns)] += 1
             self._again += _prefilled_again(trajectory)
-            for turn in trajectory.turns:
+            for turn in trajectory.own_turns:
                 self._prefilled += turn.prefilled
                 self._cached += turn.cached
                 self._overshoot += turn.overshoot

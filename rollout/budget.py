@@ -63,6 +63,9 @@ class Budget:
         self.allow(tokens=tokens, calls=calls, seconds=seconds)
         renew_in_child(self)
 
+    def __repr__(self) -> str:
+        return f"<Budget: {self.left}>"
+
     def after_fork(self) -> None:
         """Go on in a forked process with what is spent by now; those who answer stay behind."""
         self._lock = threading.Lock()

@@ -122,6 +122,11 @@ class Clock:
                 timer.cancel()
                 self.go_on()
 
+    @property
+    def left(self) -> float:
+        """The seconds left, also after the block."""
+        return max(0.0, self._seconds_left() if self._left is None else self._left)
+
     def _seconds_left(self) -> float:
         return self._end - _now()
 

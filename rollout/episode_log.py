@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -11,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from ..tools.errors import DataError, MissingExtra
-from ..tools.files import open_ordinary, write_beside
+from ..tools.files import append_whole, open_ordinary, write_beside, write_error
 from ..tools.unpack import open_unpacked, reading
 from .ledger import Ledger
-from .trajectory import SCHEMA_VERSION, Episode, Trajectory
+from .trajectory import SCHEMA_VERSION, Episode, Trajectory, as_shared
 
 __all__ = ["EpisodeLog", "dump_record", "export_parquet", "read_episodes"]
 
@@ -46,7 +47,7 @@ class EpisodeLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise DataError(f"can't write {self.path}: {error.strerror}") from error
+            raise write_error(self.path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -57,21 +58,17 @@ class EpisodeLog:
             raise DataError(f"can't lock {self.path}: {error.strerror}") from error
         try:
             self._repair()
+        except OSError as error:
+            self.close()
+            raise write_error(self.path, error) from error
         except DataError:
             self.close()
             raise
 
     def append(self, episode: Episode) -> None:
         """Add one episode. Raises DataError (a full disk, say) and leaves no half line behind."""
-        line = dump_record(_ADAPTER, episode) + b"\n"
-        end = os.fstat(self._file).st_size
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-        except OSError as error:
-            os.ftruncate(self._file, end)
-            raise DataError(f"can't write {self.path}: {error.strerror}") from error
+        line = dump_record(_ADAPTER, _folded(episode)) + b"\n"
+        append_whole(self._file, self.path, line)
 
     def close(self) -> None:
         """Close the file; its lock goes with it."""
@@ -96,7 +93,7 @@ class EpisodeLog:
         end = self._last_line_end(size)
         if end < size:
             if _is_whole(os.pread(self._file, size - end, end)):
-                os.write(self._file, b"\n")
+                append_whole(self._file, self.path, b"\n")
             else:
                 os.ftruncate(self._file, end)
 
@@ -169,11 +166,81 @@ def _parse(line: bytes, where: str) -> Episode:
         message = first["msg"].splitlines()[0]
         raise DataError(f"{where} is not an episode: {place}: {message}") from error
     _refuse_newer(line, where, episode.schema_version)
+    try:
+        _unfold(episode)
+    except ValueError as error:
+        raise DataError(f"{where} is not an episode: {error}") from error
     for trajectory in episode.trajectories:
         if wrong := _misplaced(trajectory):
             raise DataError(f"{where} is not an episode: {wrong}")
     episode.schema_version = SCHEMA_VERSION  # what an older one lacks has its default by now
     return episode
+
+
+def _folded(episode: Episode) -> Episode:
+    """The episode as it is stored: a leaf of a tree without what it shares with the leaf that it
+    left.
+    """
+    leaves = {leaf.branch.name for leaf in episode.trajectories if leaf.branch is not None}
+    if not leaves:
+        return episode
+    stored = [
+        leaf
+        if leaf.branch is None or leaf.branch.parent not in leaves
+        else replace(
+            leaf,
+            ledgers=[
+                Ledger(leaf.ledgers[leaf.branch.ledger].tail(leaf.branch.tokens)),
+                *leaf.ledgers[leaf.branch.ledger + 1 :],
+            ],
+            turns=leaf.own_turns,
+        )
+        for leaf in episode.trajectories
+    ]
+    return replace(episode, trajectories=stored)
+
+
+def _unfold(episode: Episode) -> None:
+    """Make the leaves of a tree whole again. Raises ValueError where they don't fit together."""
+    leaves = [(leaf.branch, leaf) for leaf in episode.trajectories if leaf.branch is not None]
+    named = {branch.name: leaf for branch, leaf in leaves}
+    if len(named) < len(leaves):
+        raise ValueError("two leaves have the same name")
+    parents = {branch.name: branch.parent for branch, _ in leaves}
+    whole: set[str] = set()
+    for name in parents:
+        way: list[tuple[str, str]] = []  # up to one that is whole: each leaf, and the one it left
+        while name not in whole:
+            parent = parents[name]
+            if parent is None or parent not in named:
+                break
+            if len(way) == len(parents):
+                raise ValueError(f"the leaf {name!r} left itself")
+            way.append((name, parent))
+            name = parent
+        for child, parent in reversed(way):
+            _complete(named[child], named[parent])
+            whole.add(child)
+
+
+def _complete(leaf: Trajectory, parent: Trajectory) -> None:
+    """Put what a leaf shares with the leaf that it left before what it has of its own."""
+    branch = leaf.branch
+    fits = (
+        branch is not None
+        and 0 <= branch.ledger < len(parent.ledgers)
+        and 0 <= branch.tokens <= len(parent.ledgers[branch.ledger])
+        and 0 <= branch.turns <= len(parent.turns)
+        and leaf.ledgers
+    )
+    if branch is None or not fits:
+        raise ValueError("a leaf shares more than the leaf that it left has")
+    own, *later = leaf.ledgers
+    ledger = parent.ledgers[branch.ledger].head(branch.tokens)
+    for span in own:
+        ledger.append(span)
+    leaf.ledgers = [*(each.fork() for each in parent.ledgers[: branch.ledger]), ledger, *later]
+    leaf.turns = [*map(as_shared, parent.turns[: branch.turns]), *leaf.turns]
 
 
 def _misplaced(trajectory: Trajectory) -> str | None:
@@ -187,7 +254,7 @@ def _misplaced(trajectory: Trajectory) -> str | None:
         mask = masks[turn.ledger]
         if not 0 <= turn.start <= turn.stop <= len(mask):
             return f"turn {number} points to tokens {turn.start} to {turn.stop} of {len(mask)}"
-        if not mask[turn.start : turn.stop].all():
+        if (~mask[turn.start : turn.stop]).sum() != turn.given:
             return f"turn {number} points to tokens that the policy did not write"
     return None
 

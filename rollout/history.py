@@ -1,5 +1,6 @@
 """The memory of earlier questions and replies: for a new ledger, and for servers of text."""
 
+from copy import copy
 from dataclasses import dataclass
 
 from .formats import AnsweredCall, ChatContext, Message
@@ -37,6 +38,13 @@ class History:
         self.messages: list[Message] = []
         self._left_out = 0  # of them, the oldest that the open ledger has no room for
         self._open = Message("user", ""), 0, 0  # the question, its first turn, its first token
+        self._before = 0  # messages before that question
+
+    def fork(self) -> "History":
+        """A copy, as of when the question that is open was asked."""
+        child = copy(self)
+        child.messages = self.messages[: self._before]
+        return child
 
     def open(self, question: str, trajectory: Trajectory) -> int:
         """Write a question into the open ledger, or into a new one with the messages that fit.
@@ -45,6 +53,7 @@ class History:
         """
         spans = self._follow_up(question, trajectory) if trajectory.ledgers else None
         asked = Message("user", question), len(trajectory.turns)
+        self._before = len(self.messages)
         if spans is not None:
             for span in spans:
                 trajectory.ledger.append(span)

@@ -4,11 +4,11 @@ What the model is conditioned on, what it is trained on and what a person is sho
 it. Nothing here tokenises: ids come in and stay as they came.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -143,9 +143,23 @@ class Span:
             raise ValueError(f"{source.value} tokens can't carry {sorted(labels)}")
         return cls.given(source, data["ids"])
 
+    def part(self, start: int, stop: int) -> Self:
+        """Some of the tokens, with all that is known of them."""
+        return replace(
+            self,
+            ids=self.ids[start:stop],
+            logprobs=None if self.logprobs is None else self.logprobs[start:stop],
+            raw_logprobs=None if self.raw_logprobs is None else self.raw_logprobs[start:stop],
+        )
+
     def __len__(self) -> int:
         """The number of tokens."""
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f", version {self.version}"
+        weight = f", weight {self.weight:g}" if self.source is Source.POLICY else ""
+        return f"<Span of {len(self)} tokens: {self.source.value}{version}{weight}>"
 
     def __eq__(self, other: object) -> bool:
         """Equal in every id, log-probability and label."""
@@ -208,6 +222,25 @@ class Ledger:
         child._length = self._length
         return child
 
+    def head(self, length: int) -> "Ledger":
+        """A ledger of the first tokens, with all that is known of them; it grows on its own."""
+        whole = (
+            bisect_right(self._starts, length) - 1 if length < self._length else len(self._spans)
+        )
+        head = Ledger(self._spans[:whole])
+        if len(head) < length:
+            head.append(self._spans[whole].part(0, length - len(head)))
+        return head
+
+    def tail(self, start: int) -> list[Span]:
+        """The spans from a position on; one that begins before it is cut."""
+        tail = list(self.since(start))
+        before = len(self._spans) - len(tail)
+        if before and self._starts[before - 1] + len(self._spans[before - 1]) > start:
+            cut = self._spans[before - 1]
+            tail.insert(0, cut.part(start - self._starts[before - 1], len(cut)))
+        return tail
+
     def to_json(self) -> list[dict[str, Any]]:
         """The spans as plain data; absent parts are left out."""
         return [span.to_json() for span in self._spans]
@@ -235,6 +268,19 @@ class Ledger:
         return isinstance(other, Ledger) and self._spans == other._spans
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        runs = [(k.value, sum(map(len, g))) for k, g in groupby(self._spans, lambda s: s.source)]
+        shown = [f"{source} {length}" for source, length in runs]
+        if len(shown) > 9:
+            shown[4:-4] = ["..."]
+        return f"<Ledger of {len(self)} tokens: {', '.join(shown) or 'empty'}>"
+
+    def _repr_html_(self) -> str:
+        """The ids in a notebook, coloured by source; a `Result` shows them as text."""
+        from .html import ledger_html  # which imports this module
+
+        return ledger_html(self)
 
     @property
     def spans(self) -> tuple[Span, ...]:

@@ -13,7 +13,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from typing import Self, TypeAlias
@@ -21,6 +22,7 @@ from typing import Self, TypeAlias
 import numpy as np
 
 from ..tools import ErrorKind, ToolResult
+from ..tools.background import in_thread
 from ..tools.base import encodable
 from .admission import Phase, SamplingGate
 from .budget import Budget, BudgetSpent
@@ -38,13 +40,22 @@ from .events import (
 )
 from .formats import Call, Parsed
 from .history import History
+from .ledger import Source, Span
 from .policy import Policy
 from .sampled import SampledTokens
 from .sessions import Sessions, ToolFailed, describe_error
-from .tokenizer import TextStream, truncate_middle
-from .trajectory import CallRecord, FinishReason, StopReason, Trajectory, Turn
+from .tokenizer import TextStream, shown_output
+from .trajectory import (
+    Branch,
+    CallRecord,
+    FinishReason,
+    StopReason,
+    Trajectory,
+    Turn,
+    as_shared,
+)
 
-__all__ = ["CallGate", "Rollout"]
+__all__ = ["CallGate", "Rollout", "Until"]
 
 CallGate: TypeAlias = Callable[[Call], Awaitable[ToolResult | None]]
 """Asked before a call is run: None lets it run, a result replaces it (a refusal, say)."""
@@ -69,6 +80,30 @@ class _Sampled(Enum):
     SHORT = "short"
     """It had fewer tokens than were wanted, since others held the rest of a shared budget: the turn
     continues with what they give back."""
+
+
+class Until(Enum):
+    """How far a rollout continues; it may always end before."""
+
+    END = "end"
+    """To the end of the question."""
+    SAID = "said"
+    """Until the policy has spoken once more; the calls it made are not run yet."""
+    RESULTS = "results"
+    """Until the results of its next calls are in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A place where the policy was about to speak: behind the question, or behind results."""
+
+    turns: int
+    ledger: int
+    tokens: int
+    turns_left: int
+    calls_left: int
+    overcounted: int
+    seconds: float
 
 
 class Rollout:
@@ -108,12 +143,17 @@ class Rollout:
         self._sessions = Sessions(self._sampling_gate)
         self.history = History(policy)
         # Of the question that is being answered:
+        self._question = ""
+        self._places: list[_Place] = []  # where it was the policy's turn; empty until it is open
+        self._said: tuple[Turn, Parsed] | None = None  # its calls are not run yet
+        self._begun: Turn | None = None  # a turn that continues another one's
         self._first_turn = 0  # its first turn, among the trajectory's
         self._first_token = 0  # where its response begins in the ledger
-        self._calls_left = 0
+        self._turns_left = self._calls_left = 0
         self._unread = 0  # tokens of results that are not in the ledger yet
         self._overcounted = 0  # ids in the ledger beyond the tokens that a server counted
-        self._clock: Clock  # its limit of seconds
+        self._clock: Clock
+        self._seconds = 0.0  # left of its limit, between two calls of `go_on`
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,22 +165,45 @@ class Rollout:
         finally:
             await self.policy.engine.release(self.name)
 
+    async def close_tools(self) -> None:
+        """Close the tools' sessions: no question comes, though a fork may."""
+        await self._sessions.aclose()
+
     async def ask(self, question: str) -> Trajectory:
         """Run one question to its end; never raises for what the policy, a tool or the engine did.
 
         Sets the trajectory's `stop` and `answer`. Cancelling records what was sampled so far, sets
         `CANCELLED` and raises CancelledError on.
         """
+        self.begin(question)
+        return await self.go_on()
+
+    def begin(self, question: str) -> None:
+        """Ask a question, which `go_on` answers."""
         trajectory = self.trajectory
         trajectory.stop = trajectory.answer = trajectory.error = None
+        self._question = question
+        self._places, self._said, self._begun = [], None, None
         self._first_turn = len(trajectory.turns)
+        self._seconds = self.policy.limits.timeout
         self.stop_after_turn = False
-        self._clock = clock = Clock(self.policy.limits.timeout, self._budget)
+
+    async def go_on(self, until: Until = Until.END) -> Trajectory:
+        """Continue to answer the open question, to its end or `until` a place before it.
+
+        The trajectory's `stop` is None as long as the question is open; between two calls of this
+        its clock stands still. Otherwise as `ask`.
+        """
+        trajectory = self.trajectory
+        self._clock = clock = Clock(self._seconds, self._budget)
+        paused = False
         try:
             async with clock:
                 with self._budget.answering():
-                    self._open(question)
-                    trajectory.stop = await self._take_turns()
+                    if not self._places:
+                        self._open(self._question)
+                    trajectory.stop = await self._take_turns(until)
+                    paused = trajectory.stop is None
         except asyncio.CancelledError:
             trajectory.stop = StopReason.CANCELLED
             raise
@@ -156,9 +219,12 @@ class Rollout:
             trajectory.stop = StopReason.INFRASTRUCTURE
             trajectory.error = describe_error(error)
         finally:
-            if trajectory.stop is not StopReason.INFRASTRUCTURE:
-                self.history.remember(question, trajectory, self._first_turn)
-            self._emit(Finished(trajectory.stop or StopReason.INFRASTRUCTURE, trajectory.answer))
+            self._seconds = clock.left
+            if not paused:
+                if trajectory.stop is not StopReason.INFRASTRUCTURE:
+                    self.history.remember(self._question, trajectory, self._first_turn)
+                stop = trajectory.stop or StopReason.INFRASTRUCTURE
+                self._emit(Finished(stop, trajectory.answer))
         return trajectory
 
     def _open(self, question: str) -> None:
@@ -168,35 +234,157 @@ class Rollout:
             self._emit(Notice(f"the {left_out} oldest messages no longer fit the context"))
         self._first_token = len(trajectory.ledger)
         self._unread = self._overcounted = 0
+        self._turns_left = self.policy.limits.max_turns
         self._calls_left = min(self.policy.limits.max_calls, self._budget.calls_left)
+        self._mark_place()
+
+    def _mark_place(self) -> None:
+        trajectory = self.trajectory
+        self._places.append(
+            _Place(
+                len(trajectory.turns),
+                len(trajectory.ledgers) - 1,
+                len(trajectory.ledger),
+                self._turns_left,
+                self._calls_left,
+                self._overcounted,
+                self._clock.left,
+            )
+        )
+
+    # -- branches -------------------------------------------------------------------------------
+
+    @property
+    def places(self) -> range:
+        """Numbers of turns of the open question behind which `fork` can continue: from 0, behind
+        the question, or from where it left another one.
+        """
+        first = self._places[0].turns if self._places else 0
+        return range(first, first + len(self._places))
+
+    async def fork(
+        self,
+        branch: str,
+        *,
+        seed: int | None = None,
+        turns: int | None = None,
+        tokens: int = 0,
+        words: str = "",
+    ) -> "Rollout":
+        """A rollout of the same question that shares the beginning with this one, and has not
+        continued yet.
+
+        It shares as many `turns` as said, with their results, or all of them; then the first
+        `tokens` that the policy wrote of the next turn; and `words` stand behind them as the
+        host's. What it says next completes that turn, which is read with the words: they may open a
+        call for the policy. Words of others, a peer's say, have to be made harmless before
+        (`Tokenizer.escape_control_tokens`). The limits that were left there hold for it, and its
+        tools are in the state that they had there (`Sessions.fork`).
+
+        `branch` is its name in the tree. It needs a `seed` of its own, or it samples what this one
+        did. It may outlive this one, and is to be closed as well. Raises ValueError for a place
+        that does not exist, and for words that hold an answer.
+        """
+        if turns is None:
+            turns = self.places[-1] if self._places else 0
+        if turns not in self.places:
+            raise ValueError(f"no place behind {turns} turns: there are {self.places}")
+        place = self._places[turns - self.places[0]]
+        given = self.policy.engine.tokenizer.encode_continuation(words)
+        begun = None
+        cut = place.tokens
+        if tokens or given:
+            begun, cut = self._cut(place, tokens, given)
+        child = copy(self)
+        own = self.trajectory
+        if own.branch is None:
+            own.branch = Branch("0")
+        child.trajectory = trajectory = Trajectory(
+            own.model,
+            own.format,
+            [ledger.fork() for ledger in own.ledgers[: place.ledger]],
+            [as_shared(turn) for turn in own.turns[:turns]],
+            token_exact=own.token_exact,
+            tools={name: dict(details) for name, details in own.tools.items()},
+            branch=Branch(branch, own.branch.name, turns, cut, place.ledger),
+        )
+        trajectory.ledgers.append(own.ledgers[place.ledger].head(cut))
+        if begun is not None:
+            trajectory.turns.append(begun)
+            if given:
+                trajectory.ledger.append(Span.given(Source.HOST, given))
+        child.name = f"{self.name}:{branch}"
+        child.history = self.history.fork()
+        child._seed = seed
+        child._seconds = place.seconds
+        child._places, child._said, child._begun = [place], None, begun
+        child._turns_left, child._calls_left = place.turns_left, place.calls_left
+        child._overcounted, child._unread = place.overcounted, 0
+        child.stop_after_turn = False
+        child._sessions = await self._sessions.fork(self.policy, turns)
+        return child
+
+    def _cut(self, place: _Place, tokens: int, given: list[int]) -> tuple[Turn, int]:
+        """A turn with the first tokens of the one behind a place and the host's words."""
+        trajectory, policy = self.trajectory, self.policy
+        start = place.tokens
+        if tokens:
+            turns = trajectory.turns[place.turns : place.turns + 1]
+            most = turns[0].stop - turns[0].start if turns else 0
+            if not 0 < tokens <= most:
+                raise ValueError(f"the turn has {most} tokens: there is no place behind {tokens}")
+        cut = start + tokens
+        host = sum(
+            source is Source.HOST for source in trajectory.ledgers[place.ledger].sources[start:cut]
+        )
+        turn = Turn(place.ledger, start, cut + len(given), FinishReason.CANCELLED)
+        turn.given = host + len(given)
+        tools = tuple(policy.tools.values())
+        tokenizer = policy.engine.tokenizer
+        before = trajectory.ledgers[place.ledger].ids[start:cut].tolist()
+        answers = [
+            policy.format.parse(tokenizer.decode(ids), FinishReason.STOP, tools).answer
+            for ids in (before, before + given)
+        ]
+        if answers[0] != answers[1] and policy.format.stop:
+            raise ValueError("the words hold an answer, which only the policy may give")
+        return turn, cut
 
     # -- one question ---------------------------------------------------------------------------
 
-    async def _take_turns(self) -> StopReason:
-        limits = self.policy.limits
-        for turns_left in reversed(range(limits.max_turns)):
-            turn, parsed = await self._take_turn()
+    async def _take_turns(self, until: Until = Until.END) -> StopReason | None:
+        while True:
+            if self._said is None:
+                self._said = await self._take_turn()
+                self._turns_left -= 1
+                if self._said[1].calls and self._turns_left and until is Until.SAID:
+                    return None
+            (turn, parsed), self._said = self._said, None
             if not parsed.calls:
                 self.trajectory.answer = parsed.answer
                 if parsed.answer is not None:
                     return StopReason.ANSWERED
                 return StopReason.LENGTH if turn.finish is FinishReason.LENGTH else StopReason.ENDED
-            if not turns_left:
+            if not self._turns_left:
                 for call in parsed.calls:
                     self._refuse(turn, call, "Not run: no turns are left.")
                 self._answer_calls(turn, None)
                 return StopReason.TURNS
-            await self._run_calls(turn, parsed.calls, turns_left)
+            await self._run_calls(turn, parsed.calls, self._turns_left)
+            self._mark_place()
             if self.stop_after_turn:
                 return StopReason.CANCELLED
-        raise AssertionError("unreachable: Limits.turns is at least 1")
+            if until is Until.RESULTS:
+                return None
 
     async def _take_turn(self) -> tuple[Turn, Parsed]:
         """Let the policy speak until it has said something that can be read."""
         policy, ledger = self.policy, self.trajectory.ledger
-        here = len(self.trajectory.ledgers) - 1
-        turn = Turn(ledger=here, start=len(ledger), stop=len(ledger), finish=FinishReason.CANCELLED)
-        self.trajectory.turns.append(turn)
+        turn, self._begun = self._begun, None
+        if turn is None:
+            here, now = len(self.trajectory.ledgers) - 1, len(ledger)
+            turn = Turn(ledger=here, start=now, stop=now, finish=FinishReason.CANCELLED)
+            self.trajectory.turns.append(turn)
         stream = policy.engine.tokenizer.stream()
         tools = tuple(policy.tools.values())
         stops = policy.format.stop
@@ -338,7 +526,7 @@ class Rollout:
         else:
             self._emit(CallStarted(call.tool, call.arguments or {}))
             result = await self._run(turn, call)
-        self._record(turn, call, result)
+        await self._record_in_thread(turn, call, result)
         if result.error is ErrorKind.UNAVAILABLE:
             raise ToolFailed(result.text)
 
@@ -365,16 +553,31 @@ class Rollout:
     def _refuse(self, turn: Turn, call: Call, why: str) -> None:
         self._record(turn, call, ToolResult(why, ErrorKind.REFUSED))
 
-    def _record(self, turn: Turn, call: Call, result: ToolResult) -> None:
-        tokenizer = self.policy.engine.tokenizer
-        harmless = tokenizer.escape_control_tokens(result.text, self.policy.format.control_tags)
-        output = truncate_middle(harmless, self._output_budget(), tokenizer)
-        record = CallRecord.of(call.tool, call.arguments, result, output)
+    async def _record_in_thread(self, turn: Turn, call: Call, result: ToolResult) -> None:
+        """As `_record`; a long text is encoded beside the event loop."""
+        output = None
+        try:
+            if len(result.text) > _SHORT_TEXT:
+                output = await in_thread(self._shown, result.text)
+        finally:  # the call was run, whatever happens here
+            self._record(turn, call, result, output)
+
+    def _record(
+        self, turn: Turn, call: Call, result: ToolResult, output: str | None = None
+    ) -> None:
+        record = CallRecord.of(call.tool, call.arguments, result, "")
         if call.id:
             record.details["id"] = call.id
-        turn.calls.append(record)
-        self._unread += len(tokenizer.encode(output)) + self.policy.encoder.result_overhead
+        turn.calls.append(record)  # it is on record before anything else is done with it
+        record.output = self._shown(result.text) if output is None else output
+        record.full_output = None if record.output == result.text else result.text
+        tokens = self.policy.engine.tokenizer.encode(record.output)
+        self._unread += len(tokens) + self.policy.encoder.result_overhead
         self._emit(CallFinished(record))
+
+    def _shown(self, text: str) -> str:
+        tokenizer, tags = self.policy.engine.tokenizer, self.policy.format.control_tags
+        return shown_output(text, self._output_budget(), tokenizer, tags)
 
     def _answer_calls(self, turn: Turn, turns_left: int | None) -> None:
         """Write the results and, if the policy may continue and a limit is near, a notice."""

@@ -19,13 +19,17 @@ from ..tools.errors import DataError, MissingExtra, ModelError
 from ..tools.files import read_object, read_text
 from .ledger import Ids
 
-__all__ = ["TextStream", "Tokenizer", "TokenizerError", "truncate_middle"]
+__all__ = ["TextStream", "Tokenizer", "TokenizerError", "shown_output", "truncate_middle"]
 
 # What transformers can make a fast tokenizer of, each set whole. From less (a vocabulary without
 # its merges, a tokenizer_config.json alone) it makes one all the same, which cuts text otherwise.
 _SLOW = (("tokenizer.model",), ("vocab.json", "merges.txt"), ("vocab.txt",), ("spiece.model",))
 
 
+_LONG_TEXT = 20_000
+"""Characters from which text is encoded as a batch of one: other threads run meanwhile."""
+_LONGEST_OUTPUT = 400_000
+"""Characters of a tool's output that are encoded, about half a second's work."""
 _LONGEST_TEMPLATE = 1_000_000
 """Bytes of a chat template; those of models have some thousands."""
 
@@ -182,6 +186,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that we wrote ourselves (a template): control tokens in it are live."""
+        if len(text) > _LONG_TEXT:
+            return self._fast.encode_batch([text], add_special_tokens=False)[0].ids
         return self._fast.encode(encodable(text), add_special_tokens=False).ids
 
     def encode_continuation(self, text: str, *, after: str | None = None) -> list[int]:
@@ -277,12 +283,33 @@ def truncate_middle(text: str, limit: int, tokenizer: Tokenizer) -> str:
     ids = tokenizer.encode(text)
     if len(ids) <= max(limit, 16):  # no note would be shorter
         return text
-    note = f"\n[... {len(ids) - max(limit, 0)} tokens left out ...]\n"
+    left_out = f"{len(ids) - max(limit, 0)} tokens"
+    return _head_and_tail(ids, ids, limit, f"{len(ids)} tokens", left_out, tokenizer)
+
+
+def shown_output(text: str, limit: int, tokenizer: Tokenizer, tags: Sequence[str]) -> str:
+    """A tool's output as the model reads it: without control tokens and tags, and of at most about
+    `limit` tokens. Of a very long one only the head and the tail are looked at.
+    """
+    if len(text) <= _LONGEST_OUTPUT:
+        return truncate_middle(tokenizer.escape_control_tokens(text, tags), limit, tokenizer)
+    ends = text[: _LONGEST_OUTPUT * 3 // 4], text[-_LONGEST_OUTPUT // 4 :]
+    head, tail = (tokenizer.encode(tokenizer.escape_control_tokens(end, tags)) for end in ends)
+    seen = len(head) + len(tail)
+    whole = seen * len(text) // _LONGEST_OUTPUT
+    left_out = f"about {whole - min(max(limit, 0), seen)} tokens"
+    return _head_and_tail(head, tail, limit, f"about {whole} tokens", left_out, tokenizer)
+
+
+def _head_and_tail(
+    head: list[int], tail: list[int], limit: int, whole: str, left_out: str, tokenizer: Tokenizer
+) -> str:
+    note = f"\n[... {left_out} left out ...]\n"
     keep = limit - len(tokenizer.encode(note))
     if keep < 16:
-        return f"[output of {len(ids)} tokens left out: no room]"
-    tail = keep // 3
-    return tokenizer.decode(ids[: keep - tail]) + note + tokenizer.decode(ids[-tail:])
+        return f"[output of {whole} left out: no room]"
+    last = keep // 3
+    return tokenizer.decode(head[: keep - last]) + note + tokenizer.decode(tail[-last:])
 
 
 def _broken_up(text: str, marks: Sequence[str]) -> str:

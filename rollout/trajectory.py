@@ -1,6 +1,6 @@
 """Records of what happened: calls, turns, trajectories, episodes and how they ended."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from ..tools import Artifact, ErrorKind, ToolResult
-from .ledger import Ledger, Source
+from .ledger import Ledger, Source, Span
 from .task import Task
 from .tokenizer import Tokenizer
 
@@ -30,9 +30,18 @@ __all__ = [
     "TeamCall",
     "Trajectory",
     "Turn",
+    "as_shared",
+    "shortened",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+"""4: the leaves of a tree are stored without what they share (`Branch`)."""
+
+
+def shortened(text: str) -> str:
+    """A text in quotes, of a long one the head and the tail."""
+    return repr(text if len(text) <= 80 else f"{text[:50]}...{text[-20:]}")
+
 
 StoredLedger = Annotated[Ledger, PlainValidator(Ledger.from_json), PlainSerializer(Ledger.to_json)]
 """A ledger that pydantic can write and read: the records below cross files as they are."""
@@ -92,6 +101,11 @@ class CallRecord:
     artifacts: list[Artifact] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        error = "" if self.error is None else f" ({self.error.value})"
+        asked = "" if self.arguments is None else shortened(str(self.arguments))
+        return f"<CallRecord {self.tool} {asked}{error}: {shortened(self.output)}>"
+
     @classmethod
     def of(
         cls, tool: str, arguments: dict[str, Any] | None, result: ToolResult, output: str
@@ -118,7 +132,8 @@ class Turn:
     still held, `overshoot` the tokens sampled after the end of the turn and discarded.
     `forged` says that the policy wrote tool output itself. `counted` is the number of tokens that
     the model sampled where the ids are not its own (text servers): the server's count, or a guess
-    from the length of the text if `estimated`.
+    from the length of the text if `estimated`. `given` is how many of its tokens the host put into
+    it, in a branch that continues a turn (`Rollout.fork`): all others are the policy's.
     """
 
     ledger: int
@@ -134,11 +149,25 @@ class Turn:
     tool_seconds: float = 0.0
     counted: int | None = None
     estimated: bool = False
+    given: int = 0
 
     @property
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled."""
-        return self.stop - self.start if self.counted is None else self.counted
+        return self.stop - self.start - self.given if self.counted is None else self.counted
+
+
+def as_shared(turn: Turn) -> Turn:
+    """A turn as a branch has it from the leaf that it left: the work for it was that leaf's."""
+    return replace(
+        turn,
+        calls=list(turn.calls),
+        prefilled=0,
+        cached=0,
+        overshoot=0,
+        seconds=0.0,
+        tool_seconds=0.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +297,13 @@ class Trajectory:
             record["team"] = {"speaker": speaker, **rest}
         return record
 
+    def __repr__(self) -> str:
+        who = "" if self.team is None else f" {self.team.speaker.key}"
+        answer = "" if self.answer is None else f" {shortened(self.answer)}"
+        size = f"turns={len(self.turns)}, calls={len(self.calls)}, ledgers={self.ledgers}"
+        how = "under way" if self.stop is None else self.stop.value
+        return f"<Trajectory{who} of {self.model} in {self.format}, {how}{answer}: {size}>"
+
     @property
     def speaker(self) -> Speaker:
         """The member of a team that speaks in it, or `AGENT`."""
@@ -289,16 +325,24 @@ class Trajectory:
         return self.turns if self.branch is None else self.turns[self.branch.turns :]
 
     @property
+    def own_spans(self) -> list[Span]:
+        """The spans of all its ledgers, in order, without what it shares with that leaf."""
+        first, tokens = (0, 0) if self.branch is None else (self.branch.ledger, self.branch.tokens)
+        spans = self.ledgers[first].tail(tokens) if self.ledgers else []
+        return spans + [span for ledger in self.ledgers[first + 1 :] for span in ledger]
+
+    @property
     def sampled_tokens(self) -> int:
         """How many tokens the policy sampled for it: what a branch shares is its parent's."""
         own, branch = self.own_turns, self.branch
         sampled = sum(turn.sampled_tokens for turn in own)
         if branch is not None and own and own[0].ledger == branch.ledger:
-            sampled -= max(0, branch.tokens - own[0].start)  # it left in the middle of a turn
+            begun = slice(own[0].start, branch.tokens)  # it left in the middle of a turn
+            sampled -= int(self.ledgers[branch.ledger].response_mask[begun].sum())
         return sampled
 
     def text(self, turn: Turn, tokenizer: Tokenizer) -> str:
-        """The policy's text in a turn, without the token that ended it. A view, as all text."""
+        """The text of a turn, without the token that ended it. A view, as all text."""
         said = self.ledgers[turn.ledger].ids[turn.start : turn.stop].tolist()
         return tokenizer.decode([id for id in said if id not in tokenizer.eos_ids])
 
@@ -345,6 +389,13 @@ class Episode:
     error: str | None = None
     """Where it ended in `INFRASTRUCTURE`: what failed, in one sentence."""
     schema_version: int = SCHEMA_VERSION
+
+    def __repr__(self) -> str:
+        stop = "under way" if self.stop is None else self.stop.value
+        answer = "" if self.answer is None else f" {shortened(self.answer)}"
+        scored = f", rewards={self.rewards}" if self.rewards else ""
+        of = f"trajectories={len(self.trajectories)}{scored}"
+        return f"<Episode {self.id} of {shortened(self.task.question)}, {stop}{answer}: {of}>"
 
     @property
     def trajectory(self) -> Trajectory:

@@ -3,10 +3,12 @@
 from .base import (
     Artifact,
     Budgeted,
+    ClosableSession,
     ErrorKind,
     LiveSession,
     PureTool,
     StartedSession,
+    StatelessSession,
     Tool,
     ToolResult,
     ToolSession,
@@ -20,6 +22,7 @@ from .sql import SqlTool
 __all__ = [
     "Artifact",
     "Budgeted",
+    "ClosableSession",
     "ErrorKind",
     "FunctionTool",
     "LiveSession",
@@ -28,6 +31,7 @@ __all__ = [
     "SearchTool",
     "SqlTool",
     "StartedSession",
+    "StatelessSession",
     "Tool",
     "ToolResult",
     "ToolSession",

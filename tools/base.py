@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -18,10 +18,12 @@ __all__ = [
     "INTERRUPTED",
     "Artifact",
     "Budgeted",
+    "ClosableSession",
     "ErrorKind",
     "LiveSession",
     "PureTool",
     "StartedSession",
+    "StatelessSession",
     "Tool",
     "ToolResult",
     "ToolSession",
@@ -111,6 +113,8 @@ def encodable(text: str) -> str:
         >>> encodable("caf\udce9.txt, \ud83d\ude42")
         'caf\\udce9.txt, 🙂'
     """
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -134,8 +138,27 @@ class ToolSession(Protocol):
         ...
 
     async def fork(self) -> "ToolSession":
-        """A session with a copy of this one's state; raises `Unforkable` where that cannot be."""
+        """A session with a copy of this one's state; raises `Unforkable` where that cannot be.
+
+        A copy that holds something is a `ClosableSession`: whoever made it closes it.
+        """
         ...
+
+
+@runtime_checkable
+class ClosableSession(ToolSession, Protocol):
+    """A session that holds something of its own: a process, a connection."""
+
+    async def close(self) -> None:
+        """Free all it holds. A session that its tool opened is closed by its tool."""
+        ...
+
+
+@runtime_checkable
+class StatelessSession(ToolSession, Protocol):
+    """A session that keeps nothing between calls: a copy of it is one of any earlier time too."""
+
+    stateless: Literal[True]
 
 
 @runtime_checkable

@@ -1,30 +1,44 @@
 """Files that appear whole or not at all, and the user's folders."""
 
+import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import DataError
 
 __all__ = [
+    "append_whole",
     "cache_dir",
     "config_dir",
     "data_dir",
+    "is_full",
     "open_ordinary",
     "read_object",
     "read_text",
     "state_dir",
     "write_beside",
+    "write_error",
     "write_whole",
 ]
 
 _LONGEST = 1 << 30
 """Bytes of a file that is read at once."""
+_ADVICE = {
+    errno.ENOSPC: "make room there, or name another place",
+    errno.EDQUOT: "make room there, or name another place",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "name a place that can be written to",
+    errno.EACCES: "name a place that you may write to",
+    errno.EPERM: "name a place that you may write to",
+    errno.EIO: "look after that disk, or name another place",
+}
 
 
 def open_ordinary(path: str | Path, *, or_pipe: bool = False) -> BinaryIO:
@@ -75,6 +89,35 @@ def read_object(path: str | Path) -> dict[str, Any]:
     return found
 
 
+def write_error(path: str | Path, error: OSError) -> DataError:
+    """The error that says that `path` can't be written, why, and what to do about it."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = _ADVICE.get(error.errno or 0)
+    return DataError(f"can't write {path}: {reason}" + (f": {advice}" if advice else ""))
+
+
+def is_full(folder: Path) -> bool:
+    """True if the disk of a folder has less than 1 MB left: for libraries that only say that they
+    failed.
+    """
+    return shutil.disk_usage(folder).free < 1 << 20
+
+
+def append_whole(file: int, path: str | Path, data: bytes) -> None:
+    """Write `data` at the end of a file opened with O_APPEND: all of it, or nothing if the disk is
+    full. A killed process leaves at most a first part of it. Raises DataError, which names `path`.
+    """
+    end = os.fstat(file).st_size
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(file, data[written:])
+    except OSError as error:
+        with suppress(OSError):  # a device has no length
+            os.ftruncate(file, end)
+        raise write_error(path, error) from error
+
+
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write a file, UTF-8 for text; a crash or a full disk leaves what was there before.
 
@@ -89,21 +132,28 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 def write_beside(path: str | Path) -> Iterator[Path]:
     """A new name beside `path` for the block to write; it takes the place of `path` at the end.
 
-    If the block raises, `path` stays as it was and the partial file is removed. Raises DataError
-    for an OSError, the block's own included.
+    If the block raises, `path` stays as it was and the partial file is removed. A link stays a
+    link: the file that it leads to is replaced. A device or a pipe (`/dev/stdout`, say) can't be
+    replaced, and is written itself. Raises DataError for an OSError, the block's own included.
     """
     path = Path(path)
-    # Random, not the process's number: threads and containers may write the same file.
-    partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.partial")
     try:
-        yield partial
-        with partial.open("rb") as file:  # a rename may reach the disk before the content does
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            yield path
+            return
+        target = Path(os.path.realpath(path))
+        # Random, not the process's number: threads and containers may write the same file.
+        partial = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.partial")
+        try:
+            yield partial
+            with partial.open("rb") as file:  # a rename may reach the disk before the content does
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise write_error(path, error) from error
 
 
 def cache_dir(program: str = "interlace") -> Path:

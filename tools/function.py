@@ -3,41 +3,60 @@
 import asyncio
 import contextvars
 import dataclasses
+import functools
 import inspect
+import logging
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, get_type_hints, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar, overload
 
-import pydantic_core
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
-from pydantic.errors import PydanticUserError
+from pydantic import BaseModel, JsonValue
 
 from .arguments import read_arguments
+from .background import in_thread
 from .base import INTERRUPTED, ErrorKind, ToolResult, ToolSession
-from .errors import ToolUnavailable, UsageError
+from .errors import UsageError
+from .signature import AnyKeywords, Signature
+from .values import OnError, as_failure, as_result, as_text
 
 __all__ = ["FunctionTool", "tool"]
 
+R = TypeVar("R")
+
+_log = logging.getLogger("interlace.tools")
+
 _CANCEL_SECONDS = 1.0
 """How long a cancelled coroutine may take to clean up before it is left behind."""
+_BLOCKS_SECONDS = 1.0
+"""An async function that holds the event loop for longer, in one call, is named in the log."""
+_LONGEST = 32 << 20
+"""Characters that a generator may yield."""
 
 
 class FunctionTool:
-    """A typed function, sync or async, that a model may call.
+    """A typed function, sync or async, that a model may call; for Python code it stays a function.
 
-    The description is the docstring's first paragraph; the arguments are the parameters, with
-    their defaults, `Annotated[..., Field(description=...)]`, `Literal`, lists, models and so on.
+    The description is the docstring up to its first section; the arguments are the parameters, with
+    their defaults, `Annotated[..., Field(description=...)]`, `Literal`, lists, models and so on,
+    and with the descriptions that the docstring has of them (Google, NumPy or Sphinx style).
     What the function returns is read as text: a string as it is, `None` as nothing, all else as
-    JSON; it may also return a `ToolResult`. What it raises becomes an `EXCEPTION` result, save
-    `ToolUnavailable`, which says that the failure is ours. Of a generator, what it yields is the
-    text, piece by piece: whoever listens hears each at once, and the deadline keeps what there is.
+    JSON; it may also return a `ToolResult`, and what it returns decides, not how it was declared:
+    something awaitable is awaited. Of a generator, what it yields is the text, piece by piece:
+    whoever listens hears each at once, and the deadline keeps what there is.
 
-    An async function runs in the event loop and is cancelled at the deadline. A sync one runs in
-    a thread of its own. A thread can't be killed: at the deadline the call returns `TIMEOUT` and
-    the thread runs on behind it; `stray` counts such threads. They never keep the program alive.
+    What it raises becomes an `EXCEPTION` result, also if it is no `Exception`; `KeyboardInterrupt`
+    in an async function alone ends the program. `ToolUnavailable` says that the failure is ours.
+    The logger `interlace.tools` and the result's details (`traceback`) have the whole error; the
+    model reads its type and message, or `on_error`: a text, or a function of the error.
+
+    An async function runs in the event loop and is cancelled at the deadline; one that blocks the
+    loop can't be, which the log and the result then say. A sync one runs in a thread of its own. A
+    thread can't be killed: at the deadline the call returns `TIMEOUT` and the thread continues
+    without it; `stray` counts such threads. They never keep the program alive.
 
     >>> def add(a: int, b: int = 1) -> int:
     ...     "Add two numbers."
@@ -45,6 +64,8 @@ class FunctionTool:
     >>> adder = FunctionTool(add)
     >>> adder.name, adder.description, list(adder.arguments.model_fields)
     ('add', 'Add two numbers.', ['a', 'b'])
+    >>> adder(2, b=3)
+    5
     """
 
     def __init__(
@@ -53,8 +74,13 @@ class FunctionTool:
         *,
         name: str | None = None,
         description: str | None = None,
+        on_error: OnError | None = None,
+        arguments: type[BaseModel] | None = None,
     ) -> None:
-        """Raises `UsageError` for a function that has no usable name or an untyped parameter."""
+        """`arguments` is the schema of a function of any keywords, instead of its signature.
+
+        Raises `UsageError` for a function that has no usable name or an untyped parameter.
+        """
         self.name = name if name is not None else getattr(function, "__name__", "")
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.name):
             raise UsageError(
@@ -62,13 +88,24 @@ class FunctionTool:
                 "and underscores: tool(function, name=...)"
             )
         self.function = function
-        self.description = _first_paragraph(function) if description is None else description
-        self.arguments = _schema(function, self.name)
+        self.on_error = on_error
+        signature = Signature(function, self.name) if arguments is None else AnyKeywords(arguments)
+        self._signature = signature
+        self.arguments = signature.arguments
+        self.description = signature.description if description is None else description
         self._asynchronous = any(
             inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
             for one in (function, getattr(function, "__call__", None))  # noqa: B004 (an object)
         )
         self._left_behind: set[threading.Thread | asyncio.Task[ToolResult]] = set()
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself, as Python code calls it."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<tool {self.name}{inspect.signature(self.function)}>"
 
     @property
     def stray(self) -> int:
@@ -85,65 +122,108 @@ class FunctionTool:
 
         `pieces` gets what a generator yields, as it yields it.
         """
-        given, named = _bind(self.function, arguments)
-        run = self._run_async if self._asynchronous else self._run_thread
-        return pieces.before(await run(given, named, seconds, pieces))
-
-    async def _run_async(
-        self, given: list[Any], named: dict[str, Any], seconds: float, pieces: "_Pieces"
-    ) -> ToolResult:
-        async def body() -> ToolResult:
-            try:
-                value = self.function(*given, **named)
-                if not inspect.isasyncgen(value):
-                    return _as_result(await value)
-                async with aclosing(value):
-                    async for piece in value:
-                        pieces.add(_as_text(piece))
-                return ToolResult("")
-            except (Exception, SystemExit) as error:
-                return _as_failure(error)
-
-        task = asyncio.create_task(body())
+        given, named = self._signature.bind(arguments)
+        held = _HeldLoop()
+        call: Callable[[], object] = partial(self.function, *given, **named)
+        task = asyncio.create_task(self._call(call, pieces, held))
         try:
             await asyncio.wait({task}, timeout=seconds)
-            if task.done() and not task.cancelled():
-                return task.result()
-            cancelled_itself = task.done()
-            task.cancel()
-            await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
-            if cancelled_itself:
-                return ToolResult("CancelledError", ErrorKind.EXCEPTION)
-            return _out_of_time(seconds)
+            if task.cancelled():  # by itself
+                result = ToolResult("CancelledError", ErrorKind.EXCEPTION)
+            elif task.done():
+                result = task.result()
+            else:
+                task.cancel()
+                await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+                result = _out_of_time(seconds)
         finally:
             if not task.done():
                 task.cancel()
                 self._leave_behind(task)
+        if held.seconds > min(seconds, _BLOCKS_SECONDS):
+            _log.warning(
+                "the async tool %r held up the event loop for %.1f s: await in it, or make it a "
+                "plain function, which gets a thread",
+                self.name,
+                held.seconds,
+            )
+            result = result if held.seconds <= seconds else _out_of_time(seconds)
+            blocked = {"blocked_seconds": round(held.seconds, 3)}
+            result = dataclasses.replace(result, details={**result.details, **blocked})
+        return pieces.before(result)
 
-    async def _run_thread(
-        self, given: list[Any], named: dict[str, Any], seconds: float, pieces: "_Pieces"
+    async def _call(
+        self, call: Callable[[], object], pieces: "_Pieces", held: "_HeldLoop"
     ) -> ToolResult:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[ToolResult] = loop.create_future()
+        """Call the function, and do what its value asks for: await it, go through it."""
+        try:
+            if self._asynchronous:
+                value = call()
+            else:
+                value = await self._in_own_thread(call, pieces)
+            while inspect.isawaitable(value):
+                value = await held.awaiting(value)
+            if hasattr(value, "__aiter__"):
+                return await self._read_all(value, pieces, held)
+            if isinstance(value, Generator):
+                value = await self._in_own_thread(lambda: value, pieces)
+            if isinstance(value, str | ToolResult | None):
+                return as_result(value)
+            return await in_thread(as_result, value)  # it may be large
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return self._failure(error)
 
-        def settle(result: ToolResult) -> None:
+    async def _read_all(self, value: Any, pieces: "_Pieces", held: "_HeldLoop") -> ToolResult:
+        items = value.__aiter__()
+        try:
+            while True:
+                try:
+                    piece = await held.awaiting(anext(items))
+                except StopAsyncIteration:
+                    return ToolResult("")
+                pieces.add(as_text(piece))
+                if pieces.length > _LONGEST:
+                    return _too_long()
+        finally:
+            if hasattr(items, "aclose"):
+                await items.aclose()
+
+    async def _in_own_thread(self, call: Callable[[], object], pieces: "_Pieces") -> object:
+        """The result of a call, or its value if that is to be awaited in the event loop."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[object] = loop.create_future()
+
+        def settle(value: object) -> None:
             if not answer.done():
-                answer.set_result(result)
+                answer.set_result(value)
+            elif inspect.iscoroutine(value):
+                value.close()  # nobody waits for it any more
+
+        def yielded(value: Iterator[object]) -> ToolResult:
+            length = 0
+            for piece in value:
+                if answer.done():  # out of time: here this thread can stop
+                    break
+                text = as_text(piece)
+                length += len(text)
+                loop.call_soon_threadsafe(pieces.add, text)
+                if length > _LONGEST:
+                    return _too_long()
+            return ToolResult("")
 
         def body() -> None:
             try:
-                value = self.function(*given, **named)
-                if inspect.isgenerator(value):
-                    for piece in value:
-                        if answer.done():  # out of time: here this thread can stop
-                            break
-                        loop.call_soon_threadsafe(pieces.add, _as_text(piece))
-                    value = None
-                result = _as_result(value)
+                value: object = call()
+                if isinstance(value, Generator):
+                    value = yielded(value)
+                elif not (inspect.isawaitable(value) or hasattr(value, "__aiter__")):
+                    value = as_result(value)
             except BaseException as error:  # a thread has nobody above it to raise to
-                result = _as_failure(error)
+                value = self._failure(error)
             with suppress(RuntimeError):  # the loop closed before a stray thread came to its end
-                loop.call_soon_threadsafe(settle, result)
+                loop.call_soon_threadsafe(settle, value)
 
         context = contextvars.copy_context()
         thread = threading.Thread(
@@ -151,12 +231,16 @@ class FunctionTool:
         )
         thread.start()
         try:
-            await asyncio.wait({answer}, timeout=seconds)
-            return answer.result() if answer.done() else _out_of_time(seconds)
+            return await answer
         finally:
-            if not answer.done():
-                answer.cancel()
+            if not answer.done() or answer.cancelled():
                 self._leave_behind(thread)
+
+    def _failure(self, error: BaseException) -> ToolResult:
+        result = as_failure(error, self.on_error, __file__)
+        if result.error is not ErrorKind.UNAVAILABLE:
+            _log.error("the tool %r raised %s", self.name, type(error).__name__, exc_info=error)
+        return result
 
     def _leave_behind(self, call: threading.Thread | asyncio.Task[ToolResult]) -> None:
         self._left_behind = {call, *filter(_runs, self._left_behind)}
@@ -167,21 +251,60 @@ class _Pieces:
 
     def __init__(self, on_output: Callable[[str], None] | None) -> None:
         self.texts: list[str] = []
+        self.length = 0
         self._on_output = on_output
 
     def add(self, text: str) -> None:
         self.texts.append(text)
+        self.length += len(text)
         if self._on_output is not None:
             self._on_output(text)
 
     def before(self, result: ToolResult) -> ToolResult:
-        """The result, behind what was yielded."""
+        """The result, after what was yielded."""
         text = "\n".join(filter(None, ["".join(self.texts).rstrip("\n"), result.text]))
         return dataclasses.replace(result, text=text) if self.texts else result
 
 
+class _HeldLoop:
+    """Seconds for which the steps of a coroutine have held the event loop."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def awaiting(self, work: Awaitable[R]) -> Awaitable[R]:
+        """The same work, measured."""
+        return _Measured(work, self)
+
+
+class _Measured(Generic[R]):
+    """Work whose steps are timed: the time between them is not its own."""
+
+    def __init__(self, work: Awaitable[R], held: _HeldLoop) -> None:
+        self._work, self._held = work, held
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        steps = self._work.__await__()
+        step: Callable[[], Any] = partial(next, steps)
+        while True:
+            start = time.perf_counter()
+            try:
+                waits_for = step()
+            except StopIteration as end:
+                value: R = end.value
+                return value
+            finally:
+                self._held.seconds += time.perf_counter() - start
+            try:
+                step = partial(_send, steps, (yield waits_for))
+            except BaseException as error:
+                step = partial(_throw, steps, error)
+
+
 class _FunctionSession:
     """Functions keep no state: a copy is a new one."""
+
+    stateless: Literal[True] = True
 
     def __init__(self, tool: FunctionTool) -> None:
         self._tool = tool
@@ -213,11 +336,16 @@ class _FunctionSession:
 def tool(function: Callable[..., Any], /) -> FunctionTool: ...
 @overload
 def tool(
-    *, name: str | None = None, description: str | None = None
+    *, name: str | None = None, description: str | None = None, on_error: OnError | None = None
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 @overload
 def tool(
-    function: Callable[..., Any], /, *, name: str | None = None, description: str | None = None
+    function: Callable[..., Any],
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    on_error: OnError | None = None,
 ) -> FunctionTool: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -225,110 +353,38 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
+    on_error: OnError | None = None,
 ) -> FunctionTool | Callable[[Callable[..., Any]], FunctionTool]:
-    """Make a function a tool: `tool(f)`, `@tool`, or `@tool(name="...", description="...")`.
+    """Make a function a tool: `tool(f)`, `@tool`, or `@tool(name="...", on_error="...")`.
 
     >>> @tool
     ... def shout(text: str) -> str:
     ...     "Say it louder."
     ...     return text.upper()
-    >>> shout.description
-    'Say it louder.'
+    >>> shout.description, shout("hello")
+    ('Say it louder.', 'HELLO')
     """
-    if function is not None:
-        return FunctionTool(function, name=name, description=description)
-    return lambda function: FunctionTool(function, name=name, description=description)
+    make = partial(FunctionTool, name=name, description=description, on_error=on_error)
+    return make if function is None else make(function)
+
+
+def _send(steps: Any, value: Any) -> Any:
+    return steps.send(value) if hasattr(steps, "send") else next(steps)
+
+
+def _throw(steps: Any, error: BaseException) -> Any:
+    if not hasattr(steps, "throw"):
+        raise error
+    return steps.throw(error)
 
 
 def _runs(call: threading.Thread | asyncio.Task[ToolResult]) -> bool:
     return call.is_alive() if isinstance(call, threading.Thread) else not call.done()
 
 
-def _first_paragraph(function: Callable[..., Any]) -> str:
-    text = inspect.getdoc(function) or ""
-    return " ".join(text.split("\n\n", 1)[0].split())
-
-
-def _schema(function: Callable[..., Any], name: str) -> type[BaseModel]:
-    """A pydantic model whose fields are the function's parameters, in their order."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-        target = function if hasattr(function, "__name__") else type(function).__call__
-        hints = get_type_hints(getattr(function, "func", target), include_extras=True)
-    except (NameError, TypeError, ValueError) as error:
-        raise UsageError(f"the signature of {name!r} can't be read: {error}") from error
-    fields: dict[str, Any] = {}
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise UsageError(
-                f"{name!r} takes {parameter}, which a model can't fill; name its parameters"
-            )
-        if parameter.name not in hints:
-            raise UsageError(f"the parameter {parameter.name!r} of {name!r} needs a type")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[_field(parameter.name)] = (
-            hints[parameter.name],
-            Field(default, alias=parameter.name)
-            if _field(parameter.name) != parameter.name
-            else default,
-        )
-    try:
-        schema: type[BaseModel] = create_model(
-            name, __config__=ConfigDict(extra="forbid"), **fields
-        )
-        schema.model_json_schema()
-    except (PydanticUserError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"the parameters of {name!r} can't be described as JSON: {reason}"
-        ) from error
-    return schema
-
-
-def _field(parameter: str) -> str:
-    """The parameter's field: its own name, unless pydantic keeps that name for itself."""
-    taken = hasattr(BaseModel, parameter) or parameter.startswith(("_", "model_"))
-    return f"argument_{parameter.strip('_')}" if taken else parameter
-
-
-def _bind(function: Callable[..., Any], arguments: BaseModel) -> tuple[list[Any], dict[str, Any]]:
-    given: list[Any] = []
-    named: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        value = getattr(arguments, _field(parameter.name))
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            given.append(value)
-        else:
-            named[parameter.name] = value
-    return given, named
-
-
-def _as_result(value: object) -> ToolResult:
-    return value if isinstance(value, ToolResult) else ToolResult(_as_text(value))
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    text = pydantic_core.to_json(value, fallback=str, inf_nan_mode="constants").decode()
-    if text.startswith('"'):  # a date, a decimal, an enum: its text, without the quotes
-        return str(pydantic_core.from_json(text))
-    return text
-
-
-def _as_failure(error: BaseException) -> ToolResult:
-    if isinstance(error, ToolUnavailable):
-        return ToolResult(str(error), ErrorKind.UNAVAILABLE)
-    kind = ErrorKind.MEMORY if isinstance(error, MemoryError) else ErrorKind.EXCEPTION
-    try:
-        message = str(error)
-    except Exception:  # an exception whose own __str__ fails
-        message = ""
-    name = type(error).__name__
-    return ToolResult(f"{name}: {message}" if message else name, kind)
-
-
 def _out_of_time(seconds: float) -> ToolResult:
     return ToolResult(f"The time limit of {seconds:g} s was reached.", ErrorKind.TIMEOUT)
+
+
+def _too_long() -> ToolResult:
+    return ToolResult(f"Stopped after {_LONGEST} characters.", ErrorKind.EXCEPTION)

@@ -264,7 +264,7 @@ class _Connections:
         try:
             return self._make()
         except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-            names, why = _PROXIES, "it is not an address such as http://host:3128"
+            names, why = _PROXIES, "it is not an address such as http://host:1 or socks5://host:1"
             if isinstance(error, OSError):
                 names, why = ("SSL_CERT_FILE", "SSLKEYLOGFILE"), str(error)
             elif isinstance(error, ImportError):

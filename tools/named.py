@@ -9,6 +9,7 @@ from .base import Tool
 from .errors import UsageError
 from .function import FunctionTool
 from .importing import find, parse_name
+from .langchain import LangChainTool, from_langchain, is_langchain
 from .python import PythonTool
 from .search import HttpRetriever, SearchTool, is_private
 from .sql import Database, SqlTool
@@ -17,9 +18,9 @@ from .sql.postgres import has_password
 __all__ = ["TOOLS", "AnyTool", "as_tool", "find_tool", "task_sql", "without_password"]
 
 T = TypeVar("T")
-AnyTool: TypeAlias = str | Tool | Callable[..., Any]
+AnyTool: TypeAlias = str | Tool | LangChainTool | Callable[..., Any]
 """A tool, its name (`python`, `python:jupyter`, `sql:some.db`, `search:docs/`,
-`search:http://localhost:8000/retrieve`), or a plain typed function."""
+`search:http://localhost:8000/retrieve`), a plain typed function, or a LangChain tool."""
 
 
 def _search(source: str, *, top: int = 3, budget: int | None = None) -> Tool:
@@ -87,11 +88,15 @@ def find_tool(name: str, *, trusted: bool = True, folder: Path | None = None) ->
     kind, made = found.name.head, found.value
     if found.own and not found.source and kind in _NEEDS_SOURCE:
         raise UsageError(f"the tool {name!r} is written {kind}:PATH, {_NEEDS_SOURCE[kind]}")
+    if found.configured and _is_tool(made):
+        raise UsageError(f"the tool {name!r} takes no source and no parameters: write {kind} alone")
     if found.own or found.configured or isinstance(made, type):
         made = found.make()
     elif inspect.isroutine(made):
         return FunctionTool(made)
-    if not all(hasattr(made, member) for member in ("name", "description", "arguments", "session")):
+    if is_langchain(made) and not _is_tool(made):
+        return from_langchain(made)
+    if not _is_tool(made):
         raise UsageError(
             f"the tool {name!r} is of type {type(made).__name__}: name a function, a tool, or what "
             "makes a tool"
@@ -111,7 +116,21 @@ def task_sql(tools: Sequence[AnyTool] | None) -> str | None:
 
 
 def as_tool(given: AnyTool) -> Tool:
-    """The tool of that name, of that function, or the one given. Raises UsageError."""
+    """The tool of that name, of that function or LangChain tool, or the one given.
+
+    Raises UsageError for anything else.
+    """
     if isinstance(given, str):
         return find_tool(given)
-    return FunctionTool(given) if callable(given) else given
+    if _is_tool(given):
+        return given  # type: ignore[return-value]  # checked member by member
+    if is_langchain(given):
+        return from_langchain(given)
+    if not callable(given):
+        raise UsageError(f"a tool is a name, a function or a tool, not {type(given).__name__}")
+    return FunctionTool(given)
+
+
+def _is_tool(given: object) -> bool:
+    members = ("name", "description", "arguments", "session")
+    return not isinstance(given, type) and all(hasattr(given, member) for member in members)

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -24,7 +24,7 @@ from ..result import Result
 from .exits import Exit
 from .options import LimitOptions, ModelOptions, folder_file
 
-__all__ = ["as_json", "exit_code", "load", "make_agent", "make_task_agent", "warnings"]
+__all__ = ["exit_code", "load", "make_agent", "make_task_agent", "warnings"]
 
 _TIERS = {
     "confined": "The model's Python code is confined, though this machine allows no namespaces: "
@@ -148,28 +148,3 @@ def exit_code(result: Result) -> Exit:
     if result.denied and result.stop is not StopReason.INFRASTRUCTURE:
         return Exit.APPROVAL
     return Exit.UNAVAILABLE if result.stop is StopReason.INFRASTRUCTURE else Exit.NO_ANSWER
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    """A result as `--json` prints it."""
-    trajectory = result.trajectory
-    return {
-        "question": result.question,
-        "answer": result.answer,
-        "stop": result.stop.value,
-        "model": trajectory.model,
-        "format": trajectory.format,
-        "usage": asdict(result.usage),
-        "calls": [
-            {
-                "tool": call.tool,
-                "arguments": call.arguments,
-                "output": call.output,
-                "error": call.error.value if call.error else None,
-                "seconds": round(call.seconds, 3),
-                "state_lost": call.state_lost,
-            }
-            for call in result.calls
-        ],
-        "error": result.error,
-    }

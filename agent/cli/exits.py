@@ -1,6 +1,8 @@
 """The end of a command: exit codes, signals, and one sentence if something went wrong."""
 
 import asyncio
+import errno
+import io
 import json
 import os
 import select
@@ -11,28 +13,26 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import typer
 
+from .. import JSON_VERSION
 from .render.terminal import escape_json, printable
 
 __all__ = [
     "EXIT_CODES",
-    "JSON_VERSION",
     "Exit",
     "Terminated",
     "catch_sigterm",
     "eprint",
     "exit_codes",
+    "open_streams",
     "print_json",
     "run_to_end",
 ]
 
 T = TypeVar("T")
-
-JSON_VERSION = 1
-"""The `schema_version` of what `--json` prints; it changes when a field changes its meaning."""
 
 
 class Exit(IntEnum):
@@ -72,6 +72,66 @@ Exit codes:
 
 class Terminated(BaseException):
     """SIGTERM came."""
+
+
+_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_SYSTEM |= {errno.EIO, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}
+"""Errors of the system that are nobody's bug: full or broken disks, missing rights, limits."""
+
+
+class _Output(io.TextIOWrapper):
+    """stdout: a full disk behind it ends the command with one sentence."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._failed(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):
+            raise error
+        from ...tools.errors import DataError  # here: it takes the tools along
+
+        _silence(self)
+        raise DataError(f"can't write the output: {error.strerror}") from error
+
+
+class _Notices(_Output):
+    """stderr: notices that can't be written are lost, and never end the work."""
+
+    def _failed(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):
+            raise error
+
+
+def open_streams() -> None:
+    """Prepare the standard streams: a closed one leads nowhere, and a character that a terminal
+    can't show is shown as its number.
+    """
+    while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass  # otherwise the next file that is opened would be a stream
+    os.close(lowest)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = _reopened(1, sys.stdout, _Output), _reopened(2, sys.stderr, _Notices)
+
+
+def _reopened(number: int, stream: Any, kind: type[_Output]) -> _Output:
+    return kind(
+        open(number, "wb", closefd=False),
+        encoding=getattr(stream, "encoding", None),
+        errors="backslashreplace",
+        line_buffering=number == 2 or os.isatty(number),
+        write_through=getattr(stream, "write_through", False),
+    )
 
 
 def catch_sigterm() -> None:
@@ -135,6 +195,10 @@ def exit_codes(*, json: bool = False, debug: bool = False) -> Iterator[None]:
             sys.stdout.flush()
     except (typer.Exit, typer.Abort):
         raise
+    except SystemExit as end:
+        if end.code == 1 and _silence_unread():  # the library's own, while it printed a help text
+            raise typer.Exit(Exit.UNREAD) from None
+        raise
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except Terminated:
@@ -153,8 +217,14 @@ def _silence_unread() -> bool:
     """
     unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream.fileno())]
     for stream in unread:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _silence(stream)
     return bool(unread)
+
+
+def _silence(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _is_unread(descriptor: int) -> bool:
@@ -170,6 +240,9 @@ def _report(error: Exception, *, json: bool, debug: bool) -> int:
         InterlaceError,  # here: it takes the tools along, a fifth of a second
     )
 
+    if isinstance(error, OSError) and error.errno in _SYSTEM:
+        eprint(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}")
+        return Exit.DATA
     if not isinstance(error, InterlaceError):
         more = "" if debug else " (please report it with what --debug prints)"
         eprint(f"a bug in interlace: {type(error).__name__}: {error}{more}")

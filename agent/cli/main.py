@@ -22,7 +22,7 @@ from .commands.sft import sft
 from .commands.show import show
 from .commands.tools import tools
 from .commands.train import train
-from .exits import EXIT_CODES, Exit, Terminated, catch_sigterm, exit_codes
+from .exits import EXIT_CODES, catch_sigterm, exit_codes, open_streams
 from .options import LAYERED, CliCommand, folder_file, own_file
 
 __all__ = ["app", "main"]
@@ -186,12 +186,9 @@ def _interlace(
 def main() -> None:
     """Run the command line and exit; `exit_codes` inside a command reports its errors."""
     catch_sigterm()
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that can't show a character shows its number; it never ends a run.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    open_streams()
     try:
-        app(prog_name="interlace")
-    except Terminated:
-        sys.exit(Exit.TERMINATED)
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
+        with exit_codes():
+            app(prog_name="interlace")
+    except typer.Exit as end:
+        sys.exit(end.exit_code)

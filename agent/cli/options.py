@@ -135,8 +135,9 @@ Strategy: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--strategy",
-        help="Several attempts, one answer: vote@8 (the most frequent), best@4 (the one the model "
-        "rates best), twice@2 (asked again with its answer), or mine.py:strategy.",
+        help="Several attempts, one answer: vote@8 (the most frequent), tree@8 (the same, of a "
+        "tree that branches at results), best@4 (the one the model rates best), twice@2 (asked "
+        "again with its answer), or mine.py:strategy.",
     ),
 ]
 

@@ -212,4 +212,5 @@ def to_result(record: TeamRecord, policy: Policy) -> Result[None]:
         usage=usage,
         error=episode.error,
         episode=episode,
+        tokenizer=tokenizer,
     )

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from ...rollout.episode_log import dump_record
 from ...rollout.trajectory import Trajectory
 from ...tools.errors import DataError, UsageError
+from ...tools.files import is_full, write_error
 from ...tools.forks import renew_in_child
 
 __all__ = ["Runs", "SavedCall", "SavedRun"]
@@ -110,12 +111,16 @@ class Runs:
             self._db = sqlite3.connect(
                 self.path, timeout=30, check_same_thread=False, isolation_level="IMMEDIATE"
             )
+        except (OSError, sqlite3.Error) as error:
+            raise self._unkept(error) from error
+        try:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma foreign_keys = on")
             self._db.executescript(_TABLES)
             self._upgrade()
-        except (OSError, sqlite3.Error) as error:
-            raise DataError(f"can't keep a team's runs in {self.path}: {error}") from error
+        except sqlite3.Error as error:
+            self.close()
+            raise self._unkept(error) from error
 
     def _upgrade(self) -> None:
         with self._db:
@@ -189,13 +194,13 @@ class Runs:
         rows = self._rows("where id = ?", id)
         if not rows:
             return None
-        with self._lock:
-            found = self._db.execute(
-                "select data, said from team_call where run = ? order by rowid", [id]
-            ).fetchall()
         try:
+            with self._lock:
+                found = self._db.execute(
+                    "select data, said from team_call where run = ? order by rowid", [id]
+                ).fetchall()
             calls = tuple(SavedCall(_TRAJECTORY.validate_json(data), said) for data, said in found)
-        except ValidationError as error:
+        except (sqlite3.Error, ValidationError) as error:
             raise DataError(f"{self.path}: the run {id} can't be read: {error}") from error
         return SavedRun(*rows[0][:5], _lives(*rows[0][5:]), calls)
 
@@ -241,7 +246,13 @@ class Runs:
             with self._lock, self._db:
                 return self._db.execute(statement, values).rowcount
         except sqlite3.Error as error:
-            raise DataError(f"can't write {self.path}: {error}") from error
+            raise self._unkept(error) from error
+
+    def _unkept(self, error: OSError | sqlite3.Error) -> DataError:
+        if isinstance(error, OSError):
+            return write_error(self.path, error)
+        full = " (the disk is full: make room there)" if is_full(self.path.parent) else ""
+        return DataError(f"can't keep a team's runs in {self.path}: {error}{full}")
 
 
 def _lives(owner: str | None, alive: float | None) -> bool:

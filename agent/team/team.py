@@ -22,7 +22,7 @@ from ...tools import PythonTool, Tool
 from ...tools.errors import MissingExtra, UsageError
 from ..agent import Agent
 from ..call_policy import CallPolicy
-from ..events import AgentEvent, BudgetLeft, Done
+from ..events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Spoken
 from ..output import OutputSchema
 from ..result import Result
 from ..run import AgentRun, Answerer, AnswerFeed
@@ -140,6 +140,9 @@ class Team(Answerer[T]):
             repairs=repairs,
         )
 
+    def __repr__(self) -> str:
+        return f"<Team of {self.agent!r}: up to {self.plan.max_experts} experts>"
+
     # -- answering ------------------------------------------------------------------------------
 
     async def run(self, question: str) -> Result[T]:
@@ -199,8 +202,7 @@ class Team(Answerer[T]):
 
         def tell(event: AgentEvent[Any]) -> bool:
             feed.emit(event)
-            if hooks.event is not None:
-                hooks.event(event)
+            (hooks.hear if isinstance(event, Spoken | ApprovalAsked) else hooks.hear_end)(event)
             return True
 
         id = uuid.uuid4().hex[:12] if saved is None else saved.id

@@ -7,10 +7,19 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
 from dataclasses import replace
+from typing import Literal
 
 from pydantic import BaseModel, JsonValue
 
-from ...tools import Budgeted, ErrorKind, PureTool, StartedSession, Tool, ToolResult, ToolSession
+from ...tools import (
+    Budgeted,
+    ErrorKind,
+    PureTool,
+    StartedSession,
+    Tool,
+    ToolResult,
+    ToolSession,
+)
 
 __all__ = ["cache_calls"]
 
@@ -96,7 +105,9 @@ class _CachingTool:
 
 
 class _CachingSession:
-    """One attempt's session."""
+    """One attempt's session: of a pure tool, it keeps nothing between calls."""
+
+    stateless: Literal[True] = True
 
     def __init__(self, tool: _CachingTool, session: ToolSession) -> None:
         self._tool = tool

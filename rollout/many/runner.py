@@ -70,8 +70,10 @@ def episode_id(task: Task, sample: int) -> str:
     return f"{task.id}/{sample}"
 
 
-def episode_seed(seed: int, task: Task, sample: int) -> int:
-    """The seed of one attempt, independent of the task's place among the others of a run."""
+def episode_seed(seed: int, task: Task, sample: int | str) -> int:
+    """The seed of one attempt, or of the leaf of that name, independent of the task's place among
+    the others of a run.
+    """
     parts = json.dumps([seed, task.id, sample])
     return int.from_bytes(blake2b(parts.encode(), digest_size=6).digest())
 
@@ -343,27 +345,61 @@ class Runner:
 
     async def _decide(self, episode: Episode, policy: Policy, strategy: Strategy) -> None:
         """Fill an episode with the attempts of a strategy, the chosen one last."""
-        made = 0
-
-        async def ask(question: str) -> Episode:
-            nonlocal made
-            number, made = made, made + 1
-            seed = None if episode.seed is None else episode_seed(episode.seed, task, number)
-            one = Episode(f"{episode.id}.{number}", task, task.id, number, seed=seed)
-            one.started = time.time()
-            try:
-                await self._attempt(one, policy, question)
-            finally:
-                episode.trajectories += one.trajectories
-            return one
-
-        task = episode.task
-        decision = await strategy(ask, task)
+        decision = await strategy(_Asking(self, episode, policy), episode.task)
         chosen = decision.episode.trajectory
         chosen.strategy = decision.why
         episode.error = decision.episode.error
         others = [each for each in episode.trajectories if each is not chosen]
         episode.trajectories = [*others, chosen]
+
+
+@dataclass(eq=False)
+class _Asking:
+    """The attempts of a strategy at one episode: see `Ask`."""
+
+    runner: Runner
+    episode: Episode
+    policy: Policy
+    _made: int = 0
+
+    async def __call__(self, question: str, /) -> Episode:
+        episode, task, number = self.episode, self.episode.task, self._made
+        self._made += 1
+        id = f"{episode.id}.{number}"
+        one = Episode(id, task, task.id, number, seed=self.seed(number), started=time.time())
+        try:
+            await self.runner._attempt(one, self.policy, question)
+        finally:
+            episode.trajectories += one.trajectories
+        return one
+
+    def seed(self, name: str | int) -> int | None:
+        """The seed of an attempt or a leaf; the first root's is the episode's own."""
+        seed = self.episode.seed
+        if seed is None or name == "0":
+            return seed
+        return episode_seed(seed, self.episode.task, name)
+
+    def rollout(self, name: str) -> Rollout:
+        """A leaf without its place in the tree."""
+        return Rollout(
+            self.policy,
+            name=f"{self.episode.id}@{self.episode.started}:{name}",
+            seed=self.seed(name),
+            sampling_gate=self.runner.sampling_gate,
+            budget=self.runner.budget,
+        )
+
+    def record(self, trajectory: Trajectory) -> None:
+        """Keep the trajectory of a leaf, from its beginning on."""
+        self.episode.trajectories.append(trajectory)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """A slot, for a while."""
+        async with self.runner._slots:
+            with self.runner.metrics.during(Phase.IN_FLIGHT):
+                yield
 
 
 @dataclass(eq=False)

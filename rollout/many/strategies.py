@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
 
 from pydantic import Field
 
@@ -26,6 +26,9 @@ from ...tools.errors import UsageError
 from ...tools.importing import find
 from ..task import Task
 from ..trajectory import Episode, StopReason
+from ..tree.figures import tree_figures
+from ..tree.growth import Attempts, grow
+from ..tree.rules import RuleName, make_rule
 from .votes import Classes, by_text, elect, mean_logprob
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "best_of",
     "find_strategy",
     "think_twice",
+    "tree",
     "vote",
 ]
 
@@ -48,8 +52,14 @@ class Decision:
     why: dict[str, Any] = field(default_factory=dict)
 
 
-Ask: TypeAlias = Callable[[str], Awaitable[Episode]]
-"""One more attempt, at that question, with a seed of its own."""
+class Ask(Attempts, Protocol):
+    """One more attempt, at that question, with a seed of its own; or a tree of rollouts."""
+
+    def __call__(self, question: str, /) -> Awaitable[Episode]:
+        """An attempt, to its end."""
+        ...
+
+
 Strategy: TypeAlias = Callable[[Ask, Task], Awaitable[Decision]]
 Score: TypeAlias = Callable[[Episode], float | Awaitable[float]]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=9999)]
@@ -68,6 +78,42 @@ async def vote(ask: Ask, task: Task, *, k: Count = 8, classes: Classes = by_text
     count = Counter(vote for vote in votes if vote is not None)
     told = {str(episodes[votes.index(vote)].answer): number for vote, number in count.items()}
     why = {"name": "vote", "votes": told}
+    return Decision(_least_bad(episodes) if winner is None else episodes[winner], why)
+
+
+async def tree(
+    ask: Ask,
+    task: Task,
+    *,
+    leaves: Count = 8,
+    roots: Count = 4,
+    width: Count = 2,
+    rule: RuleName = "split",
+    classes: Classes = by_text,
+) -> Decision:
+    """The answer that most of the `leaves` of a tree give, by their weights (`Branch.weight`).
+
+    The tree has at least as many `roots`, and branches `width`-fold as `rule` says: `split` at each
+    result, `random` at random nodes, `surprise` where the model is unsure, `best` where it is
+    surest. Leaves that share a beginning cost less than as many attempts, and agree more often: few
+    roots make the vote weaker. The rest is as in `vote`.
+    """
+    grown = await grow(ask, task.question, make_rule(rule, width=width), leaves=leaves, roots=roots)
+    episodes = [
+        Episode("", task, task.id, at, [leaf], error=leaf.error)
+        for at, leaf in enumerate(grown.leaves)
+    ]
+    votes = await asyncio.to_thread(classes, task, episodes)
+    weights = [leaf.branch.weight if leaf.branch else 1.0 for leaf in grown.leaves]
+    winner = elect(votes, [mean_logprob(episode) for episode in episodes], weights)
+    told: dict[str, float] = {}
+    for vote, weight in zip(votes, weights, strict=True):
+        if vote is not None:
+            answer = str(episodes[votes.index(vote)].answer)
+            told[answer] = round(told.get(answer, 0.0) + weight, 6)
+    why = {"name": "tree", "votes": told, "figures": tree_figures(grown.leaves)}
+    if grown.failed:
+        why["failed"] = grown.failed
     return Decision(_least_bad(episodes) if winner is None else episodes[winner], why)
 
 
@@ -113,6 +159,7 @@ async def think_twice(ask: Ask, task: Task, *, k: Count = 2) -> Decision:
 
 STRATEGIES: dict[str, Callable[..., Awaitable[Decision]]] = {
     "vote": vote,
+    "tree": tree,
     "best": best_of,
     "twice": think_twice,
 }
@@ -123,10 +170,10 @@ def find_strategy(
 ) -> Strategy:
     """The strategy of that name, by the grammar of `tools/importing.py`.
 
-    `vote@8`, `best@4`, `twice@2`; of your own `my_ways:debate` or `my_ways.py:debate@rounds=3`: a
-    function of `ask` and a task, whose further parameters the name gives, or a class of such.
-    `classes` says which answers are one; a strategy with a parameter of that name gets it. Raises
-    UsageError for any other.
+    `vote@8`, `tree@8`, `tree@leaves=8,rule=random`, `best@4`, `twice@2`; of your own
+    `my_ways:debate` or `my_ways.py:debate@rounds=3`: a function of `ask` and a task, whose further
+    parameters the name gives, or a class of such. `classes` says which answers are one; a strategy
+    with a parameter of that name gets it. Raises UsageError for any other.
     """
     found = find("strategy", name, STRATEGIES, trusted=trusted, folder=folder)
     if found.source:

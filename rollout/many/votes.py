@@ -28,13 +28,18 @@ Result = TypeVar("Result")
 _SECONDS = 10.0
 
 
-def elect(votes: Sequence[int | None], logprobs: Sequence[float | None]) -> int | None:
+def elect(
+    votes: Sequence[int | None],
+    logprobs: Sequence[float | None],
+    weights: Sequence[float] | None = None,
+) -> int | None:
     """The place of the attempt that counts: the first one with the most frequent answer.
 
     `votes` are numbers of answers as `Classes` gives them, `logprobs` the mean log-probability of
-    each attempt's tokens (None where it is not known). Of equally frequent answers the one with the
-    higher mean over its attempts wins, then the one that was given first. Without any vote there is
-    nothing to elect: None.
+    each attempt's tokens (None where it is not known). With `weights`, as leaves of a tree have
+    them, the heaviest answer counts. Of equal answers the one with the higher mean over its
+    attempts wins, then the one that was given first. Without any vote there is nothing to elect:
+    None.
 
     Example:
         >>> elect([0, 1, None, 1, 0], [-0.9, -0.2, -0.1, -0.4, -0.8])
@@ -47,10 +52,11 @@ def elect(votes: Sequence[int | None], logprobs: Sequence[float | None]) -> int 
     if not camps:
         return None
 
-    def strength(camp: list[int]) -> tuple[int, float]:
+    def strength(camp: list[int]) -> tuple[float, float]:
         known = [logprobs[place] for place in camp]
         sure = [value if value is not None else -math.inf for value in known]
-        return len(camp), sum(sure) / len(sure)
+        size = len(camp) if weights is None else round(sum(weights[place] for place in camp), 9)
+        return size, sum(sure) / len(sure)
 
     return max(camps.values(), key=strength)[0]  # of equals, max gives the first
 

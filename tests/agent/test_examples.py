@@ -22,6 +22,7 @@ PRINTS = {
     "structured.py": ["1298553 is one more"],
     "approval.py": ["python wants to run 'print(", "14946; 9 calls left"],
     "web_app.py": ["1247 (answered)\n1276 (answered)\n1305 (answered)\n"],
+    "service.py": ["clients: {'left': 4, 'right': 8}\n", "'answered': 8, 'left': 4} exit code 0\n"],
     "ceo_team.py": ["Decided(round=0, goes_on=True", "1298552, by "],
     "in_langgraph.py": ["1298552 True\n"],
     "function_tool.py": ["the function was called with ['", "the answer is 1298552"],

@@ -6,7 +6,6 @@ Every server here is a real one on this machine.
 import asyncio
 import json
 import logging
-import random
 import shutil
 import ssl
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.servers import Asked, Served, delta, serving
+from support.servers import Asked, Handler, Served, delta, serving
 
 from interlace.rollout.engines import HttpEngine, Sampling
 from interlace.rollout.engines.http.chat import ChatReply
@@ -77,7 +76,7 @@ async def roll_out(engine: HttpEngine, questions: int = 1, sampling: Any = None)
     return trajectory
 
 
-def ask(server: Server, questions: int = 1, sampling: Any = None, **options: Any) -> Trajectory:
+def ask(server: Handler, questions: int = 1, sampling: Any = None, **options: Any) -> Trajectory:
     async def go() -> Trajectory:
         async with serving(server) as served:
             engine = await HttpEngine.connect(served.url, pause=0.001, **options)
@@ -239,6 +238,7 @@ def test_a_stream_is_read_in_its_servers_way(name: str) -> None:
         ('{"error": "the boiler is cold"}\n\n', "the boiler is cold"),
         (delta(None, "upstream_lost"), "ended a reply with 'upstream_lost'"),
         ("cut", "broke off"),
+        ("data: the boiler is cold\n\n", "is not JSON: the boiler is cold"),
         (delta([{"type": "audio", "audio": {}}]), 'content has a part of type "audio"'),
         (delta(17), "content can't be 17"),
         (delta(None, ["stop"]), 'finish_reason can\'t be ["stop"]'),
@@ -252,37 +252,17 @@ def test_a_failure_in_a_stream_is_told_in_its_servers_words(last: Any, says: str
     assert says in (trajectory.error or "")
 
 
-def test_calls_are_the_same_however_a_server_cuts_and_names_them() -> None:
-    """Ids, indices, names and arguments in any cut and order that tells the calls apart."""
-    draw = random.Random(5)
-    for _ in range(300):
-        wanted = [
-            (f"{draw.choice('abc')}f{n}", {"x": draw.choice(["", "{", "}}", "ä\U0001f642"]) * n})
-            for n in range(draw.randint(1, 4))
-        ]
-        ids, indices, again = draw.random() < 0.5, draw.random() < 0.5, draw.random() < 0.5
-        queues = []
-        for n, (name, arguments) in enumerate(wanted):
-            text = json.dumps(arguments)
-            cuts = sorted(draw.choices(range(1, len(text)), k=draw.randint(0, 4)))
-            parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-            known: dict[str, Any] = {"id": f"i{n}"} if ids else {}
-            known |= {"index": n} if indices else {}
-            rest = known if again or not indices else {"index": n}
-            queues.append(
-                [piece(name if not at or again else None, part, **(rest if at else known))
-                 for at, part in enumerate(parts)]
-            )  # fmt: skip
-        events = []
-        while any(queues):  # told apart by an index or by ids in each piece, calls may mix
-            mixed = indices or (ids and again)
-            queue = draw.choice([q for q in queues if q]) if mixed else next(filter(None, queues))
-            events.append(calls(queue.pop(0)))
-        reply = ChatReply()
-        text = "".join(reply.read(event) for event in [*events, END, DONE]) + reply.end()
-        read = FORMATS["hermes"].parse(text, "eos", ()).calls  # type: ignore[arg-type]
-        found = [(call.tool, call.arguments) for call in read]
-        assert sorted(found, key=str) == sorted(wanted, key=str), events
+def test_the_last_words_of_a_stream_that_breaks_off_are_told_if_they_were_not_understood() -> None:
+    failed = {"status": "failed", "reason": "the boiler is cold"}
+
+    async def handler(asked: Asked) -> None:
+        if asked.path == "/v1/models":
+            return await asked.json({"data": [{"id": "m"}]})
+        events = [f"data: {json.dumps(each)}\n\n" for each in (delta("At four "), failed)]
+        await asked.raw("".join(events).encode(), "text/event-stream")
+
+    assert "middle of a reply: {" in (error := str(ask(handler).error))
+    assert "the boiler is cold" in error
 
 
 def test_an_event_of_any_shape_is_read_or_told_and_never_an_error_of_python() -> None:
@@ -498,6 +478,27 @@ def test_a_limit_that_the_context_has_no_room_for_is_lowered() -> None:
     assert server.bodies[0]["max_tokens"] == 4096 // 8
 
 
+@pytest.mark.parametrize("status", [400, 200])
+def test_a_stream_without_an_event_is_asked_for_as_one_answer(status: int) -> None:
+    """As llama-cpp-python 0.3.36 does, which says in the stream nothing of a prompt too long."""
+    message = {"role": "assistant", "content": "At four."}
+    whole = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    too_long = {"error": {"message": "the prompt has 9 tokens, and 7 have room"}}
+
+    async def handler(asked: Asked) -> None:
+        if asked.path == "/v1/models":
+            return await asked.json({"data": [{"id": "m"}]})
+        if asked.body.get("stream"):
+            return await asked.raw(b"", "text/event-stream")
+        await asked.json(whole if status == 200 else too_long, status)
+
+    trajectory = ask(handler)
+    if status == 200:
+        assert trajectory.answer == "At four."
+    else:
+        assert "the prompt has 9 tokens" in (trajectory.error or "")
+
+
 def test_many_requests_at_once_learn_one_refusal() -> None:
     def refuse(body: Any) -> Any:
         names = {"temperature", "tools"} & body.keys()
@@ -595,14 +596,7 @@ def test_a_stream_under_another_content_type_is_a_stream() -> None:
         lines = [f"data: {json.dumps(event)}\n\n" for event in TEXTS]
         await asked.raw("".join([*lines, "data: [DONE]\n\n"]).encode(), "text/plain")
 
-    async def go() -> Trajectory:
-        async with serving(handler) as served:
-            engine = await HttpEngine.connect(served.url)
-            trajectory = await roll_out(engine)
-            await engine.aclose()
-            return trajectory
-
-    assert asyncio.run(go()).answer == "At four."
+    assert ask(handler).answer == "At four."
 
 
 def test_a_stream_may_be_cut_at_any_place_and_its_lines_end_in_any_way() -> None:
@@ -610,8 +604,9 @@ def test_a_stream_may_be_cut_at_any_place_and_its_lines_end_in_any_way() -> None
         f"data: {json.dumps(each, ensure_ascii=False)}" for each in (delta("Ñ\U0001f642"), *TEXTS)
     ]
     text = "\r\n\r\n".join([": hello", "event: message", *lines, "data:[DONE]\r\n\r\n"])
-    for size in (1, 7):
-        server = Server([text[at : at + size] for at in range(0, len(text), size)])
+    data = text.encode()
+    for size in (1, 7):  # bytes, inside of characters too
+        server = Server([data[at : at + size] for at in range(0, len(data), size)])
         assert ask(server).answer == "Ñ\U0001f642At four."
 
 

@@ -4,17 +4,21 @@ Every server here is a real one on this machine.
 """
 
 import asyncio
+import json
 import logging
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from support.fakes import Echo
 from support.servers import Asked, Served, delta, serving
 
+from interlace import Agent
 from interlace.rollout.engines import Chunk, EngineError, HttpEngine, Request
 from interlace.rollout.episode_log import EpisodeLog
 from interlace.rollout.formats import FORMATS, ChatContext, Message
@@ -200,6 +204,60 @@ def test_a_key_is_sent_and_told_to_nobody(
         log.append(Episode("a", Task("a", QUESTION), "a", 0, [trajectory]))
     for place in (trajectory.error or "", (tmp_path / "log.jsonl").read_text(), caplog.text):
         assert SECRET not in place
+
+
+SPELLED = 'sk/do+not"tell'
+"""A key that addresses, JSON and Python each spell in a way of their own."""
+
+
+@pytest.mark.parametrize("place", ["key", "headers", "query"])
+def test_a_secret_is_masked_however_a_server_or_a_log_spells_it(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the word that it is, also of a header that says more; in JSON, in addresses; in httpx's
+    log; and in all that a traceback shows of the error.
+    """
+    caplog.set_level(logging.DEBUG)
+    ways = [SPELLED, json.dumps(SPELLED), repr(SPELLED), quote(SPELLED, safe=""), quote(SPELLED)]
+    given: dict[str, Any] = {
+        "key": SPELLED,
+        "headers": {"X-Auth": f"Token {SPELLED}"},
+        "query": {"code": SPELLED},
+    }
+
+    async def handler(asked: Asked) -> None:
+        if asked.path.startswith("/v1/models"):
+            return await asked.json({"data": [{"id": "big"}]})
+        said = " ".join(ways)
+        if asked.body["messages"][-1]["content"] == "stream":
+            return await asked.events([delta("A"), {"error": {"message": said, "code": 500}}])
+        await asked.json({"error": {"message": said, "detail": asked.headers}}, 400)
+
+    async def go() -> list[str]:
+        async with serving(handler) as server:
+            engine = await HttpEngine.connect(server.url, **{place: given[place]})
+            shown = []
+            for question in ("stream", "status"):
+                asked = ChatContext((Message("user", question),))
+                request = Request(np.array([1], np.int32), 10, conversation=lambda c=asked: c)
+                with pytest.raises(EngineError) as caught:
+                    await take(engine, request)
+                shown += traceback.format_exception(caught.value)
+                assert "***" in str(caught.value)
+                shown.append(str(vars(caught.value)))
+            await engine.aclose()
+            return shown
+
+    text = "\n".join([*asyncio.run(go()), caplog.text])
+    assert place != "query" or "/v1/models?code=*** " in caplog.text
+    assert all(way not in text for way in ways) and "not tell" not in text
+
+
+def test_an_address_with_a_key_in_it_is_refused_before_anything_shows_it() -> None:
+    for address in (f"http://me:{SECRET}@host/v1", f"http://host/v1?key={SECRET}"):
+        with pytest.raises(UsageError, match="leave the key") as caught:
+            Agent(address)
+        assert SECRET not in str(caught.value)
 
 
 def test_a_key_from_a_file_with_its_line_feed_is_a_key_and_a_broken_one_is_refused_unseen() -> None:

@@ -118,7 +118,7 @@ def test_thinking_twice_passes_on_the_answer_alone() -> None:
 def test_names_of_strategies() -> None:
     assert find_strategy("vote") is vote and find_strategy("twice") is think_twice
     for name, said in {
-        "votes@3": "unknown strategy 'votes'; choose from vote, best, twice",
+        "votes@3": "unknown strategy 'votes'; choose from vote, tree, best, twice",
         "vote@x": "unknown strategy 'vote@x'",
         "@3": "unknown strategy ''",
         "vote@0": "k of vote can't be 0: .* greater than or equal to 1",

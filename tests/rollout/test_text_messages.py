@@ -180,6 +180,12 @@ def test_tokens_are_those_that_the_server_counts() -> None:
     assert not any(turn.estimated for turn in trajectory.turns)
 
 
+def test_hidden_thoughts_that_only_the_total_counts_are_counted() -> None:
+    usage = {"prompt_tokens": 90, "completion_tokens": 5, "total_tokens": 595}
+    _, trajectory = asyncio.run(talk(Talk([says("\\boxed{1}", usage=usage)])))
+    assert trajectory.sampled_tokens == 505 and not trajectory.turns[0].estimated
+
+
 def test_without_a_count_tokens_are_estimated_and_said_to_be() -> None:
     way = Talk([says("A" * 400)])
     server, trajectory = asyncio.run(talk(way, refuses="stream_options"))
@@ -187,9 +193,53 @@ def test_without_a_count_tokens_are_estimated_and_said_to_be() -> None:
     assert trajectory.sampled_tokens == 100 and trajectory.turns[0].estimated
 
 
-def test_a_whole_answer_is_kept_however_many_tokens_we_would_count() -> None:
-    """The limit is the server's to keep: 3,000 Chinese characters are some 2,000 tokens."""
-    answer = "数" * 3000
-    way = Talk([says(answer)], limits=Limits(max_turns=4, max_tokens=2048))
+SCRIPTS = {
+    "Chinese": "我们先算一算今天有多少螺栓。",
+    "Japanese": "今日のボルトの数を数えましょう。",
+    "Korean": "오늘 볼트가 몇 개인지 세어 봅시다. ",
+    "Thai": "วันนี้มีสลักเกลียวกี่ตัว ",
+    "Hindi": "आज कितने बोल्ट हैं यह गिनते हैं। ",
+    "Arabic": "كم عدد البراغي في المخزن اليوم ",
+    "emoji": "🔩🧰👩🏽‍🔧🇫🇮",
+    "base64": "aW50ZXJsYWNlIGNvdW50cyBib2x0cw==\n",
+    "code": f"{' ' * 120}return bolts * crates\n",
+}
+
+
+def test_no_estimate_refuses_a_question_or_cuts_an_answer_in_any_script() -> None:
+    """The limit and the context are the server's to keep: 1,500 Chinese characters are some 900
+    tokens, and 4,500 ids of our notation.
+    """
+
+    async def go() -> None:
+        for text in SCRIPTS.values():
+            whole = (text * 1500)[:1500].strip()
+            way = Talk(
+                [says("One."), says(whole)],
+                questions=(whole, whole),
+                limits=Limits(max_turns=4, max_tokens=512),
+            )
+            server, trajectory = await talk(way, max_model_len=1024)
+            assert (trajectory.stop, trajectory.answer) == (StopReason.ANSWERED, whole)
+            assert all(messages[-1]["content"] == whole for messages, _ in server.sent)
+            assert [body["max_tokens"] for body in server.bodies] == [512] * 2
+
+    asyncio.run(go())
+
+
+def test_the_oldest_messages_are_left_out_by_the_servers_own_count() -> None:
+    """Once it has told the tokens of a prompt, the ids of our notation are known in tokens."""
+    usage = {"prompt_tokens": 900, "completion_tokens": 3}
+    for told, kept in (({}, 5), (usage, 6)):
+        way = Talk(
+            [says("One.", usage=told), says("Two."), says("Three.")],
+            questions=("数" * 1200, "And?", "数" * 1200),
+        )
+        server, _ = asyncio.run(talk(way, max_model_len=2900))
+        assert len(server.sent[-1][0]) == kept, told
+
+
+def test_a_stream_without_end_of_a_server_that_keeps_no_limit_is_ended() -> None:
+    way = Talk([says("数", thought="数" * 60_000)], limits=Limits(max_turns=4, max_tokens=1))
     _, trajectory = asyncio.run(talk(way))
-    assert (trajectory.stop, trajectory.answer) == (StopReason.ANSWERED, answer)
+    assert (trajectory.stop, trajectory.answer) == (StopReason.LENGTH, None)

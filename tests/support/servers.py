@@ -44,7 +44,9 @@ class Asked:
     async def events(
         self, events: Iterable[Any] | AsyncIterator[Any], *, cut: bool = False
     ) -> None:
-        """Stream events; text as it is, anything else as JSON. `cut`: leave without an end."""
+        """Stream events; text and bytes as they are, anything else as JSON. `cut`: leave without an
+        end.
+        """
         self._head(200, "text/event-stream", {"transfer-encoding": "chunked"})
         if isinstance(events, AsyncIterator):
             async for event in events:
@@ -60,8 +62,9 @@ class Asked:
         await self._writer.drain()
 
     async def _event(self, event: Any) -> None:
-        text = event if isinstance(event, str) else f"data: {json.dumps(event)}\n\n"
-        data = text.encode()
+        if not isinstance(event, bytes | str):
+            event = f"data: {json.dumps(event)}\n\n"
+        data = event.encode() if isinstance(event, str) else event
         self._writer.write(b"%x\r\n%s\r\n" % (len(data), data))
         await self._writer.drain()
 

@@ -15,17 +15,18 @@ def says(text: str = "", *calls: tuple[str, str], thought: str = "", **more: Any
 
 class TextServer:
     """Serves one model, `big`; replies come in order. A request with the field `refuses` is not
-    taken.
+    taken. `card` is more of what it says of the model.
     """
 
-    def __init__(self, *replies: Reply, refuses: str = "") -> None:
+    def __init__(self, *replies: Reply, refuses: str = "", **card: Any) -> None:
         self.refuses = refuses
+        self.card = {"id": "big", **card}
         self.replies = list(replies)
         self.bodies: list[dict[str, Any]] = []
 
     async def __call__(self, asked: Asked) -> None:
         if asked.path == "/v1/models":
-            return await asked.json({"data": [{"id": "big"}]})
+            return await asked.json({"data": [self.card]})
         if self.refuses in asked.body:
             body = {"error": {"message": f"Unsupported parameter: {self.refuses!r}"}}
             return await asked.json(body, 400)

@@ -36,7 +36,7 @@ def weather(
     """Forecast the weather
     of a city.
 
-    This is for the reader of the code.
+    This is for the model too.
     """
     return f"{city} {days} {unit} {stations}"
 
@@ -52,7 +52,7 @@ def called(a_tool: FunctionTool, arguments: dict[str, Any], seconds: float = 5.0
 def test_name_description_and_schema_come_from_the_signature() -> None:
     as_tool: Tool = weather
     assert as_tool.name == "weather"
-    assert as_tool.description == "Forecast the weather of a city."
+    assert as_tool.description == ("Forecast the weather of a city.\n\nThis is for the model too.")
     schema = as_tool.arguments.model_json_schema()
     assert schema["required"] == ["city"]
     assert schema["properties"]["city"]["description"] == "Where."

@@ -166,6 +166,31 @@ def test_a_stop_inside_a_token_ends_with_the_token_and_the_context_goes_on(
         asyncio.run(engine.release(context))
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_branch_finds_the_whole_blocks_of_a_context_that_waits(
+    engine: VllmEngine, kept: bool
+) -> None:
+    block = int(engine._llm.vllm_config.cache_config.block_size)
+    random = np.random.default_rng(kept)  # a prompt that no other test has asked
+    prompt = random.integers(300, 3000, 5 * block // 2) % len(engine.tokenizer)
+    served: Engine = engine if kept else PerTurn(engine)
+
+    async def go() -> tuple[Ids, Chunk]:
+        first = await sample(served, prompt, block, context="trunk", sampling=Sampling(seed=1))
+        ids = np.concatenate([prompt, span_of(first).ids, [3, 4, 5]]).astype(np.int32)
+        before = engine.figures["kept"]
+        branch = await sample(served, ids, 2, context="branch", sampling=Sampling(seed=2))
+        assert before == engine.figures["kept"] - kept  # the trunk still waits, beside it
+        for name in ("trunk", "branch"):
+            await engine.release(name)
+        return ids, branch[0]
+
+    ids, chunk = asyncio.run(go())
+    # The block that the trunk's last token is in is not full; what the tool said is new.
+    assert chunk.cached >= (len(ids) - 4) // block * block
+    assert chunk.cached + chunk.prefilled == len(ids)
+
+
 def test_tokens_that_only_look_like_a_stop_do_not_end_it(engine: VllmEngine) -> None:
     # Any token that begins with one of these characters might complete one of the stops.
     stops = tuple(f"\x01\x02{character}" for character in " 0123456789etao")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, InterlaceError, ToolUnavailable, UsageError
-from ..files import cache_dir, write_whole
+from ..files import cache_dir, is_full, write_whole
 from ..forks import renew_in_child
 from .base import Hit
 from .documents import ENDINGS, read_passages
@@ -246,13 +246,26 @@ class SearchIndex:
                     "the search index in %s is damaged and built again: %s", self.folder, error
                 )
                 name = None  # what it was made from is still there
-        if name is None:
-            name, known = f"index-{uuid.uuid4().hex}", {}
-            index = create(self.folder / name)
-        self._sweep(keep={name, self._current() or name})
-        self._write(index, files, known, others)
-        if self._current() != name:
-            write_whole(self.folder / _CURRENT, json.dumps({**self._settings(), "current": name}))
+        before = self._current()
+        try:
+            if name is None:
+                name, known = f"index-{uuid.uuid4().hex}", {}
+                index = create(self.folder / name)
+            self._sweep(keep={name, before or name})
+            self._write(index, files, known, others)
+            if before != name:
+                current = {**self._settings(), "current": name}
+                write_whole(self.folder / _CURRENT, json.dumps(current))
+        except BaseException as error:
+            full = is_full(self.folder)
+            self._sweep(keep=set() if before is None else {before})  # not half an index
+            if full and not isinstance(error, InterlaceError):
+                raise_unless_damage(error)
+                raise DataError(
+                    f"can't build the index in {self.folder}: the disk there is full: make room, "
+                    "or name another folder"
+                ) from error
+            raise
         self._sweep(keep={name})
         index.reload()
         return index.searcher(), index.schema

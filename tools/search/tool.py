@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -144,6 +145,8 @@ class SearchTool:
 
 class _SearchSession:
     """Stateless, so that a copy of it is itself."""
+
+    stateless: Literal[True] = True
 
     def __init__(self, tool: SearchTool) -> None:
         self._tool = tool

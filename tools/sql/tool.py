@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
 from dataclasses import replace
 from os import PathLike
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -202,6 +202,8 @@ class SqlTool:
 
 class _SqlSession:
     """One trajectory's access. It holds nothing but the tool."""
+
+    stateless: Literal[True] = True
 
     def __init__(self, tool: SqlTool) -> None:
         self._tool = tool

@@ -5,7 +5,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...tools.errors import DataError, MissingExtra, UsageError
+from ...tools.errors import MissingExtra, UsageError
+from ...tools.files import write_beside
 from .intervals import Estimate
 from .results import Evaluation
 
@@ -51,10 +52,8 @@ def plot_evaluations(evaluations: Mapping[str, Evaluation], path: str | Path) ->
     for axes in (lengths, calls):
         axes.set(ylabel="attempts", ylim=(0, None))
         axes.legend(fontsize=7)
-    try:
-        figure.savefig(path, dpi=150, format=_format(path))
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}") from error
+    with write_beside(path) as partial:
+        figure.savefig(partial, dpi=150, format=_format(path))
 
 
 def check_picture(path: str | Path) -> None:

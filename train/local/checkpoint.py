@@ -88,9 +88,9 @@ def write_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         whole = (folder / "checkpoint").exists()
-        then = "the last one that was saved is whole; make room and resume"
+        then = "the last one that was saved is whole" if whole else "there is none yet"
         raise DataError(
-            f"can't save a checkpoint in {folder} ({error}): {then if whole else 'make room'}"
+            f"can't save a checkpoint in {folder} ({error}): {then}; mend this and resume"
         ) from error
 
 

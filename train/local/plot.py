@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...tools.errors import DataError, MissingExtra
+from ...tools.errors import MissingExtra
+from ...tools.files import write_beside
 from .record import read_metrics
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ def plot_run(folder: Path) -> Path:
         axes.set(xlabel="step", title=title, yscale="log" if title == _GAP else "linear")
         axes.xaxis.get_major_locator().set_params(integer=True)
     path = folder / "run.png"
-    try:
-        figure.savefig(path, dpi=120, format="png")
-    except OSError as error:
-        raise DataError(f"can't write {path}: {error.strerror}") from error
+    with write_beside(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     return path
 
 

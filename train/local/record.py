@@ -16,12 +16,13 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from ...rollout.episode_log import EpisodeLog
 from ...tools.errors import DataError, MissingExtra
-from ...tools.files import read_text, write_whole
+from ...tools.files import append_whole, read_text, write_error, write_whole
 from .checkpoint import Change
 
 __all__ = ["Record", "Sink", "TensorBoard", "WeightsAndBiases", "read_metrics", "wandb_id"]
@@ -60,13 +61,14 @@ class Record:
         self._sinks = sinks or []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(folder / "metrics.jsonl", os.O_RDWR | os.O_CREAT, 0o644)
+            how = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._file = os.open(folder / "metrics.jsonl", how, 0o644)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._file)
             raise DataError(f"another process trains in {folder}") from error
         except OSError as error:
-            raise DataError(f"can't write {folder}: {error.strerror}") from error
+            raise write_error(folder, error) from error
 
     def truncate_after(self, step: int, changes: Sequence[Change] = ()) -> None:
         """Move what is recorded of the steps after `step` to `replaced/`: they are repeated.
@@ -86,8 +88,9 @@ class Record:
         try:
             if len(kept) < len(lines):
                 replaced.mkdir(exist_ok=True)
-                with (replaced / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                    file.writelines(line for line in lines if line not in kept)
+                gone = "".join(line for line in lines if line not in kept).encode()
+                with (replaced / "metrics.jsonl").open("ab") as file:
+                    append_whole(file.fileno(), replaced / "metrics.jsonl", gone)
                 os.ftruncate(self._file, len("".join(kept).encode()))
             for path in sorted((self.folder / "episodes").glob("*.jsonl")):
                 number = re.search(r"(\d+)\.jsonl$", path.name)
@@ -96,7 +99,7 @@ class Record:
                     count = len(list(replaced.glob(f"{path.stem}*.jsonl")))
                     os.replace(path, replaced / f"{path.stem}-{count}.jsonl")
         except OSError as error:
-            raise DataError(f"can't write {self.folder}: {error.strerror}") from error
+            raise write_error(self.folder, error) from error
         for sink in self._sinks:
             sink.begin(step)
 
@@ -113,14 +116,7 @@ class Record:
         # JSON has no NaN.
         numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         line = (json.dumps({"step": step, **numbers}) + "\n").encode()
-        end = os.lseek(self._file, 0, os.SEEK_END)
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-        except OSError as error:
-            os.ftruncate(self._file, end)
-            raise DataError(f"can't write {self.folder}: {error.strerror}; resume later") from error
+        append_whole(self._file, self.folder / "metrics.jsonl", line)
         for sink in self._sinks:
             sink.log(step, metrics)
 
@@ -160,7 +156,7 @@ def _step(line: str) -> int:
 class TensorBoard:
     """Writes event files into the run's folder; repeated steps take the place of earlier ones.
 
-    Raises MissingExtra without tensorboard.
+    Raises MissingExtra without tensorboard, DataError where they can't be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -174,18 +170,25 @@ class TensorBoard:
 
     def begin(self, done: int) -> None:
         """Open an event file, which has readers forget the steps after `done`."""
-        self._writer = self._make(str(self._folder), purge_step=done + 1)
+        try:
+            self._writer = self._make(str(self._folder), purge_step=done + 1)
+        except OSError as error:
+            raise write_error(self._folder, error) from error
 
     def log(self, step: int, metrics: Metrics) -> None:
         """One scalar for each metric."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+        try:
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+        except OSError as error:
+            raise write_error(self._folder, error) from error
 
     def close(self) -> None:
         """Close the event file."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):  # the last `log` has said so
+                self._writer.close()
 
 
 def wandb_id(folder: Path) -> str:

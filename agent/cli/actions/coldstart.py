@@ -14,7 +14,7 @@ from ....rollout.task import Task
 from ....rollout.tokenizer import Tokenizer
 from ....rollout.trajectory import Episode
 from ....tools.errors import DataError, UsageError
-from ....tools.files import write_beside, write_whole
+from ....tools.files import write_beside, write_error, write_whole
 from ....train.coldstart.checks import Checked, check_traces
 from ....train.coldstart.gsm8k import trace_of
 from ....train.coldstart.m500 import read_m500
@@ -95,9 +95,12 @@ class _ColdStart:
 
     def run(self) -> int:
         """Make, check and write the traces, print the report, and return how many were kept."""
+        try:  # before the work, which may take long
+            self.job.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self.job.out, error) from error
         checked = self._checked()
         file = self.job.out / "traces.jsonl"
-        self.job.out.mkdir(parents=True, exist_ok=True)
         with write_beside(file) as partial, EpisodeLog(partial) as log:
             for episode in checked.kept:
                 log.append(episode)

@@ -1,8 +1,10 @@
 """`interlace init`: a folder to begin with."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from ....tools.errors import DataError, UsageError
+from ....tools.files import write_error, write_whole
 from ..exits import eprint, print_json
 
 __all__ = ["FILES", "write_starter_files"]
@@ -54,10 +56,16 @@ def write_starter_files(folder: Path, *, json: bool) -> None:
         raise UsageError(f"{folder} has a file {there[0]} already: name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in FILES.items():
-            (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"can't write to {folder}: {error.strerror}") from error
+        raise write_error(folder, error) from error
+    try:
+        for name, text in FILES.items():
+            write_whole(folder / name, text)
+    except DataError:
+        for name in FILES:  # none of them was there before
+            with suppress(OSError):
+                (folder / name).unlink()
+        raise
     if json:
         print_json({"files": [str(folder / name) for name in FILES], "error": None})
     else:

@@ -7,12 +7,13 @@ from typing import Any
 
 from ....rollout.episode_log import export_parquet
 from ....rollout.many.run_folder import UNFINISHED, RunFolder
+from ....rollout.many.strategies import find_strategy
 from ....rollout.task import Task
 from ....rollout.trajectory import Episode, StopReason
-from ....tools.errors import MissingExtra
+from ....tools.errors import MissingExtra, UsageError
 from ....train.data.collect import collect
 from ....train.data.sources import find_tasks
-from ....train.evaluation.attempts import settle, standing
+from ....train.evaluation.attempts import settle, standing, told_apart
 from ....train.rewards import Checker, Unscored
 from ..answering import make_task_agent
 from ..commands.rollout import RolloutOptions
@@ -36,6 +37,10 @@ def rollout(
     """Roll the tasks out and return the exit code."""
     if job.parquet is not None and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtra("--parquet", "parquet")
+    if job.strategy is not None:
+        find_strategy(job.strategy)
+        if team.team:
+            raise UsageError("--team can't be combined with --strategy")
     run = RunFolder(job.out, resume=job.resume, single_file=True)
     tasks = find_tasks(source, databases=job.databases, tell=None if output.quiet else eprint)
     agent, task_tools = make_task_agent(model, limits, tasks, temperature=1.0)
@@ -50,6 +55,8 @@ def rollout(
                     run,
                     samples=job.n,
                     seed=model.seed,
+                    strategy=job.strategy,
+                    classes=told_apart(checker),
                     task_tools=task_tools,
                     concurrency=job.concurrency,
                     retries=job.retries,

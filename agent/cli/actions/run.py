@@ -10,7 +10,7 @@ from ...agent import Agent
 from ...events import ApprovalAsked
 from ...result import Result
 from ...run import Answerer
-from ..answering import as_json, exit_code, load, make_agent, warnings
+from ..answering import exit_code, load, make_agent, warnings
 from ..approvals import ask_person, left_line, read_approval, read_budget
 from ..exits import print_json, run_to_end
 from ..options import GuardOptions, LimitOptions, ModelOptions, OutputOptions, TeamOptions
@@ -82,7 +82,7 @@ async def _answer(
 async def _report(agent: Agent, result: Result, screen: LiveView, output: OutputOptions) -> None:
     screen.line()
     if output.json:
-        print_json(as_json(result))
+        print_json(result.to_dict())
     elif result.answer is not None:
         print(printable(result.answer), flush=True)
     if result.stop is StopReason.INFRASTRUCTURE or (

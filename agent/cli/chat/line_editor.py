@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -70,12 +71,20 @@ class LineEditor:
             self._session.app.exit(exception=error)
 
 
+class _History(FileHistory):
+    """Questions in a file; on a full disk they are remembered for this chat only."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
+
+
 def _history() -> History:
     file = history_file()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)
-        return FileHistory(str(file))
+        return _History(str(file))
     except OSError:  # a home that can't be written to: remember for this chat only
         return InMemoryHistory()
 

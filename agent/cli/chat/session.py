@@ -24,7 +24,7 @@ from ...result import Result
 from ...run import AgentRun
 from ...team.runs import Runs, SavedRun
 from ...team.team import Team
-from ..answering import as_json, exit_code, load, make_agent, warnings
+from ..answering import exit_code, load, make_agent, warnings
 from ..approvals import ask_person, left_line, read_approval, read_budget
 from ..commands.chat import KeepOptions
 from ..exits import Exit, print_json
@@ -165,7 +165,12 @@ class ChatSession:
             await self._by_team(question)
         else:
             conversation = await self._open()
-            await self._hear(conversation, conversation.stream(question))
+            try:
+                await self._hear(conversation, conversation.stream(question))
+            except DataError as error:
+                if not self.interactive:
+                    raise
+                self.say(f"[not kept: {error}]", "notice")
             self._answers.append(None)
 
     async def go_on(self) -> None:
@@ -311,7 +316,7 @@ class ChatSession:
         """Show how it ended, and the answer unless it was `seen`: of a team, only a lane is."""
         self._screen.line()
         if self._output.json:
-            print_json(as_json(result))
+            print_json(result.to_dict())
         elif result.answer is not None and not seen:
             if self._seen:
                 self.say(result.answer, "answer")

@@ -24,7 +24,10 @@ async def run_command(chat: ChatSession, line: str) -> bool:
     if word not in COMMANDS:
         chat.say(f"[unknown command {word}; /help lists all]", "notice")
     else:
-        await COMMANDS[word][0](chat, rest.strip())
+        try:
+            await COMMANDS[word][0](chat, rest.strip())
+        except DataError as error:
+            chat.say(f"[{error}]", "error")
     return False
 
 
@@ -97,13 +100,10 @@ async def _save(chat: ChatSession, rest: str) -> None:
         why = "/save needs a file's name" if not rest else "there is nothing to save yet"
         chat.say(f"[{why}]", "notice")
         return
-    try:
-        with EpisodeLog(rest) as log:
-            for episode in episodes:
-                log.append(episode)
-        chat.say(f"[saved; interlace show {rest}]", "notice")
-    except DataError as error:
-        chat.say(f"[{error}]", "error")
+    with EpisodeLog(rest) as log:
+        for episode in episodes:
+            log.append(episode)
+    chat.say(f"[saved; interlace show {rest}]", "notice")
 
 
 async def _budget(chat: ChatSession, rest: str) -> None:

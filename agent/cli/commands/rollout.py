@@ -11,6 +11,7 @@ from ..options import (
     LimitOptions,
     ModelOptions,
     OutputOptions,
+    Strategy,
     TeamOptions,
     command,
 )
@@ -25,6 +26,7 @@ class RolloutOptions:
     panel: ClassVar = "Rollout"
     out: Annotated[Path, typer.Option("--out", "-o", help="Log of the episodes (JSONL).")]
     n: Annotated[int, typer.Option(min=1, help="Attempts per task.")] = 1
+    strategy: Strategy = None
     databases: Databases = None
     concurrency: Annotated[int, typer.Option(min=1, help="Attempts at the same time.")] = 16
     retries: Annotated[

@@ -1,5 +1,6 @@
 """Episodes as text: who wrote what, what is trained, how it ended."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.text import Text
 from ....rollout.ledger import Ledger, Source, Span
 from ....rollout.tokenizer import Tokenizer
 from ....rollout.trajectory import Episode, StopReason, Trajectory
+from ....rollout.tree.figures import design_effect, tree_figures
 from .terminal import printable
 
 __all__ = ["print_episode", "print_stats", "summary"]
@@ -39,22 +41,30 @@ def summary(episode: Episode) -> dict[str, Any]:
         "error": episode.error,
         "model": trajectories[-1].model if trajectories else None,
         "format": trajectories[-1].format if trajectories else None,
-        "turns": sum(len(one.turns) for one in trajectories),
-        "calls": sum(len(one.calls) for one in trajectories),
+        "turns": sum(len(one.own_turns) for one in trajectories),
+        "calls": _calls(trajectories),
         "tokens": _counts(trajectories),
         "seconds": round(episode.seconds, 3),
         "seed": episode.seed,
+        **({"tree": tree_figures(trajectories)} if _is_tree(episode) else {}),
     }
 
 
+def _is_tree(episode: Episode) -> bool:
+    return any(one.branch is not None for one in episode.trajectories)
+
+
+def _calls(trajectories: list[Trajectory]) -> int:
+    return sum(len(turn.calls) for one in trajectories for turn in one.own_turns)
+
+
 def _counts(trajectories: list[Trajectory]) -> dict[str, int]:
-    """Tokens by source, and those that are trained."""
+    """Tokens by source, and those that are trained; what leaves of a tree share counts once."""
     counts = {source.value: 0 for source in Source} | {"trained": 0}
     for trajectory in trajectories:
-        for ledger in trajectory.ledgers:
-            for span in ledger:
-                counts[span.source.value] += len(span)
-                counts["trained"] += len(span) if span.weight and trajectory.token_exact else 0
+        for span in trajectory.own_spans:
+            counts[span.source.value] += len(span)
+            counts["trained"] += len(span) if span.weight and trajectory.token_exact else 0
     return counts
 
 
@@ -63,8 +73,11 @@ def print_episode(
 ) -> None:
     """One episode: a head, then each span with its source, or, with `ids`, each token."""
     _print_head(console, episode)
-    for number, trajectory in enumerate(episode.trajectories):
-        if len(episode.trajectories) > 1:
+    others = [one for one in episode.trajectories if one.branch is None]
+    if _is_tree(episode):
+        _print_tree(console, episode, tokenizer, ids=ids)
+    for number, trajectory in enumerate(others):
+        if len(others) > 1:
             who = f"trajectory {number} of {trajectory.model}{_speaker(trajectory)}"
             console.out(who, style="bold")
         for turn_line in _turns(trajectory):
@@ -72,12 +85,78 @@ def print_episode(
         for at, ledger in enumerate(trajectory.ledgers):
             if len(trajectory.ledgers) > 1:
                 console.out(f"ledger {at}", style="bold")
-            if ids:
-                _print_tokens(console, ledger, tokenizer)
-            else:
-                for span in ledger:
-                    _print_span(console, span, tokenizer, trained=trajectory.token_exact)
+            _print_spans(console, ledger, tokenizer, ids=ids, trained=trajectory.token_exact)
     console.out("")
+
+
+def _print_tree(
+    console: Console, episode: Episode, tokenizer: Tokenizer | None, *, ids: bool
+) -> None:
+    """The leaves, each from where it left another one: what they share stands once, above them."""
+    console.out(_tree_line([episode]), style="dim")
+    leaves = {leaf.branch.name: leaf for leaf in episode.trajectories if leaf.branch is not None}
+    left: defaultdict[str | None, list[tuple[int, str]]] = defaultdict(list)
+    for name, leaf in leaves.items():
+        if (branch := leaf.branch) is not None:
+            before = sum(map(len, leaf.ledgers[: branch.ledger]))
+            parent = branch.parent if branch.parent in leaves else None
+            left[parent].append((before + branch.tokens, name))
+    roots = sorted(name for _, name in left.pop(None))
+    prompt = leaves[roots[0]].ledgers[0]
+    prompt = prompt.head(prompt.prompt_length)
+    if any(leaves[name].ledgers[0].head(len(prompt)) != prompt for name in roots):
+        prompt = Ledger()
+    _print_spans(console, prompt, tokenizer, ids=ids)
+    waiting = [(len(prompt), name, 0, True) for name in reversed(roots)]
+    while waiting:  # not recursive: a log may hold any depth
+        start, name, depth, begins = waiting.pop()
+        leaf, bars = leaves[name], "│ " * depth
+        if begins:
+            console.out(f"{bars}┌ {_leaf_line(leaf, leaf is episode.trajectory)}", style="bold")
+            for turn_line in _turns(leaf):
+                console.out(f"{bars}│ {turn_line}", style="dim")
+        whole = Ledger([span for ledger in leaf.ledgers for span in ledger])
+        stop = min((place for place, _ in left[name]), default=len(whole))
+        part = Ledger(whole.head(stop).tail(start))
+        trained = leaf.token_exact
+        _print_spans(
+            console, part, tokenizer, ids=ids, place=start, trained=trained, bars=f"{bars}│ "
+        )
+        if left[name]:
+            waiting.append((stop, name, depth, False))
+            here = [child for place, child in left[name] if place == stop]
+            waiting += [(stop, child, depth + 1, True) for child in reversed(here)]
+            left[name] = [each for each in left[name] if each[0] != stop]
+
+
+def _leaf_line(leaf: Trajectory, chosen: bool) -> str:
+    branch = leaf.branch
+    assert branch is not None
+    parts = [leaf.stop.value if leaf.stop else "not finished"]
+    if leaf.answer is not None:
+        parts.append(leaf.answer)
+    parts.append(f"weight {branch.weight:.3g}")
+    if branch.replayed:
+        changed = f" ({branch.changed} with another result)" if branch.changed else ""
+        parts.append(f"{branch.replayed} calls run again{changed}")
+    if chosen:
+        parts.append("chosen")
+    return printable(f"leaf {branch.name}: {', '.join(parts)}")
+
+
+def _tree_line(episodes: Iterable[Episode]) -> str:
+    """The figures of trees, in one line."""
+    trees = [episode for episode in episodes if _is_tree(episode)]
+    counted = [tree_figures(episode.trajectories) for episode in trees]
+    total = {name: sum(each[name] for each in counted) for name in counted[0]}
+    effect = design_effect(trees)
+    return (
+        f"{len(trees)} tree{'s' * (len(trees) > 1)}: {total['leaves']} leaves of {total['roots']} "
+        f"roots · {total['sampled']} tokens sampled, {total['prefilled']} prefilled, "
+        f"{total['shared']} shared · {total['calls']} calls run, {total['shared_calls']} shared, "
+        f"{total['replayed']} run again ({total['changed']} with another result)"
+        + ("" if effect is None else f" · design effect {effect:.2f}")
+    )
 
 
 def _speaker(trajectory: Trajectory) -> str:
@@ -114,7 +193,8 @@ def _print_head(console: Console, episode: Episode) -> None:
 
 
 def _turns(trajectory: Trajectory) -> Iterator[str]:
-    for number, turn in enumerate(trajectory.turns, 1):
+    shared = len(trajectory.turns) - len(trajectory.own_turns)
+    for number, turn in enumerate(trajectory.own_turns, shared + 1):
         calls = ", ".join(
             f"{printable(call.tool)} {call.seconds:.2f} s{f' ({call.error})' if call.error else ''}"
             for call in turn.calls
@@ -126,8 +206,26 @@ def _turns(trajectory: Trajectory) -> Iterator[str]:
         )
 
 
+def _print_spans(
+    console: Console,
+    ledger: Ledger,
+    tokenizer: Tokenizer | None,
+    *,
+    ids: bool,
+    place: int = 0,
+    trained: bool = True,
+    bars: str = "",
+) -> None:
+    """Each span, or each token, of which the first is at `place`."""
+    if ids:
+        _print_tokens(console, ledger, tokenizer, place)
+        return
+    for span in ledger:
+        _print_span(console, span, tokenizer, trained=trained, bars=bars)
+
+
 def _print_span(
-    console: Console, span: Span, tokenizer: Tokenizer | None, *, trained: bool
+    console: Console, span: Span, tokenizer: Tokenizer | None, *, trained: bool, bars: str = ""
 ) -> None:
     """The text of a span beside its source, its length and, for the policy's, its loss weight.
 
@@ -139,21 +237,23 @@ def _print_span(
         style = "bold" if weight else "underline"
         mark = "" if weight == 1 else f"*{weight:g}"
     text = str(span.ids.tolist()) if tokenizer is None else tokenizer.decode(span.ids)
-    label = f"{span.source.value:<6} {len(span):>5} {mark:<4}│ "
+    label = f"{bars}{span.source.value:<6} {len(span):>5} {mark:<4}│ "
     lines = [Text(line, style) for line in printable(text).removesuffix("\n").split("\n")]
     if console.is_terminal:  # elsewhere a line stays a line
         width = max(20, console.width - len(label))
         lines = [row for line in lines for row in line.wrap(console, width) or [line]]
     for number, line in enumerate(lines):
-        row = Text(label if not number else " " * (len(label) - 2) + "│ ", "dim")
+        rest = bars + " " * (len(label) - len(bars) - 2) + "│ "
+        row = Text(rest if number else label, "dim")
         console.print(row.append_text(line), soft_wrap=True)
 
 
-def _print_tokens(console: Console, ledger: Ledger, tokenizer: Tokenizer | None) -> None:
+def _print_tokens(
+    console: Console, ledger: Ledger, tokenizer: Tokenizer | None, place: int
+) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("place", "id", "token", "source", "logprob", "raw", "weight", "version"):
         table.add_column(name, justify="left" if name in ("token", "source") else "right")
-    place = 0
     for span in ledger:
         for offset, id in enumerate(span.ids.tolist()):
             token = "" if tokenizer is None else repr(printable(tokenizer.decode([id])))
@@ -182,6 +282,7 @@ def print_stats(console: Console, episodes: Iterable[Episode]) -> None:
     groups: dict[str, list[Episode]] = {}
     for episode in episodes:
         groups.setdefault(episode.group, []).append(episode)
+    everything = [episode for group in groups.values() for episode in group]
     rewards = sorted({name for group in groups.values() for one in group for name in one.rewards})
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("group", overflow="fold")
@@ -190,9 +291,10 @@ def print_stats(console: Console, episodes: Iterable[Episode]) -> None:
     for group in groups.values():
         table.add_row(*_stats_row(group, rewards))
     if len(groups) > 1:
-        everything = [episode for group in groups.values() for episode in group]
         table.add_row("all", *_stats_row(everything, rewards)[1:], style="bold")
     console.print(table)
+    if any(map(_is_tree, everything)):
+        console.out(_tree_line(everything))
 
 
 def _stats_row(group: list[Episode], rewards: list[str]) -> list[str]:
@@ -207,7 +309,7 @@ def _stats_row(group: list[Episode], rewards: list[str]) -> list[str]:
         ", ".join(f"{count} {name}" for name, count in sorted(stops.items())),
         *(_mean(values, 3) for values in given),
         _mean([_counts(one.trajectories)["policy"] for one in group], 1),
-        _mean([sum(len(t.calls) for t in one.trajectories) for one in group], 1),
+        _mean([_calls(one.trajectories) for one in group], 1),
         _mean([one.seconds for one in group], 2),
     ]
 

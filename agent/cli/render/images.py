@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from ....tools import Artifact
-from ....tools.files import state_dir
+from ....tools.files import state_dir, write_whole
 
 __all__ = ["picture_protocol", "save_artifact", "show_picture"]
 
@@ -50,11 +50,11 @@ def show_picture(stream: IO[str], png: bytes, protocol: str) -> None:
 def save_artifact(artifact: Artifact) -> Path:
     """Write it below `$XDG_STATE_HOME`, else `~/.local/state`; its content gives the name.
 
-    Raises OSError.
+    Raises OSError or DataError.
     """
     folder = state_dir() / "plots"
     folder.mkdir(parents=True, exist_ok=True)
     digest = blake2b(artifact.data, digest_size=5).hexdigest()
     file = folder / f"{digest}.{_ENDINGS.get(artifact.mime, 'bin')}"
-    file.write_bytes(artifact.data)
+    write_whole(file, artifact.data)
     return file

@@ -13,6 +13,7 @@ from ....rollout.events import CallFinished, CallOutput, CallStarted, Notice, Po
 from ....rollout.formats import Format
 from ....rollout.trajectory import CallRecord, StopReason
 from ....tools import Artifact
+from ....tools.errors import DataError
 from ...events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
 from ...result import Result
 from ..teams import lane
@@ -167,7 +168,7 @@ class LiveView:
             return
         try:
             self._block(f"[{artifact.mime}: {save_artifact(artifact)}]", "notice")
-        except OSError as error:
+        except (OSError, DataError) as error:
             self._block(f"[{artifact.mime}: kept in the record; {error}]", "notice")
 
     def _block(self, text: str, kind: str) -> None:

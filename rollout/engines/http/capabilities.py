@@ -112,7 +112,7 @@ async def _card(server: ServerClient, wanted: str | None) -> tuple[dict[str, Any
     except EngineError as error:
         if wanted is not None:
             return {"id": wanted}, ""
-        if isinstance(error, Refused) and (error.status == 401 or error.passing):
+        if isinstance(error, Refused) and error.status in (401, 429):
             raise
         raise EngineError(f"{error}: name a model with {server.base}#NAME") from error
     names = ", ".join(card["id"] for card in cards[:8]) + (", ..." if len(cards) > 8 else "")

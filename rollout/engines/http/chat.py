@@ -41,7 +41,7 @@ Calls are written as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT = re.compile(r"\A<think>.*?</think>\s*", re.DOTALL)
 _THOUGHTS = re.compile(r"(?:<think>\n?|\A)((?:(?!<think>).)*?)\n?</think>\s*", re.DOTALL)
-_HIGH, _LOW = re.compile("[\ud800-\udbff]\\Z"), re.compile("[\ud800-\udfff]")
+_FIRST_HALF, _HALF = re.compile("[\ud800-\udbff]\\Z"), re.compile("[\ud800-\udfff]")
 
 
 def chat_tokenizer() -> Tokenizer:
@@ -140,13 +140,15 @@ class _PartialCall:
         # read only where the braces say that it may end, and not if that was wrong too often.
         if not self.pieces or self._misses > 16:
             return False
-        last = self.pieces[-1]
-        resent = last.endswith("}") and all(map(last.startswith, self.pieces))
-        if not (self._closed or resent):
+        if not (self._closed or (self.pieces[-1].endswith("}") and self._cumulative())):
             return False
         whole = isinstance(self.arguments(), dict)
         self._misses += not whole
         return whole
+
+    def _cumulative(self) -> bool:
+        """True if the last piece begins as each piece does: each has all that there is so far."""
+        return all(self.pieces[-1].startswith(_FIRST_HALF.sub("", piece)) for piece in self.pieces)
 
     def arguments(self) -> Any:
         """Arguments as an object where they are one; else as they were written, for the format to
@@ -156,11 +158,11 @@ class _PartialCall:
         an empty object first.
         """
         *earlier, last = self.pieces or [""]
-        ways = ["".join(self.pieces)]
-        if earlier and ("".join(earlier) == last or all(map(last.startswith, earlier))):
+        ways = [_whole("".join(self.pieces))]
+        if earlier and (_whole("".join(earlier)) == last or self._cumulative()):
             ways.append(last)
         if earlier and earlier[0].strip() == "{}":
-            ways.append("".join(self.pieces[1:]))
+            ways.append(_whole("".join(self.pieces[1:])))
         for way in ways:
             try:
                 found = json.loads(way or "{}")
@@ -186,6 +188,8 @@ class ChatReply:
     """The server's counts of tokens, as far as it has told them."""
     thought_field: str | None = None
     """The field in which thoughts came, if not in the content."""
+    unread: Dict = field(default_factory=dict)
+    """The last event in which there was nothing of a reply."""
     _thinking: bool = False
     _half: str = ""  # of a character that JSON wrote in two halves
     _calls: list[_PartialCall] = field(default_factory=list)
@@ -200,6 +204,8 @@ class ChatReply:
             self.finish = self.finish or "stop"
             return ""
         event = _typed(event, dict, "event")
+        if not event.keys() & {"choices", "usage"}:
+            self.unread = event
         self._count(event.get("usage"))
         choices = _typed(event.get("choices"), list, "choices")
         return "".join(self._read_choice(_typed(choice, dict, "choices")) for choice in choices)
@@ -271,6 +277,8 @@ class ChatReply:
                 return latest
             # A call that is whole, and a name besides: the next one, of a server without ids.
             begins = name and (given or name != latest.name) and latest.whole()
+            if begins and index is not None and name == latest.name:  # the same again: sent twice
+                begins = given != "".join(latest.pieces)
             if not (id or begins):
                 return latest
         self._calls.append(_PartialCall(id, index))
@@ -296,11 +304,16 @@ class ChatReply:
     def _whole(self, text: str, *, last: bool = False) -> str:
         """Text without half characters; one at the end waits for its other half."""
         text, self._half = self._half + text, ""
-        if not last and _HIGH.search(text):
+        if not last and _FIRST_HALF.search(text):
             text, self._half = text[:-1], text[-1]
-        if _LOW.search(text):
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return _whole(text)
+
+
+def _whole(text: str) -> str:
+    """Text with the halves of each character joined, and a mark for a half that is alone."""
+    if not _HALF.search(text):
         return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _typed(value: Any, kind: type[T], name: str) -> T:

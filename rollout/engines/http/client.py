@@ -202,20 +202,22 @@ class ServerClient:
             raise self._explain(error) from None
         except (BrokenOff, Unreachable) as error:
             cause = error.__cause__
-            what = f"{error} ({type(cause).__name__}{self._masked(str(cause))})"
+            what = f"{error} ({type(cause).__name__}{self.quote_words(str(cause))})"
             if isinstance(error, BrokenOff):
                 raise StreamCut(what) from error
-            raise NotReached(f"{what}: {self._hint()}") from error
+            raise NotReached(f"{what}: {self._proxy() or 'is the server running?'}") from error
         except HttpError as error:
-            raise NotReached(self._mask(str(error))) from error
+            said = self._mask(str(error))
+            proxy = "" if "_PROXY" in said else self._proxy()
+            raise NotReached(f"{said}: {proxy}" if proxy else said) from error
 
-    def _hint(self) -> str:
-        """The first thing to look at where no connection is made."""
+    def _proxy(self) -> str:
+        """A question about the proxy that is used, or "" without one."""
         parts, proxies = urlsplit(self.base), urllib.request.getproxies()
         host = parts.hostname or ""
         names = [name for name in (parts.scheme, "all") if proxies.get(name)]
         if not names or host in _LOOPBACK or urllib.request.proxy_bypass(host):
-            return "is the server running?"
+            return ""
         return f"is the proxy in {names[0].upper()}_PROXY the right one, and running?"
 
     def _explain(self, refused: RefusedStatus) -> EngineError:
@@ -227,7 +229,7 @@ class ServerClient:
             body = json.loads(refused.text)
             text = self._mask(_message(body)) or text
             parameter = _detail(body, "param")
-        why = f"{status}{self._masked(text)}"
+        why = f"{status}{self.quote_words(text)}"
         if status in (401, 403):
             said = f"{self.host} refused the key ({why}): set INTERLACE_API_KEY"
         elif not refused.passing:
@@ -238,7 +240,7 @@ class ServerClient:
             said = f"{self.host} failed {self._tries} times ({why})"
         return Refused(said, status, text, parameter)
 
-    def _masked(self, text: str) -> str:
+    def quote_words(self, text: str) -> str:
         """A colon and a server's words, short and without a secret."""
         text = self._mask(" ".join(text.split()))
         return f": {text[:300]}" if text else ""
@@ -308,7 +310,8 @@ class ServerClient:
         try:
             item = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise EngineError(f"{self.host} sent what is not JSON") from error
+            words = self.quote_words(data[:2000].decode("utf-8", "replace"))
+            raise EngineError(f"{self.host} sent what is not JSON{words}") from error
         if isinstance(item, dict):
             said, choices = _message(item), item.get("choices")
             places = [item, *choices] if isinstance(choices, list) else [item]
@@ -334,7 +337,7 @@ class ServerClient:
             0,
         )
         return Refused(
-            f"{self.host} failed{self._masked(said)}", status, said, _detail(error, "param")
+            f"{self.host} failed{self.quote_words(said)}", status, said, _detail(error, "param")
         )
 
     def _client(self) -> "httpx.AsyncClient":

@@ -261,20 +261,26 @@ class HttpEngine:
 
     async def _chat_events(self, request: Request, room: int) -> AsyncGenerator[Any, None]:
         """The events of a reply, asked for without what the server refuses."""
+        whole = False
         while True:
             body, begun = self._chat_body(request, room), False
+            if whole:
+                body = {k: v for k, v in body.items() if not k.startswith("stream")}
             try:
                 async with aclosing(self._server.stream("/chat/completions", body)) as events:
                     async for event in events:
                         begun = True
                         yield event
-                return
+                if begun or whole:
+                    return
+                whole = True  # nothing came: some servers say why in an answer alone
             except Refused as error:
                 if begun:
                     raise
                 if self._learn(error, body) or self._learn_messages(error, body):
                     continue
-                if not _TOO_MUCH.search(error.text) or room < 2 * _LEAST_ROOM:
+                too_much = not error.passing and _TOO_MUCH.search(error.text)
+                if not too_much or room < 2 * _LEAST_ROOM:
                     raise self._advised(error, body) from error
                 room //= 2
 
@@ -400,7 +406,9 @@ class _ChatReading:
         """The last chunk: the calls, and what the server says of its tokens. Raises StreamCut."""
         host, finish = self.engine._server.host, self._reply.finish
         if finish is None:
-            raise StreamCut(f"{host} broke off in the middle of a reply")
+            odd = json.dumps(self._reply.unread) if self._reply.unread else ""
+            words = self.engine._server.quote_words(odd)
+            raise StreamCut(f"{host} broke off in the middle of a reply{words}")
         if finish in _CUT:
             return self._chunk("", _CUT[finish])
         if finish not in _ENDED:

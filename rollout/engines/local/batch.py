@@ -5,7 +5,7 @@ cache but for the last token; the rows after them are still being filled. The or
 meaning: where one leaves, the last one takes its place.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -69,7 +69,7 @@ class BatchRow:
     def __post_init__(self) -> None:
         """A stream of uniform numbers of its own: another one for each turn of a trajectory."""
         self.prompt = self.request.ids
-        self.head = self.prompt[:_SHARE].tobytes()
+        self.head = _head(self.prompt)
         seed = self.request.sampling.seed
         entropy = None if seed is None else (seed % 2**64, len(self.request.ids))
         self.generator = np.random.default_rng(entropy)
@@ -130,6 +130,7 @@ class RunningBatch:
         self._eos = eos
         self._cache = cache
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._alike: defaultdict[bytes, set[str]] = defaultdict(set)  # their names, by their head
         self._kept_bytes = 0
         self._kept_limit = kept_bytes
         weight = next(model.parameters())
@@ -144,37 +145,50 @@ class RunningBatch:
         Raises MemoryError, and changes nothing, if there is no room for its prompt.
         """
         # The last token is computed in any case: its logits are what is sampled from.
-        ids = row.prompt[:-1]
-        kept = self._kept.get(row.request.context or "")
-        own = 0 if kept is None else common_length(kept.ids, ids)
-        shared, source = max(
-            ((min(common, self.rows[at].held), at) for common, at in self._relatives(ids)),
-            default=(0, 0),
-        )
+        length, source = self._held(row.prompt[:-1], row.request.context)
         at = len(self.rows)
         self._reserve(at + 1, len(row.prompt))
-        row.held, row.version = max(own, shared), self.version
+        row.held, row.version = length, self.version
+        if isinstance(source, int):
+            self._cache.move(source, at, length)
+        elif (kept := self._kept.get(source)) is not None:
+            self._cache.put(at, kept.values[:, :, :, :length])
+            self._kept.move_to_end(source)
+        else:  # it had to go, to make room
+            row.held = 0
         if not row.sampled:
             row.cached = row.held
-        if shared > own:
-            self._cache.move(source, at, shared)
-        elif kept is not None:
-            self._cache.put(at, kept.values[:, :, :, :own])
         self._pop(row.request.context)
         self.rows.append(row)
 
     def better_later(self, row: BatchRow) -> bool:
         """True if a row that is being filled will soon hold far more of this context than is held
-        now: samples of one prompt arrive together, and the prompt is computed once.
+        now, or all of it: samples of one prompt arrive together, and so do the branches of a tree,
+        and what they have in common is computed once.
         """
         ids = row.prompt[:-1]
-        kept = self._kept.get(row.request.context or "")
-        now = 0 if kept is None else common_length(kept.ids, ids)
-        later = 0
+        now, _ = self._held(ids, row.request.context)
+        later = max((common for common, _ in self._relatives(ids)), default=0)
+        return later - now >= _SHARE or now < later == len(ids)
+
+    def _held(self, ids: Ids, context: str | None) -> tuple[int, int | str]:
+        """The most tokens of a context that are held, and by whom: a row, or the name of a context
+        that is kept.
+        """
+        kept = self._kept.get(context or "")
+        best = 0 if kept is None else common_length(kept.ids, ids)
+        found: int | str = context or ""
+        for name in self._alike.get(_head(ids), ()):
+            other = self._kept[name].ids
+            # It holds more only if it agrees where the best one so far ends.
+            if best < min(len(other), len(ids)) and other[best] == ids[best]:
+                common = common_length(other, ids)
+                if common > best:
+                    best, found = common, name
         for common, at in self._relatives(ids):
-            now = max(now, min(common, self.rows[at].held))
-            later = max(later, common)
-        return later - now >= _SHARE
+            if (held := min(common, self.rows[at].held)) > best:
+                best, found = held, at
+        return best, found
 
     def remove(self, row: BatchRow) -> None:
         """Take a request out; what its context holds is kept for the next one."""
@@ -261,6 +275,7 @@ class RunningBatch:
         """Keep nothing of any trajectory that waits; whether there was anything."""
         had = bool(self._kept)
         self._kept.clear()
+        self._alike.clear()
         self._kept_bytes = 0
         return had
 
@@ -303,7 +318,7 @@ class RunningBatch:
 
     def _relatives(self, ids: Ids) -> list[tuple[int, int]]:
         """Running rows whose contexts begin like this one: (tokens in common, row)."""
-        head = ids[:_SHARE].tobytes()
+        head = _head(ids)
         return [
             (common_length(row.prompt, ids), at)
             for at, row in enumerate(self.rows)
@@ -369,10 +384,22 @@ class RunningBatch:
             self.drop_kept()
             return
         self._kept[context] = _Kept(ids, values)
+        if len(ids) >= _SHARE:
+            self._alike[_head(ids)].add(context)
         self._kept_bytes += size
 
     def _pop(self, context: str | None) -> _Kept | None:
         kept = None if context is None else self._kept.pop(context, None)
-        if kept is not None:
+        if kept is not None and context is not None:
             self._kept_bytes -= self._cache.bytes_for(len(kept.ids))
+            head = _head(kept.ids)
+            names = self._alike.get(head, set())
+            names.discard(context)
+            if not names:
+                self._alike.pop(head, None)
         return kept
+
+
+def _head(ids: Ids) -> bytes:
+    """The first ids, by which contexts are found that may have a beginning in common."""
+    return ids[:_SHARE].tobytes()

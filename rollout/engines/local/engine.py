@@ -31,8 +31,9 @@ class TransformersEngine:
     its `context` ends, the keys and values of that context are kept, so that the next request of
     the trajectory computes only what is new; the longest beginning that both have in common is
     reused, so a wrong guess costs time, never truth. Kept contexts go, the longest unused first,
-    when they take more than `kept_bytes`. What a running request's context has in common with a new
-    one is not computed again either: the samples of one prompt share it.
+    when they take more than `kept_bytes`. What the context of another request that runs, or that is
+    kept for another trajectory, has in common with a new one is not computed again either: the
+    samples of one prompt share it, and so do the branches of a tree.
 
     One thread runs the model, and several event loops may ask. Tokens are handed over about 25
     times a second: a request that is cancelled loses what was sampled since.

@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from ....rollout.task import Task
+from ....tools.errors import DataError
+from ....tools.files import write_beside
 from .arithmetic import Arithmetic
 from .database import Databases, script
 from .lookup import Lookups, write_corpus
@@ -37,7 +39,11 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{given.family} takes {'no' if given.file else 'a'} file")
     if given.file is not None and given.file.exists():
         parser.error(f"{given.file} is there already; name another file or remove it")
-    for task in islice(_tasks(given.family, given.file, given.seed), given.tasks):
+    try:
+        tasks = _tasks(given.family, given.file, given.seed)
+    except (DataError, sqlite3.Error) as error:
+        parser.error(str(error))
+    for task in islice(tasks, given.tasks):
         line = {"id": task.id, "question": task.question, "answer": task.answer} | task.data
         sys.stdout.write(json.dumps(line) + "\n")
 
@@ -47,7 +53,7 @@ def _tasks(family: str, file: Path, seed: int) -> Iterable[Task]:
         return Arithmetic(seed, "test")
     if family == "database":
         world = Databases(seed, "test")[0].data["database"]
-        with closing(sqlite3.connect(file)) as database:
+        with write_beside(file) as partial, closing(sqlite3.connect(partial)) as database:
             database.executescript(script(world))
         return Databases(seed, "test", database=world)
     corpus = Lookups(seed, "test")[0].data["corpus"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ....rollout.task import Task, equal_answers
+from ....tools.files import write_whole
 from ....tools.search import Passage
 from .endless import EndlessTasks
 
@@ -186,7 +187,7 @@ def write_corpus(corpus: Mapping[str, Any], file: Path) -> Path:
         json.dumps({"id": each.id, "title": each.title, "text": each.text})
         for each in passages(corpus)
     ]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(file, "\n".join(lines) + "\n")
     return file
 
 
