@@ -336,9 +336,12 @@ class Trajectory:
         """How many tokens the policy sampled for it: what a branch shares is its parent's."""
         own, branch = self.own_turns, self.branch
         sampled = sum(turn.sampled_tokens for turn in own)
-        if branch is not None and own and own[0].ledger == branch.ledger:
-            begun = slice(own[0].start, branch.tokens)  # it left in the middle of a turn
-            sampled -= int(self.ledgers[branch.ledger].response_mask[begun].sum())
+        if branch is None or not own or own[0].counted is not None:
+            return sampled
+        first = own[0]
+        if first.ledger == branch.ledger and first.start < branch.tokens:  # it left inside a turn
+            begun = self.ledgers[first.ledger].response_mask[first.start : branch.tokens]
+            sampled -= int(begun.sum())
         return sampled
 
     def text(self, turn: Turn, tokenizer: Tokenizer) -> str:

@@ -241,6 +241,8 @@ class Runner:
         async with self._recording(episode):
             if self.attempt is not None:
                 await self.attempt(episode, policy, self._open)
+            elif self.strategy is not None:
+                await self._decide(episode, policy, self.strategy)
             else:
                 async with self._slots:
                     await self._try(episode, policy, episode.task.question, tried, history)

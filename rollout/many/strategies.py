@@ -86,19 +86,23 @@ async def tree(
     task: Task,
     *,
     leaves: Count = 8,
-    roots: Count = 4,
+    roots: Count | None = None,
     width: Count = 2,
     rule: RuleName = "split",
     classes: Classes = by_text,
 ) -> Decision:
     """The answer that most of the `leaves` of a tree give, by their weights (`Branch.weight`).
 
-    The tree has at least as many `roots`, and branches `width`-fold as `rule` says: `split` at each
-    result, `random` at random nodes, `surprise` where the model is unsure, `best` where it is
-    surest. Leaves that share a beginning cost less than as many attempts, and agree more often: few
+    The tree has at least as many `roots` (half as many as leaves, unless said). It branches
+    `width`-fold as `rule` says: `split` at each result, `random` at random nodes, `surprise` where
+    the model is unsure, `best` where it is surest. Leaves that share a beginning cost less than as
+    many attempts, and agree more often: few
     roots make the vote weaker. The rest is as in `vote`.
     """
-    grown = await grow(ask, task.question, make_rule(rule, width=width), leaves=leaves, roots=roots)
+    if roots is None:
+        roots = max(1, leaves // 2)
+    growing = make_rule(rule, width=width)
+    grown = await grow(ask, task.question, growing, leaves=leaves, roots=roots)
     episodes = [
         Episode("", task, task.id, at, [leaf], error=leaf.error)
         for at, leaf in enumerate(grown.leaves)

@@ -86,6 +86,8 @@ class Tree:
         """Wait for the leaves, weigh them and close their rollouts."""
         try:
             await self._growing.__aexit__(*error)
+        except ExceptionGroup as group:  # a rule that fails; one sentence is enough
+            raise group.exceptions[0] from group
         finally:
             for leaf in self.leaves:
                 leaf.stop = leaf.stop or StopReason.CANCELLED

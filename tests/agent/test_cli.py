@@ -94,9 +94,11 @@ def test_one_question_from_the_command_line_or_stdin() -> None:
 
 
 def test_a_model_that_gives_no_answer_ends_with_3(random_model: Path) -> None:
-    code, out, err = interlace("run", "?", "--model", random_model, *RAMBLING, "--seed", "1")
+    code, out, err = interlace("run", "?", "--model", random_model, "--max-tokens", "2")
     assert (code, out) == (3, "")
     assert "no answer" in err
+    code, out, _ = interlace("run", "?", "--model", random_model, *RAMBLING, "--seed", "1")
+    assert code == 0 and out.strip()  # plain text, however odd, is an answer
 
 
 @pytest.mark.parametrize("format, foreign", [("notebook", True), ("hermes", False)])
@@ -264,6 +266,27 @@ def test_show_prints_who_wrote_what(resumed: Resumed) -> None:
         quick.stdout.close()  # as `| head -1` does
         assert quick.stderr is not None and quick.stderr.read() == ""
         assert quick.wait(PATIENCE) == 141
+
+
+def test_a_tree_is_rolled_out_and_shown_with_what_its_leaves_share_once(tmp_path: Path) -> None:
+    log, tree = tmp_path / "t.jsonl", "tree@leaves=3,roots=1,width=3"
+    (tmp_path / "q.txt").write_text(QUESTION)
+    code, out, err = interlace(
+        *("rollout", tmp_path / "q.txt", "--strategy", tree, "--out", log, "--seed", "3", "--json")
+    )
+    assert (code, json.loads(out)["stops"]) == (0, {"answered": 1}), err
+    (episode,) = read_episodes(log)
+    turns = [leaf.branch.turns for leaf in episode.trajectories if leaf.branch]
+    assert sorted(turns) == [0, 1, 1]
+    text = interlace("show", log)[1]
+    sources = re.findall(r"^(?:│ )*(prompt|policy|tool) +\d+ +│", text, re.MULTILINE)
+    assert sources == ["prompt", "policy", "tool", "policy", "policy", "policy"]
+    assert len(re.findall(r"^(?:│ )*┌ leaf .*, weight 0.333", text, re.MULTILINE)) == 3
+    assert "1 tree: 3 leaves of 1 root" in text and "1 call run, 2 shared" in text
+    rows = re.findall(r"^ *\d+ +\d+ ", interlace("show", log, "--ids")[1], re.MULTILINE)
+    assert len(rows) == sum(len(span) for leaf in episode.trajectories for span in leaf.own_spans)
+    said = json.loads(interlace("show", log, "--json")[1])["episodes"][0]
+    assert said["tree"]["leaves"] == 3 and said["calls"] == 1
 
 
 @pytest.mark.parametrize("end", ["raise BrokenPipeError(32, 'the tool hung up')", "print('x')"])

@@ -73,6 +73,8 @@ class Bounds:
     """All values together, roughly; the row that passes it is the last."""
     counted: int
     """Rows that are counted, beyond those that are kept, to tell how many there are."""
+    exact: bool = False
+    """True if texts that are not UTF-8 stay different: such a byte is given as its number."""
 
     def __post_init__(self) -> None:
         """Refuse bounds within which nothing could be shown."""
@@ -83,7 +85,9 @@ class Bounds:
 
 SHOWN = Bounds(rows=20, columns=30, cell=100, bytes=100_000, counted=1000)
 """For a model to read."""
-COMPARED = Bounds(rows=10_000, columns=2000, cell=1_000_000, bytes=16_000_000, counted=0)
+COMPARED = Bounds(
+    rows=10_000, columns=2000, cell=1_000_000, bytes=16_000_000, counted=0, exact=True
+)
 """For comparing the results of two queries."""
 
 

@@ -124,7 +124,8 @@ class Connection:
             except sqlite3.OperationalError as error:
                 if "decode" not in str(error):
                     raise
-            self._db.text_factory = lambda data: data.decode("utf-8", "replace")
+            how = "backslashreplace" if request.get("exact") else "replace"
+            self._db.text_factory = lambda data: data.decode("utf-8", how)
             try:
                 return self._rows(request)
             finally:

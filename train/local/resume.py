@@ -17,7 +17,8 @@ __all__ = ["FIXED", "advice", "contents", "fewer_tokens", "identity", "lower", "
 
 _FREE = (
     *("out", "steps", "evaluate_every", "save_every", "tensorboard", "wandb", "plot", "patience"),
-    *("device", "micro_tokens", "gradient_checkpointing", "concurrency", "databases"),
+    *("device", "micro_tokens", "pack_prefixes", "gradient_checkpointing", "concurrency"),
+    "databases",
 )
 """Settings that may differ: but for rounding, none of them changes what a step computes."""
 FIXED = ("model", "weights", "lora_rank", "lora_alpha", "seed")

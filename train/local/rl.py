@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ import numpy as np
 from ...rollout.engines.base import Trainable
 from ...rollout.episode_log import EpisodeLog
 from ...rollout.many.runner import Attempt, Runner
+from ...rollout.many.strategies import Strategy
 from ...rollout.policy import Policy
 from ...rollout.task import Task
 from ...rollout.trajectory import Episode
@@ -35,8 +36,10 @@ from ..monitor import mean_tag_logprob
 from ..objectives import Objective, informative
 from ..rewards import CORRECT, TOTAL, Rewards
 from ..rewards.team_credit import Credit
+from ..rewards.tree_credit import score_leaves
 from .checkpoint import Change, read_checkpoint, write_checkpoint
 from .interrupt import end_as_asked, noting_signals
+from .logprobs import check_packing
 from .lora import has_lora, merged_weights, without_lora
 from .metrics import describe, share_right
 from .record import Record
@@ -80,8 +83,11 @@ class TrainingSetup:
     """Where tasks bring their own tools."""
     attempt: Attempt | None = None
     """Makes an episode of several rollouts, such as a team's `attempt`; None: one rollout."""
+    strategy: Strategy | None = None
+    """Grows trees, in training alone: each leaf is rewarded."""
     credit: Credit | None = None
-    """Takes a group of a team's episodes apart: see `train/rewards/team_credit.py`."""
+    """Takes a group of a team's episodes or of a tree's leaves apart: see
+    `train/rewards/team_credit.py`, `tree_credit.py`."""
     resource: AbstractAsyncContextManager[Any] | None = None
     """Resources of the tools: entered before the first episode, left after the last."""
     reference: "PreTrainedModel | None" = None
@@ -122,6 +128,13 @@ class Trainer:
         self.updates = 0
         """Updates that `train()` has made and that had a gradient."""
         self.update_config = UpdateConfig.of(config)
+        self._unpacked: str | None = None
+        if config.pack_prefixes:
+            try:
+                check_packing(setup.model)
+            except ModelError as error:
+                self._unpacked = str(error)
+                self.update_config = replace(self.update_config, pack_prefixes=False)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in setup.model.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
@@ -130,10 +143,9 @@ class Trainer:
         )
         concurrency = 1 if config.deterministic else config.concurrency
         how: Any = {"tools_for": setup.tools_for, "attempt": setup.attempt}
-        self._runner, self._greedy = (
-            Runner(policy, concurrency=concurrency, **how)
-            for policy in (setup.policy, setup.policy.with_sampling(temperature=0.0))
-        )
+        how["concurrency"] = concurrency
+        self._runner = Runner(setup.policy, strategy=setup.strategy, **how)
+        self._greedy = Runner(setup.policy.with_sampling(temperature=0.0), **how)
         self._refused = 0  # updates in a row
         self._within = False  # a step whose updates have begun
         self._position = 0  # in the tasks, at the end of the last step
@@ -170,6 +182,8 @@ class Trainer:
         """
         self._on_episode = episode or (lambda step, episode: None)
         tell = tell or (lambda sentence: None)
+        if self._unpacked is not None:
+            tell(self._unpacked)
 
         def report(step: int, metrics: dict[str, float]) -> None:
             record.log(step, metrics)
@@ -282,16 +296,23 @@ class Trainer:
     async def _score(
         self, step: int, group: list[Episode], log: EpisodeLog, collected: Collected
     ) -> list[Episode]:
-        """Reward a group and log it. Returns its episodes that have a reward."""
+        """Reward a group and log it. Returns its episodes, of trees their leaves, that have a
+        reward.
+        """
         clock = time.perf_counter()
-        scores = await asyncio.to_thread(self.setup.rewards.score_all, group)
+        rewards, responses = self.setup.rewards, list(group)
+        if self.setup.strategy is None:
+            scores = await asyncio.to_thread(rewards.score_all, group)
+        else:
+            leaves, scores = await asyncio.to_thread(score_leaves, rewards, group)
+            responses = [*leaves]
         collected.reward_seconds += time.perf_counter() - clock
         collected.episodes += group
         collected.unscored += [score.problem for score in scores if score.problem is not None]
         for episode in group:
             log.append(episode)
             self._on_episode(step, episode)
-        return [episode for episode in group if episode.rewards]
+        return [episode for episode in responses if episode.rewards]
 
     def _advantages(self, groups: list[list[Episode]]) -> TrainBatch | None:
         """The batch of an update: tokens with their advantages and their log-probabilities under

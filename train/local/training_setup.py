@@ -20,7 +20,7 @@ from ...rollout.tokenizer import Tokenizer
 from ...tools import PythonTool, Tool
 from ...tools.errors import UsageError
 from ...tools.named import task_sql
-from ..config import TrainConfig, name_of
+from ..config import TrainConfig, name_of, to_strategy
 from ..data.sources import find_tasks, find_training_tasks
 from ..data.stream import TaskStream
 from ..data.task_tools import TaskTools, bring_tools, check_tools
@@ -162,6 +162,7 @@ def make_setup(
                 held_out=found.held_out,
                 tools_for=found.own,
                 attempt=None if config.attempt is None else find_attempt(config.attempt),
+                strategy=None if config.strategy is None else to_strategy(config.strategy),
                 credit=_credit(config, checker),
                 resource=found.own,
                 reference=reference,
@@ -182,7 +183,7 @@ def _rewards(config: TrainConfig, checker: Checker, tokenizer: Tokenizer) -> Rew
 
 
 def _credit(config: TrainConfig, checker: Checker) -> Credit | None:
-    if config.attempt is None:
+    if config.attempt is None and config.strategy is None:
         return None
     own = find_role_rewards(config.rewards, checker)
     return find_credit(config.credit, rewards=own, learns=config.learns)

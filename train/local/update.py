@@ -28,9 +28,11 @@ from ..objectives import (
     outcome_rewards,
     rollout_correction_weights,
 )
+from ..rewards.tree_credit import Leaf
 from .batch import Batch, micro_batches
 from .checkpoint import are_finite
 from .logprobs import token_logprobs
+from .prefixes import Layout, Pack, attention_cost, find_packs
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,8 @@ class UpdateConfig:
     kl_estimator: str = "k3"
     micro_tokens: int = 16384
     """Tokens per forward pass, padding included."""
+    pack_prefixes: bool = False
+    """Compute the tokens with which rows begin alike once: see `prefixes.py`."""
     clip_norm: float = 1.0
     """The largest norm of a gradient."""
     bfloat16: bool = False
@@ -77,6 +81,7 @@ class UpdateConfig:
             kl_weight=config.kl_weight,
             kl_estimator=config.kl_estimator,
             micro_tokens=config.micro_tokens,
+            pack_prefixes=config.pack_prefixes,
             clip_norm=config.clip_norm,
             bfloat16=config.precision == "bfloat16",
         )
@@ -109,13 +114,16 @@ class TrainBatch:
         """The rows of `groups`, whose episodes have these `scores`.
 
         An episode of several ledgers is one response to the estimator, and has a row for each
-        ledger. Raises ValueError where the policy's tokens come without log-probabilities.
+        ledger. A ledger that is in several groups has one row, with the sum of its advantages, each
+        by the share of its episode (`Leaf.share`). Raises ValueError where the policy's tokens come
+        without log-probabilities.
         """
         import torch
 
+        episodes = [episode for group in groups for episode in group]
         trajectories = [
             (number, trajectory)
-            for number, episode in enumerate(e for group in groups for e in group)
+            for number, episode in enumerate(episodes)
             for trajectory in episode.trajectories
         ]
         kept = keep_mask([trajectory for _, trajectory in trajectories])
@@ -124,17 +132,24 @@ class TrainBatch:
             for (number, trajectory), keep in zip(trajectories, kept, strict=True)
             for ledger in trajectory.ledgers
         ]
-        batch = Batch.of([ledger for _, ledger, _ in rows])
+        unique = {id(ledger): (ledger, keep) for _, ledger, keep in rows}
+        numbers = {key: number for number, key in enumerate(unique)}
+        of = torch.tensor([numbers[id(ledger)] for _, ledger, _ in rows])
+        batch = Batch.of([ledger for ledger, _ in unique.values()])
         counts = batch.mask & (batch.weights > 0)
         if np.isnan(batch.logprobs[counts]).any():
             raise ValueError("tokens without the engine's log-probabilities can't be trained on")
-        weights = torch.from_numpy(batch.weights * np.array([[keep] for _, _, keep in rows]))
+        keeps = np.array([[keep] for _, keep in unique.values()])
         index = [number for number, group in enumerate(groups) for _ in group]
         flat = [score for group in scores for score in group]
+        owners = [number for number, _, _ in rows]
+        advantages = _advantages(batch.mask[of.numpy()], owners, flat, index, objective)
+        shares = [each.share if isinstance(each, Leaf) else 1.0 for each in episodes]
+        advantages = advantages * torch.tensor([[shares[owner]] for owner in owners])
         return cls(
             batch,
-            weights,
-            _advantages(batch.mask, [number for number, _, _ in rows], flat, index, objective),
+            torch.from_numpy(batch.weights * keeps),
+            torch.zeros(batch.mask.shape).index_add(0, of, advantages),
             torch.from_numpy(batch.logprobs),
         )
 
@@ -222,9 +237,11 @@ def update(
     }
     total: dict[str, float] = defaultdict(float)
     tokens = int((rows.weights > 0).sum())
-    for part in micro_batches(rows.trained, rows.batch.lengths, config.micro_tokens):
-        taken = rows.take(part)
-        loss, metrics = _loss(model, taken, config, whole)
+    total["row_tokens"] = float(rows.batch.lengths[rows.trained].sum())
+    for part in _parts(model, rows, config):
+        taken = rows.take(part.rows)
+        total["computed_tokens"] += sum(pack.size for pack in part.packs)
+        loss, metrics = _loss(model, taken, config, whole, part.layout(taken))
         loss.backward()  # type: ignore[no-untyped-call]
         total["loss"] += float(loss.detach())
         share = int((taken.weights > 0).sum()) / tokens
@@ -246,8 +263,49 @@ def update(
     return UpdateResult(dict(total), refused)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A micro-batch: packs of rows, all of one row or all of several."""
+
+    packs: list[Pack]
+
+    @property
+    def rows(self) -> list[int]:
+        return [row for pack in self.packs for row in pack.rows]
+
+    def layout(self, taken: TrainBatch) -> Layout | None:
+        """How those rows are packed; None where each is a pack of its own."""
+        if len(self.packs) == len(taken.batch.lengths):
+            return None
+        return Layout.of(taken.batch.ids, taken.batch.lengths, self.packs)
+
+
+def _parts(model: "PreTrainedModel", rows: TrainBatch, config: UpdateConfig) -> list[_Part]:
+    """The rows that are trained, in micro-batches."""
+    lengths = rows.batch.lengths
+    packs = [Pack([row], int(lengths[row])) for row in rows.trained]
+    if config.pack_prefixes:
+        packs = find_packs(
+            rows.trained,
+            rows.batch.ids,
+            lengths,
+            most_tokens=config.micro_tokens,
+            pair=attention_cost(model),
+        )
+    sizes = np.array([pack.size for pack in packs])
+    parts = []
+    for packed in (False, True):
+        chosen = [number for number, pack in enumerate(packs) if (len(pack.rows) > 1) is packed]
+        parts += micro_batches(chosen, sizes, config.micro_tokens)
+    return [_Part([packs[number] for number in part]) for part in parts]
+
+
 def _loss(
-    model: "PreTrainedModel", rows: TrainBatch, config: UpdateConfig, whole: Mapping[str, Any]
+    model: "PreTrainedModel",
+    rows: TrainBatch,
+    config: UpdateConfig,
+    whole: Mapping[str, Any],
+    layout: Layout | None,
 ) -> "tuple[Tensor, dict[str, float]]":
     """The share of these rows in the minibatch's loss, and what to log."""
     objective = config.objective
@@ -256,7 +314,7 @@ def _loss(
     )
     with _precision(model, config):
         new, entropy = token_logprobs(
-            model, rows.batch.ids, rows.weights.numpy() > 0, config.temperature
+            model, rows.batch.ids, rows.weights.numpy() > 0, config.temperature, layout=layout
         )
     old = new.detach() if rows.old is None else rows.old.to(model.device)
     metrics: dict[str, float] = {}
@@ -299,14 +357,15 @@ def compute_logprobs(model: "PreTrainedModel", rows: TrainBatch, config: UpdateC
     """The model's log-probabilities of the tokens that count, (B, T), on the CPU, no gradient."""
     import torch
 
-    result = torch.zeros(rows.weights.shape)
+    result = torch.zeros(rows.weights.shape, dtype=torch.promote_types(model.dtype, torch.float32))
     with torch.no_grad(), _precision(model, config):
-        for part in micro_batches(rows.trained, rows.batch.lengths, config.micro_tokens):
-            taken = rows.take(part)
+        for part in _parts(model, rows, config):
+            taken = rows.take(part.rows)
+            counts = taken.weights.numpy() > 0
             values, _ = token_logprobs(
-                model, taken.batch.ids, taken.weights.numpy() > 0, config.temperature
+                model, taken.batch.ids, counts, config.temperature, layout=part.layout(taken)
             )
-            result[part, : values.shape[1]] = values.cpu()
+            result[part.rows, : values.shape[1]] = values.cpu()
     return result
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..local.logprobs import LOGITS
+from ..local.prefixes import LONGEST
 from .model_shapes import Shape
 
 __all__ = ["MARGIN", "Estimate", "Part", "estimate_local", "estimate_verl", "vllm_room"]
@@ -87,6 +88,12 @@ def estimate_local(config: TrainConfig, shape: Shape) -> Estimate:
                 Part("gradients", 4 * trained / _GB, "lora_rank"),
                 Part("weights in bfloat16, for one pass", rounded),  # autocast keeps them
                 _activations(shape, tokens, width, config.gradient_checkpointing, "micro_tokens"),
+                # Of packs of rows: which token attends to which, and that as numbers.
+                Part(
+                    "attention masks",
+                    config.pack_prefixes * tokens * min(tokens, LONGEST) * (1 + width) / _GB,
+                    "micro_tokens",
+                ),
                 Part("logits", 3 * 4 * LOGITS / _GB),  # a chunk: float32, its softmax, its gradient
             ],
         }

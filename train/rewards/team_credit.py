@@ -10,6 +10,7 @@ trajectories, and what counts as the same place is a choice:
            (agent- and turn-wise grouping, AT-GRPO, arXiv 2510.11062)
 
 With `rewards` for a role, its parts are rewarded for themselves instead of with the team's total.
+A tree's leaves have credits of their own: `tree_credit.py`.
 """
 
 import logging
@@ -24,6 +25,7 @@ from ...rollout.trajectory import Episode, Speaker, Trajectory
 from ...tools.errors import UsageError
 from ...tools.importing import find
 from .base import TOTAL, Rewards, bound, user_function
+from .tree_credit import TREE_CREDITS
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +58,9 @@ def find_place(given: str | Place, *, trusted: bool = True, folder: Path | None 
     """
     if not isinstance(given, str):
         return _place(getattr(given, "__name__", "function"), given)
-    found = find("credit", given, CREDITS, trusted=trusted, folder=folder)
+    if given in TREE_CREDITS:
+        raise UsageError(f"credit={given} is for trees, and a team's episodes are none")
+    found = find("credit", given, CREDITS | TREE_CREDITS, trusted=trusted, folder=folder)
     place = bound("credit", found)
     return place if found.own else _place(given, place)
 
@@ -72,13 +76,18 @@ def find_credit(
     rewards: Mapping[str, Rewards] | None = None,
     learns: Collection[str] | None = None,
 ) -> Credit:
-    """The credit of that name, or by that place. `rewards` are those of roles, `learns` the roles
-    that are trained (None: all); the others are frozen. Raises UsageError as `find_place` does.
+    """The credit of that name (of trees as well), or by that place. `rewards` are those of roles,
+    `learns` the roles that are trained (None: all); the others are frozen. Raises UsageError as
+    `find_place` does.
 
     Example:
         setup.credit = find_credit("role", rewards={"critic": Rewards(RewardPart("vote", right))})
     """
     named = {*(rewards or ()), *(learns or ())}
+    if isinstance(given, str) and given in TREE_CREDITS:
+        if named:
+            raise UsageError(f"credit={given} is for trees: learns and rewards are a team's")
+        return TREE_CREDITS[given]
     return partial(_compare, find_parts(given, rewards=rewards, learns=learns), named)
 
 

@@ -3,7 +3,7 @@
 It registers the agent loop `interlace`, and of our objectives those that verl lacks:
 
     actor_rollout_ref.rollout.agent.default_agent_loop=interlace
-    algorithm.adv_estimator=dr_grpo, and team_grpo for teams
+    algorithm.adv_estimator=dr_grpo, team_grpo for teams and tree_grpo for trees
     actor_rollout_ref.actor.policy_loss.loss_mode=gppo
 
 verl says nothing of a plug-in that fails to load, and then knows no agent loop of this name: here
@@ -13,7 +13,7 @@ it is a warning.
 import logging
 
 from ..objectives import ADVANTAGES, POLICY_LOSSES
-from .team import ADVANTAGE, team_grpo_advantage
+from .team import ADVANTAGE, TREE_ADVANTAGE, team_grpo_advantage, tree_grpo_advantage
 
 __all__ = ["LOOP", "register"]
 
@@ -29,6 +29,7 @@ def register() -> None:
     for name in ADVANTAGES.keys() - core_algos.ADV_ESTIMATOR_REGISTRY.keys():
         core_algos.register_adv_est(name)(ADVANTAGES[name])
     core_algos.register_adv_est(ADVANTAGE)(team_grpo_advantage)
+    core_algos.register_adv_est(TREE_ADVANTAGE)(tree_grpo_advantage)
     for name in POLICY_LOSSES.keys() - {*core_algos.POLICY_LOSS_REGISTRY, "clipped", "reinforce"}:
         core_algos.register_policy_loss(name)(POLICY_LOSSES[name])
 

@@ -1,5 +1,5 @@
 """An episode as verl wants it: a prompt, a response, a mask and a number, once for an agent, once
-for each call of a team.
+for each call of a team or leaf of a tree.
 """
 
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ class Response:
 def to_responses(rolled: ScoredEpisode, *, without_void_turns: bool = False) -> list[Response]:
     """The responses that verl trains on, read from the ledgers: one for a single agent.
 
-    For a team, one for each of its calls on which a loss is taken: in the order of their start,
-    with the answer's last, as verl takes the last one for the session's.
+    For a team, one for each of its calls on which a loss is taken, for a tree one for each leaf: in
+    the order of their start, with the answer's last, as verl takes the last one for the session's.
     """
     episode = rolled.episode
     if rolled.parts is None:
@@ -52,15 +52,15 @@ def to_responses(rolled: ScoredEpisode, *, without_void_turns: bool = False) -> 
         void = without_void_turns and bool(void_turns(trajectory))
         return [_response(rolled, trajectory, trajectory.ledger, rolled.reward, void=void)]
     responses = []
-    found = {
-        id(trajectory): (row_name(place, episode.sample, number), part.rewards[TOTAL])
+    found = {  # by the list of ledgers, which a leaf has in common with its part
+        id(trajectory.ledgers): (row_name(place, episode.sample, number), part.rewards[TOTAL])
         for number, (place, part) in enumerate(rolled.parts)
         for trajectory in part.trajectories
     }
     for trajectory in episode.trajectories:
-        if id(trajectory) not in found:
+        if id(trajectory.ledgers) not in found:
             continue
-        name, reward = found[id(trajectory)]
+        name, reward = found[id(trajectory.ledgers)]
         for ledger in trajectory.ledgers:
             if ledger.loss_weights.any():
                 responses.append(_response(rolled, trajectory, ledger, reward, part=name))
@@ -83,6 +83,8 @@ def _response(
         trained = np.zeros_like(trained)
     logprobs = np.where(trained, ledger.logprobs[begin:end], 0.0)
     calling = sum(bool(turn.calls) for turn in trajectory.turns)
+    branch = trajectory.branch
+    shared = ledger is trajectory.ledgers[branch.ledger] if branch else False
     return Response(
         prompt_ids=ledger.ids[:begin].tolist(),
         response_ids=ledger.ids[begin:end].tolist(),
@@ -92,8 +94,8 @@ def _response(
         # As verl counts: the question, each time the policy spoke, each message with results.
         num_turns=1 + len(trajectory.turns) + calling,
         metrics={
-            "generate_sequences": sum(turn.seconds for turn in trajectory.turns),
-            "tool_calls": sum(turn.tool_seconds for turn in trajectory.turns),
+            "generate_sequences": sum(turn.seconds for turn in trajectory.own_turns),
+            "tool_calls": sum(turn.tool_seconds for turn in trajectory.own_turns),
             "compute_score": rolled.scoring_seconds,
             "num_preempted": -1 if engine.preempted is None else engine.preempted,
         },
@@ -105,7 +107,13 @@ def _response(
             "reward_extra_info": {**rewards, "acc": rewards[CORRECT], "pred": rolled.vote},
             "turn_scores": [],
             "tool_rewards": [],
-            "interlace": {**_described(trajectory, engine.tokenizer), "part": part},
+            "interlace": {
+                **_described(trajectory, engine.tokenizer),
+                "part": part,
+                "tokens": end,
+                # Those that the leaf has from another one, whose row computes them as well.
+                "shared": min(end, branch.tokens) if branch and shared else 0,
+            },
         },
     )
 
@@ -119,7 +127,8 @@ def _described(trajectory: Trajectory, tokenizer: Tokenizer) -> dict[str, Any]:
     )  # a role of a team that only speaks has none of these
     tags = tag_logprobs(trajectory, tokenizer, format.control_tags) if format else []
     tools: dict[str, dict[str, float]] = {}
-    for call in trajectory.calls:
+    own = trajectory.own_turns  # a leaf shares the others with the leaf that it left
+    for call in (call for turn in own for call in turn.calls):
         tool = tools.setdefault(call.tool, {"calls": 0, "errors": 0, "timeouts": 0, "seconds": 0.0})
         tool["calls"] += 1
         tool["errors"] += call.error is not None
@@ -136,7 +145,7 @@ def _described(trajectory: Trajectory, tokenizer: Tokenizer) -> dict[str, Any]:
                 "prefilled": turn.prefilled,
                 "cached": turn.cached,
             }
-            for turn in trajectory.turns
+            for turn in own
         ],
         "tools": tools,
         "tags": {"logprob": float(sum(tags)), "tokens": len(tags)},

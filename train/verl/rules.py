@@ -10,7 +10,7 @@ from ...rollout.formats import find_format
 from ..rewards import Checker
 from ..team import find_attempt, find_role_rewards
 from .settings import PLACE, LoopSettings
-from .team import ADVANTAGE, SAMPLER
+from .team import ADVANTAGE, SAMPLER, TREE_ADVANTAGE
 
 __all__ = ["ACTOR", "ROLLOUT", "SAMPLERS", "has_critic", "nodes", "parallel", "problems", "unread"]
 
@@ -157,7 +157,8 @@ def _batches(config: Any, settings: LoopSettings) -> Iterator[str]:
         trained["critic"] = config.critic
     for place, part in trained.items():
         mini = part.ppo_mini_batch_size
-        if settings.attempt is None and batch % mini:  # a team's rows are more than its tasks
+        parted = settings.attempt or settings.strategy  # into more rows than there are tasks
+        if not parted and batch % mini:
             yield (
                 f"{place}.ppo_mini_batch_size={mini} does not divide "
                 f"data.train_batch_size={batch}: verl would fill up with rows that count for "
@@ -227,7 +228,8 @@ def _ends(config: Any) -> Iterator[str]:
 
 def _sampler(config: Any, settings: LoopSettings) -> Iterator[str]:
     sampler, filters = config.trainer.v1.sampler, config.algorithm.filter_groups or {}
-    wanted = SAMPLER[1] if settings.attempt else SAMPLERS.get(config.trainer.v1.trainer_mode)
+    parted = settings.attempt or settings.strategy
+    wanted = SAMPLER[1] if parted else SAMPLERS.get(config.trainer.v1.trainer_mode)
     custom = sampler.custom_sampler
     if custom.path == SAMPLER[0] and custom.name != wanted:
         yield (
@@ -299,15 +301,24 @@ def _asynchronous(config: Any) -> Iterator[str]:
 
 
 def _team(config: Any, settings: LoopSettings) -> Iterator[str]:
-    """A team wants our estimator and our sampler, and they a team."""
+    """A team or a tree wants our estimator and our sampler, and they a team or a tree."""
     algorithm, v1 = config.algorithm, config.trainer.v1
     sampler = v1.sampler.custom_sampler
-    if settings.attempt is None:
-        if algorithm.adv_estimator == ADVANTAGE:
-            yield f"algorithm.adv_estimator={ADVANTAGE} is for teams: set {PLACE}.attempt"
+    kinds = {
+        ADVANTAGE: ("attempt", settings.attempt, "interlace_team"),
+        TREE_ADVANTAGE: ("strategy", settings.strategy, "interlace_tree"),
+    }
+    given = {estimator: kind for estimator, kind in kinds.items() if kind[1] is not None}
+    if not given:
+        if algorithm.adv_estimator in kinds:
+            name, _, recipe = kinds[algorithm.adv_estimator]
+            whose = recipe.removeprefix("interlace_")
+            told = f"algorithm.adv_estimator={algorithm.adv_estimator}"
+            yield f"{told} is for {whose}s: set {PLACE}.{name}"
         return
+    ((estimator, (setting, _, recipe)),) = given.items()
     found = {
-        "algorithm.adv_estimator": (algorithm.adv_estimator, ADVANTAGE),
+        "algorithm.adv_estimator": (algorithm.adv_estimator, estimator),
         f"{V1}.sampler.custom_sampler.path": (sampler.path, SAMPLER[0]),
         f"{V1}.sampler.custom_sampler.name": (sampler.name, SAMPLER[1]),
         f"{V1}.trainer_mode": (v1.trainer_mode, "sync"),
@@ -317,11 +328,12 @@ def _team(config: Any, settings: LoopSettings) -> Iterator[str]:
             False,
         ),
     }
-    for key, (given, wanted) in found.items():
-        if given != wanted:
+    for key, (now, wanted) in found.items():
+        if now != wanted:
             yield (
-                f"{PLACE}.attempt wants {key}={wanted}, not {given}: put interlace_team behind the "
+                f"{PLACE}.{setting} wants {key}={wanted}, not {now}: put {recipe} behind the "
                 "recipe in your file's defaults"
             )
-    find_attempt(settings.attempt)
-    find_role_rewards(settings.rewards, Checker())
+    if settings.attempt is not None:
+        find_attempt(settings.attempt)
+        find_role_rewards(settings.rewards, Checker())

@@ -203,7 +203,7 @@ class AsyncSampler(_Bounded, ReplayBufferAsync):  # type: ignore[misc]
 
 
 class TeamSampler(Sampler):
-    """For teams, with `algorithm.adv_estimator=team_grpo`.
+    """For teams and trees, with `algorithm.adv_estimator=team_grpo` or `tree_grpo`.
 
     verl tells its estimators of each row's task alone. Here the name of the row's part stands
     behind it.

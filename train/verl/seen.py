@@ -20,7 +20,8 @@ def describe_rows(keys: Sequence[str], extra: Sequence[Mapping[str, Any]]) -> di
     `keys` are verl's names of the rows, `UID_SESSION_INDEX`, of one episode in as many rows as a
     team made calls; `extra` is each row's `extra_fields`. `interlace/reward/...` is each part
     before its weight, and the signals not in the reward: `correct`, `calls`, `tool_errors`,
-    `void_turns`, `forged`; `interlace/stop/...` the share with each stop reason.
+    `void_turns`, `forged`; `interlace/stop/...` the share with each stop reason. For trees,
+    `interlace/tokens_computed_again` is the share of the rows' tokens that a leaf has from another.
     """
     episodes: dict[str, list[Mapping[str, Any]]] = {}
     for key, fields in zip(keys, extra, strict=True):
@@ -30,6 +31,8 @@ def describe_rows(keys: Sequence[str], extra: Sequence[Mapping[str, Any]]) -> di
     last = [rows[-1] for rows in episodes.values()]
     described = [[row["interlace"] for row in rows] for rows in episodes.values()]
     turns = [[turn for row in rows for turn in row["turns"]] for rows in described]
+    tokens = sum(row["tokens"] for rows in described for row in rows)
+    shared = sum(row["shared"] for rows in described for row in rows)
     tools = [tool for rows in described for row in rows for tool in row["tools"].values()]
     metrics: dict[str, float] = {
         "episodes": len(episodes),
@@ -40,6 +43,8 @@ def describe_rows(keys: Sequence[str], extra: Sequence[Mapping[str, Any]]) -> di
         "timeouts": sum(tool["timeouts"] for tool in tools) / len(episodes),
         "tool_seconds": sum(tool["seconds"] for tool in tools) / len(episodes),
     }
+    if shared:  # of trees
+        metrics["tokens_computed_again"] = shared / tokens
     for name, value in last[0]["reward_extra_info"].items():
         if name != "acc" and not isinstance(value, str):  # `acc` is `correct` by verl's name
             values = [row["reward_extra_info"][name] for row in last]

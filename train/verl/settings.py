@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...rollout.formats import find_format
+from ...rollout.many.strategies import find_strategy
 from ...tools.errors import UsageError
 from ...tools.importing import find
 from ...tools.named import TOOLS, without_password
@@ -63,6 +64,9 @@ class LoopSettings(BaseModel):
     rewards: str | None = None
     """What single roles are rewarded for, instead of with the team's reward: module:name of a
     function from a `Checker` to a dict of roles and their `Rewards`."""
+    strategy: Annotated[str, loading(find_strategy)] | None = None
+    """How an attempt is a tree, such as tree@leaves=8,roots=2, each leaf a row; null: one rollout.
+    With it, use the other keys of recipes/interlace_tree.yaml."""
     max_turns: int = Field(default=8, ge=1)
     max_calls: int = Field(default=8, ge=0)
     max_tool_tokens: int = Field(default=512, ge=1)
@@ -92,7 +96,9 @@ class LoopSettings(BaseModel):
             raise ValueError("credit, learns and rewards are a team's: attempt names the team")
         if self.rewards is not None and self.credit == "team":
             raise ValueError("rewards of single roles want credit=role or credit=turn")
-        if self.attempt is not None and self.without_void_turns:
+        if self.strategy is not None and self.attempt is not None:
+            raise ValueError("strategy makes trees of one policy: a team's attempt goes without")
+        if (self.attempt or self.strategy) and self.without_void_turns:
             raise ValueError("without_void_turns is for a single agent: a team's roles only speak")
         return self
 

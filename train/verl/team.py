@@ -1,5 +1,5 @@
-"""Episodes that are made of several rollouts, such as a team's: how each call becomes a row that
-verl compares with those of its place.
+"""Episodes that are made of several rollouts: how each call of a team, and each leaf of a tree,
+becomes a row that verl compares with others.
 """
 
 import asyncio
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 __all__ = [
     "ADVANTAGE",
     "SAMPLER",
+    "TREE_ADVANTAGE",
     "row_name",
     "team_grpo_advantage",
+    "tree_grpo_advantage",
     "within",
 ]
 
 ADVANTAGE = "team_grpo"
 """`algorithm.adv_estimator` for teams."""
+TREE_ADVANTAGE = "tree_grpo"
+"""The same for trees."""
 SAMPLER = ("pkg://interlace.train.verl.sampler", "TeamSampler")
 """`trainer.v1.sampler.custom_sampler`, its path and name: it gives rows their names."""
 _MARK = "#"
@@ -73,26 +77,73 @@ def team_grpo_advantage(
 
     Raises ValueError for rows without such names: our sampler gives them.
     """
-    import torch
+    scores = _Scores(ADVANTAGE, token_level_rewards, index)
+    places = [name.rpartition(_MARK)[0] or name for name in scores.parts]
+    return scores.compare(places, config, epsilon).to_rows(response_mask)
 
-    from ..objectives.groups import group_statistics, to_tokens, token_returns
 
-    names = [str(name) for name in index]
-    unnamed = [name for name in names if _MARK not in name and not name.startswith("pad")]
-    if unnamed:  # verl's padding has names of its own
-        path, sampler = SAMPLER
-        raise ValueError(
-            f"algorithm.adv_estimator={ADVANTAGE} needs trainer.v1.sampler.custom_sampler.path="
-            f"{path} and .name={sampler}: the row {unnamed[0]} has no place in a team"
-        )
-    first = {name: names.index(name) for name in dict.fromkeys(names)}
-    places = [name.rpartition(_MARK)[0] or name for name in first]
-    scores, std, size = group_statistics(
-        token_returns(token_level_rewards)[list(first.values())], places
-    )
-    if getattr(config, "norm_adv_by_std_in_grpo", True):
-        scores = scores / (std + epsilon)
-    scores = torch.where(size == 1, torch.zeros_like(scores), scores)
-    numbers = {name: number for number, name in enumerate(first)}
-    advantages = to_tokens(scores[[numbers[name] for name in names]], response_mask)
-    return advantages, advantages
+def tree_grpo_advantage(
+    token_level_rewards: "Tensor",
+    response_mask: "Tensor",
+    index: "Groups",
+    epsilon: float = 1e-6,
+    config: "AdvantageConfig | None" = None,
+    **_: Any,
+) -> "Advantages":
+    """GRPO among all leaves of a task, plus GRPO among those of a root (Tree-GRPO, arXiv
+    2509.21240): the local trainer's `credit=leaves`, without the leaves' weights.
+
+    `index` (B,) names each row: task, root, and the leaf, whose rows share it. A leaf that is alone
+    has 0 in that comparison, where the released code gives it its bare reward. Without
+    `norm_adv_by_std_in_grpo` the estimator is Dr. GRPO's. Raises ValueError as
+    `team_grpo_advantage` does.
+    """
+    scores = _Scores(TREE_ADVANTAGE, token_level_rewards, index)
+    pairs = [name.rpartition(_MARK) for name in scores.parts]  # uid#root, sample.leaf
+    roots = [f"{head}{_MARK}{leaf.partition('.')[0]}" for head, _, leaf in pairs]
+    tasks = [head.rpartition(_MARK)[0] or leaf for head, _, leaf in pairs]
+    scores.compare(tasks, config, epsilon)
+    return scores.compare(roots, config, epsilon).to_rows(response_mask)
+
+
+class _Scores:
+    """The scores of a batch's parts: rows of one name are one response, with one reward."""
+
+    def __init__(self, estimator: str, token_level_rewards: "Tensor", index: "Groups") -> None:
+        from ..objectives.groups import token_returns
+
+        self._names = [str(name) for name in index]
+        unnamed = [n for n in self._names if _MARK not in n and not n.startswith("pad")]
+        if unnamed:  # verl's padding has names of its own
+            path, sampler = SAMPLER
+            raise ValueError(
+                f"algorithm.adv_estimator={estimator} needs trainer.v1.sampler.custom_sampler.path="
+                f"{path} and .name={sampler}: the row {unnamed[0]} has no place among others"
+            )
+        self.parts = list(dict.fromkeys(self._names))
+        first = [self._names.index(name) for name in self.parts]
+        self._rewards = token_returns(token_level_rewards)[first]
+        self._scores = self._rewards.new_zeros(len(first))
+
+    def compare(
+        self, places: list[str], config: "AdvantageConfig | None", epsilon: float
+    ) -> "_Scores":
+        """Add how each part compares with those of its place; 0 for one that is alone there."""
+        import torch
+
+        from ..objectives.groups import group_statistics
+
+        scores, std, size = group_statistics(self._rewards, places)
+        if getattr(config, "norm_adv_by_std_in_grpo", True):
+            scores = scores / (std + epsilon)
+        self._scores += torch.where(size == 1, torch.zeros_like(scores), scores)
+        return self
+
+    def to_rows(self, response_mask: "Tensor") -> "Advantages":
+        """Each part's score at the tokens of its rows."""
+        from ..objectives.groups import to_tokens
+
+        numbers = {name: number for number, name in enumerate(self.parts)}
+        rows = self._scores[[numbers[name] for name in self._names]]
+        advantages = to_tokens(rows, response_mask)
+        return advantages, advantages

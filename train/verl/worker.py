@@ -16,6 +16,7 @@ from ...rollout.formats import Message, find_format
 from ...rollout.ledger import Source
 from ...rollout.limits import Limits
 from ...rollout.many.runner import Runner, back_off
+from ...rollout.many.strategies import find_strategy
 from ...rollout.policy import Policy
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
@@ -25,6 +26,7 @@ from ...tools.named import find_tool, task_sql
 from ..data.task_tools import TaskTools
 from ..rewards import TOTAL, Checker, find_rewards
 from ..rewards.team_credit import find_parts
+from ..rewards.tree_credit import score_leaves
 from ..team import find_attempt, find_role_rewards
 from .engine import Client, Dialect, VerlEngine
 from .settings import LoopSettings
@@ -72,7 +74,8 @@ class ScoredEpisode:
     vote: str
     """The text that stands for its answer among those of its group (votes.py)."""
     parts: Sequence[tuple[str, Episode]] | None = None
-    """Of a team's episode, each with its place and its reward (train/rewards/team_credit.py)."""
+    """Of a team's or a tree's episode, each with its place and its reward (train/rewards/
+    team_credit.py, tree_credit.py)."""
 
     @property
     def reward(self) -> float:
@@ -121,7 +124,10 @@ class LoopWorker:
         team = None
         if settings.attempt is not None:
             team = within(find_attempt(settings.attempt), settings.timeout)
-        self._runner = Runner(self._policy, concurrency=settings.concurrency, attempt=team)
+        tree = None if settings.strategy is None else find_strategy(settings.strategy)
+        self._runner = Runner(
+            self._policy, concurrency=settings.concurrency, attempt=team, strategy=tree
+        )
         self._checker = Checker(default=settings.checker)
         self._votes = Votes(self._checker)
         own = find_role_rewards(settings.rewards, self._checker)
@@ -201,6 +207,8 @@ class LoopWorker:
 
     def _score(self, episode: Episode) -> tuple[list[tuple[str, Episode]] | None, str | None]:
         """Set the episode's rewards; a team's parts with theirs, and why it can't be trained on."""
+        if self._runner.strategy is not None:
+            return self._score_leaves(episode)
         score = self._rewards.score(episode)
         episode.rewards = score.rewards
         if score.problem is not None:
@@ -215,6 +223,15 @@ class LoopWorker:
             return None, "of the roles that learn none spoke in it, or none could be rewarded"
         return parts, None
 
+    def _score_leaves(self, tree: Episode) -> tuple[list[tuple[str, Episode]] | None, str | None]:
+        """The same for a tree: its leaves, each with the name of its root as its place. The chosen
+        one is its answer to verl, so that a tree is left out where that has no reward.
+        """
+        leaves, scores = score_leaves(self._rewards, [tree])
+        if not tree.rewards:
+            return None, scores[-1].problem
+        return [(leaf.path[0].root, leaf) for leaf in leaves if leaf.rewards], None
+
     async def _policy_for(self, attempt: VerlAttempt) -> Policy:
         """The policy with the task's own tools. Raises UsageError for a prompt that is too long,
         and for what a team can't be asked. A team's own prompts need only fit the context.
@@ -227,12 +244,13 @@ class LoopWorker:
         if self._world is not None:
             tools = await asyncio.to_thread(self._world, attempt.task)
             policy = policy.with_tools(tools)
+        parted = self._runner.attempt or self._runner.strategy
+        if parted is not None and attempt.history:
+            raise UsageError(
+                f"the task {attempt.task.id} has messages before its question: a team or a tree is "
+                "asked a bare question"
+            )
         if self._runner.attempt is not None:
-            if attempt.history:
-                raise UsageError(
-                    f"the task {attempt.task.id} has messages before its question: a team is "
-                    "asked a bare question"
-                )
             return policy
         spans = policy.encoder.prompt(attempt.task.question, attempt.history)
         length = sum(map(len, spans))

@@ -54,7 +54,10 @@ class TrainOptions:
         ),
     ] = None
     credit: Annotated[
-        str | None, typer.Option(help="Credit in a team: team, role, turn; or mine.py:function.")
+        str | None,
+        typer.Option(
+            help="Credit in a team: team, role, turn; or mine.py:function. In trees: leaves, nodes."
+        ),
     ] = None
     steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps.")] = None
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of AdamW.")] = None

@@ -13,6 +13,7 @@ from ....rollout.ledger import Ledger, Source, Span
 from ....rollout.tokenizer import Tokenizer
 from ....rollout.trajectory import Episode, StopReason, Trajectory
 from ....rollout.tree.figures import design_effect, tree_figures
+from .rows import print_rows
 from .terminal import printable
 
 __all__ = ["print_episode", "print_stats", "summary"]
@@ -138,7 +139,7 @@ def _leaf_line(leaf: Trajectory, chosen: bool) -> str:
     parts.append(f"weight {branch.weight:.3g}")
     if branch.replayed:
         changed = f" ({branch.changed} with another result)" if branch.changed else ""
-        parts.append(f"{branch.replayed} calls run again{changed}")
+        parts.append(f"{_number(branch.replayed, 'call')} run again{changed}")
     if chosen:
         parts.append("chosen")
     return printable(f"leaf {branch.name}: {', '.join(parts)}")
@@ -149,14 +150,22 @@ def _tree_line(episodes: Iterable[Episode]) -> str:
     trees = [episode for episode in episodes if _is_tree(episode)]
     counted = [tree_figures(episode.trajectories) for episode in trees]
     total = {name: sum(each[name] for each in counted) for name in counted[0]}
-    effect = design_effect(trees)
-    return (
-        f"{len(trees)} tree{'s' * (len(trees) > 1)}: {total['leaves']} leaves of {total['roots']} "
-        f"roots · {total['sampled']} tokens sampled, {total['prefilled']} prefilled, "
-        f"{total['shared']} shared · {total['calls']} calls run, {total['shared_calls']} shared, "
-        f"{total['replayed']} run again ({total['changed']} with another result)"
-        + ("" if effect is None else f" · design effect {effect:.2f}")
-    )
+    parts = [
+        f"{_number(len(trees), 'tree')}: {_number(total['leaves'], 'leaf')} of "
+        f"{_number(total['roots'], 'root')}",
+        f"{total['sampled']} tokens sampled, {total['prefilled']} prefilled, "
+        f"{total['shared']} shared",
+        f"{_number(total['calls'], 'call')} run, {total['shared_calls']} shared",
+    ]
+    if total["replayed"]:
+        parts.append(f"{total['replayed']} run again ({total['changed']} with another result)")
+    if (effect := design_effect(trees)) is not None:
+        parts.append(f"design effect {effect:.2f}")
+    return " · ".join(parts)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else {'leaf': 'leaves'}.get(noun, noun + 's')}"
 
 
 def _speaker(trajectory: Trajectory) -> str:
@@ -284,15 +293,12 @@ def print_stats(console: Console, episodes: Iterable[Episode]) -> None:
         groups.setdefault(episode.group, []).append(episode)
     everything = [episode for group in groups.values() for episode in group]
     rewards = sorted({name for group in groups.values() for one in group for name in one.rewards})
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("group", overflow="fold")
-    for name in ("n", "ended", *rewards, "tokens", "calls", "seconds"):
-        table.add_column(name, justify="left" if name == "ended" else "right")
-    for group in groups.values():
-        table.add_row(*_stats_row(group, rewards))
+    heads = ("group", "n", "ended", *rewards, "tokens", "calls", "seconds")
+    rows = [_stats_row(group, rewards) for group in groups.values()]
     if len(groups) > 1:
-        table.add_row("all", *_stats_row(everything, rewards)[1:], style="bold")
-    console.print(table)
+        rows.append(["all", *_stats_row(everything, rewards)[1:]])
+    right = {*heads} - {"group", "ended"}
+    print_rows(console, heads, rows, right=right, heads_for_programs=True)
     if any(map(_is_tree, everything)):
         console.out(_tree_line(everything))
 
@@ -304,7 +310,7 @@ def _stats_row(group: list[Episode], rewards: list[str]) -> list[str]:
         stops[name] = stops.get(name, 0) + 1
     given = [[one.rewards[name] for one in group if name in one.rewards] for name in rewards]
     return [
-        _escape(printable(group[0].group)),
+        group[0].group,
         str(len(group)),
         ", ".join(f"{count} {name}" for name, count in sorted(stops.items())),
         *(_mean(values, 3) for values in given),

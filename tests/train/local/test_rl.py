@@ -144,7 +144,7 @@ def test_another_runs_checkpoint_is_refused(whole: Path) -> None:
 def test_losses_that_are_not_numbers_stop_the_run_but_never_reach_the_weights(
     tmp_path: Path,
 ) -> None:
-    config = settings(tmp_path / "run", patience=2, save_every=1)
+    config = settings(tmp_path / "run", patience=2, save_every=1, pack_prefixes=False)
     passes = itertools.count(1)
 
     def break_down(module: torch.nn.Module, given: object, hidden: torch.Tensor) -> torch.Tensor:
@@ -160,7 +160,7 @@ def test_losses_that_are_not_numbers_stop_the_run_but_never_reach_the_weights(
 
 def test_an_update_without_room_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
     """A pass that asks torch for a petabyte; the step before is saved."""
-    config = settings(tmp_path / "run", save_every=1)
+    config = settings(tmp_path / "run", save_every=1, pack_prefixes=False)
     passes = itertools.count(1)
 
     def take(module: torch.nn.Module, given: object, hidden: torch.Tensor) -> None:

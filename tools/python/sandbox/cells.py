@@ -24,15 +24,18 @@ from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from IPython.core.autocall import IPyAutocall
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.inputtransformer2 import TransformerManager
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.macro import Macro
+from IPython.core.prefilter import PrefilterManager
 from IPython.core.profiledir import ProfileDir
 from IPython.lib.pretty import _repr_pprint
-from traitlets import Instance
+from traitlets import HasTraits, Instance
 from traitlets.config import Config
 
 from .. import displays, notebook
@@ -44,6 +47,8 @@ WARM_UPS = 20
 TEXT_ONLY = frozenset({bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset})
 NOT_ONLY_PYTHON = re.compile(r"\A\s|[%!?]|^\s*(?:[,;/]|>>>|\.\.\.|In\b)", re.MULTILINE)
 """What IPython may take for more than Python; a cell without it stays as it is."""
+FIRST_WORD = re.compile(r"(\w*)\s*(.?)", re.DOTALL)
+"""The first word of a line, and the character behind it."""
 
 
 class DisplaySink(Protocol):
@@ -110,8 +115,8 @@ class Formats(DisplayFormatter):
             text = self.formatters["text/plain"]
             others = (self.ipython_display_formatter, self.mimebundle_formatter)
             every = (*others, *(each for each in self.formatters.values() if each is not text))
-            kinds = type(obj).__mro__
-            if not any(kind in each.type_printers for each in every for kind in kinds):
+            special = [printers for each in every if (printers := each.type_printers)]
+            if not any(kind in printers for printers in special for kind in type(obj).__mro__):
                 shown = repr(obj) if self._by_repr(text, obj) else text(obj)
                 return ({} if shown is None else {"text/plain": shown}), {}
         return super().format(obj, include, exclude)
@@ -139,6 +144,27 @@ class Transformer(TransformerManager):
         self.usual = self.cleanup_transforms + self.line_transforms
 
 
+class Prefilter(PrefilterManager):
+    """Has a line looked at by IPython's eight checkers only if they could find anything there."""
+
+    def prefilter_lines(self, lines: str, continue_prompt: bool = False) -> str:
+        word, behind = FIRST_WORD.match(lines).groups()
+        if (
+            not self.shell.autocall
+            and not self.transformers
+            and len(self.checkers) == self.usual
+            and behind != "."
+            and not self.shell.find_magic(word)
+            and not isinstance(self.shell.user_ns.get(word), IPyAutocall | Macro)
+        ):
+            return lines.rstrip("\n")
+        return super().prefilter_lines(lines, continue_prompt)
+
+    def init_checkers(self) -> None:
+        super().init_checkers()
+        self.usual = len(self.checkers)
+
+
 class CellCompiler(notebook.CellNames, CachingCompiler):
     """Compiles cells under their names."""
 
@@ -154,9 +180,20 @@ class CellShell(notebook.NotebookShell, InteractiveShell):
     """Pandas takes a shell without this for a terminal, and leaves out columns of wide tables."""
     input_transformer_manager = Instance(Transformer, ())
 
+    def init_prefilter(self) -> None:
+        self.prefilter_manager = Prefilter(shell=self, parent=self)
+        self.configurables.append(self.prefilter_manager)
+        self.prefilter = self.prefilter_manager.prefilter_lines
+
     def init_display_formatter(self) -> None:
         self.display_formatter = Formats(parent=self)
         self.configurables.append(self.display_formatter)
+
+    def should_run_async(self, raw_cell: str, *, transformed_cell: str, **how: Any) -> bool:
+        # IPython compiles the cell to find out.
+        if "await" not in transformed_cell and "async" not in transformed_cell:
+            return False
+        return super().should_run_async(raw_cell, transformed_cell=transformed_cell, **how)
 
     def start(self, code: str) -> tuple[bool, Coroutine[Any, Any, tuple[str, str] | None]]:
         """Read one cell: whether it awaits anything, and the coroutine that runs it (`run_at_once`
@@ -270,6 +307,8 @@ def make_shell(profile: str, characters: int) -> CellShell:
     )
     shell.compile.reset_compiler_flags()  # or "incomplete input" is all that is wrong with "(1,"
     shell.set_hook("show_in_pager", CellShell.show_page, 0)
+    for each in (shell, shell.history_manager, shell.displayhook, shell.prefilter_manager):
+        _make_plain(each)
     displays.bound_displays(shell, characters)
     warnings.filterwarnings("ignore", message="To exit: use 'exit'")
     _warm_up(shell)
@@ -279,6 +318,22 @@ def make_shell(profile: str, characters: int) -> CellShell:
     notebook.let_loops_nest()
     sys.modules["__main__"] = shell.user_module
     return shell
+
+
+def _make_plain(owner: HasTraits) -> None:
+    """Turn traits that are no settings into plain attributes.
+
+    A cell looks up a hundred of them, each a call into traitlets that writes to pages which all
+    sessions share until then.
+    """
+    kind = type(owner)
+    plain = {
+        name: getattr(owner, name)
+        for name, trait in owner.traits(config=lambda config: not config).items()
+        if name not in ("config", "parent", "log") and name not in owner._trait_notifiers
+    }
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    owner.__class__ = type(kind)(kind.__name__, (kind,), names | plain)
 
 
 class Nowhere:
