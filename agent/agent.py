@@ -15,7 +15,7 @@ from ..rollout.formats import Format, find_format
 from ..rollout.limits import Limits
 from ..rollout.many.strategies import Strategy, find_strategy
 from ..rollout.many.votes import classes_of
-from ..rollout.models.load import check_engine, default_format, load_engine
+from ..rollout.models.load import check_engine, default_format, load_engine, trained_formats
 from ..rollout.policy import Policy
 from ..rollout.rollable import RolloutPlan
 from ..tools.errors import UsageError
@@ -25,6 +25,7 @@ from .call_policy import Hooks
 from .conversation import AgentSettings, Conversation
 from .conversations import Conversations
 from .events import Done
+from .messages import Question, read_messages, read_question
 from .output import OutputSchema
 from .result import Result
 from .run import AgentRun, Answerer, AnswerFeed, LazyResource
@@ -40,12 +41,18 @@ class Agent(Answerer[T]):
 
     `model` is a name or an engine; it is loaded once, at the first question, with `device`,
     `engine` (with its options) and `tokenizer` as for `load_engine`.
-    `format` is how the model asks for tools: by default, what suits the model. Without `sampling`
-    an agent is greedy: the same question gives the same answer. With a `strategy` (`vote@8`, or a
-    function, see `strategies`) `run` and `stream` make several attempts, sampled at temperature 1
+    `format` is how the model asks for tools: by default, what suits the model. Without tools, a
+    model that was not trained here is asked in plain words (evaluations still ask for the tags).
+    Without `sampling` an agent is greedy: the same question gives the same answer. With a
+    `strategy` (`vote@8`, or a function, see `strategies`) `run` and `stream` make several attempts,
+    sampled at temperature 1
     unless told otherwise, and give the one that was chosen; conversations don't. Use it as a
     context manager, or close it when done; an engine that was passed in stays open. Within its
     context what the tools start once (the Python sandbox) is kept from question to question.
+
+    `system` is the system prompt in your own words; the format adds how tools are called and how
+    to answer. A question is a text, or a list of messages as chat APIs have them (`role` and
+    `content`), of which the last is the question and the others are the conversation before it.
 
     `limits` bound each question; `budget` is used up by all of them, and by whoever shares it.
     `output` is a type: the answer is read as that (`Result.output`), and where it does not fit the
@@ -79,6 +86,7 @@ class Agent(Answerer[T]):
         approve: Approval | Asker | str | None = None,
         hooks: Hooks | None = None,
         conversations: Conversations | None = None,
+        system: str = "",
     ) -> None:
         """Raises UsageError for a tool, a format, a strategy or a rule that does not exist, and for
         a strategy with what only a single attempt can have.
@@ -104,6 +112,7 @@ class Agent(Answerer[T]):
                 "type of output and kept conversations"
             )
         self.format = find_format(format) if isinstance(format, str) else format
+        self.system = system
         self.limits = limits or Limits()
         if isinstance(strategy, str):
             find_strategy(strategy)
@@ -127,22 +136,23 @@ class Agent(Answerer[T]):
 
     # -- async ----------------------------------------------------------------------------------
 
-    async def run(self, question: str) -> Result[T]:
+    async def run(self, question: Question) -> Result[T]:
         """Answer one question; never raises for what the model or a tool did.
 
         A call that needs an approval, where `approve` names nobody to ask, is not run. Raises
-        ModelError or MissingExtra where the model can't be loaded, and ToolUnavailable where a tool
-        can't start on this machine.
+        UsageError for messages that can't be read (`messages.py`), ModelError or MissingExtra where
+        the model can't be loaded, and ToolUnavailable where a tool can't start on this machine.
         """
+        asked, messages = read_question(question)
         if self.strategy is not None:
             return await self._decide(question, self.strategy)
-        async with self.conversation() as conversation:
+        async with self.conversation(messages=messages) as conversation:
             try:
-                return await conversation.ask(question)
+                return await conversation.ask(asked)
             finally:
                 self.last = conversation.last
 
-    def stream(self, question: str) -> AgentRun[T]:
+    def stream(self, question: Question) -> AgentRun[T]:
         """Stream the events of an answer as they happen, ending with `Done` and the result.
 
         If an approval is needed, `ApprovalAsked` comes and the answer waits for the decision.
@@ -151,19 +161,22 @@ class Agent(Answerer[T]):
         """
         return AgentRun(partial(self._answer, question))
 
-    async def _answer(self, question: str, feed: AnswerFeed[T]) -> None:
+    async def _answer(self, question: Question, feed: AnswerFeed[T]) -> None:
+        asked, messages = read_question(question)
         if self.strategy is not None:
             await feed.until_stopped(self._decide(question, self.strategy))
             if self.last is not None:
                 feed.emit(Done(self.last))
             return
-        async with self.conversation() as conversation:
+        async with self.conversation(messages=messages) as conversation:
             try:
-                await conversation.answer(question, feed)
+                await conversation.answer(asked, feed)
             finally:
                 self.last = conversation.last
 
-    async def _decide(self, question: str, strategy: str | Strategy) -> Result[T]:
+    async def _decide(self, question: Question, strategy: str | Strategy) -> Result[T]:
+        if not isinstance(question, str):
+            raise UsageError("a strategy answers a question, not a list of messages: give a text")
         policy = await self.policy()
         if isinstance(strategy, str):
             strategy = find_strategy(strategy, classes=classes_of(policy))
@@ -177,15 +190,21 @@ class Agent(Answerer[T]):
 
     @asynccontextmanager
     async def conversation(
-        self, *, resume: str | None = None, after: Conversation[T] | None = None
+        self,
+        *,
+        resume: str | None = None,
+        after: Conversation[T] | None = None,
+        messages: Sequence[Mapping[str, Any]] = (),
     ) -> AsyncIterator[Conversation[T]]:
         """A conversation: questions that share one context and the tools' state.
 
         `resume` is the id of a kept conversation: its messages are restored, but the tools start
-        afresh. `after` is an earlier conversation, perhaps with another model: the new one begins
-        with its messages. Raises as `run` does, and UsageError if the conversation to be resumed
-        was with another model.
+        afresh, and it keeps its system prompt. `after` is an earlier conversation, perhaps with
+        another model: the new one begins with its messages. `messages` are earlier ones as chat
+        APIs have them. Raises as `run` does, and UsageError if the conversation to be resumed was
+        with another model.
         """
+        system, earlier = read_messages(messages)
         policy = await self.policy()
         if self.keeps_tools:
             await self.start_tools()
@@ -193,11 +212,23 @@ class Agent(Answerer[T]):
             raise UsageError("an agent resumes what it keeps: Agent(conversations=Conversations())")
         store = self.settings.store
         saved = store.load(resume) if store is not None and resume is not None else None
-        messages = after.messages if after is not None else ()
+        if not self.tools and self.format is None and not self._trained:
+            policy = policy.in_words()  # nothing to call: a chat as the model knows it
+        if saved is not None:
+            policy = policy.with_system(saved.system)
+        elif system:
+            policy = policy.with_system("\n\n".join(filter(None, (self.system, system))))
+        if after is not None:
+            earlier = (*after.messages, *earlier)
         async with Conversation(
-            policy, self.settings, saved=saved, messages=messages
+            policy, self.settings, saved=saved, messages=earlier
         ) as conversation:
             yield conversation
+
+    @property
+    def _trained(self) -> bool:
+        """True for a model that was trained in a format here, and for an engine object."""
+        return not isinstance(self.model, str) or bool(trained_formats(self.model))
 
     async def policy(self) -> Policy:
         """The model, loaded, with its format, tools and limits: what the runner rolls out."""
@@ -215,7 +246,14 @@ class Agent(Answerer[T]):
         format = self.format or find_format(
             default_format(engine.name, engine.tokenizer, self.tools)
         )
-        return Policy(engine, format, self.tools, sampling=self.sampling, limits=self.limits)
+        return Policy(
+            engine,
+            format,
+            self.tools,
+            sampling=self.sampling,
+            limits=self.limits,
+            system=self.system,
+        )
 
     @property
     def early_settings(self) -> dict[str, Any]:
@@ -223,7 +261,7 @@ class Agent(Answerer[T]):
         sampling = asdict(self.sampling)
         del sampling["seed"]  # each episode has its own
         known = {"model": getattr(self.model, "name", self.model), "sampling": sampling}
-        known |= {"limits": asdict(self.limits)}
+        known |= {"limits": asdict(self.limits)} | ({"system": self.system} if self.system else {})
         return known if self.format is None else known | {"format": self.format.name}
 
     async def rollout_plan(self) -> RolloutPlan:

@@ -24,7 +24,7 @@ from .call_policy import CallPolicy, Hooks
 from .conversations import Asked, ConversationElsewhere, Conversations, Saved
 from .events import AgentEvent, ApprovalAsked, BudgetLeft, Done
 from .output import OutputSchema
-from .result import Result, Usage
+from .result import Result, Usage, ending
 from .run import AgentRun, AnswerFeed
 from .thinking import Thinking
 
@@ -137,15 +137,17 @@ class Conversation(Generic[T]):
         output: T | None = None
         problem: str | None = None
         try:
-            schema, trajectory = self._settings.schema, self._rollout.trajectory
+            schema = self._settings.schema
             await self._put(question if schema is None else schema.ask(question))
             if schema is not None:
-                output, problem = schema.check(trajectory.answer)
+                answer = self._saved.asked[-1].answer
+                output, problem = schema.check(answer)
                 for _ in range(self._settings.repairs):
-                    if problem is None or trajectory.answer is None:
+                    if problem is None or answer is None:
                         break
                     await self._put(schema.ask_again(problem))
-                    output, problem = schema.check(trajectory.answer)
+                    answer = self._saved.asked[-1].answer
+                    output, problem = schema.check(answer)
         finally:
             self._busy, self._listener = False, None
             seconds = time.perf_counter() - clock
@@ -200,7 +202,7 @@ class Conversation(Generic[T]):
         try:
             await self._rollout.ask(question)
         finally:
-            one.stop, one.answer = trajectory.stop, trajectory.answer
+            one.stop, (_, one.answer) = trajectory.stop, ending(self._policy, trajectory)
             self._save(len(trajectory.turns))
 
     def _ask_for_approval(self, event: ApprovalAsked) -> bool:
@@ -238,7 +240,8 @@ class Conversation(Generic[T]):
         id, policy = uuid.uuid4().hex[:12], self._policy
         # The task's question is the first one; later ones stand in the ledger.
         episode = Episode(id, Task(id, ""), id, 0, seed=policy.sampling.seed)
-        return Saved(episode, [], self._settings.tools or tuple(policy.tools))
+        tools = self._settings.tools or tuple(policy.tools)
+        return Saved(episode, [], tools, system=policy.system)
 
     def _take_up(self) -> None:
         """Continue from the end of the conversation that was read back."""
@@ -275,12 +278,13 @@ class Conversation(Generic[T]):
         turns = trajectory.turns[first_turn:]
         calls = tuple(call for turn in turns for call in turn.calls)
         error = trajectory.error
+        stop, answer = ending(self._policy, trajectory)
         self.episode.seconds += seconds
         self.episode.error = error
         return Result(
             question=question,
-            stop=trajectory.stop or StopReason.INFRASTRUCTURE,
-            answer=trajectory.answer,
+            stop=stop,
+            answer=answer,
             text="".join(trajectory.text(turn, tokenizer) for turn in turns),
             calls=calls,
             usage=self._usage(turns, len(calls), seconds),

@@ -26,14 +26,22 @@ from ..tools.errors import DataError
 from ..tools.files import data_dir, is_full, write_error
 from ..tools.forks import renew_in_child
 
-__all__ = ["Asked", "ConversationElsewhere", "Conversations", "Saved", "Summary", "default_file"]
+__all__ = [
+    "Asked",
+    "ConversationElsewhere",
+    "Conversations",
+    "Match",
+    "Saved",
+    "Summary",
+    "default_file",
+]
 
-VERSION = 1
+VERSION = 2
 _TABLES = """
 create table if not exists conversation (
   id text primary key, title text not null, model text not null, format text not null,
   tools text not null, started real not null, updated real not null, seconds real not null,
-  exact integer not null);
+  exact integer not null, system text not null default '');
 create table if not exists question (
   conversation text not null references conversation on delete cascade, number integer not null,
   text text not null, mark text not null, stop text, answer text,
@@ -71,7 +79,8 @@ def default_file() -> Path:
 class Asked:
     """One question of a conversation: where it stands, and how it ended.
 
-    `stop` is None while it is answered, and after a crash.
+    `stop` is the trajectory's: None while it is answered, and after a crash, and `ENDED` for an
+    `answer` in plain text.
     """
 
     question: str
@@ -94,6 +103,16 @@ class Summary:
     questions: int
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A question that was found, its answer, and its conversation's id and time."""
+
+    id: str
+    updated: float
+    question: str
+    answer: str | None
+
+
 @dataclass(slots=True)
 class Saved:
     """A conversation as it was read back: its record, its questions, and what is on the disk."""
@@ -104,6 +123,8 @@ class Saved:
     spans: list[int] = field(default_factory=list)
     """Spans of each ledger that are on the disk."""
     turns: int = 0
+    system: str = ""
+    """The system prompt in the application's words."""
 
 
 class Conversations:
@@ -142,10 +163,20 @@ class Conversations:
             (version,) = self._db.execute("pragma user_version").fetchone()
             if version > VERSION:
                 raise DataError(f"{self.path} was written by a newer version: upgrade interlace")
+            if version == 1:
+                self._add_system()
             self._db.executescript(f"{_TABLES} pragma user_version = {VERSION};")
         except sqlite3.Error as error:
             self.close()
             raise self._unkept(error) from error
+
+    def _add_system(self) -> None:
+        """Bring a file of version 1 up to date, once if two processes open it."""
+        with self._db as db:
+            db.execute("begin immediate")
+            if db.execute("pragma user_version").fetchone() == (1,):
+                db.execute("alter table conversation add system text not null default ''")
+                db.execute(f"pragma user_version = {VERSION}")
 
     def all(self) -> list[Summary]:
         """All of them, the one that was talked in last first."""
@@ -155,6 +186,20 @@ class Conversations:
                 "question where conversation = id) from conversation order by updated desc, id"
             ).fetchall()
             return [_summary(*row) for row in rows]
+
+    def search(self, words: str) -> list[Match]:
+        """The questions and answers that hold all of these words, in any case, latest first."""
+        terms = words.casefold().split()
+        with self._reading() as db:
+            rows = db.execute(
+                "select conversation, updated, text, answer from question join conversation on "
+                "id = conversation order by updated desc, conversation, number"
+            )
+            return [
+                Match(str(id), _SECONDS.validate_python(updated), question, answer)
+                for id, updated, question, answer in rows
+                if all(term in f"{question}\n{answer or ''}".casefold() for term in terms)
+            ]
 
     def find(self, start: str | None = None) -> str:
         """The id that begins so; without one, that of the latest. Raises DataError."""
@@ -172,13 +217,13 @@ class Conversations:
         """A conversation as it is: up to its last finished turn. Raises DataError."""
         with self._reading() as db:
             row = db.execute(
-                "select title, model, format, tools, started, seconds, exact from conversation "
-                "where id = ?",
+                "select title, model, format, tools, started, seconds, exact, system from "
+                "conversation where id = ?",
                 [id],
             ).fetchone()
             if row is None:
                 raise DataError(f"there is no conversation {id!r} in {self.path}")
-            title, model, format, tools, started, seconds, exact = row
+            title, model, format, tools, started, seconds, exact, system = row
             trajectory = Trajectory(model=model, format=format, token_exact=bool(exact))
             spans = "select ledger, data from span where conversation = ? order by ledger, number"
             for number, data in db.execute(spans, [id]):
@@ -200,11 +245,14 @@ class Conversations:
             names = _TOOLS.validate_json(tools)
             started, seconds = map(_SECONDS.validate_python, (started, seconds))
         if questions:
-            trajectory.stop, trajectory.answer = questions[-1].stop, questions[-1].answer
+            last = questions[-1]
+            trajectory.stop = last.stop
+            trajectory.answer = last.answer if last.stop is StopReason.ANSWERED else None
         episode = Episode(id, Task(id, title), id, 0, [trajectory], started=started)
         episode.seconds = seconds
         lengths = [len(ledger.spans) for ledger in trajectory.ledgers]
-        return Saved(episode, questions, names, lengths, len(trajectory.turns))
+        turn_count = len(trajectory.turns)
+        return Saved(episode, questions, names, lengths, turn_count, str(system))
 
     def delete(self, id: str) -> None:
         """Forget one."""
@@ -218,9 +266,9 @@ class Conversations:
         with self._writing() as db:
             values = (id, episode.task.question, trajectory.model, trajectory.format)
             db.execute(
-                "insert into conversation values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (id) do "
-                "update set updated = excluded.updated, seconds = excluded.seconds, "
-                "exact = excluded.exact",
+                "insert into conversation values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "on conflict (id) do update set updated = excluded.updated, "
+                "seconds = excluded.seconds, exact = excluded.exact",
                 [
                     *values,
                     json.dumps(saved.tools),
@@ -228,6 +276,7 @@ class Conversations:
                     time.time(),
                     episode.seconds,
                     trajectory.token_exact,
+                    saved.system,
                 ],
             )
             for number, one in enumerate(saved.asked):

@@ -1,5 +1,6 @@
 """The result of a question: an agent always returns one."""
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from typing import Any, Generic
@@ -7,12 +8,21 @@ from typing import Any, Generic
 import pydantic_core
 from typing_extensions import TypeVar
 
+from ..rollout.formats.scan import without_thoughts
 from ..rollout.html import ledger_html
+from ..rollout.policy import Policy
 from ..rollout.tokenizer import Tokenizer
-from ..rollout.trajectory import CallRecord, Episode, StopReason, Trajectory, shortened
+from ..rollout.trajectory import (
+    CallRecord,
+    Episode,
+    FinishReason,
+    StopReason,
+    Trajectory,
+    shortened,
+)
 from . import JSON_VERSION
 
-__all__ = ["Result", "Usage"]
+__all__ = ["Result", "Usage", "ending"]
 
 T = TypeVar("T", default=None)
 
@@ -42,11 +52,12 @@ class Result(Generic[T]):
     """How one question ended.
 
     There is always one, whatever the model or a tool did: `stop` says why it ended, and `answer` is
-    None if there was none. `text` is all that the model wrote. `output` is the answer as the type
-    that the agent was given; where it does not fit, it is None and `output_problem` says why.
-    `error` says what failed on our side, where `stop` is `INFRASTRUCTURE`. `episode` is the record
-    with every token, as a log and a trainer take it; in a conversation it is shared and keeps
-    growing. In a notebook a result is shown as its tokens, coloured by their source.
+    None if there was none. An answer may be in plain text, too (`ending`). `text` is all that the
+    model wrote. `output` is the answer as the type that the agent was given; where it does not fit,
+    it is None and `output_problem` says why. `error` says what failed on our side, where `stop` is
+    `INFRASTRUCTURE`. `episode` is the record with every token, as a log and a trainer take it; in a
+    conversation it is shared and keeps growing. In a notebook a result is shown as its tokens,
+    coloured by their source.
     """
 
     question: str
@@ -118,3 +129,28 @@ class Result(Generic[T]):
     def denied(self) -> tuple[CallRecord, ...]:
         """The calls that were not approved."""
         return tuple(call for call in self.calls if call.details.get("approval") == "denied")
+
+
+_EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}?")
+
+
+def ending(policy: Policy, trajectory: Trajectory) -> tuple[StopReason, str | None]:
+    """How the last question ended for the person who asked it: the stop reason and the answer.
+
+    A turn that the model ended itself, without a call, is an answer if it says anything, with or
+    without the tags that its format asks for. The trajectory keeps what its format reads: rewards
+    and evaluations demand the tags.
+    """
+    stop = trajectory.stop or StopReason.INFRASTRUCTURE
+    if stop is not StopReason.ENDED or not trajectory.turns:
+        return stop, trajectory.answer
+    turn = trajectory.turns[-1]
+    if turn.calls or turn.finish not in (FinishReason.EOS, FinishReason.STOP):
+        return stop, None
+    text = trajectory.text(turn, policy.engine.tokenizer)
+    said = policy.format.parse(text, turn.finish, tuple(policy.tools.values())).text
+    if said is None:
+        said = without_thoughts(text, *policy.format.thought).strip()
+    if not _EMPTY_BOX.sub("", said).strip():
+        return stop, None
+    return StopReason.ANSWERED, said

@@ -20,6 +20,7 @@ from ..tools.background import BackgroundLoop
 from ..tools.errors import UsageError
 from ..tools.forks import renew_in_child
 from .events import AgentEvent, Done
+from .messages import Question
 from .result import Result
 
 __all__ = ["After", "AgentRun", "AnswerFeed", "Answerer", "LazyResource"]
@@ -183,11 +184,11 @@ class Answerer(ABC, Generic[T]):
         renew_in_child(self)
 
     @abstractmethod
-    async def run(self, question: str) -> Result[T]:
+    async def run(self, question: Question) -> Result[T]:
         """Answer one question."""
 
     @abstractmethod
-    def stream(self, question: str) -> AgentRun[T]:
+    def stream(self, question: Question) -> AgentRun[T]:
         """The events as they happen, and at the end `Done` with the result."""
 
     @abstractmethod
@@ -206,11 +207,11 @@ class Answerer(ABC, Generic[T]):
         self._hold(False)
         await self.aclose()
 
-    def run_sync(self, question: str) -> Result[T]:
+    def run_sync(self, question: Question) -> Result[T]:
         """As `run`. Ctrl-C stops the answer and raises KeyboardInterrupt; `last` is what it had."""
         return self.wait(self.run(question))
 
-    def stream_sync(self, question: str) -> Iterator[AgentEvent[T]]:
+    def stream_sync(self, question: Question) -> Iterator[AgentEvent[T]]:
         """As `stream`."""
         return self._events_sync(self.stream(question))
 

@@ -10,8 +10,8 @@ from ..rollout.many.runner import Runner
 from ..rollout.many.strategies import Strategy
 from ..rollout.policy import Policy
 from ..rollout.task import Task
-from ..rollout.trajectory import Episode, StopReason
-from .result import Result, Usage
+from ..rollout.trajectory import Episode
+from .result import Result, Usage, ending
 
 __all__ = ["StrategyRun"]
 
@@ -60,10 +60,11 @@ class StrategyRun:
             seconds=round(seconds, 3),
             estimated=any(turn.estimated for turn in turns),
         )
+        stop, answer = ending(self._policy, chosen)
         return Result(
             question=episode.task.question,
-            stop=episode.stop or StopReason.INFRASTRUCTURE,
-            answer=episode.answer,
+            stop=stop,
+            answer=answer,
             text="".join(chosen.text(turn, tokenizer) for turn in chosen.turns),
             calls=tuple(chosen.calls),
             usage=usage,

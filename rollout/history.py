@@ -114,7 +114,7 @@ class History:
             AnsweredCall(call.tool, call.written, result, call.id)
             for call, result in zip(parsed.calls, results, strict=True)
         )
-        return [Message("assistant", parsed.text, calls=tuple(calls), said=said)]
+        return [Message("assistant", parsed.text or "", calls=tuple(calls), said=said)]
 
     def _said(self, trajectory: Trajectory, turn: Turn) -> list[Message]:
         """A turn as messages: what the policy said, and what came back."""

@@ -35,13 +35,16 @@ class Policy:
         *,
         sampling: Sampling | None = None,
         limits: Limits | None = None,
+        system: str = "",
     ) -> None:
         self.engine = engine
         self.format = format
         self.tools = _by_name(format, tools)
         self.sampling = sampling or Sampling()
         self.limits = limits or Limits()
-        self.encoder = Encoder(format, engine.tokenizer, tools)
+        self.system = system
+        """What an application tells the model in its system prompt, before the format does."""
+        self.encoder = Encoder(format, engine.tokenizer, tools, system=system)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -50,7 +53,8 @@ class Policy:
         """
         sampling = asdict(self.sampling)
         del sampling["seed"]  # each episode has its own
-        return {
+        told = {"system": self.system} if self.system else {}
+        return told | {
             "model": self.engine.name,
             "format": self.format.name,
             "sampling": sampling,
@@ -90,6 +94,12 @@ class Policy:
         """The same policy, within other limits."""
         policy = copy(self)
         policy.limits = replace(self.limits, **changes)  # type: ignore[arg-type]
+        return policy
+
+    def with_system(self, system: str) -> "Policy":
+        """The same policy, told other words of an application's own."""
+        policy = copy(self)
+        policy.system, policy.encoder = system, self.encoder.with_system(system)
         return policy
 
     def in_words(self) -> "Policy":

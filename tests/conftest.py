@@ -19,7 +19,8 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def signal_handlers_stay() -> Iterator[None]:
     """A handler that a test leaves would act in the tests after it."""
-    before = {number: signal.getsignal(number) for number in signal.Signals}
+    ours = set(signal.Signals) - {signal.SIGALRM}  # that is pytest-timeout's
+    before = {number: signal.getsignal(number) for number in ours}
     yield
     after = {number: signal.getsignal(number) for number in before}
     changed = {n: handler for n, handler in before.items() if after[n] is not handler}

@@ -10,6 +10,11 @@ InterlaceError
 Anything else that is raised is our bug: it is not caught, and exits with 1.
 """
 
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
 __all__ = [
     "DataError",
     "InterlaceError",
@@ -17,7 +22,23 @@ __all__ = [
     "ModelError",
     "ToolUnavailable",
     "UsageError",
+    "install_line",
 ]
+
+
+def install_line(extra: str) -> str:
+    """The command that adds an extra where interlace was installed from: its clone, if that is on
+    this machine. No package registry has the name.
+    """
+    try:
+        origin = json.loads(distribution("interlace").read_text("direct_url.json") or "{}")
+        folder = Path(unquote(urlsplit(origin["url"]).path))
+    except (PackageNotFoundError, LookupError, TypeError, ValueError):
+        folder, origin = Path(), {}
+    if not (folder.is_absolute() and (folder / "pyproject.toml").is_file()):
+        return f"in a clone of interlace, pip install '.[{extra}]'"
+    editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    return f"pip install {editable}'{folder}[{extra}]'"
 
 
 class InterlaceError(Exception):
@@ -36,7 +57,7 @@ class MissingExtra(UsageError):
     """An optional part is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional part: pip install 'interlace[{extra}]'")
+        super().__init__(f"{what} needs an optional part: {install_line(extra)}")
 
 
 class ModelError(InterlaceError):

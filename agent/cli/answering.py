@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from ...rollout.engines import Sampling
 from ...rollout.limits import Limits
-from ...rollout.models.files import find_model, is_engine, is_server
+from ...rollout.models.files import find_model, is_engine, is_server, local_model
 from ...rollout.models.load import trained_formats
 from ...rollout.task import Task
 from ...rollout.trajectory import StopReason
@@ -32,6 +33,10 @@ _TIERS = {
     "none": "The model's Python code runs as you, without isolation.",
 }
 """Warnings if the Python tool's isolation is weaker than `full`."""
+
+_SMALL, _TINY = 200_000_000, 20_000_000
+"""Bytes of weights below which a model is faster on one thread, on a busy machine many times; and
+below which it can't know anything but what it was trained on here."""
 
 
 def make_agent(
@@ -71,12 +76,22 @@ def make_agent(
         engine=model.engine,
         engine_options=_engine_options(model.engine_option or []),
         tokenizer=model.tokenizer,
+        system=model.system,
         **settings,
     )
     # Fetching may take long: here, before there is an event loop, Ctrl-C ends it at once.
     if not (is_server(model.model) or is_engine(model.model)):
         find_model(model.model)
+    if (_weight_bytes(model.model) or _SMALL) < _SMALL:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # heard when torch is imported
     return agent
+
+
+def _weight_bytes(model: str) -> int | None:
+    """The size of a model's weights on this machine, in bytes; None if they are elsewhere."""
+    if is_server(model) or is_engine(model) or (folder := local_model(model)) is None:
+        return None
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def make_task_agent(
@@ -126,6 +141,11 @@ def warnings(agent: Agent, *, settings_file: bool = True) -> Iterator[str]:
         yield f"{file} in this folder sets options: see interlace config"
     if agent.model == "nano":
         yield "nano is a tiny demonstration model: it knows its tasks and nothing else."
+    elif isinstance(agent.model, str) and (_weight_bytes(agent.model) or _TINY) < _TINY:
+        yield (
+            f"{agent.model} is tiny: it answers single questions of the kind that it was trained "
+            "on, and makes up the rest."
+        )
     known = trained_formats(agent.model) if isinstance(agent.model, str) else ()
     if known and agent.format is not None and agent.format.name not in known:
         yield (

@@ -1,5 +1,6 @@
 """The command line: `interlace`. The work of a command is loaded when it runs, not before."""
 
+import logging
 import sys
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
@@ -148,7 +149,7 @@ _add(
     doctor,
     "interlace doctor",
     "interlace doctor --tokenizer ./my-model --format hermes",
-    "interlace doctor --train qwen3_0.6b_24gb --gpu 24GB",
+    "interlace doctor --train examples/presets/qwen3_0.6b_24gb.yaml --gpu 24GB",
     short="Test this machine's sandbox, and whether a run fits.",
 )
 
@@ -186,6 +187,8 @@ def _interlace(
 def main() -> None:
     """Run the command line and exit; `exit_codes` inside a command reports its errors."""
     catch_sigterm()
+    # The screen shows the traceback of a person's own function, at its place.
+    logging.getLogger("interlace.tools").addHandler(logging.NullHandler())
     open_streams()
     try:
         with exit_codes():

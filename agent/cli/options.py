@@ -85,6 +85,9 @@ class ModelOptions:
             autocompletion=tools,
         ),
     ] = None
+    system: Annotated[
+        str, typer.Option(help="System prompt in your own words; the format adds what it needs.")
+    ] = ""
     no_isolation: Annotated[
         bool,
         typer.Option("--no-isolation", help="Run the model's Python code with your own rights."),

@@ -23,6 +23,7 @@ from ...tools.errors import MissingExtra, UsageError
 from ..agent import Agent
 from ..call_policy import CallPolicy
 from ..events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Spoken
+from ..messages import Question
 from ..output import OutputSchema
 from ..result import Result
 from ..run import AgentRun, Answerer, AnswerFeed
@@ -145,7 +146,7 @@ class Team(Answerer[T]):
 
     # -- answering ------------------------------------------------------------------------------
 
-    async def run(self, question: str) -> Result[T]:
+    async def run(self, question: Question) -> Result[T]:
         """Answer one question; never raises for what the model or a tool did.
 
         The result's episode holds a trajectory for each call (`read_rounds` reads it); `text` and
@@ -157,11 +158,13 @@ class Team(Answerer[T]):
         assert run.result is not None
         return run.result
 
-    def stream(self, question: str) -> AgentRun[T]:
+    def stream(self, question: Question) -> AgentRun[T]:
         """The events as they happen, then `Done` with the result; as `Agent.stream`.
 
         `AgentRun.cancel(after="turn")` lets speaking roles finish their turn.
         """
+        if not isinstance(question, str):
+            raise UsageError("a team answers a question, not a list of messages: give a text")
         return AgentRun(partial(self._stream, question, None))
 
     def unfinished(self) -> list[SavedRun]:

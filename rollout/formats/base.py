@@ -83,15 +83,15 @@ class Parsed:
 
     `complete` is False if the stop was a false alarm (a tag inside a string in code): sampling
     continues. `answer` is the final answer, if the turn gives one. `forged` says that the policy
-    wrote tool output itself. `text` is what a turn with calls says beside them and its thoughts,
-    in a format whose results are messages.
+    wrote tool output itself. `text` is what the turn says to people: without calls, results,
+    thoughts and the format's own marks; None if the format does not tell.
     """
 
     calls: tuple[Call, ...] = ()
     answer: str | None = None
     forged: bool = False
     complete: bool = True
-    text: str = field(default="", compare=False, repr=False)
+    text: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

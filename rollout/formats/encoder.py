@@ -37,8 +37,10 @@ class Encoder:
         tokenizer: Tokenizer,
         tools: Sequence[Tool],
         *,
+        system: str = "",
         layouts: TemplateLayouts | None = None,
     ) -> None:
+        """`system` is an application's own words; what the format tells the model follows them."""
         self.format = format
         self.tokenizer = tokenizer
         self._a_tool = tools[0].name if tools else ""
@@ -50,7 +52,9 @@ class Encoder:
         """Whether the template tells the model of the tools (else the system prompt does)."""
         self._tools = tools
         self.schemas = [tool_schema(tool) for tool in tools] if self.tells_tools else []
-        self._system = format.system(() if self.tells_tools else tools)
+        self._own_words = system
+        told = format.system(() if self.tells_tools else tools)
+        self._system = "\n\n".join(filter(None, (tokenizer.escape_control_tokens(system), told)))
         self._results: TemplateFrame | None = None  # until it is found
         self._layout = self._layouts.find(
             self.messages("?"), self.schemas, results=not format.inline, style=style
@@ -68,7 +72,13 @@ class Encoder:
 
     def with_format(self, format: Format, tools: Sequence[Tool]) -> "Encoder":
         """The same for another format. Raises as the constructor does."""
-        return Encoder(format, self.tokenizer, tools, layouts=self._layouts)
+        return Encoder(format, self.tokenizer, tools, system=self._own_words, layouts=self._layouts)
+
+    def with_system(self, system: str) -> "Encoder":
+        """The same with other words of an application's own."""
+        return Encoder(
+            self.format, self.tokenizer, self._tools, system=system, layouts=self._layouts
+        )
 
     @property
     def continues(self) -> bool:

@@ -88,7 +88,8 @@ class Harmony(ToolCalls):
         if calls:
             spoken = "\n".join(each.body for each in said if each.channel == "commentary")
             return Parsed(tuple(map(unwrapped, calls)), None, forged, text=spoken.strip())
-        return Parsed((), answer_in("\n".join(finals), finish), forged)
+        text = "\n".join(finals)
+        return Parsed((), answer_in(text, finish), forged, text=text.strip())
 
     def read_turn(self, text: str, tools: Sequence[Tool]) -> ReadTurn:
         """An earlier turn: its last words as content; beside a call, all its words as thought."""

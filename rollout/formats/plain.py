@@ -43,9 +43,8 @@ class PlainText(Format):
 
     def parse(self, text: str, finish: FinishReason, tools: Sequence[Tool]) -> Parsed:
         """The whole turn, once it is over."""
-        return Parsed(
-            answer=(without_thinking(text) or None) if finish is FinishReason.EOS else None
-        )
+        said = without_thinking(text)
+        return Parsed(answer=(said or None) if finish is FinishReason.EOS else None, text=said)
 
     def render(self, calls: Sequence[CallRecord]) -> str:
         """Return an empty text, since there are no calls."""

@@ -4,6 +4,7 @@ A call is written between two tags, its result follows between two others, and t
 in the same message. The formats differ in the names of the tags and in what counts as an answer.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -62,6 +63,12 @@ class Tagged(Format):
         """The marks around a call and a result, and before an answer."""
         return Marks.tags(self.call_tag, self.result_tag, self.answer_tag)
 
+    @cached_property
+    def _own_tags(self) -> re.Pattern[str]:
+        """The format's tags, which are not for people. A Markdown fence is."""
+        tags = (re.escape(tag) for tag in self.control_tags if tag.startswith("<"))
+        return re.compile("|".join(tags) or "(?!)")
+
     @property
     def control_tags(self) -> tuple[str, ...]:
         """The opening and closing tags of calls, results, answers and thoughts."""
@@ -85,12 +92,15 @@ class Tagged(Format):
             return Parsed(forged=found.forged, complete=False)
         blocks = zip(found.calls, found.leads, strict=True)
         calls = tuple(self.call(body, lead) for body, lead in blocks)
-        answer = None if calls else self.answer(self.outside_thoughts(found.plain), finish)
+        said = self.outside_thoughts(found.plain)
+        answer = None if calls else self.answer(said, finish)
         if not calls and answer is None and found.unclosed and finish is FinishReason.EOS:
             calls = (Call(self.tool, None, f"The {self.what} was not closed."),)
         # A stop that closes nothing: the policy has not finished speaking.
         complete = final or bool(calls) or answer is not None
-        return Parsed(calls, answer, found.forged, complete)
+        return Parsed(
+            calls, answer, found.forged, complete, text=self._own_tags.sub("", said).strip()
+        )
 
     def render(self, calls: Sequence[CallRecord]) -> str:
         """A block for each result, on lines of its own after the calls."""

@@ -278,7 +278,7 @@ class MarkedCalls(ToolCalls):
         calls, rest, forged = _Reader(self, text, tools, final=ended(finish)).read()
         if calls:
             return Parsed(tuple(map(unwrapped, calls)), None, forged, text=rest.strip())
-        return Parsed((), answer_in(rest, finish), forged)
+        return Parsed((), answer_in(rest, finish), forged, text=rest.strip())
 
     def read_turn(self, text: str, tools: Sequence[Tool]) -> ReadTurn:
         """An earlier turn, taken apart: what it said, and its calls."""

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ...tools.errors import ModelError
+from ...tools.errors import ModelError, install_line
 from ...tools.importing import names, parse_name, unknown
 from .smollm2 import smollm2_folder, smollm2_path
 
@@ -117,7 +117,7 @@ def _from_hub(name: str, *, fetch: bool = True) -> Path | None:
         if not fetch:
             return None
         raise ModelError(
-            f"fetching {name} needs huggingface_hub: pip install 'interlace[local]'"
+            f"fetching {name} needs huggingface_hub: {install_line('local')}"
         ) from error
     try:
         where = snapshot_download(

@@ -57,7 +57,7 @@ def test_a_stream_yields_what_happens_and_then_the_result(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("reply", "limits", "stop"),
     [
-        ("I don't know.", Limits(), StopReason.ENDED),
+        ("<think>I don't know.", Limits(), StopReason.ENDED),
         ("word " * 200, Limits(max_tokens=50), StopReason.LENGTH),
         (code("say 1"), Limits(max_turns=1), StopReason.TURNS),
         (code("hang"), Limits(timeout=0.2), StopReason.TIMEOUT),
@@ -152,7 +152,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeptContexts:
 
 
 def test_a_model_is_loaded_once_for_all_who_wait_and_closed_once(shelf: KeptContexts) -> None:
-    agent = Agent("slow", tools=[])
+    agent = Agent("slow", tools=[], format="retool")
 
     async def two() -> str | None:
         hasty, patient = (asyncio.create_task(agent.run("?")) for _ in range(2))
@@ -176,7 +176,7 @@ def test_a_model_is_loaded_once_for_all_who_wait_and_closed_once(shelf: KeptCont
 
 
 def test_a_model_that_comes_too_late_is_closed(shelf: KeptContexts) -> None:
-    agent = Agent("slow", tools=[])
+    agent = Agent("slow", tools=[], format="retool")
 
     async def close_early() -> None:
         waiting = asyncio.create_task(agent.policy())

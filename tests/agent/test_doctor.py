@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import warm
@@ -39,6 +40,11 @@ def test_the_walls_are_tried_one_by_one_and_together() -> None:
     if found["tier"] == "full":
         assert not found["why"] and found["walls"]["landlock"] == "ok"
         text = CliRunner().invoke(app, ["doctor"]).stdout
+        assert text.startswith("ready: ")
+        report = text.split("To copy into a report about a bug:")[1]
+        for name in ("interlace", "python", "system", "libraries", "isolation"):
+            assert f"    {name} " in report
+        assert str(Path.home()) not in report  # it names nobody
         assert "Python sandbox            full" in text and "landlock                ok" in text
 
 

@@ -61,6 +61,14 @@ def test_a_team_answers_and_its_decisions_are_seen(tmp_path: Path) -> None:
     ]
 
 
+def test_votes_that_can_not_be_read_are_a_warning_for_people_and_programs(tmp_path: Path) -> None:
+    said = [decision(), experts("Ada", "Bob"), answer("42"), *["Hm."] * 4, verdict(1)]
+    team = ["run", "--team", "--rounds", "1", "--json", "What?"]
+    _, answered, told = run(tmp_path, said, *team)
+    *_, warning = json.loads(answered)["warnings"]
+    assert "no critic has checked this answer" in warning and warning in told
+
+
 def test_in_a_chat_with_a_team_each_question_is_answered_by_one(tmp_path: Path) -> None:
     once = [decision(), experts("Ada", "Bob"), answer("{has:First?}"), "[Agree]", verdict(1)]
     chat = ["chat", "--team", "--rounds", "1"]

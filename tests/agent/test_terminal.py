@@ -120,7 +120,7 @@ def test_a_conversation_is_resumed_tomorrow(tmp_path: Path) -> None:
         assert terminal.end() == 0
     command = [sys.executable, str(CLI), "conversations"]
     listed = warm.run(command, env=settings(tmp_path), capture_output=True, text=True)
-    assert re.search(r"nano +2 +How many are 5 and 6\?", listed.stdout), listed
+    assert listed.stdout.endswith("\tnano\t2\tHow many are 5 and 6?\n"), listed
 
 
 def test_slash_commands(tmp_path: Path) -> None:
@@ -225,7 +225,39 @@ def test_without_a_terminal_what_needs_a_person_is_denied(
     tmp_path: Path, options: list[str], ends: int, says: str
 ) -> None:
     command = [sys.executable, str(CLI), "run", "?", *options]
-    environment = settings(tmp_path, code("print(6)"), "I give up.")
+    environment = settings(tmp_path, code("print(6)"), "<think>I give up.")
     done = warm.run(command, env=environment, capture_output=True, text=True, input="")
     assert (done.returncode, done.stdout) == (ends, ""), done.stderr
     assert says in done.stderr
+
+
+def test_the_author_of_a_function_sees_where_it_failed(tmp_path: Path) -> None:
+    file = tmp_path / "berths.py"
+    file.write_text(
+        "def berth(number: int) -> str:\n"
+        "    '''Who lies at a berth.'''\n"
+        "    raise ValueError(f'there is no berth {number}')\n"
+    )
+    call = '<tool_call>{"name": "berth", "arguments": {"number": 9}}</tool_call>'
+    command = f"run Free? --format hermes --tool {file}:berth"
+    with start(tmp_path, call, "There is none.", arguments=command) as terminal:
+        terminal.expect(r"│ berth\(number=9\)\n→ ValueError: there is no berth 9\n")
+        terminal.expect(r"berths\.py., line 3, in berth\n")
+        terminal.expect(r"There is none\.")
+        assert terminal.end() == 0
+        assert terminal.raw.count("line 3, in berth") == 1
+
+
+def test_one_question_long_output_is_folded_and_the_answer_is_seen_once(tmp_path: Path) -> None:
+    replies = [code("for i in range(3000):\n    print(f'row {i} of many')"), "I counted to 3000."]
+    command = "run Count! --tool python"
+    with start(tmp_path, *replies, arguments=command, columns=60) as terminal:
+        terminal.expect(r"→ row 0 of many")
+        folded = terminal.expect(r"\[… 2,940 lines: [^\]]+\.txt\]")
+        terminal.expect(r"row 2999 of many")
+        terminal.expect(r"I counted to 3000\.")
+        assert terminal.end() == 0
+        assert terminal.raw.count("I counted to 3000.") == 1
+        assert "row 29 of" in folded and "row 30 of" not in folded
+    (whole,) = (tmp_path / "interlace/outputs").iterdir()
+    assert len(whole.read_text().splitlines()) == 3000

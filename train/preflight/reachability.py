@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ...tools.errors import ToolUnavailable
+from ...tools.errors import ToolUnavailable, install_line
 
 __all__ = ["Node", "hub_has", "ray_nodes"]
 
@@ -38,7 +38,7 @@ def hub_has(name: str, *, endpoint: str | None = None) -> tuple[bool | None, str
             RepositoryNotFoundError,
         )
     except ImportError:
-        return None, "huggingface_hub is not installed: pip install 'interlace[local]'"
+        return None, f"huggingface_hub is not installed: {install_line('local')}"
     for file in ("config.json", "tokenizer.json"):
         try:
             get_hf_file_metadata(hf_hub_url(name, file, endpoint=endpoint), timeout=_SECONDS)

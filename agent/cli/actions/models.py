@@ -4,13 +4,11 @@ import asyncio
 import sys
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from ....rollout.engines.http.engine import HttpEngine, served_models
 from ....rollout.models.files import KNOWN, cached_models, local_model
 from ..exits import print_json
-from ..render.terminal import make_console, printable
+from ..render.rows import print_rows
+from ..render.terminal import make_console
 
 __all__ = ["list_models"]
 
@@ -54,10 +52,5 @@ async def _on_server(address: str) -> list[dict[str, Any]]:
 
 
 def _print(found: list[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("--model", "here", ""):
-        table.add_column(title, overflow="fold")
-    for one in found:
-        here = "yes" if one["here"] else "no"
-        table.add_row(Text(printable(one["name"])), here, Text(printable(str(one["note"]))))
-    make_console(sys.stdout).print(table)
+    rows = [(str(one["name"]), "yes" if one["here"] else "no", str(one["note"])) for one in found]
+    print_rows(make_console(sys.stdout), ("--model", "here", ""), rows)

@@ -7,7 +7,7 @@ from rich.console import Console
 from ....rollout.trajectory import StopReason
 from ....tools.errors import UsageError
 from ...agent import Agent
-from ...events import ApprovalAsked
+from ...events import ApprovalAsked, Counted
 from ...result import Result
 from ...run import Answerer
 from ..answering import exit_code, load, make_agent, warnings
@@ -19,8 +19,6 @@ from ..render.terminal import make_console, printable
 from ..teams import make_team
 
 __all__ = ["run"]
-
-"""What is said where the Python tool's walls are not all that there could be."""
 
 
 def run(
@@ -57,33 +55,53 @@ def _question(given: str | None) -> str:
 async def _answer(
     agent: Agent, who: Answerer, question: str, console: Console, output: OutputOptions
 ) -> Result:
-    screen = LiveView(console, answers=not sys.stdout.isatty(), format=agent.format)
     here = sys.stdin.isatty() and sys.stderr.isatty()
+    # An answer that is seen where it is written is not printed again. A team shows no words.
+    seen = sys.stdout.isatty() and sys.stderr.isatty() and who is agent and agent.strategy is None
+    seen = seen and not (output.quiet or output.json)
+    screen = LiveView(console, answers=seen or not sys.stdout.isatty(), format=agent.format)
     async with agent:
         await load(agent, console, quiet=output.quiet)
+        warned = list(warnings(agent))
+        votes: list[Counted] = []
         if not output.quiet:
-            for warning in warnings(agent):
+            for warning in warned:
                 screen.say(warning, "notice")
         try:
             async with who.stream(question) as events:
                 async for event in events:
+                    votes += [event] if isinstance(event, Counted) else []
                     asked = isinstance(event, ApprovalAsked)
                     if not output.quiet or (asked and here):
                         screen.show(event)
                     if isinstance(event, ApprovalAsked):
                         await ask_person(event, here=here)
         finally:  # a stopped answer is reported as well
+            if votes and not any(count.agree + count.against for count in votes):
+                warned.append(
+                    "No vote of the team could be read: no critic has checked this answer."
+                )
+                if not output.quiet:
+                    screen.say(warned[-1], "notice")
             if who.last is not None:
-                await _report(agent, who.last, screen, output)
+                _report(agent, who.last, screen, output, warned, seen=seen)
     assert who.last is not None
     return who.last
 
 
-async def _report(agent: Agent, result: Result, screen: LiveView, output: OutputOptions) -> None:
+def _report(
+    agent: Agent,
+    result: Result,
+    screen: LiveView,
+    output: OutputOptions,
+    warned: list[str],
+    *,
+    seen: bool,
+) -> None:
     screen.line()
     if output.json:
-        print_json(result.to_dict())
-    elif result.answer is not None:
+        print_json(result.to_dict() | {"warnings": warned})
+    elif result.answer is not None and not seen:
         print(printable(result.answer), flush=True)
     if result.stop is StopReason.INFRASTRUCTURE or (
         result.stop is not StopReason.ANSWERED and not output.quiet

@@ -69,4 +69,4 @@ def print_recipes(*, folder: bool, json: bool) -> None:
         print_json({"recipes": recipes()})
     else:
         for name, what in recipes().items():
-            print(f"{name:22} {what}", flush=True)
+            print(f"{name:26} {what}", flush=True)

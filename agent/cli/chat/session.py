@@ -10,6 +10,7 @@ from typing import Any
 
 from ....rollout.budget import Budget
 from ....rollout.formats import FORMATS
+from ....rollout.formats.plain import PlainText
 from ....rollout.models.load import refuse_engine
 from ....rollout.trajectory import Episode, StopReason
 from ....tools.errors import DataError, UsageError
@@ -77,6 +78,7 @@ class ChatSession:
         """That of the first question that failed."""
         self.leaving = False
         """True once Ctrl-C was pressed twice."""
+        self._warned: list[str] = []
         self._interrupted = -_AGAIN  # when Ctrl-C was pressed, seconds
         self.agent: Agent = self._make_agent()
         self._screen = LiveView(self._console, format=self.agent.format)
@@ -111,10 +113,11 @@ class ChatSession:
             made = saved.episode.trajectory
             self._refuse_other(made.model)
             tools = list(saved.tools) or ["none"]
-            self._model = replace(self._model, model=made.model, format=made.format, tool=tools)
+            tags = None if made.format == PlainText.name else made.format
+            self._model = replace(self._model, model=made.model, format=tags, tool=tools)
         if options.resume:
             resumed = self._model
-            if named.format is not None and resumed.format not in names("format", FORMATS):
+            if named.format is not None and resumed.format not in (None, *names("format", FORMATS)):
                 self._model = replace(resumed, format=named.format)  # a format's name loads no code
             else:
                 refuse_code("format", resumed.format, FORMATS, "what is resumed")
@@ -143,8 +146,7 @@ class ChatSession:
     async def load(self) -> None:
         """Load the model, start the tools, and print the warnings about them."""
         await load(self.agent, self._console, quiet=self._output.quiet)
-        if not self._output.quiet:
-            self._warn()
+        self._warn()
 
     async def greet(self) -> None:
         """Start the tools, and show who answers and how far the conversation is."""
@@ -152,7 +154,7 @@ class ChatSession:
         if not self._output.quiet:
             who = f"a team of {self.agent.model}" if self._team.team else self.agent.model
             self.say(f"interlace chat with {who}; /help, Ctrl-D leaves", "dim")
-            self._warn()
+        self._warn()
         if self._resume is not None:
             await self._tell_resumed()
 
@@ -296,8 +298,10 @@ class ChatSession:
 
     def _warn(self) -> None:
         # The first chat, which has an example, reads no settings.
-        for warning in warnings(self.agent, settings_file=not self.example):
-            self.say(warning, "notice")
+        self._warned = list(warnings(self.agent, settings_file=not self.example))
+        if not self._output.quiet:
+            for warning in self._warned:
+                self.say(warning, "notice")
 
     async def _stream(self, run: AgentRun) -> None:
         async with run:
@@ -316,7 +320,7 @@ class ChatSession:
         """Show how it ended, and the answer unless it was `seen`: of a team, only a lane is."""
         self._screen.line()
         if self._output.json:
-            print_json(result.to_dict())
+            print_json(result.to_dict() | {"warnings": self._warned})
         elif result.answer is not None and not seen:
             if self._seen:
                 self.say(result.answer, "answer")

@@ -1,5 +1,6 @@
-"""`interlace conversations`: list, show and delete the conversations that chats kept."""
+"""`interlace conversations`: list, show, search, export and delete what chats kept."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from ..options import CliCommand, ReportOptions, command
 __all__ = ["conversations"]
 
 conversations = typer.Typer(
-    help="List the conversations that were kept; show or delete one.",
+    help="List the conversations that were kept; show, search, export or delete them.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -36,6 +37,37 @@ def show(id: Id = None, *, output: ReportOptions) -> None:
     from ..actions.conversations import show_conversation
 
     show_conversation(id, json=output.json)
+
+
+@conversations.command(cls=CliCommand, epilog="Example: interlace conversations search bolts")
+@command
+def search(
+    words: Annotated[list[str], typer.Argument(help="Words that a question or answer holds.")],
+    output: ReportOptions,
+) -> None:
+    """Find questions and answers that hold all of these words."""
+    from ..actions.conversations import search_conversations
+
+    search_conversations(words, json=output.json)
+
+
+@conversations.command(
+    cls=CliCommand, epilog="Example: interlace conversations export 4f2a --out talk.md"
+)
+@command
+def export(
+    id: Id = None,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="File: .md, .json, or .jsonl for `interlace show`."),
+    ] = Path("conversation.md"),
+    *,
+    output: ReportOptions,
+) -> None:
+    """Write one conversation to a file: as Markdown, as JSON, or token by token as a log."""
+    from ..actions.conversations import export_conversation
+
+    export_conversation(id, out, json=output.json)
 
 
 @conversations.command(cls=CliCommand, epilog="Example: interlace conversations delete 4f2a 9c01")

@@ -13,6 +13,7 @@ from ....rollout.ledger import Ledger, Source, Span
 from ....rollout.tokenizer import Tokenizer
 from ....rollout.trajectory import Episode, StopReason, Trajectory
 from ....rollout.tree.figures import design_effect, tree_figures
+from .rows import print_rows
 from .terminal import printable
 
 __all__ = ["print_episode", "print_stats", "summary"]
@@ -292,15 +293,12 @@ def print_stats(console: Console, episodes: Iterable[Episode]) -> None:
         groups.setdefault(episode.group, []).append(episode)
     everything = [episode for group in groups.values() for episode in group]
     rewards = sorted({name for group in groups.values() for one in group for name in one.rewards})
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("group", overflow="fold")
-    for name in ("n", "ended", *rewards, "tokens", "calls", "seconds"):
-        table.add_column(name, justify="left" if name == "ended" else "right")
-    for group in groups.values():
-        table.add_row(*_stats_row(group, rewards))
+    heads = ("group", "n", "ended", *rewards, "tokens", "calls", "seconds")
+    rows = [_stats_row(group, rewards) for group in groups.values()]
     if len(groups) > 1:
-        table.add_row("all", *_stats_row(everything, rewards)[1:], style="bold")
-    console.print(table)
+        rows.append(["all", *_stats_row(everything, rewards)[1:]])
+    right = {*heads} - {"group", "ended"}
+    print_rows(console, heads, rows, right=right, heads_for_programs=True)
     if any(map(_is_tree, everything)):
         console.out(_tree_line(everything))
 
@@ -312,7 +310,7 @@ def _stats_row(group: list[Episode], rewards: list[str]) -> list[str]:
         stops[name] = stops.get(name, 0) + 1
     given = [[one.rewards[name] for one in group if name in one.rewards] for name in rewards]
     return [
-        _escape(printable(group[0].group)),
+        group[0].group,
         str(len(group)),
         ", ".join(f"{count} {name}" for name, count in sorted(stops.items())),
         *(_mean(values, 3) for values in given),

@@ -19,6 +19,7 @@ _ENDINGS = {
     "image/svg+xml": "svg",
     "text/html": "html",
     "application/pdf": "pdf",
+    "text/plain": "txt",
 }
 
 
@@ -52,7 +53,7 @@ def save_artifact(artifact: Artifact) -> Path:
 
     Raises OSError or DataError.
     """
-    folder = state_dir() / "plots"
+    folder = state_dir() / ("outputs" if artifact.mime == "text/plain" else "plots")
     folder.mkdir(parents=True, exist_ok=True)
     digest = blake2b(artifact.data, digest_size=5).hexdigest()
     file = folder / f"{digest}.{_ENDINGS.get(artifact.mime, 'bin')}"

@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 
 from ....rollout.events import CallFinished, CallOutput, CallStarted, Notice, PolicyText
 from ....rollout.formats import Format
-from ....rollout.trajectory import CallRecord, StopReason
+from ....rollout.trajectory import CallRecord, FinishReason, StopReason
 from ....tools import Artifact
 from ....tools.errors import DataError
 from ...events import AgentEvent, ApprovalAsked, BudgetLeft, Done, Reasoning
@@ -38,13 +38,17 @@ _STYLES = {
 # The mark at the head of the first line, and of the further ones.
 _MARGINS = {"code": ("│ ", "│ "), "output": ("→ ", "  "), "error": ("→ ", "  ")}
 
+_HEAD = _TAIL = 30
+"""Lines of a call's output that a terminal shows of its beginning and of its end."""
+
 
 class LiveView:
     """Shows events: the model's words plain, code, output, errors and notices each in a colour.
 
     Without colours, code and output still differ by their margin; with them, code is highlighted,
     line by line, and words are Markdown. On a terminal, tables are grids and plots are shown, if it
-    can. What a call prints is shown as it comes. `answers` says whether an answer in tags is shown
+    can. What a call prints is shown as it comes; of a long output, a terminal shows the head and
+    the tail, and a file has all of it. `answers` says whether an answer in tags is shown
     where it is written; a caller that prints it at the end leaves it out. `format` is the model's,
     if it is not one of interlace's own.
     """
@@ -61,7 +65,10 @@ class LiveView:
         self._breaks = 0  # line feeds that wait for text to follow
         self._language = ""
         self._unlit: list[str] = []  # code, until its line is whole
-        self._heard = ""  # what the call that runs has shown
+        self._heard = ""  # what the call that runs has printed
+        self._heard_lines = 0
+        # A person may look at a terminal without colours, too.
+        self._seen = console.is_terminal or console.file.isatty()
         self._prose = MarkdownStream(console) if console.color_system is not None else None
 
     def show(self, event: AgentEvent) -> None:
@@ -123,6 +130,9 @@ class LiveView:
     def _hear(self, text: str) -> None:
         """Show a running call's output. A line that it overwrites is overwritten here too."""
         self._heard += text
+        before, self._heard_lines = self._heard_lines, self._heard_lines + text.count("\n")
+        if self._seen and self._heard_lines >= _HEAD:  # the rest is shown, or not, at its end
+            text = "".join(text.splitlines(keepends=True)[: max(0, _HEAD - before)])
         for number, part in enumerate(re.split(r"\r(?!\n)", text)):
             if number and self._inside and self._kind == "output":
                 over = "\r\x1b[K" if self._console.is_terminal else "\n"
@@ -133,10 +143,15 @@ class LiveView:
 
     def _result(self, call: CallRecord) -> None:
         heard, self._heard = self._heard.strip("\n"), ""
-        if heard.strip():
+        lines, self._heard_lines = self._heard_lines, 0
+        if self._seen and lines >= _HEAD and heard.strip():
+            self._fold_rest(call, heard)
+        elif heard.strip():
             self._rest(call, heard)
         else:
             self._whole(call)
+        if told := call.details.get("traceback"):  # of a function of the person's own
+            self._block(str(told).rstrip(), "dim")
         for artifact in call.artifacts:
             self._artifact(artifact)
 
@@ -150,15 +165,39 @@ class LiveView:
         if rest.strip():
             self._say("\n" if kind == self._kind else "", kind)
             self._say(rest.strip("\n"), kind)
+        self._tell_read(call)
+
+    def _whole(self, call: CallRecord) -> None:
+        kind = "error" if call.error else "output"
+        if self._seen and call.output.count("\n") >= _HEAD + _TAIL:
+            self._block("\n".join(call.output.splitlines()[:_HEAD]), kind)
+            self._fold_rest(call, call.output)
+            return
+        grid = (
+            as_grid(call.output, self._console.width - 2) if self._seen and not call.error else None
+        )
+        self._block(grid or call.output, kind)
+
+    def _fold_rest(self, call: CallRecord, heard: str) -> None:
+        """Show the end of a long output whose first lines are shown, and where all of it is."""
+        whole = (call.full_output or call.output).lstrip("\n")
+        whole = whole if whole.startswith(heard) else heard
+        lines = whole.splitlines()[_HEAD:]
+        if (hidden := len(lines) - _TAIL) > 0:
+            try:
+                where = str(save_artifact(Artifact("text/plain", whole.encode(errors="replace"))))
+            except OSError as error:
+                where = f"kept in the record; {error}"
+            self._block(f"[… {hidden:,} lines: {where}]", "notice")
+            lines = lines[-_TAIL:]
+        if "".join(lines).strip():
+            self._block("\n".join(lines), "error" if call.error else "output")
+        self._tell_read(call)
+
+    def _tell_read(self, call: CallRecord) -> None:
         if call.full_output is not None:
             read, of = len(call.output), len(call.full_output)
             self._block(f"[the model reads {read:,} of these {of:,} characters]", "notice")
-
-    def _whole(self, call: CallRecord) -> None:
-        # A person may look at a terminal without colours, too.
-        seen = self._console.is_terminal or self._console.file.isatty()
-        grid = as_grid(call.output, self._console.width - 2) if seen and not call.error else None
-        self._block(grid or call.output, "error" if call.error else "output")
 
     def _artifact(self, artifact: Artifact) -> None:
         protocol = picture_protocol(os.environ) if self._console.is_terminal else None
@@ -264,8 +303,12 @@ def usage_line(result: Result) -> str:
 
 def why_no_answer(result: Result) -> str:
     """One sentence for a question that ended without an answer, with the option that would help."""
+    turns = result.trajectory.turns
+    filtered = bool(turns) and turns[-1].finish is FinishReason.FILTERED
     return {
-        StopReason.ENDED: "no answer: the model ended without one",
+        StopReason.ENDED: "no answer: a filter of the model's server ended the reply"
+        if filtered
+        else "no answer: the model ended without one",
         StopReason.TURNS: "no answer: the limit of turns is reached (--max-turns)",
         StopReason.LENGTH: "no answer: the limit of tokens is reached (--max-tokens), or the "
         "model's context is full",

@@ -47,7 +47,7 @@ with warnings.catch_warnings():  # its imports warn of what is deprecated in oth
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SMALL = "qwen3_0.6b_24gb"
+SMALL = "verl_qwen3_0.6b_24gb"
 NORMED = [name for name in OBJECTIVES if find_objective(name).loss_agg_mode.endswith("-norm")]
 
 

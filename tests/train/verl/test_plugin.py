@@ -136,7 +136,7 @@ def test_a_recipe_is_known_to_verl_in_every_key_and_fits_its_card(name: str) -> 
 
 def test_a_team_is_put_over_any_recipe(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("defaults: [qwen3_4b_48gb, interlace_team, _self_]\n")
+    file.write_text("defaults: [verl_qwen3_4b_48gb, interlace_team, _self_]\n")
     place = "actor_rollout_ref.rollout.custom.interlace"
     attempt = f"{place}.attempt='json:dumps'"
     config = check(file, [attempt, f"{place}.credit=turn"])
@@ -162,7 +162,7 @@ def test_the_files_of_the_page_are_understood(
     monkeypatch.delitem(sys.modules, "my_team", raising=False)
     Path("my_team.py").write_text("\n".join(module))
     alone, run = tmp_path / "alone.yaml", tmp_path / "my_run.yaml"
-    alone.write_text("defaults: [qwen3_4b_48gb, _self_]\n" + settings)
+    alone.write_text("defaults: [verl_qwen3_4b_48gb, _self_]\n" + settings)
     run.write_text(waiting)
     assert check(run).trainer.v1.trainer_mode == "colocate_async"
     run.write_text(team)
@@ -177,7 +177,7 @@ def test_doctor_asks_for_the_nodes_that_a_run_wants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("defaults: [qwen3_0.6b_24gb, _self_]\ntrainer:\n  nnodes: 2\n")
+    file.write_text("defaults: [verl_qwen3_0.6b_24gb, _self_]\ntrainer:\n  nnodes: 2\n")
 
     def found(what: str) -> Finding:
         return next(each for each in examine(str(file), 24.0).findings if each.what == what)
@@ -195,7 +195,9 @@ def test_doctor_asks_for_the_nodes_that_a_run_wants(
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_each_of_our_objectives_can_be_had_in_verl(name: str) -> None:
-    config = prepare(find_recipe("qwen3_0.6b_24gb"), {"objective": name}, [], resume=False).config
+    config = prepare(
+        find_recipe("verl_qwen3_0.6b_24gb"), {"objective": name}, [], resume=False
+    ).config
     assert config.algorithm.adv_estimator in core.ADV_ESTIMATOR_REGISTRY
     assert config.actor_rollout_ref.actor.policy_loss.loss_mode in core.POLICY_LOSS_REGISTRY
 
@@ -216,7 +218,7 @@ def test_each_of_our_objectives_can_be_had_in_verl(name: str) -> None:
 )
 def test_a_key_that_is_wrong_is_named_before_anything_runs(override: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        check(find_recipe("qwen3_0.6b_24gb"), [override])
+        check(find_recipe("verl_qwen3_0.6b_24gb"), [override])
 
 
 def test_the_command_prints_the_plain_command_that_it_would_run(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def fields(correct: float, calls: float = 1.0) -> dict[str, Any]:
             "turns": [turn, turn],
             "tools": {"python": tool},
             "tags": {"logprob": -1.0, "tokens": 4},
+            "tokens": 40,
+            "shared": 10,
         },
     }
 
@@ -207,6 +209,7 @@ def test_a_steps_metrics_say_what_its_episodes_did_and_what_was_left_out(trainer
     assert told["interlace/stop/answered"] == 1.0 and told["interlace/stop/timeout"] == 0.0
     assert told["interlace/turns"] == 2 and told["interlace/turn_tokens"] == 10
     assert told["interlace/timeouts"] == 1 and told["interlace/tag_logprob"] == -0.25
+    assert told["interlace/tokens_computed_again"] == 0.25
     assert "interlace/reward/pred" not in told
 
 

@@ -68,16 +68,28 @@ def one(client: Client, given: LoopSettings, task: Task = BOLTS) -> tuple[Episod
     return rolled.episode, response
 
 
+ONES_OWN = '''
+import contextlib, io
+
+def python(code: str) -> str:
+    """Runs Python code; what it prints comes back."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(code)
+    return said.getvalue()
+'''
+
+
 @pytest.fixture
 def places(tmp_path: Path) -> dict[str, str]:
-    """The tool that each format's sample calls."""
+    """The tool that each format's sample calls. One sandbox is enough: it is slow to start."""
     with sqlite3.connect(tmp_path / "singers.db") as database:
         database.execute("CREATE TABLE singer (name TEXT, age INTEGER)")
         database.executemany("INSERT INTO singer VALUES (?, ?)", [("a", 28), ("b", 41), ("c", 35)])
     database.close()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "towers.txt").write_text("The tallest tower stands in the city of Dubai.")
-    tools = dict.fromkeys(FORMATS, "python")
+    (tmp_path / "mine.py").write_text(ONES_OWN)
+    tools = dict.fromkeys(FORMATS, f"{tmp_path}/mine.py:python") | {"retool": "python"}
     tools["reex_sql"] = f"sql:{tmp_path / 'singers.db'}"
     tools["search_r1"] = f"search:{tmp_path / 'texts'}"
     return tools
