@@ -379,7 +379,8 @@ def test_things_themselves_are_settings_and_config_yaml_has_their_names(here: Pa
     written = Path("run/config.yaml").read_text()
     assert f"reward: '{__name__}:brief'" in written
     assert "objective: '<Objective, given in Python>'" in written
-    with pytest.raises(UsageError, match=r"tools, tasks, objective were given in Python"):
+    assert f"'{__name__}:ebb'" in written
+    with pytest.raises(UsageError, match=r"yaml: tasks, objective were given in Python"):
         read_config(Path("run/config.yaml"), {"held_out": None})
 
 
