@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ torch.set_num_threads(1)
 def edit_config(folder: Path, **changes: object) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def make_huge(name: str, folder: Path) -> None:
+    edit_config(folder, **{name: 10**9})
 
 
 def edit_weights(folder: Path, **changes: torch.Tensor | None) -> None:
@@ -77,7 +82,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     **{
         f"a huge {name}": (
-            lambda folder, name=name: edit_config(folder, **{name: 10**9}),
+            partial(make_huge, name),
             rf"config\.json,? (which )?says .*{name} 1000000000",
         )
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
