@@ -241,16 +241,18 @@ def _report(error: Exception, *, json: bool, debug: bool) -> int:
     )
 
     if isinstance(error, OSError) and error.errno in _SYSTEM:
-        eprint(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}")
-        return Exit.DATA
-    if not isinstance(error, InterlaceError):
+        said = f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
+        code: int = Exit.DATA
+    elif isinstance(error, InterlaceError):
+        said, code = str(error), error.exit_code
+    else:
         more = "" if debug else " (please report it with what --debug prints)"
         eprint(f"a bug in interlace: {type(error).__name__}: {error}{more}")
         return Exit.BUG
-    eprint(str(error))
+    eprint(said)
     if json:
-        print_json({"answer": None, "stop": None, "error": str(error)})
-    return error.exit_code
+        print_json({"answer": None, "stop": None, "error": said})
+    return code
 
 
 def eprint(sentence: str) -> None:
