@@ -179,10 +179,11 @@ def _parse(line: bytes, where: str) -> Episode:
 
 def _folded(episode: Episode) -> Episode:
     """The episode as it is stored: a leaf of a tree without what it shares with the leaf that it
-    left.
+    left. Where two leaves have one name, all are stored whole.
     """
-    leaves = {leaf.branch.name for leaf in episode.trajectories if leaf.branch is not None}
-    if not leaves:
+    names = [leaf.branch.name for leaf in episode.trajectories if leaf.branch is not None]
+    leaves = set(names)
+    if len(leaves) < len(names):
         return episode
     stored = [
         leaf
@@ -204,8 +205,8 @@ def _unfold(episode: Episode) -> None:
     """Make the leaves of a tree whole again. Raises ValueError where they don't fit together."""
     leaves = [(leaf.branch, leaf) for leaf in episode.trajectories if leaf.branch is not None]
     named = {branch.name: leaf for branch, leaf in leaves}
-    if len(named) < len(leaves):
-        raise ValueError("two leaves have the same name")
+    if len(named) < len(leaves):  # they are whole
+        return
     parents = {branch.name: branch.parent for branch, _ in leaves}
     whole: set[str] = set()
     for name in parents:

@@ -192,9 +192,11 @@ class Rollout:
         """Continue to answer the open question, to its end or `until` a place before it.
 
         The trajectory's `stop` is None as long as the question is open; between two calls of this
-        its clock stands still. Otherwise as `ask`.
+        its clock stands still. A question that has ended stays as it is. Otherwise as `ask`.
         """
         trajectory = self.trajectory
+        if trajectory.stop is not None:
+            return trajectory
         self._clock = clock = Clock(self._seconds, self._budget)
         paused = False
         try:
@@ -281,9 +283,10 @@ class Rollout:
         (`Tokenizer.escape_control_tokens`). The limits that were left there hold for it, and its
         tools are in the state that they had there (`Sessions.fork`).
 
-        `branch` is its name in the tree. It needs a `seed` of its own, or it samples what this one
-        did. It may outlive this one, and is to be closed as well. Raises ValueError for a place
-        that does not exist, and for words that hold an answer.
+        `branch` is its name in the tree. With a `seed` it samples the same in every run: take one
+        of its own, since with this one's it says the same again. It may outlive this one, and is to
+        be closed as well. Raises ValueError for a place that does not exist, and for words that
+        hold an answer.
         """
         if turns is None:
             turns = self.places[-1] if self._places else 0
@@ -299,6 +302,9 @@ class Rollout:
         own = self.trajectory
         if own.branch is None:
             own.branch = Branch("0")
+        left = own.branch
+        # Where this one left another, or before, that one is left.
+        ours = left.parent is None or (place.ledger, cut) > (left.ledger, left.tokens)
         child.trajectory = trajectory = Trajectory(
             own.model,
             own.format,
@@ -306,7 +312,7 @@ class Rollout:
             [as_shared(turn) for turn in own.turns[:turns]],
             token_exact=own.token_exact,
             tools={name: dict(details) for name, details in own.tools.items()},
-            branch=Branch(branch, own.branch.name, turns, cut, place.ledger),
+            branch=Branch(branch, left.name if ours else left.parent, turns, cut, place.ledger),
         )
         trajectory.ledgers.append(own.ledgers[place.ledger].head(cut))
         if begun is not None:

@@ -106,7 +106,7 @@ class Sessions:
         child._ran = [ran for ran in self._ran if ran.turn < turns]
         try:
             for name in dict.fromkeys(ran.tool for ran in child._ran):
-                # Either lacks the calls that this one lacks, too.
+                # A session whose own calls still have to be run again is not copied.
                 since = any(ran.tool == name and ran.turn >= turns for ran in self._ran)
                 copied = name in self._open and name not in self._lacking and not since
                 if not (copied and await child._copy(policy, name, self._open[name])):

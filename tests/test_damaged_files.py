@@ -5,8 +5,10 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from support.attempts import attempt
 from support.fakes import NANO, answer
 
@@ -22,6 +24,7 @@ from interlace.tools.errors import InterlaceError
 from interlace.train.coldstart.m500 import read_m500
 from interlace.train.config import read_yaml
 from interlace.train.evaluation.results import load_evaluation
+from interlace.train.local.checkpoint import read_checkpoint, write_checkpoint
 from interlace.train.local.record import read_metrics
 from interlace.train.preflight.model_shapes import find_shape
 
@@ -61,6 +64,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "no UTF-8": content(b'{"a": "\xff\xfe\xfa"}'),
     "a list": content(b"[1, 2]"),
     "a number": content(b"1e999"),
+    "a size without end": content(b"\xff\xff\xff\xff\xff\xff\xff\x3f{}"),
 }
 
 
@@ -94,6 +98,8 @@ def good(path: Path) -> None:
         path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
     elif path.name == "config.json" and path.parent.name == "shape":
         shutil.copy(NANO / "config.json", path)
+    elif path.parent.name == "checkpoint":
+        saved(path.parents[1])
     elif path.parent.name != "nano":
         path.write_text('{"question": "1 + 1?", "answer": "2"}\n')
 
@@ -127,10 +133,31 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         "nano/tokenizer_config.json",
         lambda path: Tokenizer.load(path.parent),
     ),
+    **{
+        f"a checkpoint's {file}": (f"run/checkpoint/{file}", lambda path: resume(path.parents[1]))
+        for file in ("trainer.json", "optimizer.safetensors", "model.safetensors")
+    },
 }
 
 
-def load(model: Path) -> object:
+def saved(folder: Path) -> None:
+    """A checkpoint of training."""
+    model, optimizer = toy()
+    model(input_ids=torch.tensor([[1, 2]])).logits.sum().backward()
+    optimizer.step()
+    write_checkpoint(folder, model, optimizer, {"done": 1, "identity": {}})
+
+
+def resume(folder: Path) -> object:
+    return read_checkpoint(folder, *toy(), {})
+
+
+def toy() -> tuple[Any, torch.optim.Optimizer]:
+    model = load(NANO)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def load(model: Path) -> Any:
     return load_model(model, pick_device("cpu"), "auto")
 
 

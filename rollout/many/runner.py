@@ -21,6 +21,7 @@ from hashlib import blake2b
 from typing import Any, Protocol, TypeAlias
 
 from ...tools import Tool
+from ...tools.errors import UsageError
 from ..admission import Phase, RunMetrics, SamplingGate
 from ..budget import Budget
 from ..formats import Message
@@ -363,6 +364,7 @@ class _Asking:
     episode: Episode
     policy: Policy
     _made: int = 0
+    _leaves: set[str] = field(default_factory=set)
 
     async def __call__(self, question: str, /) -> Episode:
         episode, task, number = self.episode, self.episode.task, self._made
@@ -383,7 +385,13 @@ class _Asking:
         return episode_seed(seed, self.episode.task, name)
 
     def rollout(self, name: str) -> Rollout:
-        """A leaf without its place in the tree."""
+        """A leaf without its place in the tree. Raises UsageError for a name that is taken."""
+        if name in self._leaves:
+            raise UsageError(
+                f"the episode {self.episode.id} has a leaf {name!r} already: a strategy grows one "
+                "tree, of several roots"
+            )
+        self._leaves.add(name)
         return Rollout(
             self.policy,
             name=f"{self.episode.id}@{self.episode.started}:{name}",

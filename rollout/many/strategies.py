@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -96,8 +96,7 @@ async def tree(
     The tree has at least as many `roots` (half as many as leaves, unless said). It branches
     `width`-fold as `rule` says: `split` at each result, `random` at random nodes, `surprise` where
     the model is unsure, `best` where it is surest. Leaves that share a beginning cost less than as
-    many attempts, and agree more often: few
-    roots make the vote weaker. The rest is as in `vote`.
+    many attempts, and agree more often: few roots make the vote weaker. The rest is as in `vote`.
     """
     if roots is None:
         roots = max(1, leaves // 2)
@@ -110,12 +109,12 @@ async def tree(
     votes = await asyncio.to_thread(classes, task, episodes)
     weights = [leaf.branch.weight if leaf.branch else 1.0 for leaf in grown.leaves]
     winner = elect(votes, [mean_logprob(episode) for episode in episodes], weights)
-    told: dict[str, float] = {}
+    told: defaultdict[str, float] = defaultdict(float)
     for vote, weight in zip(votes, weights, strict=True):
         if vote is not None:
-            answer = str(episodes[votes.index(vote)].answer)
-            told[answer] = round(told.get(answer, 0.0) + weight, 6)
-    why = {"name": "tree", "votes": told, "figures": tree_figures(grown.leaves)}
+            told[str(episodes[votes.index(vote)].answer)] += weight
+    shares = {answer: round(share, 6) for answer, share in told.items()}
+    why = {"name": "tree", "votes": shares, "figures": tree_figures(grown.leaves)}
     if grown.failed:
         why["failed"] = grown.failed
     return Decision(_least_bad(episodes) if winner is None else episodes[winner], why)

@@ -47,7 +47,7 @@ async def surprise(tree: Tree, rollout: Rollout, budget: int, *, width: int) -> 
     began = max(0, tree.place(rollout))  # the one that it left was looked at there
     while budget > 1:
         is_open = await tree.advance(rollout, Until.SAID)
-        trajectory, turn = rollout.trajectory, rollout.places[-1]
+        trajectory, turn = rollout.trajectory, max(rollout.places, default=0)
         if began < turn < len(trajectory.turns) and _surprise(trajectory, turn) > _surprise(
             trajectory, 0
         ):

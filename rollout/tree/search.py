@@ -124,7 +124,7 @@ async def search(
 async def _step(tree: Tree, rollout: Rollout, parent: Node | None, value: Value) -> Node:
     """Let a leaf continue to its next result, and score the node there."""
     is_open = await tree.advance(rollout, Until.RESULTS)
-    node = Node(rollout, rollout.places[-1] if rollout.places else 0, parent, not is_open)
+    node = Node(rollout, max(rollout.places, default=0), parent, not is_open)
     try:
         node.score = await value(node)
     except Exception as error:  # boundary: a judge that fails

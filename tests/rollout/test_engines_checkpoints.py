@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ torch.set_num_threads(1)
 def edit_config(folder: Path, **changes: object) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def make_huge(name: str, folder: Path) -> None:
+    edit_config(folder, **{name: 10**9})
 
 
 def edit_weights(folder: Path, **changes: torch.Tensor | None) -> None:
@@ -75,6 +80,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: edit_weights(folder, model__norm__weight=torch.ones(7)),
         r"do not fit its config\.json: model\.norm\.weight",
     ),
+    **{
+        f"a huge {name}": (
+            partial(make_huge, name),
+            rf"config\.json,? (which )?says .*{name} 1000000000",
+        )
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    },
     "no tokenizer": (
         lose_the_tokenizer,
         r"no tokenizer\.json",
@@ -121,7 +133,7 @@ def test_without_torch_or_transformers_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtra, match=r"interlace\[local\]"):
+    with pytest.raises(MissingExtra, match=r"\[local\]"):
         TransformersEngine.load(tmp_path)
 
 

@@ -4,15 +4,18 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from support.fakes import NANO, Echo, answer, code
 
+from interlace.agent.cli.render.episodes import print_episode
 from interlace.rollout.budget import Budget
 from interlace.rollout.engines import ReplayEngine, TransformersEngine
 from interlace.rollout.engines.base import Chunk, Engine, EngineError, Request
@@ -29,7 +32,8 @@ from interlace.rollout.task import Task
 from interlace.rollout.tokenizer import Tokenizer
 from interlace.rollout.trajectory import Branch, Episode, StopReason, Trajectory
 from interlace.rollout.tree.figures import design_effect, tree_figures
-from interlace.rollout.tree.growth import grow, weigh
+from interlace.rollout.tree.growth import Tree, grow, weigh
+from interlace.rollout.tree.rules import make_rule
 from interlace.rollout.tree.search import BestFirst, Node, search
 from interlace.tools import ErrorKind, PythonTool, Tool, ToolResult, ToolSession, Unforkable
 from interlace.tools.errors import DataError
@@ -216,6 +220,44 @@ def test_a_leaf_weighs_how_its_branch_was_multiplied(
     assert [leaf.branch.weight for leaf in leaves if leaf.branch] == weights
 
 
+def test_a_leaf_that_leaves_where_its_own_began_is_one_more_of_those_that_continue_there() -> None:
+    async def strategy(ask: Ask, task: Task) -> Decision:
+        async def rule(tree: Tree, root: Rollout, budget: int) -> None:
+            await tree.advance(root, Until.RESULTS)
+            child = await tree.branch(root)
+            assert child is not None
+            other = await tree.branch(child)
+            assert other is not None
+            for rollout in (root, child, other):
+                await tree.advance(rollout)
+
+        tree = await grow(ask, task.question, rule, leaves=3)
+        return Decision(Episode("", task, "", 0, [tree.leaves[0]]))
+
+    leaves = named(run(scripted(three_turns), strategy))
+    told = [(name, leaf.branch.parent, leaf.branch.weight) for name, leaf in sorted(leaves.items())
+            if leaf.branch]  # fmt: skip
+    assert told == [("0", None, 1 / 3), ("0.1", "0", 1 / 3), ("0.1.1", "0", 1 / 3)]
+
+
+@pytest.mark.parametrize("rule", ["split", "random", "surprise", "best"])
+def test_a_question_that_can_not_be_asked_is_the_reason_that_is_told(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = scripted(three_turns)
+
+    def broken(*_: Any) -> None:
+        raise DataError("the template has no question")
+
+    monkeypatch.setattr(policy.encoder, "prompt", broken)
+    episode = run(policy, find_strategy(f"tree@leaves=3,roots=1,rule={rule}"))
+    assert episode.stop is StopReason.INFRASTRUCTURE
+    assert episode.error == "the template has no question"
+    shown = StringIO()
+    print_episode(Console(file=shown), episode, None)
+    assert "leaf 0: infrastructure" in shown.getvalue()
+
+
 def test_where_the_model_is_unsure_others_say_something_else_in_its_place() -> None:
     episode = run(scripted(three_turns), find_strategy("tree@leaves=4,roots=1,rule=surprise"))
     branches = [leaf.branch for leaf in episode.trajectories if leaf.branch and leaf.branch.parent]
@@ -277,14 +319,15 @@ def test_leaves_vote_with_their_weights() -> None:
     assert elect([0, 1, 1], [-0.1, -0.9, -0.9], [2 / 3, 1 / 3, 1 / 3]) == 0  # a tie: the surer
 
     def say(leaf: str, response: str) -> str:
-        return answer("7" if leaf == "1" else "5") if response else code("say 1")
+        if leaf.startswith("1"):
+            return answer("7")
+        return answer("5") if response else code("say 1")
 
-    episode = run(scripted(say), find_strategy("tree@leaves=4,roots=2"))
+    # Three leaves of one root say 5, a root and the fresh one that spends the rest of it say 7.
+    episode = run(scripted(say), find_strategy("tree@leaves=5,roots=2,width=3"))
     assert episode.trajectory.strategy is not None
-    assert (episode.answer, episode.trajectory.strategy["votes"]) == (
-        "7",
-        {"5": 0.5, "7": 1.0},
-    ) or 1
+    votes = episode.trajectory.strategy["votes"]
+    assert (episode.answer, votes) == ("7", {"5": 1.0, "7": 2.0})
 
 
 # -- the state of tools ---------------------------------------------------------------------------
@@ -473,6 +516,18 @@ def test_a_rollout_continues_behind_any_token_of_its_own_with_words_of_the_host(
     assert early.branch == cut.branch
 
 
+def test_a_question_that_has_ended_stays_as_it_is() -> None:
+    policy = scripted(lambda leaf, response: "more" if response else answer("5"))
+
+    async def go() -> tuple[Trajectory, int]:
+        async with Rollout(policy, name="a") as rollout:
+            length = len((await rollout.ask("What is 2 + 3?")).ledger)
+            return await rollout.go_on(), length
+
+    ended, length = asyncio.run(go())
+    assert (ended.answer, ended.stop, len(ended.ledger)) == ("5", StopReason.ANSWERED, length)
+
+
 # -- records --------------------------------------------------------------------------------------
 
 
@@ -492,6 +547,22 @@ def test_a_log_keeps_what_leaves_share_once(tmp_path: Path) -> None:
         (tmp_path / "d.jsonl").write_text(damaged)
         with pytest.raises(DataError, match=name):
             list(read_episodes(tmp_path / "d.jsonl"))
+
+
+def test_leaves_of_one_name_are_kept_whole_and_a_strategy_grows_one_tree(tmp_path: Path) -> None:
+    episode = run(scripted(three_turns), find_strategy("tree@leaves=2,roots=1"))
+    twice = replace(episode, trajectories=episode.trajectories * 2)
+    with EpisodeLog(tmp_path / "t.jsonl") as log:
+        log.append(twice)
+    assert list(read_episodes(tmp_path / "t.jsonl")) == [twice]
+
+    async def strategy(ask: Ask, task: Task) -> Decision:
+        for _ in range(2):
+            await grow(ask, task.question, make_rule("split", width=2), leaves=2)
+        raise AssertionError("it was not refused")
+
+    failed = run(scripted(three_turns), strategy)
+    assert failed.error is not None and "has a leaf '0' already" in failed.error
 
 
 def test_leaves_that_agree_with_their_siblings_are_worth_less() -> None:

@@ -21,6 +21,7 @@ from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Branch, Episode, FinishReason, StopReason, Trajectory, Turn
 from interlace.tools.errors import UsageError
 from interlace.train.config import TrainConfig
+from interlace.train.local.metrics import describe
 from interlace.train.local.record import Record
 from interlace.train.local.rl import Trainer
 from interlace.train.local.training_setup import make_setup
@@ -269,6 +270,7 @@ def test_a_leaf_is_rewarded_as_an_attempt_of_its_own() -> None:
     assert [leaf.rewards[TOTAL] for leaf in leaves] == [2.0, 2.0]
     assert [leaf.id for leaf in leaves] == ["t/0#0", "t/0#0.1"]
     assert grown.rewards == leaves[-1].rewards
+    assert describe([grown], [], 0)["turns"] == 3  # the first, and how each leaf continued it
     grown.trajectories[0].stop = StopReason.INFRASTRUCTURE
     leaves, scores = score_leaves(Rewards(length), [grown])
     assert [bool(leaf.rewards) for leaf in leaves] == [False, True]

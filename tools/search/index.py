@@ -220,7 +220,10 @@ class SearchIndex:
             raise UsageError(f"{self.folder} holds other files; give the index a folder of its own")
         self.folder.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + self.patience
-        with lock.open("a") as file:
+        # A pipe in its place would be waited for where it is only written.
+        with os.fdopen(
+            os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", 0
+        ) as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

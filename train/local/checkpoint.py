@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...rollout.models.files import FORMAT_FILE
 from ...tools.errors import DataError, ModelError
-from ...tools.files import read_object
+from ...tools.files import open_ordinary, read_object
 from .lora import has_lora, merged_weights
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def read_checkpoint(
     except DataError as error:
         raise DataError(f"{path} can't be read ({error}): remove it to start anew") from error
     try:
+        for file in path.glob("*.safetensors"):
+            open_ordinary(file).close()
         tensors = load_file(path / "optimizer.safetensors")
         found = _changes(state["identity"], json.loads(json.dumps(identity)))
         for change in found:

@@ -37,7 +37,7 @@ def describe(
     metrics["reward/std"] = float(np.std(totals))
     metrics["response_tokens"] = float(np.mean([_tokens(episode) for episode in scored]))
     metrics["turns"] = float(
-        np.mean([sum(len(t.turns) for t in episode.trajectories) for episode in scored])
+        np.mean([sum(len(t.own_turns) for t in episode.trajectories) for episode in scored])
     )
     stops = Counter(episode.stop for episode in scored)
     for stop in StopReason:
@@ -53,7 +53,7 @@ def _of_tools(episodes: Sequence[Episode]) -> dict[str, float]:
     the tokens of turns with a call and of those without (nats; the former falls where a policy
     loses its grip on the tags).
     """
-    turns = [(t, turn) for each in episodes for t in each.trajectories for turn in t.turns]
+    turns = [(t, turn) for each in episodes for t in each.trajectories for turn in t.own_turns]
     run = [
         call for _, turn in turns for call in turn.calls if call.error is not ErrorKind.UNAVAILABLE
     ]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["LONGEST", "Layout", "Pack", "attention_cost", "find_packs"]
 
 LONGEST = 1 << 15
-"""Tokens of a pack at most: its mask then has 1 GB, and 2 GB in bfloat16."""
+"""Tokens of a pack at most: its mask then takes 1 GB, and 2 GB more in bfloat16."""
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Layout:
     positions: NDArray[np.int64]
     """The depth of each token in its rows, (P, U)."""
     attends: NDArray[np.bool_]
-    """Whether a token attends to another, (P, U, U)."""
+    """True where a token attends to another, (P, U, U)."""
     places: NDArray[np.int64]
     """The place of each token of the rows, (B, T); 0 beyond a row's end."""
 

@@ -99,7 +99,7 @@ class LoopSettings(BaseModel):
         if self.strategy is not None and self.attempt is not None:
             raise ValueError("strategy makes trees of one policy: a team's attempt goes without")
         if (self.attempt or self.strategy) and self.without_void_turns:
-            raise ValueError("without_void_turns is for a single agent: a team's roles only speak")
+            raise ValueError("without_void_turns is for a single agent, not for a team or a tree")
         return self
 
 

@@ -103,9 +103,9 @@ def _print_tree(
             parent = branch.parent if branch.parent in leaves else None
             left[parent].append((before + branch.tokens, name))
     roots = sorted(name for _, name in left.pop(None))
-    prompt = leaves[roots[0]].ledgers[0]
-    prompt = prompt.head(prompt.prompt_length)
-    if any(leaves[name].ledgers[0].head(len(prompt)) != prompt for name in roots):
+    begun = [leaves[name].ledgers[0] for name in roots if leaves[name].ledgers]
+    prompt = begun[0].head(begun[0].prompt_length) if begun else Ledger()
+    if any(ledger.head(len(prompt)) != prompt for ledger in begun):
         prompt = Ledger()
     _print_spans(console, prompt, tokenizer, ids=ids)
     waiting = [(len(prompt), name, 0, True) for name in reversed(roots)]

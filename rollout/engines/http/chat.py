@@ -278,7 +278,7 @@ class ChatReply:
             # A call that is whole, and a name besides: the next one, of a server without ids.
             begins = name and (given or name != latest.name) and latest.whole()
             if begins and index is not None and name == latest.name:  # the same again: sent twice
-                begins = given != "".join(latest.pieces)
+                begins = _whole(given) != _whole("".join(latest.pieces))
             if not (id or begins):
                 return latest
         self._calls.append(_PartialCall(id, index))

@@ -62,6 +62,7 @@ def load_model(folder: Path, device: "torch.device", dtype: str) -> "nn.Module":
         wanted = getattr(torch, dtype)
     else:
         raise ModelError(f"dtype must be auto, float32, bfloat16 or float16, not {dtype!r}")
+    _check_sizes(folder, config, shapes)
     _check_memory(folder, shapes, wanted.itemsize, device)
     auto: Any = transformers.AutoModelForCausalLM  # typed otherwise in each version
     with _quiet():
@@ -92,8 +93,16 @@ def _config(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no model: it has no config.json")
     try:
+        said = read_object(folder / "config.json")
+        # The library makes lists as long as that.
+        for part in (said, said.get("text_config")):
+            layers = part.get("num_hidden_layers") if isinstance(part, dict) else None
+            if isinstance(layers, int) and layers > 10_000:
+                raise ModelError(f"{folder / 'config.json'} says num_hidden_layers {layers}")
         with _quiet():
             return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    except ModelError:
+        raise
     except Exception as error:  # broken JSON, unknown architecture, a config that fails its checks
         raise ModelError(f"{folder / 'config.json'} can't be read: {_first_line(error)}") from error
 
@@ -138,6 +147,20 @@ def _files(folder: Path) -> list[Path]:
             f"read: convert it to model.safetensors"
         )
     raise ModelError(f"{folder} is no model: it has no model.safetensors")
+
+
+def _check_sizes(folder: Path, config: Any, elements: dict[str, int]) -> None:
+    """Refuse sizes that the weights are far from: the library would first make such a model."""
+    text = config.get_text_config()
+    sizes = {name: getattr(text, name, None) for name in _SIZES}
+    vocabulary, width, inner = (size if isinstance(size, int) else 0 for size in sizes.values())
+    # Weights are stored with at most 8 numbers in an element, and embeddings may be narrower.
+    if max(vocabulary, inner) * width > 16 * max(elements.values(), default=0):
+        said = ", ".join(f"{name} {size}" for name, size in sizes.items() if size)
+        raise ModelError(f"the weights in {folder} do not fit its config.json, which says {said}")
+
+
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size")
 
 
 def _check_memory(

@@ -369,7 +369,7 @@ def test_without_the_extra_it_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tantivy", None)
-    with pytest.raises(MissingExtra, match=r"interlace\[search\]"):
+    with pytest.raises(MissingExtra, match=r"\[search\]"):
         SearchIndex(corpus(tmp_path / "a.jsonl", "one"), tmp_path / "index")
 
 

@@ -41,7 +41,7 @@ def test_an_index_is_built_again(damage: Callable[[Path], None], tmp_path: Path)
     SearchIndex(tmp_path / "corpus", tmp_path / "index").prepare()
     copies: list[Path] = []
     for file in (tmp_path / "index").rglob("*.*"):
-        if file.is_file() and file.suffix in (".store", ".idx", ".term", ".json"):
+        if file.is_file() and file.suffix in (".store", ".idx", ".term", ".json", ".lock"):
             copies.append(tmp_path / f"copy{len(copies)}")
             shutil.copytree(tmp_path / "index", copies[-1])
             damage(copies[-1] / file.relative_to(tmp_path / "index"))
@@ -59,5 +59,6 @@ def test_an_index_is_built_again(damage: Callable[[Path], None], tmp_path: Path)
     said = done.stdout.splitlines()
     assert len(said) == len(copies), done.stderr
     refused = [line for line in said if line != "1"]
-    assert len(refused) == (damage is folder)  # the file that names the current generation
-    assert all("Is a directory" in line and "interlace-search.json" in line for line in refused)
+    # The lock, and the file that names the current generation.
+    assert len(refused) == 2 * (damage is folder)
+    assert all("Is a directory" in line and "interlace-search." in line for line in refused)

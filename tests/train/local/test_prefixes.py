@@ -134,7 +134,7 @@ def test_a_packed_gradient_is_the_sum_over_the_rows(
             clip_norm=1e9,
             temperature=0.8,
             kl_weight=0.1,
-            micro_tokens=20 if small else 999,
+            micro_tokens=most,
         )
         rows.old = compute_logprobs(model, rows, config) + torch.from_numpy(
             rng.normal(scale=0.1, size=rows.weights.shape)
