@@ -371,7 +371,8 @@ def test_what_a_tool_raises_reaches_its_developer_and_the_model_what_should(
     assert secret.text == "The service failed." and "1234" in str(secret.details["traceback"])
     own = called(tool(fails, on_error=lambda error: f"{type(error).__name__}: try later"))
     assert own.text == "RuntimeError: try later"
-    for broken in (lambda error: str(1 / 0), lambda error: 503):
+    odd: list[Any] = [lambda error: str(1 / 0), lambda error: 503]
+    for broken in odd:
         for one in (fails, afails):
             result = called(tool(one, on_error=broken))
             assert (result.text, result.error) == ("RuntimeError", ErrorKind.EXCEPTION)
