@@ -1,15 +1,11 @@
 """Reports: what a person copies is whole at any width, and a program reads lines with tabs."""
 
-import errno
 import io
-import json
 
 import pytest
-import typer
 from rich.console import Console
 
 from interlace.agent.cli.actions.conversations import _markdown
-from interlace.agent.cli.exits import exit_codes
 from interlace.agent.cli.render.rows import print_rows
 
 IDS = ("4f2a90c1d3e7", "9c01b2a3d4e5")
@@ -52,15 +48,6 @@ def test_one_long_value_pads_no_other_row() -> None:
     print_rows(console, ("id", "question", "answer"), rows, shorten=True)
     (line,) = [line for line in screen.getvalue().splitlines() if "short" in line]
     assert len(line) <= 80 and line.split() == ["1", "short", "yes"]
-
-
-def test_an_error_of_the_system_is_an_object_for_programs_too(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with pytest.raises(typer.Exit) as end, exit_codes(json=True):
-        raise PermissionError(errno.EACCES, "Permission denied", "t.jsonl")
-    said = json.loads(capsys.readouterr().out)
-    assert (end.value.exit_code, said["error"]) == (9, "t.jsonl: Permission denied")
 
 
 def test_the_name_of_a_tool_that_a_model_made_up_ends_no_fence_of_an_export() -> None:
