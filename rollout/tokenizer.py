@@ -186,9 +186,10 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that we wrote ourselves (a template): control tokens in it are live."""
+        text = encodable(text)
         if len(text) > _LONG_TEXT:
             return self._fast.encode_batch([text], add_special_tokens=False)[0].ids
-        return self._fast.encode(encodable(text), add_special_tokens=False).ids
+        return self._fast.encode(text, add_special_tokens=False).ids
 
     def encode_continuation(self, text: str, *, after: str | None = None) -> list[int]:
         """Ids of text that goes on behind other tokens: no blank is put before its first word.

@@ -5,6 +5,7 @@ real: a disk in memory of a process's own, limits and rights of the kernel.
 """
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -15,12 +16,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import typer
 from support import failing_disk, warm
 from support.attempts import attempt
 from support.fakes import answer
 from support.tiny_models import byte_tokenizer
 
 from interlace import Agent, Conversations
+from interlace.agent.cli.exits import exit_codes
 from interlace.rollout.engines import ScriptedEngine
 from interlace.rollout.episode_log import EpisodeLog, read_episodes
 from interlace.rollout.task import Task
@@ -158,6 +161,21 @@ def test_output_onto_a_full_disk_is_one_sentence(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
         said = "interlace: can't write the output: No space left on device\n"
         assert command(*arguments, stdout=full) == (9, said)
+
+
+def test_an_error_of_the_system_is_an_object_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as end, exit_codes(json=True):
+        raise OSError(errno.ENOSPC, "No space left on device", "/x/y")
+    out, err = capsys.readouterr()
+    assert end.value.exit_code == 9 and err == "interlace: /x/y: No space left on device\n"
+    assert json.loads(out)["error"] == "/x/y: No space left on device"
+
+
+def test_output_is_not_held_back_where_python_holds_none_back() -> None:
+    code = "import os; from interlace.agent.cli.exits import open_streams\n"
+    code += "open_streams(); print('at once'); os._exit(0)"
+    done = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True)
+    assert done.stdout == "at once\n", done.stderr
 
 
 def test_help_that_nobody_reads_ends_quietly() -> None:

@@ -8,6 +8,9 @@ import os
 import random
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from support import failing_disk
+from support import failing_disk, warm
 from support.attempts import attempt
 from support.fakes import answer
 from support.tiny_models import byte_tokenizer
@@ -42,6 +45,13 @@ def episode(number: int) -> Episode:
 
 
 LOG = "t.jsonl"
+
+
+class Store(NamedTuple):
+    """A file that many processes may open at once, and what writes `c1` into it."""
+
+    opened: Callable[[Path], Any]
+    write: Callable[[Any], object]
 
 
 def test_a_log_that_is_cut_anywhere_loses_the_record_in_flight_alone(tmp_path: Path) -> None:
@@ -272,6 +282,59 @@ def test_of_two_that_continue_one_conversation_the_later_one_is_refused(tmp_path
         assert saved.episode.trajectory.ledger == here.episode.trajectory.ledger
 
     asyncio.run(both())
+
+
+STORES = {
+    "conversation": Store(Conversations, lambda store: store.save(talk(store), 0)),
+    "team run": Store(Runs, lambda store: store.begin("c1", "What?", "{}")),
+}
+
+
+@pytest.mark.parametrize("what", STORES)
+def test_what_a_forked_process_writes_stays_when_its_parent_closes_the_file(
+    what: str, tmp_path: Path
+) -> None:
+    """SQLite in the child took the locks of the parent, who opened the file twice, for its own."""
+    opened, write = STORES[what]
+    stores = [opened(tmp_path / "kept.db") for _ in range(2)]
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if not child:
+        try:
+            ours.close()
+            theirs.send(b".")
+            theirs.recv(1)
+            write(stores[0])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    with ours, theirs:
+        ours.recv(1)
+        for store in stores:
+            store.close()
+        ours.send(b".")
+        os.waitpid(child, 0)
+    assert [each.id for each in opened(tmp_path / "kept.db").all()] == ["c1"]
+
+
+@pytest.mark.parametrize("what", STORES)
+def test_a_file_that_is_opened_twice_keeps_its_log_when_another_process_closes_it(
+    what: str, tmp_path: Path
+) -> None:
+    """Opening it again dropped the locks of the first, and the other process removed the log."""
+    opened, write = STORES[what]
+    (tmp_path / "kept.db").symlink_to("real.db")
+    stores = [opened(tmp_path / "kept.db") for _ in range(2)]
+    code = f"from {opened.__module__} import {opened.__name__} as opened\n"
+    code += f"store = opened({str(tmp_path / 'kept.db')!r})\n"
+    code += "print([each.id for each in store.all()]); store.close()"
+    assert warm.run([sys.executable, "-c", code], stdout=subprocess.PIPE).stdout == "[]\n"
+    write(stores[0])
+    assert warm.run([sys.executable, "-c", code], stdout=subprocess.PIPE).stdout == "['c1']\n"
+    for store in stores:
+        store.close()
+    assert (tmp_path / "real.db").stat().st_mode & 0o077 == 0
 
 
 def test_two_builders_of_one_file_leave_one_of_the_two_whole(tmp_path: Path) -> None:

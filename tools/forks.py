@@ -3,6 +3,7 @@ gone, processes and connections that are its parent's.
 """
 
 import os
+from collections.abc import Callable
 from typing import Protocol
 from weakref import WeakSet
 
@@ -12,10 +13,11 @@ __all__ = ["Forkable", "renew_in_child"]
 class Forkable(Protocol):
     """An object that can be used in a forked process after `after_fork`."""
 
-    def after_fork(self) -> None:
-        """Replace what can't be shared with the parent. It runs in the child, before all else.
+    def after_fork(self) -> Callable[[], None] | None:
+        """Replace what can't be shared with the parent. It runs in the child, before all else;
+        what it returns runs once all others have done so.
 
-        What is the parent's is set aside, not closed: closing it could end it for the parent.
+        What is the parent's is set aside, not closed, if closing it could end it for the parent.
         """
         ...
 
@@ -29,8 +31,9 @@ def renew_in_child(one: Forkable) -> None:
 
 
 def _renew() -> None:
-    for one in list(_inherited):
-        one.after_fork()
+    for then in [one.after_fork() for one in list(_inherited)]:
+        if then is not None:
+            then()
 
 
 os.register_at_fork(after_in_child=_renew)

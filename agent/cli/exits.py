@@ -129,8 +129,8 @@ def _reopened(number: int, stream: Any, kind: type[_Output]) -> _Output:
         open(number, "wb", closefd=False),
         encoding=getattr(stream, "encoding", None),
         errors="backslashreplace",
-        line_buffering=number == 2 or os.isatty(number),
-        write_through=getattr(stream, "write_through", False),
+        # PYTHONUNBUFFERED and `python -u` set write_through, which ends at our own buffer.
+        line_buffering=number == 2 or os.isatty(number) or getattr(stream, "write_through", False),
     )
 
 
@@ -237,12 +237,13 @@ def _is_unread(descriptor: int) -> bool:
 def _report(error: Exception, *, json: bool, debug: bool) -> int:
     """Print an error in one sentence and return its exit code."""
     from ...tools.errors import (
+        DataError,
         InterlaceError,  # here: it takes the tools along, a fifth of a second
     )
 
     if isinstance(error, OSError) and error.errno in _SYSTEM:
-        eprint(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}")
-        return Exit.DATA
+        where = f"{error.filename}: " if error.filename else ""
+        error = DataError(f"{where}{error.strerror}")
     if not isinstance(error, InterlaceError):
         more = "" if debug else " (please report it with what --debug prints)"
         eprint(f"a bug in interlace: {type(error).__name__}: {error}{more}")

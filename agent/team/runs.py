@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,17 +97,27 @@ class Runs:
         self._open()
         renew_in_child(self)
 
-    def after_fork(self) -> None:
-        """Open the file again in a forked process, which can't share SQLite's connection."""
-        self._parents = self._db  # neither used nor closed
-        self._open()
+    def after_fork(self) -> Callable[[], None]:
+        """Open the file again in a forked process, once no inherited connection to it is open:
+        while one is, SQLite takes the parent's locks for the child's, and what the child writes
+        is lost when the parent closes the file.
+        """
+        if self._lock.acquire(blocking=False):
+            self._db.close()
+        else:
+            self._parents = self._db  # a thread was at work with it: neither used nor closed
+        return self._open
 
     def _open(self) -> None:
         self._lock = threading.Lock()
         self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            # If it is there it stays closed: to close a file drops all locks of this process on it,
+            # with which other connections keep their log.
+            with suppress(FileExistsError):
+                new = os.O_RDWR | os.O_CREAT | os.O_EXCL
+                os.close(os.open(os.path.realpath(self.path), new, 0o600))
             self._db = sqlite3.connect(
                 self.path, timeout=30, check_same_thread=False, isolation_level="IMMEDIATE"
             )

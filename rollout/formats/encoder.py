@@ -53,8 +53,7 @@ class Encoder:
         self._tools = tools
         self.schemas = [tool_schema(tool) for tool in tools] if self.tells_tools else []
         self._own_words = system
-        told = format.system(() if self.tells_tools else tools)
-        self._system = "\n\n".join(filter(None, (tokenizer.escape_control_tokens(system), told)))
+        self._system = self._after_own_words(format.system(() if self.tells_tools else tools))
         self._results: TemplateFrame | None = None  # until it is found
         self._layout = self._layouts.find(
             self.messages("?"), self.schemas, results=not format.inline, style=style
@@ -210,7 +209,9 @@ class Encoder:
 
         Control tokens in it are broken up; in what a model said, tags such as <think> stay.
         """
-        system = self.format.system(self._tools) if tells_tools else self._system
+        system = self._system
+        if tells_tools:
+            system = self._after_own_words(self.format.system(self._tools))
         if messages and messages[0].role == "system":
             system = "\n\n".join(filter(None, (system, messages[0].content)))
             messages = messages[1:]
@@ -225,6 +226,10 @@ class Encoder:
                 content = self.tokenizer.escape_control_tokens(content)
             escaped.append(Message(message.role, content, message.results))
         return escaped
+
+    def _after_own_words(self, told: str) -> str:
+        own = self.tokenizer.escape_control_tokens(self._own_words)
+        return "\n\n".join(filter(None, (own, told)))
 
     def _given(self, said: Sequence[Message], escaped: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages for the template, from what was said and the same escaped.

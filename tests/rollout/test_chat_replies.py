@@ -65,9 +65,11 @@ class Server:
         await asked.events([e for e in events if e != DONE], cut=events[-1] == "cut")
 
 
-async def roll_out(engine: HttpEngine, questions: int = 1, sampling: Any = None) -> Trajectory:
+async def roll_out(
+    engine: HttpEngine, questions: int = 1, sampling: Any = None, system: str = ""
+) -> Trajectory:
     tools = [FunctionTool(tide), FunctionTool(depth)]
-    policy = Policy(engine, FORMATS["hermes"], tools, limits=Limits(max_turns=3))
+    policy = Policy(engine, FORMATS["hermes"], tools, limits=Limits(max_turns=3), system=system)
     if sampling is not None:
         policy = Policy(engine, FORMATS["hermes"], tools, sampling=sampling)
     async with Rollout(policy, name="a") as rollout:
@@ -76,11 +78,13 @@ async def roll_out(engine: HttpEngine, questions: int = 1, sampling: Any = None)
     return trajectory
 
 
-def ask(server: Handler, questions: int = 1, sampling: Any = None, **options: Any) -> Trajectory:
+def ask(
+    server: Handler, questions: int = 1, sampling: Any = None, system: str = "", **options: Any
+) -> Trajectory:
     async def go() -> Trajectory:
         async with serving(server) as served:
             engine = await HttpEngine.connect(served.url, pause=0.001, **options)
-            trajectory = await roll_out(engine, questions, sampling)
+            trajectory = await roll_out(engine, questions, sampling, system)
             await engine.aclose()
             return trajectory
 
@@ -150,6 +154,10 @@ STREAMS: dict[str, tuple[list[Any], list[Any] | str]] = {
     ),
     "all that there is so far in each piece": (
         [calls(piece("tide", BRIG[:at], index=0, id="x1")) for at in (4, 11, 99)],
+        BOTH[:1],
+    ),
+    "all that there is so far in each piece, without ids, and the whole call twice more": (
+        [calls(piece("tide", BRIG[:at], index=0)) for at in (4, 11, 99, 99, 99)],
         BOTH[:1],
     ),
     "an empty object before the arguments, the whole call again behind them": (
@@ -226,11 +234,17 @@ def test_a_stream_is_read_in_its_servers_way(name: str) -> None:
         assert all(call.error is None for call in trajectory.calls)
 
 
+NESTED = '{"choices": [{"delta": {"content": ' + '{"text":' * 600 + '"x"' + "}" * 600 + "}}]}"
+
+
 @pytest.mark.parametrize(
     ("last", "says"),
     [
         ({"error": {"message": "the boiler is cold", "code": 500}}, "the boiler is cold"),
         ({"error": {"code": 507}}, "507"),
+        ({"error": {"message": "the boiler is cold", "code": "5" * 5000}}, "the boiler is cold"),
+        ("data: " + '{"error":' * 600 + "1" + "}" * 600 + "\n\n", "nested too deeply"),
+        (f"data: {NESTED}\n\n", "is not a chat delta: maximum recursion"),
         ({"choices": [{"error": {"message": "the boiler is cold"}}]}, "the boiler is cold"),
         ({"object": "error", "message": "the boiler is cold", "code": 400}, "the boiler is cold"),
         ({"detail": [{"loc": ["body"], "msg": "the boiler is cold"}]}, "the boiler is cold"),
@@ -410,6 +424,26 @@ def test_another_refusal_is_told_and_nothing_is_left_out(says: str, then: str) -
     assert then in (ask(server).error or "")
 
 
+@pytest.mark.parametrize(
+    ("field", "says", "times"),
+    [("tool_call_id", "%s is not supported", 2), ("max_tokens", "%s is too large", 1)],
+)
+def test_what_cant_be_left_out_or_lowered_is_not_asked_for_again(
+    field: str, says: str, times: int
+) -> None:
+    """A field of ours that has to be there, and a value that the user set."""
+    bodies: list[Any] = []
+
+    def refuse(body: Any) -> Any:
+        bodies.append(body)
+        return refusing(field, says=f'{{"error": "{says}"}}')(body) if len(bodies) < 9 else None
+
+    server = Server([calls(piece("tide", BRIG, index=0, id="x")), END], refuse=refuse)
+    options = {"max_tokens": 9000} if field == "max_tokens" else {}
+    assert says % field in (ask(server, options=options).error or "")
+    assert len(bodies) == times
+
+
 NO_TOOLS = [
     (400, {"error": {"message": "gull:2b does not support tools"}}),
     (400, {"message": '"auto" tool choice requires a parser of tool calls to be set'}),
@@ -452,9 +486,12 @@ def test_a_server_without_tools_is_told_of_them_in_the_prompt(
 
 def test_tools_are_explained_in_the_prompt_on_demand() -> None:
     server = Server()
-    assert ask(server, options={"tools": None}).answer == "Done."
+    trajectory = ask(server, system="Speak as a sailor.", options={"tools": None})
+    assert trajectory.answer == "Done."
     (body,) = server.bodies
-    assert "tools" not in body and "You may call these functions" in body["messages"][0]["content"]
+    told = FORMATS["hermes"].system([FunctionTool(tide), FunctionTool(depth)])
+    assert "tools" not in body
+    assert body["messages"][0]["content"] == f"Speak as a sailor.\n\n{told}"
 
 
 def test_a_model_without_a_system_message_has_it_at_the_head_of_the_question() -> None:

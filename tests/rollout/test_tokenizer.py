@@ -59,6 +59,13 @@ def test_text_without_marks_is_left_as_it_is(name: str, text: str) -> None:
         assert t.escape_control_tokens(text, TAGS) == text
 
 
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_text_of_any_length_may_hold_half_a_character(name: str) -> None:
+    t = tokenizer(name)
+    for length in (1, 30_000):
+        assert t.encode("a" * length + "\ud800") == t.encode("a" * length + "\\ud800")
+
+
 def test_the_change_is_visible_and_small() -> None:
     t = tokenizer("qwen")
     assert (

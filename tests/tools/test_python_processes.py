@@ -4,6 +4,7 @@ Here without walls, so that all can be seen from outside; test_jupyter_walls.py 
 """
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -165,6 +167,18 @@ def test_a_kernel_dies_with_an_owner_that_is_killed_and_the_next_one_cleans_up(
     assert len(list(own_temporary_folder.iterdir())) == 2
     asyncio.run(say(PythonTool("jupyter", isolation="none"), "1"))
     assert not list(own_temporary_folder.iterdir())
+
+
+def test_a_tool_forgets_the_event_loop_that_held_it() -> None:
+    a_tool = PythonTool("jupyter", isolation="none")
+
+    async def hold() -> "weakref.ref[asyncio.AbstractEventLoop]":
+        async with a_tool, a_tool:
+            return weakref.ref(asyncio.get_running_loop())
+
+    ended = asyncio.run(hold())
+    gc.collect()
+    assert ended() is None
 
 
 def test_an_interrupt_of_the_terminal_does_not_reach_a_kernel() -> None:

@@ -173,16 +173,21 @@ class PythonTool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._held[asyncio.get_running_loop()].pop().__aexit__(None, None, None)
+        loop = asyncio.get_running_loop()
+        held = self._held[loop].pop()
+        if not self._held[loop]:
+            del self._held[loop]
+        await held.__aexit__(None, None, None)
 
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[Pool]:
         """The interpreters of this event loop, which live as long as somebody uses them."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
-        for ended in [each for each in self._pools if each.is_closed()]:
-            del self._pools[ended]  # left open there: its processes end with it
-            self._held.pop(ended, None)
+        for other in list(self._pools):  # other threads change it meanwhile
+            if other.is_closed():
+                self._pools.pop(other, None)  # left open there: its processes end with it
+                self._held.pop(other, None)
         if pool is None:
             pool = self._pools[loop] = Pool(*self._settings)
         pool.users += 1

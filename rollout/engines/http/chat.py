@@ -278,7 +278,8 @@ class ChatReply:
             # A call that is whole, and a name besides: the next one, of a server without ids.
             begins = name and (given or name != latest.name) and latest.whole()
             if begins and index is not None and name == latest.name:  # the same again: sent twice
-                begins = _whole(given) != _whole("".join(latest.pieces))
+                earlier = {_whole("".join(latest.pieces)), _whole(latest.pieces[-1])}
+                begins = _whole(given) not in earlier
             if not (id or begins):
                 return latest
         self._calls.append(_PartialCall(id, index))

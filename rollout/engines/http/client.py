@@ -210,6 +210,8 @@ class ServerClient:
             said = self._mask(str(error))
             proxy = "" if "_PROXY" in said else self._proxy()
             raise NotReached(f"{said}: {proxy}" if proxy else said) from error
+        except RecursionError as error:
+            raise EngineError(f"{self.host} sent what is nested too deeply") from error
 
     def _proxy(self) -> str:
         """A question about the proxy that is used, or "" without one."""
@@ -332,7 +334,7 @@ class ServerClient:
             (
                 int(found)
                 for name in ("code", "status")
-                if (found := _detail(error, name)).isdecimal()
+                if re.fullmatch("[0-9]{3}", found := _detail(error, name))
             ),
             0,
         )

@@ -279,7 +279,8 @@ class HttpEngine:
                     raise
                 if self._learn(error, body) or self._learn_messages(error, body):
                     continue
-                too_much = not error.passing and _TOO_MUCH.search(error.text)
+                ours = not self._options.keys() & set(_LIMITS)
+                too_much = ours and not error.passing and _TOO_MUCH.search(error.text)
                 if not too_much or room < 2 * _LEAST_ROOM:
                     raise self._advised(error, body) from error
                 room //= 2
@@ -306,7 +307,8 @@ class HttpEngine:
         A limit of tokens goes by two names, and is never left out.
         """
         sent = [*body, *(name for message in body["messages"] for name in message)]
-        fixed = {"model", "messages", "stream", "tools", "role", "content", "tool_calls"}
+        fixed = {"model", "messages", "stream", "tools"}
+        fixed |= {"role", "content", "tool_calls", "tool_call_id"}
         optional = [name for name in sent if name not in fixed | self._options.keys()]
         named = (name for name in optional if re.search(rf"\b{name}\b", refused.text))
         name = refused.parameter if refused.parameter in optional else next(named, None)
@@ -387,7 +389,7 @@ class _ChatReading:
         host = self.engine._server.host
         try:
             text = self._reply.read(event)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EngineError(f"{host} sent what is not a chat delta: {error}") from error
         self.engine._thought_field = self._reply.thought_field or self.engine._thought_field
         if not text:
