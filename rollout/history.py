@@ -101,8 +101,8 @@ class History:
     def _with_calls(
         self, reply: Message, results: tuple[str, ...], said: str, *, as_text: bool
     ) -> list[Message]:
-        """A reply with its calls as data, or as text followed by the results, also if one of them
-        can't be read.
+        """A reply with its calls as data; `as_text`, or if one of them can't be read, as text
+        followed by the results.
         """
         tools = tuple(self._policy.tools.values())
         parsed = self._policy.format.parse(reply.content, FinishReason.EOS, tools)

@@ -303,7 +303,7 @@ class Rollout:
         if own.branch is None:
             own.branch = Branch("0")
         left = own.branch
-        # Where this one left another, or before, that one is left.
+        # Up to where this one left another, all is the other's: the branch leaves that one.
         ours = left.parent is None or (place.ledger, cut) > (left.ledger, left.tokens)
         child.trajectory = trajectory = Trajectory(
             own.model,

@@ -65,7 +65,7 @@ class Sessions:
 
         What a tool raises is our failure: for the model's it returns a result. On the question's
         `clock` is the call, up to its own limit, and what a session that ran calls before takes to
-        start anew.
+        start again.
         """
         seconds = policy.limits.call_timeout
         try:

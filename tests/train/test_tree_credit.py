@@ -21,13 +21,14 @@ from interlace.rollout.task import Task
 from interlace.rollout.trajectory import Branch, Episode, FinishReason, StopReason, Trajectory, Turn
 from interlace.tools.errors import UsageError
 from interlace.train.config import TrainConfig
+from interlace.train.evaluation.attempts import read_attempts
 from interlace.train.local.metrics import describe
 from interlace.train.local.record import Record
 from interlace.train.local.rl import Trainer
 from interlace.train.local.training_setup import make_setup
 from interlace.train.local.update import TrainBatch
 from interlace.train.objectives import find_objective
-from interlace.train.rewards import TOTAL, RewardPart, Rewards
+from interlace.train.rewards import TOTAL, Checker, RewardPart, Rewards, why_unscored
 from interlace.train.rewards.team_credit import find_credit
 from interlace.train.rewards.tree_credit import as_leaves, score_leaves
 
@@ -280,6 +281,17 @@ def test_a_leaf_is_rewarded_as_an_attempt_of_its_own() -> None:
         score_leaves(Rewards(length), [plain])
     with pytest.raises(UsageError, match="are for trees"):
         find_credit("nodes")([plain])
+
+
+def test_a_tree_is_judged_by_its_chosen_leaf_and_counts_what_leaves_share_once() -> None:
+    grown = tree(0, [((0, 3), "0", None, 0, 0.5), ((0, 4), "0.1", "0", 1, 0.5)])
+    grown.trajectories[0].stop = StopReason.CANCELLED  # a search gave it up
+    assert why_unscored(grown) == "it was stopped before its end"  # nothing was chosen yet
+    grown.trajectory.strategy = {"name": "terse"}
+    with Checker() as checker:
+        (attempt,), unjudged = read_attempts([grown], checker)
+    assert attempt.correct and not unjudged
+    assert (attempt.turns, attempt.tokens, attempt.response_tokens) == (3, 3, 4)
 
 
 def test_the_local_trainer_trains_on_trees_and_computes_what_leaves_share_once(

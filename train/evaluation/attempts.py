@@ -11,7 +11,7 @@ from ...rollout.formats import recorded_format
 from ...rollout.many.votes import Classes, mean_logprob, numbered
 from ...rollout.task import Task
 from ...rollout.tokenizer import Tokenizer
-from ...rollout.trajectory import CallRecord, Episode, Trajectory
+from ...rollout.trajectory import Branch, CallRecord, Episode, Trajectory
 from ...tools import ErrorKind
 from ..rewards import Checker, Unscored, why_unscored
 
@@ -141,7 +141,8 @@ def _same(checker: Checker, task: Task, a: str, b: str) -> bool:
 
 
 def _attempt(episode: Episode, vote: int | None, tokenizer: Tokenizer | None) -> Attempt:
-    calls = [call for each in episode.trajectories for call in each.calls]
+    turns = [turn for each in episode.trajectories for turn in each.own_turns]
+    calls = [call for turn in turns for call in turn.calls]
     run = [call for call in calls if call.error not in _NOT_ITS_DOING]
     passed = [call.error is None for call in run]
     return Attempt(
@@ -155,7 +156,7 @@ def _attempt(episode: Episode, vote: int | None, tokenizer: Tokenizer | None) ->
         logprob=_finite(mean_logprob(episode)),
         tokens=sum(each.sampled_tokens for each in episode.trajectories),
         response_tokens=sum(map(_response_tokens, episode.trajectories)),
-        turns=sum(len(each.turns) for each in episode.trajectories),
+        turns=len(turns),
         seconds=_finite(episode.seconds),
         calls=len(run),
         failed_calls=passed.count(False),
@@ -175,7 +176,13 @@ def _finite(number: float | None) -> float | None:
 
 
 def _response_tokens(trajectory: Trajectory) -> int:
-    return sum(len(ledger) - ledger.prompt_length for ledger in trajectory.ledgers)
+    """Of a branch, those that it does not share."""
+    branch = trajectory.branch or Branch("")
+    return sum(
+        len(ledger) - max(ledger.prompt_length, branch.tokens if at == branch.ledger else 0)
+        for at, ledger in enumerate(trajectory.ledgers)
+        if at >= branch.ledger
+    )
 
 
 def _lines(call: CallRecord) -> int:

@@ -180,12 +180,15 @@ class Rewards:
 def why_unscored(episode: Episode) -> str | None:
     """Why no reward can be given to an episode; None where one can.
 
-    What failed on our side, or was stopped by us, says nothing about the policy.
+    What failed on our side, or was stopped by us, says nothing about the policy. Leaves that a
+    search gave up before it chose another one are part of how it answers.
     """
     if not episode.trajectories:
         return "there is no trajectory"
+    last = episode.trajectory
     for trajectory in episode.trajectories:
-        if trajectory.stop in (None, StopReason.CANCELLED):
+        given_up = last.strategy is not None and trajectory is not last and trajectory.branch
+        if trajectory.stop in (None, StopReason.CANCELLED) and not given_up:
             return "it was stopped before its end"
         if trajectory.stop is StopReason.INFRASTRUCTURE or any(
             call.error is ErrorKind.UNAVAILABLE for call in trajectory.calls
