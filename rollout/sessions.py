@@ -176,7 +176,7 @@ class _Open:
         self.session = session
         self.live = session if isinstance(session, LiveSession) else None
         self.started = session if isinstance(session, StartedSession) else None
-        self.stateless = isinstance(session, StatelessSession)
+        self.stateless = isinstance(session, StatelessSession) and session.stateless
 
 
 @dataclass(slots=True)

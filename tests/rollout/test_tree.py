@@ -394,6 +394,8 @@ class Counter:
 
 
 class _Counting:
+    stateless = False  # said, or not said at all: it is the same
+
     def __init__(self, number: int) -> None:
         self.number, self.count = number, 0
 
