@@ -117,7 +117,8 @@ def open_streams() -> None:
     can't show is shown as its number.
     """
     while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:
-        pass  # otherwise the next file that is opened would be a stream
+        # Otherwise the next file that this process, or one started by it, opens would be a stream.
+        os.set_inheritable(lowest, True)
     os.close(lowest)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
