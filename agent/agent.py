@@ -145,7 +145,11 @@ class Agent(Answerer[T]):
         """
         asked, messages = read_question(question)
         if self.strategy is not None:
-            return await self._decide(question, self.strategy)
+            deciding = await self._deciding(question, self.strategy)
+            try:
+                return await deciding.ask(asked)
+            finally:
+                self.last = deciding.last
         async with self.conversation(messages=messages) as conversation:
             try:
                 return await conversation.ask(asked)
@@ -164,9 +168,13 @@ class Agent(Answerer[T]):
     async def _answer(self, question: Question, feed: AnswerFeed[T]) -> None:
         asked, messages = read_question(question)
         if self.strategy is not None:
-            await feed.until_stopped(self._decide(question, self.strategy))
-            if self.last is not None:
-                feed.emit(Done(self.last))
+            deciding = await self._deciding(question, self.strategy)
+            try:
+                await feed.until_stopped(deciding.ask(asked))
+            finally:
+                self.last = deciding.last
+            if deciding.last is not None:
+                feed.emit(Done(deciding.last))
             return
         async with self.conversation(messages=messages) as conversation:
             try:
@@ -174,7 +182,7 @@ class Agent(Answerer[T]):
             finally:
                 self.last = conversation.last
 
-    async def _decide(self, question: Question, strategy: str | Strategy) -> Result[T]:
+    async def _deciding(self, question: Question, strategy: str | Strategy) -> StrategyRun:
         if not isinstance(question, str):
             raise UsageError("a strategy answers a question, not a list of messages: give a text")
         policy = await self.policy()
@@ -182,11 +190,7 @@ class Agent(Answerer[T]):
             strategy = find_strategy(strategy, classes=classes_of(policy))
         if self.keeps_tools:
             await self.start_tools()
-        deciding = StrategyRun(policy, strategy, self.settings.budget)
-        try:
-            return await deciding.ask(question)
-        finally:
-            self.last = deciding.last
+        return StrategyRun(policy, strategy, self.settings.budget)
 
     @asynccontextmanager
     async def conversation(

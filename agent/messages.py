@@ -47,10 +47,10 @@ def read_question(given: Question) -> tuple[str, Sequence[Mapping[str, Any]]]:
     """
     if isinstance(given, str):
         return given, ()
-    if not given or not isinstance(given[-1], Mapping) or given[-1].get("role") != "user":
+    last = given[-1] if isinstance(given, Sequence) and given else None
+    if not isinstance(last, Mapping) or last.get("role") != "user":
         raise UsageError("the last message of a list is the question: give it the role user")
-    _, (asked,) = read_messages(given[-1:])
-    return asked.content, given[:-1]
+    return _text(last.get("content"), "the last message"), given[:-1]
 
 
 def _text(content: object, where: str) -> str:

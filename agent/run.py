@@ -47,8 +47,8 @@ class AnswerFeed(Generic[T]):
     def cancel(self, after: After) -> None:
         """Stop the work under way; from any thread, before it has begun too."""
         self._after = after
-        if self._stop is not None:
-            self._stop(after)
+        if (stop := self._stop) is not None:  # the work may end meanwhile, in its own thread
+            stop(after)
 
     async def until_stopped(
         self, work: Awaitable[object], stop_after_turn: Callable[[], None] | None = None

@@ -261,7 +261,8 @@ class _Pieces:
             self._on_output(text)
 
     def before(self, result: ToolResult) -> ToolResult:
-        """The result, after what was yielded."""
+        """The result, after what was yielded; nothing that is yielded later is heard."""
+        self._on_output = None
         text = "\n".join(filter(None, ["".join(self.texts).rstrip("\n"), result.text]))
         return dataclasses.replace(result, text=text) if self.texts else result
 

@@ -81,9 +81,9 @@ def _text(content: Any) -> str:
     parts = (
         block
         if isinstance(block, str)
-        else block.get("text") or json.dumps(block, default=str)
-        if isinstance(block, dict)
-        else str(block)
+        else block["text"]
+        if isinstance(block, dict) and isinstance(block.get("text"), str)
+        else json.dumps(block, default=str)
         for block in blocks
     )
     return "\n".join(parts)

@@ -90,10 +90,11 @@ def as_failure(error: BaseException, on_error: OnError | None, own_file: str) ->
     told = "".join(whole.format())[-_MOST_TRACEBACK:]
     name = type(error).__name__
     try:
-        text = on_error(error) if callable(on_error) else on_error
-        if text is None:
+        said: object = on_error(error) if callable(on_error) else on_error
+        if said is None:
             message = str(error)
-            text = f"{name}: {message}" if message else name
+            said = f"{name}: {message}" if message else name
     except Exception:  # an exception whose own __str__ fails
-        text = name
+        said = name
+    text = said if isinstance(said, str) else name
     return ToolResult(text, kind, details={"traceback": encodable(told)})

@@ -214,10 +214,10 @@ class Team(Answerer[T]):
             await feed.until_stopped(self._go(calls, id), calls.stop_after_turn)
         finally:
             del self._flying[id]
-            self.last = self._result(calls)
+            self.last = result = self._result(calls)
         if self.budget.bounded:
             tell(BudgetLeft(self.budget.left))
-        tell(Done(self.last))
+        tell(Done(result))
 
     async def _begin(
         self,

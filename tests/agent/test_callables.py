@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from interlace.rollout.many.runner import Runner
 from interlace.rollout.task import Task
 from interlace.rollout.trajectory import CallRecord
 from interlace.tools import ErrorKind, FunctionTool, ToolResult
+from interlace.tools.base import LiveSession
 from interlace.tools.errors import UsageError
 from interlace.tools.named import as_tool
 
@@ -227,6 +229,34 @@ def test_a_callable_past_its_limit_or_cancelled_by_itself_is_told_so() -> None:
         called(kinds(raises(KeyboardInterrupt()))["coroutine"])
 
 
+async def deaf() -> AsyncIterator[str]:
+    """Not to be cancelled, either."""
+    yield "first"
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(3600)
+    yield "second"
+
+
+def test_a_generator_that_was_left_behind_is_not_heard_in_later_calls() -> None:
+    made, heard = FunctionTool(deaf), list[str]()
+
+    async def main() -> ToolResult | None:
+        async with made.session() as session:
+            assert isinstance(session, LiveSession)
+            session.on_output = heard.append
+            call = asyncio.create_task(session.call({}, 20))
+            while not heard:
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait({call})
+            while made.stray:
+                await asyncio.sleep(0)
+            return session.interrupted
+
+    stopped = asyncio.run(main())
+    assert heard == ["first"] and stopped is not None and stopped.text.startswith("first\n")
+
+
 def wrap(one: Callable[[], Any]) -> FunctionTool:
     def waits() -> Any:
         return one()
@@ -341,8 +371,11 @@ def test_what_a_tool_raises_reaches_its_developer_and_the_model_what_should(
     assert secret.text == "The service failed." and "1234" in str(secret.details["traceback"])
     own = called(tool(fails, on_error=lambda error: f"{type(error).__name__}: try later"))
     assert own.text == "RuntimeError: try later"
-    broken = called(tool(fails, on_error=lambda error: str(1 / 0)))
-    assert (broken.text, broken.error) == ("RuntimeError", ErrorKind.EXCEPTION)
+    odd: list[Any] = [lambda error: str(1 / 0), lambda error: 503]
+    for broken in odd:
+        for one in (fails, afails):
+            result = called(tool(one, on_error=broken))
+            assert (result.text, result.error) == ("RuntimeError", ErrorKind.EXCEPTION)
 
 
 GOOGLE = """Book a berth.
@@ -471,7 +504,8 @@ def tide(port: str, hour: int = 12, secret: Annotated[str, InjectedToolArg] = "s
 
 
 async def _tide(port: str) -> list[dict[str, Any]]:
-    return [{"type": "text", "text": port}, {"type": "image", "url": "x"}]
+    blocks = [{"type": "text", "text": text} for text in (port, "")]
+    return [*blocks, {"type": "image", "url": "x"}]
 
 
 def test_langchain_tools_are_taken() -> None:
@@ -501,7 +535,7 @@ def test_langchain_tools_are_taken() -> None:
         **schema,
         "description": "Far.",
     }
-    assert called(remote, {"port": "Oslo"}).text == 'Oslo\n{"type": "image", "url": "x"}'
+    assert called(remote, {"port": "Oslo"}).text == 'Oslo\n\n{"type": "image", "url": "x"}'
 
 
 def test_what_is_no_tool_is_refused_at_once() -> None:

@@ -80,7 +80,16 @@ def test_messages_are_the_conversation_before_the_question(tmp_path: Path) -> No
         ([], "the last message of a list is the question"),
         ([{"role": "assistant", "content": "Yes?"}], "the last message of a list is the question"),
         ([{"role": "tool", "content": "4"}, {"role": "user", "content": "?"}], "the role 'tool'"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], "leave out pictures"),
+        ({"role": "user", "content": "?"}, "the last message of a list is the question"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "the last message has a content"),
+        (
+            [
+                {"role": "user", "content": "?"},
+                {"role": "assistant", "content": [{"type": "image_url"}]},
+                {"role": "user", "content": "?"},
+            ],
+            "message 1 of the question has a content that is not text: leave out pictures",
+        ),
         (
             [
                 {"role": "assistant", "content": "", "tool_calls": [{}]},

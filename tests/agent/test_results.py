@@ -16,6 +16,7 @@ from interlace import Agent, Budget
 from interlace.agent import Result
 from interlace.rollout.engines import Reply, ScriptedEngine
 from interlace.rollout.ledger import Ledger, Source, Span
+from interlace.rollout.trajectory import StopReason
 
 
 def result_of(folder: Path, *script: Reply) -> Result[Any]:
@@ -115,3 +116,20 @@ def test_records_say_what_they_hold() -> None:
     )
     assert repr(ledger.spans[1]) == "<Span of 1 tokens: policy, version 2, weight 1>"
     assert repr(Budget(tokens=5)) == "<Budget: Left(tokens=5, calls=None, seconds=None)>"
+
+
+def test_a_strategy_that_is_stopped_at_once_tells_of_no_other_question(tmp_path: Path) -> None:
+    engine = ScriptedEngine(byte_tokenizer(tmp_path), [answer("1")] * 4)
+
+    async def main() -> Result[Any] | None:
+        async with Agent(engine, tools=[], format="retool", strategy="vote@2") as agent:
+            await agent.run("The first?")
+            run = agent.stream("The second?")
+            run.cancel()
+            async for _ in run:
+                pass
+            return run.result
+
+    result = asyncio.run(main())
+    assert result is not None
+    assert (result.question, result.stop) == ("The second?", StopReason.CANCELLED)

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from interlace.agent.cli.actions.conversations import _markdown
 from interlace.agent.cli.render.rows import print_rows
 
 IDS = ("4f2a90c1d3e7", "9c01b2a3d4e5")
@@ -38,3 +39,19 @@ def test_a_program_reads_whole_values_between_tabs() -> None:
     odd = ("a\tb", "one\nline", "\x1b[31mred")
     print_rows(Console(file=pipe, width=20), ("a", "b", "c"), [("x" * 99, "y", "z"), odd])
     assert pipe.getvalue() == f"{'x' * 99}\ty\tz\na b\tone line\t␛[31mred\n"
+
+
+def test_one_long_value_pads_no_other_row() -> None:
+    screen = Terminal()
+    rows = [("1", "short", "yes"), ("2", "long " * 400, "no")]
+    console = Console(file=screen, width=80, color_system=None)
+    print_rows(console, ("id", "question", "answer"), rows, shorten=True)
+    (line,) = [line for line in screen.getvalue().splitlines() if "short" in line]
+    assert len(line) <= 80 and line.split() == ["1", "short", "yes"]
+
+
+def test_the_name_of_a_tool_that_a_model_made_up_ends_no_fence_of_an_export() -> None:
+    call = {"tool": "x\n```\n# Mine", "arguments": {"code": "1"}, "output": "```"}
+    asked = {"question": "?", "calls": [call], "answer": "1", "stop": "answered"}
+    text = _markdown({"id": "4f2a", "model": "nano", "questions": [asked]})
+    assert "```xMine\n1\n```\n\n````\n```\n````\n" in text

@@ -4,18 +4,26 @@ import io
 import json
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import answer, code
 
+from interlace.agent.cli.render.images import save_artifact
 from interlace.agent.cli.render.live_view import LiveView
 from interlace.agent.cli.render.tag_stream import TagStream
 from interlace.agent.cli.render.terminal import escape_json, is_plain, make_console, printable
-from interlace.rollout.events import CallFinished, CallStarted, Notice, PolicyText
+from interlace.rollout.events import CallFinished, CallOutput, CallStarted, Notice, PolicyText
 from interlace.rollout.trajectory import CallRecord
-from interlace.tools import ErrorKind
+from interlace.tools import Artifact, ErrorKind
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
 
 SAID = "I count < 3.\n" + code('x = "<b>"\nprint(f"{x}")') + "\nThen " + answer("7 < 8")
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2066\ud800-\udfff]")
@@ -106,10 +114,6 @@ def test_a_screen_without_colours_reads_like_this() -> None:
 def test_colours_only_where_they_belong(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], plain: bool
 ) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -117,3 +121,42 @@ def test_colours_only_where_they_belong(
     LiveView(make_console(stream)).say("1 / 0", "error")
     assert is_plain(stream) is plain
     assert ("\x1b[" in stream.getvalue()) is not plain
+
+
+LINES = [f"row {number}\n" for number in range(70)]
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "\n" * 5, "\x0c" * 20 + "\n", "".join(f"\r{percent} %" for percent in range(40)) + "\n"],
+    ids=["nothing", "empty lines", "form feeds", "a progress bar"],
+)
+@pytest.mark.parametrize("heard", ["line by line", "at once", "never"])
+def test_each_line_of_a_long_output_is_shown_once_or_counted_and_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, heard: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    stream, whole = Terminal(), (before + "".join(LINES)).strip("\n")
+    screen = LiveView(make_console(stream))
+    screen.show(CallStarted("python", {"code": "work()"}))
+    parts = {"line by line": [before, *LINES], "at once": [before + "".join(LINES)], "never": []}
+    for part in parts[heard]:
+        screen.show(CallOutput("python", part))
+    screen.show(CallFinished(CallRecord("python", {}, "row 0", full_output=whole)))
+    screen.line()
+    rows = [int(row) for row in re.findall(r"row (\d+)", stream.getvalue())]
+    (hidden,) = re.findall(r"… (\d+) lines: (.*)]", stream.getvalue().replace("\n  ", ""))
+    assert rows == sorted(set(rows)) and len(rows) + int(hidden[0]) == len(LINES)
+    assert Path(hidden[1]).read_bytes().decode() == whole
+
+
+def test_a_long_output_that_can_not_be_kept_is_shown_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    whole, stream = "".join(LINES), Terminal()
+    file = save_artifact(Artifact("text/plain", whole.encode()))
+    file.unlink()
+    file.mkdir()  # so that it can't be written
+    LiveView(make_console(stream)).show(CallFinished(CallRecord("python", {}, whole)))
+    assert "kept in the record" in stream.getvalue() and "row 69" in stream.getvalue()

@@ -110,6 +110,7 @@ def _markdown(whole: dict[str, Any]) -> str:
 
 def _fenced(text: str, language: str = "") -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    language = re.sub(r"[^\w-]", "", language)  # the model may have made it up
     return f"{fence}{language}\n{text}\n{fence}"
 
 

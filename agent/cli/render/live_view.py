@@ -129,10 +129,11 @@ class LiveView:
 
     def _hear(self, text: str) -> None:
         """Show a running call's output. A line that it overwrites is overwritten here too."""
+        text = text if self._heard else text.lstrip("\n")
         self._heard += text
         before, self._heard_lines = self._heard_lines, self._heard_lines + text.count("\n")
         if self._seen and self._heard_lines >= _HEAD:  # the rest is shown, or not, at its end
-            text = "".join(text.splitlines(keepends=True)[: max(0, _HEAD - before)])
+            text = "".join(f"{line}\n" for line in text.split("\n")[: max(0, _HEAD - before)])
         for number, part in enumerate(re.split(r"\r(?!\n)", text)):
             if number and self._inside and self._kind == "output":
                 over = "\r\x1b[K" if self._console.is_terminal else "\n"
@@ -169,9 +170,10 @@ class LiveView:
 
     def _whole(self, call: CallRecord) -> None:
         kind = "error" if call.error else "output"
-        if self._seen and call.output.count("\n") >= _HEAD + _TAIL:
-            self._block("\n".join(call.output.splitlines()[:_HEAD]), kind)
-            self._fold_rest(call, call.output)
+        whole = (call.full_output or call.output).lstrip("\n")
+        if self._seen and whole.count("\n") >= _HEAD + _TAIL:
+            self._block("\n".join(_lines(whole)[:_HEAD]), kind)
+            self._fold_rest(call, whole)
             return
         grid = (
             as_grid(call.output, self._console.width - 2) if self._seen and not call.error else None
@@ -182,11 +184,11 @@ class LiveView:
         """Show the end of a long output whose first lines are shown, and where all of it is."""
         whole = (call.full_output or call.output).lstrip("\n")
         whole = whole if whole.startswith(heard) else heard
-        lines = whole.splitlines()[_HEAD:]
+        lines = _lines(whole)[_HEAD:]
         if (hidden := len(lines) - _TAIL) > 0:
             try:
                 where = str(save_artifact(Artifact("text/plain", whole.encode(errors="replace"))))
-            except OSError as error:
+            except (OSError, DataError) as error:
                 where = f"kept in the record; {error}"
             self._block(f"[… {hidden:,} lines: {where}]", "notice")
             lines = lines[-_TAIL:]
@@ -256,6 +258,11 @@ class LiveView:
         text = lexer.highlight(line)
         text.rstrip()
         self._console.print(text, end="", soft_wrap=True, highlight=False)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of an output, each as it was when it was last written over."""
+    return [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\n").split("\n")]
 
 
 def _fold(line: str, width: int) -> str:

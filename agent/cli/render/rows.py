@@ -36,6 +36,7 @@ def print_rows(
             console.file.write("\t".join(row) + "\n")  # rich would make blanks of the tabs
         return
     widths = [max(len(row[at]) for row in (heads, *cells)) for at in range(len(heads))]
+    widths = [min(width, console.width // 2) for width in widths]  # one long value pads no others
     taken = sum(widths[:-1]) + 2 * (len(heads) - 1)
     room = console.width - taken
     for number, row in enumerate([heads, *cells]):
