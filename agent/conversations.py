@@ -158,8 +158,8 @@ class Conversations:
         self._lock = threading.Lock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # If it is there it stays closed: to close a file drops all locks of this process on it,
-            # with which other connections keep their log.
+            # Only a new file is opened here: closing it drops all locks of this process on it, and
+            # without them another process may remove the log that its connections write.
             with suppress(FileExistsError):
                 new = os.O_RDWR | os.O_CREAT | os.O_EXCL
                 os.close(os.open(os.path.realpath(self.path), new, 0o600))

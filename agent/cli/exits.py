@@ -96,12 +96,10 @@ class _Output(io.TextIOWrapper):
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
-        if isinstance(error, BrokenPipeError):
-            raise error
-        from ...tools.errors import DataError  # here: it takes the tools along
-
-        _silence(self)
-        raise DataError(f"can't write the output: {error.strerror}") from error
+        if not isinstance(error, BrokenPipeError):
+            _silence(self)
+            error.filename = "can't write the output"  # which opens the sentence about it
+        raise error
 
 
 class _Notices(_Output):

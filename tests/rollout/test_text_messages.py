@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.fakes import Echo, code
-from support.servers import serving
+from support.servers import Asked, delta, serving
 from support.text_server import Reply, TextServer, call, says
 
 from interlace.rollout.budget import Budget
@@ -240,6 +240,27 @@ def test_the_oldest_messages_are_left_out_by_the_servers_own_count() -> None:
 
 
 def test_a_stream_without_end_of_a_server_that_keeps_no_limit_is_ended() -> None:
-    way = Talk([says("数", thought="数" * 60_000)], limits=Limits(max_turns=4, max_tokens=1))
-    _, trajectory = asyncio.run(talk(way))
-    assert (trajectory.stop, trajectory.answer) == (StopReason.LENGTH, None)
+    """It has no end here; in text or in a call, it is not read on."""
+
+    async def go(more: dict[str, Any]) -> Trajectory:
+        async def events() -> AsyncGenerator[Any, None]:
+            while True:
+                yield delta(None, **more)
+
+        async def handler(asked: Asked) -> None:
+            if asked.path == "/v1/models":
+                return await asked.json({"data": [{"id": "big"}]})
+            await asked.events(events())
+
+        async with serving(handler) as served:
+            engine = await HttpEngine.connect(served.url)
+            policy = Policy(engine, FORMATS["hermes"], [Echo()], limits=Limits(max_tokens=1))
+            async with Rollout(policy, name="a") as rollout:
+                trajectory = await rollout.ask("How many bolts?")
+            await engine.aclose()
+            return trajectory
+
+    call = {"index": 0, "id": "x", "function": {"name": "python", "arguments": "x" * 30_000}}
+    for more in ({"reasoning_content": "数" * 10_000}, {"tool_calls": [call]}):
+        trajectory = asyncio.run(asyncio.wait_for(go(more), 60))
+        assert (trajectory.stop, trajectory.answer) == (StopReason.LENGTH, None)

@@ -374,6 +374,7 @@ async with tool.session() as hostile:
             said.append((await late.call({{"code": "6 * 7"}}, 30)).text)
     except (ToolUnavailable, Unforkable) as error:
         said.append(str(error))
+        assert not session._slot.interpreter.busy  # or what it left would run on
     said.append((await session.call({{"code": "x"}}, 30)).text)
 return said
 """

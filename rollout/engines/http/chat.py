@@ -190,6 +190,8 @@ class ChatReply:
     """The field in which thoughts came, if not in the content."""
     unread: Dict = field(default_factory=dict)
     """The last event in which there was nothing of a reply."""
+    unsaid: int = 0
+    """Characters of calls, which become text at the end alone."""
     _thinking: bool = False
     _half: str = ""  # of a character that JSON wrote in two halves
     _calls: list[_PartialCall] = field(default_factory=list)
@@ -257,6 +259,7 @@ class ChatReply:
         given = function.get("arguments")
         if not isinstance(given, str):
             given = json.dumps(given, ensure_ascii=False) if given else ""
+        self.unsaid += len(name) + len(given)
         call = self._call_of(piece, name, given)
         # The first of the name, or all of it again; or its next part.
         call.name = name if name.startswith(call.name) else call.name + name

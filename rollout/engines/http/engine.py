@@ -392,12 +392,12 @@ class _ChatReading:
         except (ValueError, RecursionError) as error:
             raise EngineError(f"{host} sent what is not a chat delta: {error}") from error
         self.engine._thought_field = self._reply.thought_field or self.engine._thought_field
-        if not text:
-            return None
         # The server was told its limit and knows its tokens: what came is kept. This only ends a
         # stream of one that does not heed it.
-        endless = not self.whole and self._bytes > _LONGEST_TOKEN * (self.room + 1000)
-        return self._chunk(text, FinishReason.LENGTH if endless else None)
+        came = self._bytes + self._reply.unsaid
+        if not self.whole and came > _LONGEST_TOKEN * (self.room + 1000):
+            return self._chunk(text, FinishReason.LENGTH)
+        return self._chunk(text, None) if text else None
 
     @property
     def whole(self) -> bool:

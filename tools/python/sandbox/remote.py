@@ -286,6 +286,7 @@ class RemoteWorker:
                 await self._loop.sock_sendall(self._channel, data[sent:])
         except OSError as error:
             if error.errno == errno.ETOOMANYREFS:  # others have as many in messages; none was sent
+                self._settle()
                 raise ToolUnavailable("no descriptors can be sent to it") from error
             self._channel_closed()
         await asyncio.shield(self._answered)
