@@ -128,6 +128,11 @@ class Conversation(Generic[T]):
         self._loop = self._loop or here
         if self._loop is not here:
             raise UsageError("a conversation stays in the event loop that it was begun in")
+        if not isinstance(question, str):
+            raise UsageError(
+                "a conversation is asked a text; earlier messages begin it: "
+                "agent.conversation(messages=...)"
+            )
         question = encodable(question)
         if not self.episode.task.question:
             self.episode.task = Task(self.episode.id, question)

@@ -243,7 +243,8 @@ class Answerer(ABC, Generic[T]):
             while (event := self.wait(step())) is not None:
                 yield event
         finally:
-            self.wait(run.aclose())
+            if self._background is not None:  # else it was closed, and ended the answer
+                self.wait(run.aclose())
 
     def wait(self, work: Coroutine[Any, Any, V]) -> V:
         """Run async work to its end from sync code, in the event loop of the sync methods.

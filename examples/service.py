@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -174,12 +174,15 @@ async def main(workers: int, requests: int, at_once: int) -> None:
                     reply = await client.get("/health", headers={"connection": "close"})
                     seen.add(reply.json()["worker"])
                 except httpx.ConnectError:
+                    if server.returncode is not None:
+                        sys.exit("the server has ended; is uvicorn installed?")
                     await asyncio.sleep(0.2)
             start = time.monotonic()
             ended = await asyncio.gather(*(one(client, number) for number in range(requests)))
             seconds = time.monotonic() - start
     finally:
-        server.send_signal(signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            server.send_signal(signal.SIGTERM)
         said, _ = await server.communicate()
     total: Counter[str] = Counter()
     for line in said.decode().splitlines():

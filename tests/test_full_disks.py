@@ -198,3 +198,12 @@ def test_a_closed_stream_is_no_bug(tmp_path: Path) -> None:
         done = subprocess.run(run, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         assert ("agent.py" in done.stderr) is ("2>" not in closed)
+
+
+def test_a_program_that_is_started_has_no_closed_stream_either() -> None:
+    start = (
+        "import subprocess\nfrom interlace.agent.cli.exits import open_streams\nopen_streams()\n"
+    )
+    script = start + "subprocess.run(['sh', '-c', 'echo nowhere'], check=True)"
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", script])
+    assert done.returncode == 0

@@ -107,8 +107,16 @@ def loading(find: Callable[[Any], Any] | None = None) -> PlainValidator:
 
 
 def to_strategy(given: str | Strategy) -> Strategy:
-    """The strategy of that name, or the one given. Raises UsageError if it is missing."""
-    return find_strategy(given) if isinstance(given, str) else given
+    """The strategy of that name, or the one given. Raises UsageError if it is missing, and for one
+    of ours that makes no tree.
+    """
+    if not isinstance(given, str):
+        return given
+    if given.partition("@")[0] in STRATEGIES.keys() - {"tree"}:
+        raise UsageError(
+            f"strategy={given} makes no tree to train on: name tree@8, or a strategy of your own"
+        )
+    return find_strategy(given)
 
 
 def _as_format(given: str | Format | type[Format]) -> Format:

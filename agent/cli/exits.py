@@ -96,12 +96,10 @@ class _Output(io.TextIOWrapper):
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
-        if isinstance(error, BrokenPipeError):
-            raise error
-        from ...tools.errors import DataError  # here: it takes the tools along
-
-        _silence(self)
-        raise DataError(f"can't write the output: {error.strerror}") from error
+        if not isinstance(error, BrokenPipeError):
+            _silence(self)
+            error.filename = "can't write the output"  # which opens the sentence about it
+        raise error
 
 
 class _Notices(_Output):
@@ -117,7 +115,8 @@ def open_streams() -> None:
     can't show is shown as its number.
     """
     while (lowest := os.open(os.devnull, os.O_RDWR)) < 3:
-        pass  # otherwise the next file that is opened would be a stream
+        # Otherwise the next file that this process, or one started by it, opens would be a stream.
+        os.set_inheritable(lowest, True)
     os.close(lowest)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115

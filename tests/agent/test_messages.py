@@ -68,6 +68,8 @@ def test_messages_are_the_conversation_before_the_question(tmp_path: Path) -> No
 
     async def talk() -> None:
         async with agent.conversation(messages=messages[:3]) as chat:
+            with pytest.raises(UsageError, match="a conversation is asked a text"):
+                await chat.ask(messages)  # type: ignore[arg-type]
             await chat.ask("Until when?")
 
     asyncio.run(talk())

@@ -31,6 +31,7 @@ from interlace.train.objectives import find_objective
 from interlace.train.rewards import TOTAL, Checker, RewardPart, Rewards, why_unscored
 from interlace.train.rewards.team_credit import find_credit
 from interlace.train.rewards.tree_credit import as_leaves, score_leaves
+from interlace.train.verl.settings import LoopSettings
 
 TASK = Task("t", "?", "1")
 QUESTION = [9, 9]
@@ -326,8 +327,12 @@ def test_the_local_trainer_trains_on_trees_and_computes_what_leaves_share_once(
         ({"strategy": "tree@8", "credit": "turn"}, "attempt names the team"),
         ({"strategy": "tree@8", "attempt": "strange:pair"}, "attempt"),
         ({"strategy": "oak@8"}, "unknown strategy 'oak'"),
+        ({"strategy": "vote@8"}, "strategy=vote@8 makes no tree"),
     ],
 )
 def test_settings_that_make_no_tree_are_told(given: dict[str, str], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         TrainConfig.model_validate(given)
+    if given.keys() == {"strategy"}:
+        with pytest.raises(ValidationError, match=said):
+            LoopSettings.model_validate({"format": "retool", "tools": [], **given})

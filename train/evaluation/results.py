@@ -201,15 +201,13 @@ def _elected(chosen: Sequence[Attempt]) -> float:
     if not camps:
         equals = [attempt for attempt in chosen if attempt.answer is not None]
     else:
-        strengths = {vote: _strength(camp) for vote, camp in camps.items()}
+        strengths = {}
+        for vote, camp in camps.items():
+            sure = [-math.inf if attempt.logprob is None else attempt.logprob for attempt in camp]
+            strengths[vote] = len(camp), sum(sure) / len(sure)
         best = max(strengths.values())
         equals = [camps[vote][0] for vote, strength in strengths.items() if strength == best]
     return sum(attempt.correct for attempt in equals) / len(equals) if equals else 0.0
-
-
-def _strength(camp: Sequence[Attempt]) -> tuple[int, float]:
-    sure = [-math.inf if attempt.logprob is None else attempt.logprob for attempt in camp]
-    return len(camp), sum(sure) / len(sure)
 
 
 def task_mean(group: Iterable[Attempt], name: str) -> float | None:

@@ -169,8 +169,13 @@ def prepare(
     out = Path(flags.get("out") or f"runs/{recipe.stem}").resolve()
     flags = absolute_names(flags, Path.cwd())
     overrides = own_names(recipe)
+    # Ray's processes may stand elsewhere, and know no name of ours.
+    model = flags.get("model")
+    if model is not None and (model in KNOWN or Path(model).is_dir()):
+        folder = local_model(model)
+        flags = flags if folder is None else {**flags, "model": str(folder.resolve())}
     overrides += [
-        _override(key, _absolute(flags[name]) if name == "model" else flags[name])
+        _override(key, flags[name])
         for name, keys in _FLAGS.items()
         if name in flags
         for key in keys
@@ -210,14 +215,8 @@ def _short(name: str) -> str:
     return kind if rest or kind in ADAPTERS else Path(name).stem
 
 
-def _absolute(name: str) -> str:
-    """A model's folder from here: Ray's processes may stand elsewhere, and know no name of ours."""
-    folder = local_model(name) if name in KNOWN or Path(name).is_dir() else None
-    return name if folder is None else str(folder.resolve())
-
-
 def _absolute_data(config: Any) -> list[str]:
-    """The same for the recipe's own files of tasks."""
+    """The recipe's own files of tasks, as seen from anywhere."""
     overrides = []
     for _, key in _DATA.values():
         files = listed(config.data[key])

@@ -6,11 +6,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...rollout.formats import find_format
-from ...rollout.many.strategies import find_strategy
 from ...tools.errors import UsageError
 from ...tools.importing import find
 from ...tools.named import TOOLS, without_password
-from ..config import in_words, loading
+from ..config import in_words, loading, to_strategy
 from ..rewards import find_checker, find_reward
 from ..rewards.team_credit import find_place
 from ..team import find_attempt
@@ -64,7 +63,7 @@ class LoopSettings(BaseModel):
     rewards: str | None = None
     """What single roles are rewarded for, instead of with the team's reward: module:name of a
     function from a `Checker` to a dict of roles and their `Rewards`."""
-    strategy: Annotated[str, loading(find_strategy)] | None = None
+    strategy: Annotated[str, loading(to_strategy)] | None = None
     """How an attempt is a tree, such as tree@leaves=8,roots=2, each leaf a row; null: one rollout.
     With it, use the other keys of recipes/interlace_tree.yaml."""
     max_turns: int = Field(default=8, ge=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...rollout.many.runner import Attempt, Open
 from ...rollout.policy import Policy
 from ...rollout.trajectory import Episode, StopReason, Trajectory
+from ..objectives.groups import group_statistics, to_tokens, token_returns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,8 +111,6 @@ class _Scores:
     """The scores of a batch's parts: rows of one name are one response, with one reward."""
 
     def __init__(self, estimator: str, token_level_rewards: "Tensor", index: "Groups") -> None:
-        from ..objectives.groups import token_returns
-
         self._names = [str(name) for name in index]
         unnamed = [n for n in self._names if _MARK not in n and not n.startswith("pad")]
         if unnamed:  # verl's padding has names of its own
@@ -129,20 +128,14 @@ class _Scores:
         self, places: list[str], config: "AdvantageConfig | None", epsilon: float
     ) -> "_Scores":
         """Add how each part compares with those of its place; 0 for one that is alone there."""
-        import torch
-
-        from ..objectives.groups import group_statistics
-
         scores, std, size = group_statistics(self._rewards, places)
         if getattr(config, "norm_adv_by_std_in_grpo", True):
             scores = scores / (std + epsilon)
-        self._scores += torch.where(size == 1, torch.zeros_like(scores), scores)
+        self._scores += scores.masked_fill(size == 1, 0.0)
         return self
 
     def to_rows(self, response_mask: "Tensor") -> "Advantages":
         """Each part's score at the tokens of its rows."""
-        from ..objectives.groups import to_tokens
-
         numbers = {name: number for number, name in enumerate(self.parts)}
         rows = self._scores[[numbers[name] for name in self._names]]
         advantages = to_tokens(rows, response_mask)

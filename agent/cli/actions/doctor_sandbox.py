@@ -88,8 +88,9 @@ def _environment() -> dict[str, str]:
     ours = installed.pop("interlace", "not installed")
     libraries = ", ".join(f"{name} {number}" for name, number in installed.items())
     files = [file for file in (own_file(), folder_file()) if file.is_file()]
+    clone = Path(__file__).resolve().parents[3] / "pyproject.toml"
     return {
-        "interlace": f"{ours}, {'a clone' if _is_clone() else 'a copy'}",
+        "interlace": f"{ours}, {'a clone' if clone.is_file() else 'a copy'}",
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}, "
         f"{os.cpu_count()} CPUs",
@@ -97,10 +98,6 @@ def _environment() -> dict[str, str]:
         "settings": ", ".join(file.name for file in files) or "no files",
         "smollm2": "here" if local_model("smollm2") else "not fetched",
     }
-
-
-def _is_clone() -> bool:
-    return (Path(__file__).resolve().parents[3] / "pyproject.toml").is_file()
 
 
 def examine_sandbox(*, json: bool) -> int:

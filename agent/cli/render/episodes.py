@@ -267,7 +267,7 @@ def _print_tokens(
         for offset, id in enumerate(span.ids.tolist()):
             token = "" if tokenizer is None else repr(printable(tokenizer.decode([id])))
             table.add_row(
-                *(str(place), str(id), _escape(token), span.source.value),
+                *(str(place), str(id), escape(token), span.source.value),
                 _at(span.logprobs, offset),
                 _at(span.raw_logprobs, offset),
                 f"{span.weight:g}" if span.source is Source.POLICY else "",
@@ -276,10 +276,6 @@ def _print_tokens(
             )
             place += 1
     console.print(table)
-
-
-def _escape(text: str) -> str:
-    return escape(text)
 
 
 def _at(values: Any, offset: int) -> str:
