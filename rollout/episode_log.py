@@ -205,8 +205,7 @@ def _unfold(episode: Episode) -> None:
     """Make the leaves of a tree whole again. Raises ValueError where they don't fit together."""
     leaves = [(leaf.branch, leaf) for leaf in episode.trajectories if leaf.branch is not None]
     named = {branch.name: leaf for branch, leaf in leaves}
-    if len(named) < len(leaves):  # they are whole
-        return
+    folded = len(named) == len(leaves)  # else two have one name, and all are whole
     parents = {branch.name: branch.parent for branch, _ in leaves}
     whole: set[str] = set()
     for name in parents:
@@ -220,7 +219,8 @@ def _unfold(episode: Episode) -> None:
             way.append((name, parent))
             name = parent
         for child, parent in reversed(way):
-            _complete(named[child], named[parent])
+            if folded:
+                _complete(named[child], named[parent])
             whole.add(child)
 
 

@@ -557,6 +557,10 @@ def test_leaves_of_one_name_are_kept_whole_and_a_strategy_grows_one_tree(tmp_pat
     with EpisodeLog(tmp_path / "t.jsonl") as log:
         log.append(twice)
     assert list(read_episodes(tmp_path / "t.jsonl")) == [twice]
+    damaged = (tmp_path / "t.jsonl").read_text().replace('"parent":"0"', '"parent":"0.1"')
+    (tmp_path / "d.jsonl").write_text(damaged)
+    with pytest.raises(DataError, match="itself"):  # whoever looked for its root never came back
+        list(read_episodes(tmp_path / "d.jsonl"))
 
     async def strategy(ask: Ask, task: Task) -> Decision:
         for _ in range(2):
