@@ -205,9 +205,11 @@ class Agent(Answerer[T]):
         `resume` is the id of a kept conversation: its messages are restored, but the tools start
         afresh, and it keeps its system prompt. `after` is an earlier conversation, perhaps with
         another model: the new one begins with its messages. `messages` are earlier ones as chat
-        APIs have them. Raises as `run` does, and UsageError if the conversation to be resumed was
-        with another model.
+        APIs have them. Neither goes with `resume`. Raises as `run` does, and UsageError if the
+        conversation to be resumed was with another model.
         """
+        if resume is not None and (after is not None or messages):
+            raise UsageError("a resumed conversation has its own messages: give it no others")
         system, earlier = read_messages(messages)
         policy = await self.policy()
         if self.keeps_tools:

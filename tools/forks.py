@@ -2,12 +2,17 @@
 gone, processes and connections that are its parent's.
 """
 
+import logging
 import os
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 from weakref import WeakSet
 
 __all__ = ["Forkable", "renew_in_child"]
+
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Forkable(Protocol):
@@ -31,9 +36,18 @@ def renew_in_child(one: Forkable) -> None:
 
 
 def _renew() -> None:
-    for then in [one.after_fork() for one in list(_inherited)]:
+    for then in [_tried(one.after_fork) for one in list(_inherited)]:
         if then is not None:
-            then()
+            _tried(then)
+
+
+def _tried(step: Callable[[], T]) -> T | None:
+    """Run a step: one that fails leaves no other object with locks that nobody holds any more."""
+    try:
+        return step()
+    except Exception:
+        _log.exception("An object can't be used in the forked process %d.", os.getpid())
+        return None
 
 
 os.register_at_fork(after_in_child=_renew)

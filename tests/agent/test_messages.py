@@ -144,6 +144,13 @@ def test_a_resumed_conversation_keeps_its_system_prompt(tmp_path: Path) -> None:
     id = asyncio.run(ask(first, None))
     assert Conversations(path).load(id).system == YARD
 
+    async def ask_with_others() -> None:
+        async with first.conversation(resume=id, messages=[{"role": "user", "content": "Hi"}]):
+            pass
+
+    with pytest.raises(UsageError, match="has its own messages"):
+        asyncio.run(ask_with_others())
+
     db = sqlite3.connect(path)  # as version 1 had it
     db.executescript("alter table conversation drop column system; pragma user_version = 1;")
     db.close()
