@@ -1,10 +1,13 @@
 """Approval rules and budgets from options, and the question to a person."""
 
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.output.defaults import create_output
 
 from ...rollout.budget import Budget, Left
@@ -80,6 +83,10 @@ async def ask_person(event: ApprovalAsked, *, here: bool) -> None:
         return
 
     session: PromptSession[str] = PromptSession(output=create_output(stdout=sys.stderr))
+    # What was typed before the call was to be seen is no answer to it.
+    clear_typeahead(session.input)
+    with suppress(OSError, ValueError, termios.error):
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
     while True:
         try:
             said = (await session.prompt_async("run this? y, n (why), a(lways): ")).strip()

@@ -83,7 +83,7 @@ def test_calls_are_approved_in_place(tmp_path: Path) -> None:
     ]
     with start(tmp_path, *replies, arguments="chat --approve ask") as terminal:
         ready(terminal)
-        terminal.type("Count." + ENTER)
+        terminal.type("Count." + ENTER + "y" + ENTER)  # typed ahead, which allows nothing
         asked = r"run this\? y, n \(why\), a\(lways\):"
         assert "print(111 + 1)" in terminal.expect(asked)
         terminal.type("n I say so" + ENTER)

@@ -125,3 +125,10 @@ def test_a_runs_folder_names_no_code(here: Path) -> None:
         with pytest.raises(UsageError, match=r"names the tasks .* would load code"):
             refuse_task_code(name, "config.yaml")
     assert "own_tasks" not in sys.modules
+
+
+def test_a_generator_without_a_split_trains_on_other_tasks_than_it_is_evaluated_on() -> None:
+    trained = {next(iter(find_training_tasks("arithmetic"))).id}
+    assert not trained & {task.id for task in find_tasks("arithmetic:test:50")}
+    assert trained <= {task.id for task in find_tasks("arithmetic:train:50")}
+    assert find_tasks("arithmetic")[0].id == find_tasks("arithmetic:test")[0].id

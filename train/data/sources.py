@@ -5,7 +5,8 @@ A name is one of
 - a file of tasks: JSON lines, a JSON list, CSV, Parquet, or one question a line, packed or not; in
   verl's shape, its rows are read as their `data_source` says;
 - a generator with, after colons, its split, how many tasks, and the seed: `arithmetic`,
-  `database:held_out`, `lookup:train:500`, `arithmetic:test:200:7`, `arithmetic@seed=7`;
+  `database:held_out`, `lookup:train:500`, `arithmetic:test:200:7`, `arithmetic@seed=7`. Without a
+  split, training and demonstrations take `train`, all else takes `test`;
 - an adapter, which knows the shape of a public data set, and a file of it: `gsm8k:test.jsonl`,
   `math:train.parquet`; where each task names a database, with their folder:
   `bird:dev.json:dev_databases`. `@instruction=keep` keeps what the set's questions say of the form
@@ -58,19 +59,22 @@ def find_tasks(
     databases: str | Path | None = None,
     tell: Callable[[str], None] | None = None,
     folder: Path | None = None,
+    split: str = "test",
 ) -> list[Task]:
     """The tasks of that name, the first `limit` of them where given.
 
     `databases` is the folder of the databases that tasks name by `db_id`. `tell` is given a
     sentence on rows that were left out. `folder` is what paths of code are relative to, by default
-    the working folder. Raises UsageError for an unknown name, or tasks without their databases,
-    DataError for a file that can't be read.
+    the working folder. `split` is that of a generator whose name has none.
+
+    Raises UsageError for an unknown name, or tasks without their databases, DataError for a file
+    that can't be read.
     """
     found = _find(name, folder)
     if found is None or found.kind == "adapter":
         return _from_file(_Place.read(name, found), limit, databases, tell)
     if found.kind == "generator":
-        source, count = _generate(name, found.thing)
+        source, count = _generate(name, found.thing, split)
         return list(islice(source, count if limit is None else min(count, limit)))
     thing = found.thing
     makes = callable(thing.value) or thing.configured
@@ -85,13 +89,14 @@ def find_training_tasks(
     tell: Callable[[str], None] | None = None,
     folder: Path | None = None,
 ) -> list[Task] | Iterator[Task]:
-    """The tasks to train on: of a generator endlessly many, whatever count its name has.
+    """The tasks to train on: of a generator endlessly many, whatever count its name has, and of its
+    `train` split where that has none.
 
     Raises as `find_tasks` does.
     """
     found = _find(name, folder)
     if found is not None and found.kind == "generator":
-        return _generate(name, found.thing)[0]
+        return _generate(name, found.thing, "train")[0]
     return find_tasks(name, databases=databases, tell=tell, folder=folder)
 
 
@@ -307,11 +312,13 @@ def _with_databases(tasks: list[Task], place: _Place, databases: str | Path | No
 # -- generators ----------------------------------------------------------------------------------
 
 
-def _generate(name: str, thing: Found) -> tuple[Iterator[Task], int]:
-    """Endlessly many tasks of a generator, and the count in its name."""
+def _generate(name: str, thing: Found, split: str) -> tuple[Iterator[Task], int]:
+    """Endlessly many tasks of a generator, of that split if its name has none, and the count in its
+    name.
+    """
     given = dict(thing.name.parameters)
     said = thing.source.split(":") if thing.source else []
-    settings = {"split": "test", "count": str(COUNT), "seed": "0"}
+    settings = {"split": split, "count": str(COUNT), "seed": "0"}
     settings |= {key: str(given.pop(key)) for key in settings if key in given}
     settings |= dict(zip(settings, said, strict=False))
     split, count, seed = settings.values()

@@ -186,7 +186,7 @@ def prepare(
     for flag, (split, key) in _DATA.items():
         if flag in flags:
             name = str(flags[flag])
-            data[split] = (name, find_tasks(name, tell=tell))
+            data[split] = (name, find_tasks(name, tell=tell, split=split))
             given[key] = len(data[split][1])
             overrides.append(_override(f"data.{key}", _file(out, split)))
     overrides += [

@@ -79,7 +79,11 @@ class _ColdStart:
             if not self.m500:
                 raise DataError(f"{source} is empty")
         given = [each.task for each in self.m500] or find_tasks(
-            source, limit=job.limit, databases=job.databases, tell=None if output.quiet else eprint
+            source,
+            limit=job.limit,
+            databases=job.databases,
+            tell=None if output.quiet else eprint,
+            split="train",
         )
         self.tasks, duplicates = deduplicate(given)
         self.left_out = {"duplicates": len(duplicates.dropped)}
