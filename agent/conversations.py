@@ -5,15 +5,13 @@ rewrites none, and a process that is killed leaves all turns that were finished.
 """
 
 import json
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, TypeAdapter
 
@@ -23,8 +21,8 @@ from ..rollout.ledger import Ledger, Span
 from ..rollout.task import Task
 from ..rollout.trajectory import Episode, StopReason, Trajectory, Turn
 from ..tools.errors import DataError
-from ..tools.files import data_dir, is_full, write_error
-from ..tools.forks import renew_in_child
+from ..tools.files import data_dir
+from .sqlite_file import SqliteFile
 
 __all__ = [
     "Asked",
@@ -127,7 +125,7 @@ class Saved:
     """The system prompt in the application's words."""
 
 
-class Conversations:
+class Conversations(SqliteFile):
     """A file of conversations. Made where it is missing, readable by its owner alone.
 
     Raises DataError where the file can't be used.
@@ -138,47 +136,20 @@ class Conversations:
             await chat.ask("And squared?")
     """
 
+    _CONTENT = "conversations"
+    _OPTIONS: ClassVar = {"timeout": 10}
+
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = default_file() if path is None else Path(path)
-        self._open()
-        renew_in_child(self)
+        super().__init__(default_file() if path is None else Path(path))
 
-    def after_fork(self) -> Callable[[], None]:
-        """Open the file again in a forked process, once no inherited connection to it is open:
-        while one is, SQLite takes the parent's locks for the child's, and what the child writes
-        is lost when the parent closes the file.
-        """
-        if self._lock.acquire(blocking=False):
-            self._db.close()
-        else:
-            self._parents = self._db  # a thread was at work with it: neither used nor closed
-        return self._open
-
-    def _open(self) -> None:
-        self._lock = threading.Lock()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Only a new file is opened here: closing it drops all locks of this process on it, and
-            # without them another process may remove the log that its connections write.
-            with suppress(FileExistsError):
-                new = os.O_RDWR | os.O_CREAT | os.O_EXCL
-                os.close(os.open(os.path.realpath(self.path), new, 0o600))
-            self._db = sqlite3.connect(self.path, timeout=10, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise self._unkept(error) from error
-        try:
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma synchronous = normal")
-            self._db.execute("pragma foreign_keys = on")
-            (version,) = self._db.execute("pragma user_version").fetchone()
-            if version > VERSION:
-                raise DataError(f"{self.path} was written by a newer version: upgrade interlace")
-            if version == 1:
-                self._add_system()
-            self._db.executescript(f"{_TABLES} pragma user_version = {VERSION};")
-        except sqlite3.Error as error:
-            self.close()
-            raise self._unkept(error) from error
+    def _prepare(self) -> None:
+        self._db.execute("pragma synchronous = normal")
+        (version,) = self._db.execute("pragma user_version").fetchone()
+        if version > VERSION:
+            raise DataError(f"{self.path} was written by a newer version: upgrade interlace")
+        if version == 1:
+            self._add_system()
+        self._db.executescript(f"{_TABLES} pragma user_version = {VERSION};")
 
     def _add_system(self) -> None:
         """Bring a file of version 1 up to date, once if two processes open it."""
@@ -330,10 +301,6 @@ class Conversations:
             saved.spans[-1] = min(saved.spans[-1], mark.spans)
         saved.turns = min(saved.turns, mark.turns)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
@@ -354,12 +321,6 @@ class Conversations:
                 raise ConversationElsewhere from error
             except sqlite3.Error as error:
                 raise self._unkept(error) from error
-
-    def _unkept(self, error: OSError | sqlite3.Error) -> DataError:
-        if isinstance(error, OSError):
-            return write_error(self.path, error)
-        full = " (the disk is full: make room there)" if is_full(self.path.parent) else ""
-        return DataError(f"can't keep conversations in {self.path}: {error}{full}")
 
 
 def _summary(id: str, title: str, model: str, format: str, tools: str, *rest: float) -> Summary:

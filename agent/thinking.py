@@ -42,7 +42,7 @@ class Thinking:
         turn = trajectory.turns[-1]
         ids = trajectory.ledgers[turn.ledger].ids[max(0, turn.start - _LAST_TOKENS) : turn.start]
         opened = self._tokenizer.decode(ids.tolist()).rstrip().endswith(self._open)
-        # Where results come in the middle of a turn's text, a thought goes on behind them.
+        # Where results come in the middle of a turn's text, a thought continues after them.
         self._thinks = opened or (self._inline and self._thinks)
 
     def _feed(self, event: PolicyText) -> list[PolicyText | Reasoning]:

@@ -280,7 +280,7 @@ def main() -> int:
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
     screen.say(
         f"That was all, in {minutes} min {seconds:02} s. Everything is in {given.out}; "
-        "docs/tutorial.md goes on from here, docs/ledger.md has the idea behind it."
+        "docs/tutorial.md continues from here, docs/ledger.md has the idea behind it."
     )
     return 0
 

@@ -4,7 +4,7 @@
     uvicorn service:app --app-dir examples --workers 4
 
 Without uvicorn, as `python examples/service.py`, it is its own client too: it starts such a server,
-asks it `--requests` questions, leaves every third before its answer, and says what came of them.
+asks it `--requests` questions, leaves every third before its answer, and counts both kinds.
 """
 
 import argparse

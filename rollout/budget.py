@@ -67,7 +67,7 @@ class Budget:
         return f"<Budget: {self.left}>"
 
     def after_fork(self) -> None:
-        """Go on in a forked process with what is spent by now; those who answer stay behind."""
+        """Continue in a forked process with what is spent by now; answers stay the parent's."""
         self._lock = threading.Lock()
         self._held, self._waiting = 0, []
         self._seconds, self._running = self._answering(), 0

@@ -95,7 +95,7 @@ class Until(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A place where the policy was about to speak: behind the question, or behind results."""
+    """A place where the policy was about to speak: after the question, or after results."""
 
     turns: int
     ledger: int
@@ -258,7 +258,7 @@ class Rollout:
 
     @property
     def places(self) -> range:
-        """Numbers of turns of the open question behind which `fork` can continue: from 0, behind
+        """Numbers of turns of the open question after which `fork` can continue: from 0, after
         the question, or from where it left another one.
         """
         first = self._places[0].turns if self._places else 0
@@ -277,7 +277,7 @@ class Rollout:
         continued yet.
 
         It shares as many `turns` as said, with their results, or all of them; then the first
-        `tokens` that the policy wrote of the next turn; and `words` stand behind them as the
+        `tokens` that the policy wrote of the next turn; and `words` follow them as the
         host's. What it says next completes that turn, which is read with the words: they may open a
         call for the policy. Words of others, a peer's say, have to be made harmless before
         (`Tokenizer.escape_control_tokens`). The limits that were left there hold for it, and its
@@ -291,7 +291,7 @@ class Rollout:
         if turns is None:
             turns = self.places[-1] if self._places else 0
         if turns not in self.places:
-            raise ValueError(f"no place behind {turns} turns: there are {self.places}")
+            raise ValueError(f"no place after {turns} turns: there are {self.places}")
         place = self._places[turns - self.places[0]]
         given = self.policy.engine.tokenizer.encode_continuation(words)
         begun = None
@@ -331,14 +331,14 @@ class Rollout:
         return child
 
     def _cut(self, place: _Place, tokens: int, given: list[int]) -> tuple[Turn, int]:
-        """A turn with the first tokens of the one behind a place and the host's words."""
+        """A turn with the first tokens of the one after a place and the host's words."""
         trajectory, policy = self.trajectory, self.policy
         start = place.tokens
         if tokens:
             turns = trajectory.turns[place.turns : place.turns + 1]
             most = turns[0].stop - turns[0].start if turns else 0
             if not 0 < tokens <= most:
-                raise ValueError(f"the turn has {most} tokens: there is no place behind {tokens}")
+                raise ValueError(f"the turn has {most} tokens: there is no place after {tokens}")
         cut = start + tokens
         host = sum(
             source is Source.HOST for source in trajectory.ledgers[place.ledger].sources[start:cut]

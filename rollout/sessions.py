@@ -96,7 +96,7 @@ class Sessions:
         return partial or ToolResult(INTERRUPTED, ErrorKind.INTERRUPTED)
 
     async def fork(self, policy: Policy, turns: int) -> "Sessions":
-        """Sessions in the state that these had behind so many turns; these stay as they are.
+        """Sessions in the state that these had after so many turns; these stay as they are.
 
         A session that has run no call since then is copied. Where that cannot be, the calls up to
         there are run again when the copy's tool is needed, and their results compared

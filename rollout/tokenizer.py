@@ -105,13 +105,13 @@ class Tokenizer:
     @cached_property
     def eos_ids(self) -> frozenset[int]:
         """The ids that end the model's turn: those that its files name, and what its chat template
-        writes behind an assistant's words. Raises TokenizerError where they are no ids.
+        writes after an assistant's words. Raises TokenizerError where they are no ids.
         """
         return self.named_eos_ids | (frozenset() if self.turn_end is None else {self.turn_end})
 
     @cached_property
     def turn_end(self) -> int | None:
-        """The control token that the chat template writes behind an assistant's words, found by
+        """The control token that the chat template writes after an assistant's words, found by
         rendering some; None without one.
 
         Base models often name another token (`<|endoftext|>`) than their template ends turns with
@@ -192,7 +192,7 @@ class Tokenizer:
         return self._fast.encode(text, add_special_tokens=False).ids
 
     def encode_continuation(self, text: str, *, after: str | None = None) -> list[int]:
-        """Ids of text that goes on behind other tokens: no blank is put before its first word.
+        """Ids of text that follows other tokens: no blank is put before its first word.
 
         `after` is the control token that is before it, where there is one: the ids are then
         those it has within the whole text.

@@ -350,7 +350,7 @@ class Trajectory:
         return tokenizer.decode([id for id in said if id not in tokenizer.eos_ids])
 
     def notice(self, turn: Turn, tokenizer: Tokenizer) -> str:
-        """The notice behind the results of a turn's calls; "" if there is none."""
+        """The notice after the results of a turn's calls; "" if there is none."""
         notice = ""
         for span in self.ledgers[turn.ledger].since(turn.stop):
             if span.source is Source.POLICY:

@@ -32,7 +32,7 @@ def signal_handlers_stay() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
-    """Limit this part anew: pytest and pytest-timeout lift their limits when a test fails."""
+    """Limit this part again: pytest and pytest-timeout lift their limits when a test fails."""
     faulthandler.dump_traceback_later(
         float(item.config.getini("faulthandler_timeout")),
         file=item.config.stash[fault_handler_stderr_fd_key],

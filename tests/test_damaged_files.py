@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.attempts import attempt
+from support.damage import device, folder, pipe
 from support.fakes import NANO, answer
 
 from interlace.agent.cli.settings import settings
@@ -29,21 +30,6 @@ from interlace.train.local.record import read_metrics
 from interlace.train.preflight.model_shapes import find_shape
 
 pytestmark = pytest.mark.timeout(60)  # a reader that waits for ever
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def device(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/dev/zero")
 
 
 def content(data: bytes) -> Callable[[Path], None]:

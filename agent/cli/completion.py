@@ -23,7 +23,7 @@ def formats(incomplete: str) -> Iterator[str]:
 
 
 def tools(incomplete: str) -> Iterator[str]:
-    """Kinds of tools, and behind `sql:` and `search:` what they may work on."""
+    """Kinds of tools, and after `sql:` and `search:` what they may work on."""
     kind, colon, path = incomplete.partition(":")
     if colon and kind in ("sql", "search"):
         yield from (f"{kind}:{found}" for found in _paths(path, folders=False))

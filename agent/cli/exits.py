@@ -80,7 +80,7 @@ _SYSTEM |= {errno.EIO, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}
 
 
 class _Output(io.TextIOWrapper):
-    """stdout: a full disk behind it ends the command with one sentence."""
+    """stdout: if its disk is full, the command ends with one sentence."""
 
     def write(self, text: str) -> int:
         try:

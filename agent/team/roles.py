@@ -52,7 +52,7 @@ class Rules:
     nudges: bool
     """Whether each further try is sampled a little otherwise, with half the tokens above 8192."""
     overtime: bool
-    """Whether the answer behind a thought that was cut off may take tokens beyond the CEO's."""
+    """Whether the answer after a thought that was cut off may take tokens beyond the CEO's."""
 
     def forcing(self, tokens: int) -> tuple[int, int]:
         """Of an expert's tokens, those until its thought is cut off, and those for its answer."""

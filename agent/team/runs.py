@@ -5,21 +5,20 @@ import json
 import os
 import socket
 import sqlite3
-import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from ...rollout.episode_log import dump_record
 from ...rollout.trajectory import Trajectory
 from ...tools.errors import DataError, UsageError
-from ...tools.files import is_full, write_error
-from ...tools.forks import renew_in_child
+from ..sqlite_file import SqliteFile
 
 __all__ = ["Runs", "SavedCall", "SavedRun"]
 
@@ -82,7 +81,7 @@ class SavedRun:
             raise UsageError(f"the run {self.id} is another team's, made with {'; '.join(differ)}")
 
 
-class Runs:
+class Runs(SqliteFile):
     """A file of runs (SQLite, WAL), readable by its owner alone. The calls are enough to resume a
     run: the graph is gone through again, and each call that is kept is not made again.
 
@@ -90,49 +89,17 @@ class Runs:
     where the file can't be used.
     """
 
+    _CONTENT = "a team's runs"
+    _OPTIONS: ClassVar = {"timeout": 30, "isolation_level": "IMMEDIATE"}
+
     def __init__(self, path: str | Path) -> None:
         if str(path) == ":memory:":
             raise UsageError("runs are kept to be resumed later: name a file, not :memory:")
-        self.path = Path(path)
-        self._open()
-        renew_in_child(self)
+        super().__init__(Path(path))
 
-    def after_fork(self) -> Callable[[], None]:
-        """Open the file again in a forked process, once no inherited connection to it is open:
-        while one is, SQLite takes the parent's locks for the child's, and what the child writes
-        is lost when the parent closes the file.
-        """
-        if self._lock.acquire(blocking=False):
-            self._db.close()
-        else:
-            self._parents = self._db  # a thread was at work with it: neither used nor closed
-        return self._open
-
-    def _open(self) -> None:
-        self._lock = threading.Lock()
+    def _prepare(self) -> None:
         self._owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Only a new file is opened here: closing it drops all locks of this process on it, and
-            # without them another process may remove the log that its connections write.
-            with suppress(FileExistsError):
-                new = os.O_RDWR | os.O_CREAT | os.O_EXCL
-                os.close(os.open(os.path.realpath(self.path), new, 0o600))
-            self._db = sqlite3.connect(
-                self.path, timeout=30, check_same_thread=False, isolation_level="IMMEDIATE"
-            )
-        except (OSError, sqlite3.Error) as error:
-            raise self._unkept(error) from error
-        try:
-            self._db.execute("pragma journal_mode = wal")
-            self._db.execute("pragma foreign_keys = on")
-            self._db.executescript(_TABLES)
-            self._upgrade()
-        except sqlite3.Error as error:
-            self.close()
-            raise self._unkept(error) from error
-
-    def _upgrade(self) -> None:
+        self._db.executescript(_TABLES)
         with self._db:
             self._db.execute("begin immediate")
             found = self._db.execute("select version from team_version").fetchone()
@@ -227,11 +194,6 @@ class Runs:
             raise UsageError(f"the run {id} is still under way: wait for it, or stop it")
         self._write("delete from team_run where id = ?", id)
 
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-
     def _release(self, id: str) -> None:
         self._write(
             "update team_run set owner = null, alive = null where id = ? and owner = ?",
@@ -257,12 +219,6 @@ class Runs:
                 return self._db.execute(statement, values).rowcount
         except sqlite3.Error as error:
             raise self._unkept(error) from error
-
-    def _unkept(self, error: OSError | sqlite3.Error) -> DataError:
-        if isinstance(error, OSError):
-            return write_error(self.path, error)
-        full = " (the disk is full: make room there)" if is_full(self.path.parent) else ""
-        return DataError(f"can't keep a team's runs in {self.path}: {error}{full}")
 
 
 def _lives(owner: str | None, alive: float | None) -> bool:

@@ -52,7 +52,7 @@ class PlainText(Format):
 
 
 def without_thinking(text: str) -> str:
-    """The text without the thoughts: what stands behind the last one that has ended, up to one that
+    """The text without the thoughts: what follows the last one that has ended, up to one that
     was begun and never ended.
 
     Example:

@@ -191,7 +191,7 @@ def _breaks_off(body: str, strings: re.Pattern[str]) -> bool:
         if kind not in "\"'":
             continue
         if match.end() < len(body):
-            # `'O'Brien'`: a letter right behind a closing quote. The quoting is broken, and what
+            # `'O'Brien'`: a letter right after a closing quote. The quoting is broken, and what
             # seems to be a string from here on is none.
             following = body[match.end()]
             if match[0][-1] == kind and (following.isalnum() or following == "_"):

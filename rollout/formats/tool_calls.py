@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 CallBlock = tuple[list[Call], int]
-"""The calls of a block, and the position behind it."""
+"""The calls of a block, and the position after it."""
 
 _NOT_BLANK = re.compile(r"\S")
 
@@ -63,7 +63,7 @@ class ToolCalls(Format):
     stop: ClassVar[tuple[str, ...]] = ()
     name: ClassVar[str]
     tags: ClassVar[tuple[str, ...]]
-    """The tags and special tokens of its calls: first the one before a call and the one behind."""
+    """The tags and special tokens of its calls: first the one before a call and the one after."""
     ends: ClassVar[tuple[str, ...]] = ()
     """Special tokens that end a turn, for vocabularies that don't name them as such."""
 

@@ -64,7 +64,7 @@ def load_engine(
         return _connect(name, tokenizer, options or {})
     if is_engine(name):
         if device != "auto":
-            raise UsageError(f"{name} is an engine of your own: tell it its device behind an @")
+            raise UsageError(f"{name} is an engine of your own: tell it its device after an @")
         return _make_engine(name)
     loaded: TransformersEngine | VllmEngine
     if engine == "vllm":
@@ -101,7 +101,7 @@ def check_engine(
         if engine != ENGINES[0] or options:
             more = ", ".join(options or [engine])
             raise UsageError(
-                f"{name} is an engine of your own, with parameters behind an @: leave out {more}"
+                f"{name} is an engine of your own, with parameters after an @: leave out {more}"
             )
         _find_engine(name)
 

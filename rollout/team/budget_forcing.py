@@ -18,7 +18,7 @@ _CUE = "\n\nFinal answer: "
 class BudgetForcedRollout(Rollout):
     """A rollout that continues where its limit of response tokens has cut it off.
 
-    The end of the thought (or, where the model has ended it already, a cue) goes behind what it
+    The end of the thought (or, where the model has ended it already, a cue) goes after what it
     said, as the host's, and it has `tail` tokens more. Where it says nothing then, it is given the
     cue, up to `cues` times. Not where the model's context is full or a budget is spent.
     """
@@ -27,7 +27,7 @@ class BudgetForcedRollout(Rollout):
         super().__init__(*given, **named)
         self._tail, self._cues = tail, cues
         self.thought_turns = 0
-        """The turns of a thought that was ended here: the answer begins behind them."""
+        """The turns of a thought that was ended here: the answer begins after them."""
 
     async def _take_turns(self, until: Until = Until.END) -> StopReason | None:
         stop = await super()._take_turns(until)

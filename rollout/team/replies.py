@@ -196,7 +196,7 @@ def read_vote(text: str, *, agrees_first: bool = False) -> Vote:
 
 def read_verdict(text: str) -> EvaluatorVerdict | None:
     r"""The evaluator's verdict: a whole 0 or 1 (yes, no, correct, ...) on the line of
-    "Correctness:", and all behind "Advice:". None where it can't be read.
+    "Correctness:", and all after "Advice:". None where it can't be read.
 
     Example:
         >>> read_verdict("Correctness: 0\nAdvice: count again\nRecruiting Suggestion: none")

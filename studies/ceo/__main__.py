@@ -23,7 +23,7 @@ off goes on."""
 
 EXPECTATION = """\
 Expected, before the ten runs were made (the settings were chosen on other runs, see below):
-1. Behind fine-tuning nearly all decisions can be read (97 % and more), and behind GRPO too.
+1. After fine-tuning nearly all decisions can be read (97 % and more), and after GRPO too.
 2. Behind fine-tuning the reward is above that of decisions at random and below that of the best
    fixed allocation: the teacher takes the best of three random decisions, which brings 0.5965 in
    the held-out situations and 0.6218 in those of training, exactly (this page once said 0.590).

@@ -262,7 +262,7 @@ def test_where_the_model_is_unsure_others_say_something_else_in_its_place() -> N
     episode = run(scripted(three_turns), find_strategy("tree@leaves=4,roots=1,rule=surprise"))
     branches = [leaf.branch for leaf in episode.trajectories if leaf.branch and leaf.branch.parent]
     assert len(episode.trajectories) == 4
-    for branch in branches:  # behind a result, before what was said to it
+    for branch in branches:  # after a result, before what was said to it
         ledger = named(episode)[branch.name].ledger
         assert branch.turns > 0 and ledger.sources[branch.tokens - 1] is Source.TOOL
 
@@ -295,7 +295,7 @@ def test_a_search_says_which_nodes_continue_and_leaves_end_where_it_gives_them_u
         return Decision(Episode("", task, "", 0, [tree.leaves[0]]))
 
     leaves = named(run(scripted(three_turns), strategy))
-    # 0 -> 0, 0.1; the last, 0.1 -> 0.1, 0.1.1, which answer; 0 waits behind its second result.
+    # 0 -> 0, 0.1; the last, 0.1 -> 0.1, 0.1.1, which answer; 0 waits after its second result.
     stops = {name: (leaf.stop, len(leaf.turns)) for name, leaf in leaves.items()}
     answered = StopReason.ANSWERED, 3
     given_up = StopReason.CANCELLED, 2
@@ -493,7 +493,7 @@ def test_a_rollout_continues_behind_any_token_of_its_own_with_words_of_the_host(
             whole = await parent.ask("What is 6 * 7?")
             with pytest.raises(ValueError, match="only the policy may give"):
                 await parent.fork("0.1", turns=0, tokens=4, words="<answer>\\boxed{7}</answer>")
-            with pytest.raises(ValueError, match="no place behind 1 turns"):
+            with pytest.raises(ValueError, match="no place after 1 turns"):
                 await parent.fork("0.1", turns=1)
             child = await parent.fork("0.1", turns=0, tokens=4, words=hint)
             async with child:

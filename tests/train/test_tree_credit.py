@@ -1,7 +1,7 @@
 """Credit on trees, against the exact policy gradient of a policy whose every draw is listed.
 
-A first turn says 0 or 1, which a tool answers, or 2, which is an answer; behind a result a second
-turn says 3 or 4. The parameters are the logits: three of the first turn, two behind each result.
+A first turn says 0 or 1, which a tool answers, or 2, which is an answer; after a result a second
+turn says 3 or 4. The parameters are the logits: three of the first turn, two after each result.
 """
 
 import itertools
@@ -48,7 +48,7 @@ Draws = Iterator[tuple[float, list[Place]]]
 
 
 def logprob(logits: torch.Tensor, before: int | None, token: int) -> torch.Tensor:
-    """Of a token in its turn: the first, or the one behind the result of `before`."""
+    """Of a token in its turn: the first, or the one after the result of `before`."""
     if before is None:
         return torch.log_softmax(logits[:3], 0)[token]
     return torch.log_softmax(logits[3 + 2 * before : 5 + 2 * before], 0)[token - 3]
@@ -65,7 +65,7 @@ def chains(logits: torch.Tensor, begun: Said = ()) -> Iterator[tuple[float, Said
 
 
 def split(logits: torch.Tensor) -> Draws:
-    """Two leaves behind each result."""
+    """Two leaves after each result."""
     for chance, said in chains(logits):
         if len(said) == 1:
             yield chance, [(said, "0", None, 0, 1.0)]
@@ -85,7 +85,7 @@ def random(logits: torch.Tensor) -> Draws:
 
 
 def twice(logits: torch.Tensor) -> Draws:
-    """Two first turns, and two leaves behind each result: as many leaves as there are results."""
+    """Two first turns, and two leaves after each result: as many leaves as there are results."""
     for (chance, one), (again, other) in itertools.product(list(split(logits)), repeat=2):
         second = [
             (said, name.replace("0", "0.2", 1), "0" if left is None else "0.2", turns, weight)

@@ -151,6 +151,6 @@ def _row(episode: Episode, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _said(trajectory: Trajectory, tokenizer: Tokenizer) -> str:
-    """All behind the prompt, without the token that ends it."""
+    """All after the prompt, without the token that ends it."""
     ids = [id for s in trajectory.ledger if s.source is not Source.PROMPT for id in s.ids.tolist()]
     return tokenizer.decode([id for id in ids if id not in tokenizer.eos_ids])

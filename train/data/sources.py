@@ -179,7 +179,7 @@ def _find(name: str, folder: Path | None) -> _Named | None:
             "parameter for the row, a function that makes tasks none that must be given"
         )
     if required and not found.source:
-        raise UsageError(f"{name!r} is an adapter: name a file of rows behind it, {name}:FILE")
+        raise UsageError(f"{name!r} is an adapter: name a file of rows after it, {name}:FILE")
     return _Named("adapter" if required else "tasks", found)
 
 

@@ -22,7 +22,7 @@ _LEADS = re.compile(
     r"(?:.{0,80}\b(?:answer|option|choice)\s*(?:is|:)?\s*)?[(\[]?([A-Z])[)\].:,-]*\s(.+)",
     re.DOTALL | re.IGNORECASE,
 )
-"""A letter, and behind it text that may be the option's own."""
+"""A letter, and after it text that may be the option's own."""
 _NAMED = re.compile(r"(?<![\w'’^\\-])([A-Z])(?![\w'’^-])")  # noqa: RUF001
 _ARTICLE = re.compile(r"(?<![\w(\[-])A\s+(?!(?:and|or|is|was|because|since|as)\b)(?=[a-z])")
 

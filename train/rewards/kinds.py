@@ -16,7 +16,7 @@ r"""An answer, read as what it is: a number, a set, an interval, a relation, a w
     ["ratio", values]                  `3:4`, two or more
     ["congruence", name, value, modulus]   `x \equiv 3 \pmod{7}`; the name may be None
     ["date", ..], ["time", ..], ["amounts", ..]   as `phrases` reads them
-    ["choice", letter, value]          an option's letter with its text behind it
+    ["choice", letter, value]          an option's letter with its text after it
     ["raw", latex]                     what none of these fits
 """
 
@@ -339,7 +339,7 @@ def _equal(sides: list[list[Item]], marks: list[str], latex: list[str]) -> Value
         formula = len(sides) > 2
         told = [s for s in told if not (_holds(s, "\\ldots") or (formula and _has_letters(s)))]
     members = [_value(side) for side in (*told, sides[-1])]
-    if "\\approx" in marks:  # what is behind it is rounded, and not claimed to be equal
+    if "\\approx" in marks:  # what follows it is rounded, and not claimed to be equal
         first = marks.index("\\approx")
         exact = members[: max(1, first + 1 - names)]
         return ["equal", latex[:names], exact, [], members[-1]]

@@ -302,7 +302,7 @@ def _is(items: Sequence[Item], at: int, text: str) -> bool:
 
 
 def _initials(items: Sequence[Item]) -> list[Item]:
-    r"""One capital in a text is a letter (`\text{B}`); behind a number it stays a unit."""
+    r"""One capital in a text is a letter (`\text{B}`); after a number it stays a unit."""
     out: list[Item] = []
     before: Item | None = None
     for item in items:
@@ -321,7 +321,7 @@ def _initials(items: Sequence[Item]) -> list[Item]:
 
 
 def _spaced_commas(items: Sequence[Item]) -> list[bool]:
-    """For each item: True at the top, or in brackets that hold a comma with a space behind it.
+    """For each item: True at the top, or in brackets that hold a comma with a space after it.
 
     In `(1,200)` the comma separates; in `(1,000, 2,000)` only the spaced one does.
     """

@@ -57,7 +57,7 @@ NOTHING = (
 """Sizes, styles and fences: they go, what they are put around stays."""
 WITH_ARGUMENT = ("\\hspace", "\\hspace*", "\\vspace", "\\phantom", "\\hphantom", "\\vphantom",
                   "\\color", "\\textcolor", "\\label", "\\tag", "\\kern")  # fmt: skip
-"""These go with what is in the braces behind them."""
+"""These go with what is in the braces after them."""
 TEXT = ("\\text", "\\mbox", "\\textrm", "\\textbf", "\\textit", "\\textnormal", "\\textsf",
          "\\texttt", "\\hbox", "\\emph", "\\mathrm", "\\operatorname", "\\operatorname*",
          "\\textup")  # fmt: skip
@@ -110,13 +110,13 @@ PRODUCTS = frozenset(("kn", "kj", "kw", "pa", "ms", "mg"))
 CURRENCIES = ("$", "€", "£", "¥")
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12,
           "quadrillion": 15, "lakh": 5, "crore": 7}  # fmt: skip
-"""Words behind a number that multiply it, as powers of ten."""
+"""Words after a number that multiply it, as powers of ten."""
 _NO_UNITS = (
     "or more less fewer than least most not if when for where but maybe approx approximately about "
     "squared cubed dozen half halves third thirds times factorial choose mod modulo base plus minus"
 )
 NO_UNITS = frozenset(_NO_UNITS.split())
-"""Words that are no unit: behind a number they change its value, or doubt it."""
+"""Words that are no unit: after a number they change its value, or doubt it."""
 _NUMBERS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven",
     "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen",
@@ -143,7 +143,7 @@ PARTS = {
     **{f"{name[:-1]}ieth": 10 * number for number, name in enumerate(_TENS, 2)},
     **{f"{name}th": 10**power for name, power in SCALES.items()},
 }  # fmt: skip
-"""Parts of one, behind a number."""
+"""Parts of one, after a number."""
 _COUNT = "|".join([*_NUMBERS[1:], *_TENS, *SCALES, "dozen", r"\d+"])
 _PART = "|".join(PARTS)
 _UNIT = "|".join(sorted((name for name in UNITS if name.isalpha()), key=len, reverse=True))
@@ -164,7 +164,7 @@ CHANGES = (
     rf"^(?:{_UNIT})s? (?:below|under|over|above|beyond){_THAN}(?:{_COUNT})\b|"
     rf"\b(?:past|before|after|to|until|till){_THAN}(?:noon|midnight)\b|\bpast the hour\b"
 )
-"""Words behind a number, in small letters without signs, that change its value: a pattern."""
+"""Words after a number, in small letters without signs, that change its value: a pattern."""
 ROUNDED = rf"\b(?:the|nearest|closest) (?:(?:{_COUNT})[ -])?(?:{_PART})s?\b"
 """The place of a digit, or of one thing in a row, which is no part."""
 BASES = {name: number for name, number in NUMBERS.items() if 2 <= number <= 12}

@@ -145,7 +145,7 @@ def _checked(group: Sequence[Episode]) -> list[Leaf]:
 
 
 def _part(node: Node, leaves: Sequence[Leaf]) -> Leaf:
-    """A node as a response: its tokens, behind those that lead to it, which have no loss."""
+    """A node as a response: its tokens, after those that lead to it, which have no loss."""
     first, share = leaves[0], math.fsum(leaf.weight for leaf in leaves)
     value = math.fsum(leaf.weight * leaf.rewards[TOTAL] for leaf in leaves) / share
     trajectory = first.trajectory

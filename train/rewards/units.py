@@ -108,8 +108,8 @@ def _next(items: Sequence[Item], at: int) -> int:
 
 
 def _bare_units(items: Sequence[Item], measured: bool) -> list[bool]:
-    """For each item: True if it is bare letters that are a unit: a known one behind a number, or
-    words behind a blank. One letter is a unit only where one is expected, or in `km/h`.
+    """For each item: True if it is bare letters that are a unit: a known one after a number, or
+    words after a blank. One letter is a unit only where one is expected, or in `km/h`.
     """
     units: list[bool] = []
     before, plain = -1, True  # the last item that is no space; only numbers and signs so far

@@ -331,7 +331,7 @@ def _team(config: Any, settings: LoopSettings) -> Iterator[str]:
     for key, (now, wanted) in found.items():
         if now != wanted:
             yield (
-                f"{PLACE}.{setting} wants {key}={wanted}, not {now}: put {recipe} behind the "
+                f"{PLACE}.{setting} wants {key}={wanted}, not {now}: put {recipe} after the "
                 "recipe in your file's defaults"
             )
     if settings.attempt is not None:

@@ -31,7 +31,7 @@ class TokenizerReport:
     tags: dict[str, list[str]]
     """The tokens of each tag of the format."""
     stops: dict[str, list[str]]
-    """The tokens of each stop string with a line break behind it."""
+    """The tokens of each stop string with a line break after it."""
     sample: list[dict[str, Any]] = field(default_factory=list)
     """The spans of a made-up trajectory: source, tokens, whether they are trained, their text."""
     warnings: list[str] = field(default_factory=list)
@@ -141,7 +141,7 @@ def render(found: TokenizerReport) -> Text:
     text.append("\nChat template\n", "bold")
     for what, holds in found.template.items():
         line(f"  {what}", "yes" if holds else "no")
-    for title, table in (("Tags", found.tags), ("Stops, a line break behind", found.stops)):
+    for title, table in (("Tags", found.tags), ("Stops, a line break after", found.stops)):
         if table:
             text.append(f"\n{title}\n", "bold")
         for tag, tokens in table.items():

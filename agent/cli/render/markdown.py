@@ -69,7 +69,7 @@ class _Block:
 class _OpenBlock:
     """The block that is being written; drawn as much of its end as the window holds.
 
-    A block ends where another begins: behind an empty line outside a fence, with a line that is not
+    A block ends where another begins: after an empty line outside a fence, with a line that is not
     indented (if it were, it would belong to a list before it). Each line is looked at once, and a
     drawing reads no more of a long block than could be seen.
     """

@@ -14,7 +14,7 @@ Piece: TypeAlias = tuple[str, str]
 
 
 _FENCES = ("```python\n", "```py\n", "```sql\n", "```\n", "```")
-# Blanks behind `\boxed` are held back until a brace comes, so there is a bound.
+# Blanks after `\boxed` are held back until a brace comes, so there is a bound.
 _BRACES = re.compile(
     r"(\\boxed\s{0,64}\{)|(\\(?:b(?:o(?:x(?:e(?:d\s{0,64})?)?)?)?)?\Z)|\\.|[{}]", re.DOTALL
 )

@@ -301,7 +301,7 @@ class _OutputReader:
         self.paused = False
         """Whether vLLM samples on, or waits for more input."""
         self.overshoot = 0
-        """Tokens that came behind the end."""
+        """Tokens that came after the end."""
         self._eos = tokenizer.eos_ids
         self._finder = StopFinder(tokenizer, request.stop)
         self._request = request

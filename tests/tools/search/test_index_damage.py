@@ -2,7 +2,6 @@
 can't be written, and nothing is waited for.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,23 +10,9 @@ from pathlib import Path
 
 import pytest
 from support import warm
+from support.damage import device, folder, pipe
 
 from interlace.tools.search import SearchIndex
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def device(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/dev/zero")
 
 
 def half(path: Path) -> None:

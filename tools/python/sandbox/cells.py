@@ -48,7 +48,7 @@ TEXT_ONLY = frozenset({bool, int, float, complex, str, bytes, list, tuple, dict,
 NOT_ONLY_PYTHON = re.compile(r"\A\s|[%!?]|^\s*(?:[,;/]|>>>|\.\.\.|In\b)", re.MULTILINE)
 """What IPython may take for more than Python; a cell without it stays as it is."""
 FIRST_WORD = re.compile(r"(\w*)\s*(.?)", re.DOTALL)
-"""The first word of a line, and the character behind it."""
+"""The first word of a line, and the character after it."""
 
 
 class DisplaySink(Protocol):
