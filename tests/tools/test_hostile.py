@@ -258,6 +258,20 @@ time.sleep(60)
     assert after.text.endswith("2")
 
 
+def test_what_a_process_left_when_it_ended_does_not_end_the_next(box: Box) -> None:
+    ended, after = box.cells(
+        """
+import os
+for n in range(2):
+    with open(f'part{n}', 'wb') as f: f.write(bytes(30_000_000))
+os._exit(0)
+""",
+        "import time; time.sleep(1.5)  # the watch looks twice a second\n6 * 7",
+    )
+    assert not ended.ok
+    assert after.text.endswith("42"), after.text
+
+
 UNNAMED = """
 import mmap, os, time
 kept = []

@@ -16,9 +16,9 @@ from .files import HeldFolder, empty_tree, open_folder_inside
 from .interpreter import Monitored
 from .processes import living_thread, read_field, threads, trees
 from .walls.seccomp import numbers
-from .walls.walls import SHARED
+from .walls.walls import SHARED, Walls
 
-__all__ = ["resource_monitor"]
+__all__ = ["make_room", "resource_monitor"]
 
 POLL_SECONDS = 0.05
 REST_SECONDS = 5.0
@@ -162,11 +162,9 @@ def _buffered(pids: Sequence[int]) -> int:
 async def _check_disk(
     one: Monitored, session_dir: Path, interpreters: Callable[[], Iterable[Monitored]]
 ) -> None:
-    """End a session that has written too much, its copies too, and remove all that it wrote.
-
-    Its next interpreter would else be over the limit from the first cell on.
-    """
+    """End a session that has written too much, its copies too, and remove all that it wrote."""
     walls = one.walls
+    # One that is started during the count begins with the room that it then has.
     sharing = [other for other in interpreters() if other.session_dir == session_dir]
     roots = {root for other in sharing if other.alive and other.pid for root in other.roots}
     if await in_thread(_too_much, session_dir, walls.disk, walls.files, roots):
@@ -174,11 +172,22 @@ async def _check_disk(
             f"was ended for writing more than {walls.disk // 1_000_000:,} MB "
             f"or {walls.files:,} files, which are removed now,"
         )
-        for other in list(interpreters()):
-            if other.session_dir == session_dir:
-                other.end(how)
-        for name in ("work", "forks", *SHARED):
-            await in_thread(empty_tree, session_dir / name)
+        for other in sharing:
+            other.end(how)
+        await in_thread(_empty, session_dir)
+
+
+async def make_room(session_dir: Path, walls: Walls) -> None:
+    """Remove all that was written in a session if it is too much, before an interpreter starts
+    there. What the one before left in its last moments would end this one, which did not write it.
+    """
+    if await in_thread(_too_much, session_dir, walls.disk, walls.files, ()):
+        await in_thread(_empty, session_dir)
+
+
+def _empty(session_dir: Path) -> None:
+    for name in ("work", "forks", *SHARED):
+        empty_tree(session_dir / name)
 
 
 def _too_much(session_dir: Path, most_bytes: int, most_files: int, roots: Iterable[int]) -> bool:

@@ -17,7 +17,7 @@ from ..backend import SessionLimits, make_walls, needs_linux, prepare_trial
 from ..files import HeldFolder, remove_tree
 from ..folders import make_session_dir, unused_path
 from ..interpreter import Interpreter, Monitored
-from ..monitor import resource_monitor
+from ..monitor import make_room, resource_monitor
 from ..walls.users import UserIds
 from .kernel import WAITING
 from .kernel_client import MESSAGE_BYTES, RemoteKernel
@@ -86,6 +86,7 @@ class JupyterBackend:
         slot = self._slots.get(session_dir)
         if slot is not None:
             if slot.work.still(slot.home / "work"):
+                await make_room(slot.home, self._walls)
                 with suppress(ToolUnavailable):
                     return await self._start_in(slot)
             self._slots.pop(session_dir)

@@ -14,7 +14,7 @@ from ..backend import SessionLimits, make_walls, needs_linux, prepare_trial
 from ..files import remove_tree
 from ..folders import make_dir, unused_path
 from ..interpreter import Interpreter, Monitored
-from ..monitor import resource_monitor
+from ..monitor import make_room, resource_monitor
 from ..walls.users import UserIds
 from ..walls.walls import Walls
 from .owner import RemoteZygote, SandboxSession
@@ -64,6 +64,8 @@ class SandboxBackend:
         session, folder, _ = self._sessions.get(session_dir, (None, "", 0))
         if session is not None:
             if session.alive:
+                if session.session_dir is not None and not any(w.alive for w in session.workers):
+                    await make_room(session.session_dir, session.walls)
                 with suppress(ToolUnavailable):
                     return await session.worker(folder)
             # What hostile code left in the folder (links, say) must not meet a new supervisor,
